@@ -1,0 +1,192 @@
+"""What a bundle holds besides its graphs: tokenizer, scheduler, licence, card, and the manifest that describes it all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx_ir as ir
+from nano_runtime.manifest import (
+    FORMAT_VERSION,
+    MANIFEST_NAME,
+    Backend,
+    Component,
+    FileEntry,
+    Graph,
+    Licence,
+    Manifest,
+    Source,
+    TokenizerSpec,
+    sha256_of,
+)
+
+from nano_export.checkpoint import Checkpoint
+from nano_export.fidelity import Scores
+from nano_export.graphs import GraphForm, tensor_specs
+
+__all__ = ["Contents", "component_entry", "describe", "manifest_of", "write_small_files"]
+
+_TOOLS = ("nano-export", "nano-runtime", "torch", "diffusers", "transformers", "onnx", "onnx-ir", "onnxruntime", "openvino")
+_ONNX, _ONNX_DATA = "model.onnx", "model.onnx.data"
+_IR, _IR_DATA = "openvino_model.xml", "openvino_model.bin"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the manifest says of a checkpoint, kept after its weights are gone."""
+
+    name: str
+    source: Source
+    licence: Licence
+    image_size: tuple[int, int]
+    latent_shape: tuple[int, int, int]
+    scaling_factor: float
+    tokenizer: TokenizerSpec
+    scheduler: dict[str, Any]
+
+
+def describe(checkpoint: Checkpoint, latent_shape: tuple[int, int, int], size: int) -> Contents:
+    """Take out of a checkpoint what its bundle has to say about it."""
+    tokenizer = checkpoint.tokenizer
+    return Contents(
+        name=checkpoint.name,
+        source=checkpoint.source,
+        licence=Licence(id=checkpoint.licence.id, file="LICENSE"),
+        image_size=(size, size),
+        latent_shape=latent_shape,
+        scaling_factor=float(checkpoint.vae.config.scaling_factor),
+        tokenizer=TokenizerSpec(
+            file="tokenizer/tokenizer.json",
+            length=checkpoint.text_encoder.config.max_position_embeddings,
+            pad_id=tokenizer.pad_token_id,
+            bos_id=tokenizer.bos_token_id,
+            eos_id=tokenizer.eos_token_id,
+        ),
+        scheduler=checkpoint.scheduler,
+    )
+
+
+def write_small_files(folder: Path, checkpoint: Checkpoint, form: GraphForm) -> None:
+    """Write tokenizer, scheduler config, licence and card.
+
+    A standard bundle also gets the configs that diffusers-like pipelines look for; a hoisted one would only mislead them.
+    """
+    (folder / "tokenizer").mkdir()
+    checkpoint.tokenizer.backend_tokenizer.save(str(folder / "tokenizer" / "tokenizer.json"))
+    _write_json(folder / "scheduler" / "scheduler_config.json", checkpoint.scheduler)
+    (folder / "LICENSE").write_text(checkpoint.licence.text, encoding="utf-8")
+    if checkpoint.card is not None:
+        (folder / "README.md").write_text(checkpoint.card, encoding="utf-8")
+    if form == "standard":
+        checkpoint.tokenizer.save_pretrained(folder / "tokenizer")
+        configs = {
+            "text_encoder": checkpoint.text_encoder.config.to_dict(),
+            "unet": dict(checkpoint.unet.config),
+            "vae_decoder": dict(checkpoint.vae.config),
+            "vae_encoder": dict(checkpoint.vae.config),
+        }
+        for name, config in configs.items():
+            _write_json(folder / name / "config.json", config)
+        _write_json(
+            folder / "model_index.json",
+            {
+                "_class_name": "StableDiffusionPipeline",
+                "feature_extractor": [None, None],
+                "requires_safety_checker": False,
+                "safety_checker": [None, None],
+                "scheduler": ["diffusers", checkpoint.scheduler["_class_name"]],
+                "text_encoder": ["transformers", "CLIPTextModel"],
+                "tokenizer": ["transformers", "CLIPTokenizer"],
+                "unet": ["diffusers", "UNet2DConditionModel"],
+                "vae": ["diffusers", "AutoencoderKL"],
+            },
+        )
+
+
+def component_entry(model: ir.Model, precision: Literal["fp32", "int8"], backends: Sequence[Backend]) -> Component:
+    """Describe a graph; its files are named when the manifest is written."""
+    files: dict[Backend, Graph] = {backend: Graph(model="", weights=None) for backend in backends}
+    return Component(
+        precision=precision,
+        inputs=tensor_specs(model.graph.inputs),
+        outputs=tensor_specs(model.graph.outputs),
+        graphs=files,
+    )
+
+
+def manifest_of(
+    folder: Path,
+    contents: Contents,
+    components: Mapping[str, Component],
+    scores: Mapping[Backend, Scores],
+    options: dict[str, Any],
+) -> Manifest:
+    """Describe all files in a folder, with their checksums."""
+    described = {
+        name: Component(
+            precision=component.precision,
+            inputs=component.inputs,
+            outputs=component.outputs,
+            graphs={backend: _graph(folder, name, backend) for backend in component.graphs},
+            fidelity=_component_fidelity(name, scores),
+        )
+        for name, component in components.items()
+    }
+    first = next(iter(described.values()))
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_NAME)
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        name=contents.name,
+        source=contents.source,
+        licence=contents.licence,
+        graph="hoisted" if "unet_prompt" in described else "standard",
+        precision=first.precision,
+        backends=list(first.graphs),
+        image_size=contents.image_size,
+        latent_shape=contents.latent_shape,
+        scaling_factor=contents.scaling_factor,
+        tokenizer=contents.tokenizer,
+        scheduler=contents.scheduler,
+        components=described,
+        fidelity={
+            f"{backend}.{name}": round(value, 6)
+            for backend, score in scores.items()
+            for name, value in (
+                ("image_psnr_db", score.image_psnr_db),
+                ("image_ssim", score.image_ssim),
+                ("latent_relative_rmse", score.latent_rmse),
+            )
+        },
+        versions={tool: version(tool) for tool in _TOOLS},
+        options=options,
+        files=[
+            FileEntry(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=sha256_of(path))
+            for path in files
+        ],
+    )
+
+
+def _graph(folder: Path, component: str, backend: Backend) -> Graph:
+    """Name the files of one graph; small graphs have no separate weights."""
+    model, weights = (_ONNX, _ONNX_DATA) if backend == "onnxruntime" else (_IR, _IR_DATA)
+    has_weights = (folder / component / weights).is_file()
+    return Graph(model=f"{component}/{model}", weights=f"{component}/{weights}" if has_weights else None)
+
+
+def _component_fidelity(component: str, scores: Mapping[Backend, Scores]) -> dict[str, float]:
+    """The scores of one graph; the parts of a hoisted UNet are judged together, under ``unet``."""
+    return {
+        f"{backend}.{name}": round(values[component], 6)
+        for backend, score in scores.items()
+        for name, values in (("psnr_db", score.component_psnr_db), ("max_abs", score.component_max_abs))
+        if component in values
+    }
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

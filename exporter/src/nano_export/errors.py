@@ -1,0 +1,70 @@
+"""What can go wrong with an export, added to the runtime's tree of errors.
+
+    UsageError      2
+    ├── CheckpointError · PickleOnlyError · UnsupportedModelError
+    └── ImageSizeError
+    NanoError
+    └── ParityError 3
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from nano_runtime.errors import BundleError, UsageError
+
+__all__ = [
+    "CheckpointError",
+    "ImageSizeError",
+    "ParityError",
+    "PickleOnlyError",
+    "UnsupportedModelError",
+]
+
+
+class CheckpointError(UsageError):
+    """A checkpoint that is missing, incomplete or damaged."""
+
+    def __init__(self, where: Path | str, why: str) -> None:
+        super().__init__(
+            f"{where} is not a usable checkpoint: {why}",
+            "Give a diffusers folder, a Hub id, or one of the built-in models (see nano-export --help).",
+        )
+
+
+class PickleOnlyError(UsageError):
+    """Weights that exist only as pickles, which could run code when loaded."""
+
+    def __init__(self, folder: Path | str) -> None:
+        super().__init__(
+            f"{folder} holds its weights only as pickles (.bin, .ckpt), which can run code when they are read",
+            "Convert them to .safetensors first, for example with the Hub's safetensors converter.",
+        )
+
+
+class UnsupportedModelError(UsageError):
+    """A checkpoint of an architecture this exporter does not know."""
+
+    def __init__(self, where: Path | str, found: str, supported: Iterable[str]) -> None:
+        super().__init__(f"{where} has {found}", f"Supported: {', '.join(supported)}.")
+
+
+class ImageSizeError(UsageError):
+    """A picture size the network cannot draw."""
+
+    def __init__(self, size: int, multiple: int) -> None:
+        super().__init__(
+            f"a size of {size} pixels cannot be exported",
+            f"Choose a multiple of {multiple} from {multiple} to 1024; Stable Diffusion Nano draws 128.",
+        )
+
+
+class ParityError(BundleError):
+    """An exported graph that does not compute what the original computes."""
+
+    def __init__(self, what: str, measured: str, required: str) -> None:
+        super().__init__(
+            f"{what} differs from the original: {measured}, {required} is required",
+            "Nothing was written. If the checkpoint is sound, this is worth a bug report.",
+        )

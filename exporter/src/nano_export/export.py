@@ -1,0 +1,167 @@
+"""The export, told from top to bottom: checkpoint -> pictures of the original -> graphs -> INT8 -> comparison -> bundle."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import onnx_ir as ir
+from nano_runtime.manifest import Backend, Component, write_manifest
+
+from nano_export.bundle import Contents, component_entry, describe, manifest_of, write_small_files
+from nano_export.checkpoint import open_checkpoint
+from nano_export.fidelity import Scores, judge, require_parity
+from nano_export.graphs import GraphForm, graph_sources, latent_shape
+from nano_export.openvino_ir import write_ir
+from nano_export.prompts import CALIBRATION_PROMPTS, JUDGE_PROMPTS
+from nano_export.publish import staged
+from nano_export.quantize import INT8_PLAN, calibrate, quantize, tensors_to_calibrate, write_watching_graph
+from nano_export.reference import Reference, draw_references
+from nano_export.resources import check_resources
+from nano_export.to_onnx import to_onnx
+
+__all__ = ["Exported", "Options", "Progress", "export"]
+
+_JUDGE_STEPS = 20
+_GUIDANCE_SCALE = 7.5
+_CALIBRATION_STEPS = 6
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to export, complete.
+
+    Attributes:
+        model: built-in name, folder or Hub id.
+        output: folder to create.
+        precision: of the weights and activations.
+        backends: engines the bundle must serve.
+        graph: hoisted (faster) or standard (diffusers' and optimum's inputs).
+        size: width and height of the pictures in pixels.
+        revision: of a Hub model.
+        force: replace an existing bundle.
+    """
+
+    model: str
+    output: Path
+    precision: Literal["fp32", "int8"]
+    backends: tuple[Backend, ...]
+    graph: GraphForm
+    size: int
+    revision: str | None
+    force: bool
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Something begins: its name, and how far the export is, from 0 to 1."""
+
+    stage: str
+    done: float
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The bundle is in place."""
+
+    path: Path
+    scores: dict[Backend, Scores]
+    size_bytes: int
+
+
+def export(options: Options) -> Iterator[Progress | Exported]:
+    """Export a model into a bundle; the caller shows the progress, closing the iterator cancels.
+
+    Raises:
+        UsageError: the model or an option cannot be used; raised before anything is written.
+        MachineError: disk or memory do not suffice.
+        NetworkError: the Hub could not be reached.
+        ParityError: the result does not compute what the original does; nothing is left behind.
+    """
+    with staged(options.output, force=options.force) as folder:
+        work = folder / "work"
+        yield Progress("checking disk and memory", 0.0)
+        check_resources(options.model, options.output, options.precision, len(options.backends))
+
+        yield Progress(f"loading {options.model}", 0.01)
+        checkpoint = open_checkpoint(options.model, options.revision)
+        contents = describe(checkpoint, latent_shape(checkpoint, options.size), options.size)
+        write_small_files(folder, checkpoint, options.graph)
+
+        references: list[Reference] = []
+        for prompt in JUDGE_PROMPTS:
+            yield Progress(f"drawing “{prompt}” with the original", 0.05 + 0.1 * len(references))
+            references += draw_references(checkpoint, [prompt], _JUDGE_STEPS, _GUIDANCE_SCALE, options.size)
+
+        components: dict[str, Component] = {}
+        for index, source in enumerate(graph_sources(checkpoint, options.graph, options.size)):
+            yield Progress(f"tracing {source.component}", 0.25 + 0.03 * index)
+            model = to_onnx(source.module, source.inputs, source.input_names, source.output_names)
+            components[source.component] = component_entry(model, options.precision, options.backends)
+            _save(model, work / source.component)
+            del source, model
+        del checkpoint
+        gc.collect()
+
+        if options.precision == "int8":
+            yield from _to_int8(work, folder, contents, components)
+        else:
+            for name in components:
+                (work / name).rename(folder / name)
+        shutil.rmtree(work, ignore_errors=True)
+
+        if "openvino" in options.backends:
+            for index, name in enumerate(components):
+                yield Progress(f"converting {name} for openvino", 0.75 + 0.02 * index)
+                write_ir(folder / name / "model.onnx", folder / name / "openvino_model.xml")
+        if "onnxruntime" not in options.backends:
+            for path in folder.glob("*/model.onnx*"):
+                path.unlink()
+
+        scores: dict[Backend, Scores] = {}
+        asked = {key: value for key, value in asdict(options).items() if key not in ("output", "force")}
+        write_manifest(folder, manifest_of(folder, contents, components, scores, asked))
+        for index, backend in enumerate(options.backends):
+            yield Progress(f"comparing {backend} with the original", 0.88 + 0.05 * index)
+            scores[backend] = judge(folder, backend, references)
+            require_parity(scores[backend], options.precision, backend)
+        manifest = manifest_of(folder, contents, components, scores, asked)
+        write_manifest(folder, manifest)
+        yield Progress("putting the bundle in place", 0.99)
+    yield Exported(options.output, scores, sum(entry.size for entry in manifest.files))
+
+
+def _to_int8(work: Path, folder: Path, contents: Contents, components: dict[str, Component]) -> Iterator[Progress]:
+    """Watch the float graphs draw, then write the INT8 graphs."""
+    watched: dict[str, list[str]] = {}
+    for name in components:
+        path = work / name / "model.onnx"
+        watched[name] = tensors_to_calibrate(ir.load(path), INT8_PLAN[name])
+        plain = path.rename(work / name / "plain.onnx")
+        write_watching_graph(plain, watched[name], path)
+    for path in (folder / "tokenizer", folder / "LICENSE"):
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, work / path.name)
+    float_components = {
+        name: component_entry(ir.load(work / name / "plain.onnx"), "fp32", ("onnxruntime",)) for name in components
+    }
+    write_manifest(work, manifest_of(work, contents, float_components, {}, {}))
+    ranges = {}
+    for index, so_far in enumerate(calibrate(work, watched, CALIBRATION_PROMPTS, _CALIBRATION_STEPS)):
+        yield Progress(f"calibrating: picture {index + 1} of {len(CALIBRATION_PROMPTS)}", 0.45 + 0.015 * index)
+        ranges = so_far
+    for index, name in enumerate(components):
+        yield Progress(f"quantizing {name}", 0.65 + 0.015 * index)
+        model = ir.load(work / name / "plain.onnx")
+        quantize(model, INT8_PLAN[name], ranges[name])
+        _save(model, folder / name)
+
+
+def _save(model: ir.Model, folder: Path) -> None:
+    """Write ``model.onnx`` and one external data file."""
+    folder.mkdir(parents=True)
+    ir.save(model, folder / "model.onnx", external_data="model.onnx.data")

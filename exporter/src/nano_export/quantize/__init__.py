@@ -1,0 +1,9 @@
+"""From float graphs to INT8 graphs: watch real runs, then write the plan into each graph."""
+
+from __future__ import annotations
+
+from nano_export.quantize.calibration import calibrate, write_watching_graph
+from nano_export.quantize.plan import INT8_PLAN, Rule
+from nano_export.quantize.qdq import Range, quantize, tensors_to_calibrate
+
+__all__ = ["INT8_PLAN", "Range", "Rule", "calibrate", "quantize", "tensors_to_calibrate", "write_watching_graph"]

@@ -1,0 +1,103 @@
+"""Finds the range of every activation that gets quantized, by watching real runs of the float graphs.
+
+Each float graph gains one ReduceMin and one ReduceMax output per watched tensor. The runtime's own pipeline then draws
+pictures with these graphs: trajectories of this checkpoint, spread over timesteps, with and without the prompt. Only the
+extremes are kept, so memory does not grow with the number of samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+from nano_runtime.backends import Arrays, EngineOptions
+from nano_runtime.bundle import Bundle
+from nano_runtime.pipeline import Pipeline, Result
+from nano_runtime.stages import Stages
+from nano_runtime.timing import Stopwatch
+from numpy.typing import NDArray
+
+from nano_export.quantize.qdq import Range
+
+__all__ = ["calibrate", "write_watching_graph"]
+
+
+def write_watching_graph(model_path: Path, tensors: Sequence[str], target: Path) -> None:
+    """Write a copy of a graph, over the same weights file, that also outputs the extremes of ``tensors``.
+
+    Args:
+        model_path: float ONNX graph.
+        tensors: names of activations inside it.
+        target: where the copy goes; in the folder of ``model_path``, whose external data it shares.
+    """
+    model = ir.load(model_path)
+    graph = model.graph
+    values = {value.name: value for value in graph.inputs}
+    values |= {value.name: value for node in graph for value in node.outputs}
+    for tensor in tensors:
+        for operator, suffix in (("ReduceMin", "low"), ("ReduceMax", "high")):
+            node = ir.node(operator, [values[tensor]], attributes={"keepdims": 0}, name=f"{tensor}/{operator}")
+            extreme = node.outputs[0]
+            extreme.name, extreme.shape = f"{tensor}.{suffix}", ir.Shape([])
+            extreme.type = ir.TensorType(ir.DataType.FLOAT)
+            graph.append(node)
+            graph.outputs.append(extreme)
+    ir.save(model, target)
+
+
+def calibrate(
+    bundle: Path, watched: Mapping[str, Sequence[str]], prompts: Sequence[str], steps: int
+) -> Iterator[dict[str, dict[str, Range]]]:
+    """Draw each prompt with watching graphs; yield all ranges so far after every picture.
+
+    Args:
+        bundle: a float bundle whose onnxruntime graphs are watching graphs.
+        watched: the tensors of each component.
+        prompts: one picture each, seeded with its number; every second one with a few steps more, so that the timesteps
+            of all pictures together lie densely.
+        steps: UNet steps of a picture.
+
+    Raises:
+        BundleError: a graph computed NaN or infinity.
+    """
+    stages = _WatchingStages(Bundle.open(bundle), watched)
+    pipeline = Pipeline(stages, keep_loaded=False)
+    encoder = stages.bundle.manifest.components.get("vae_encoder")
+    for seed, prompt in enumerate(prompts):
+        for event in pipeline.stream(
+            prompt, num_inference_steps=steps + 3 * (seed % 2), seed=seed, scheduler="ddim", output_type="np"
+        ):
+            if isinstance(event, Result) and encoder is not None:
+                picture = np.asarray(event.images).transpose(0, 3, 1, 2) * 2 - 1
+                feeds = {encoder.inputs[0].name: np.ascontiguousarray(picture, np.float32)}
+                stages.run("vae_encoder", feeds, Stopwatch(), batch=1)
+        yield stages.ranges()
+    stages.close()
+
+
+class _WatchingStages(Stages):
+    """Hands the outputs of the plain graphs on and remembers how far each watched tensor reached."""
+
+    def __init__(self, bundle: Bundle, watched: Mapping[str, Sequence[str]]) -> None:
+        super().__init__(bundle, "onnxruntime", EngineOptions(threads=None, precision="f32"))
+        self._extremes = {name: {tensor: (np.inf, -np.inf) for tensor in tensors} for name, tensors in watched.items()}
+
+    def run(self, component: str, feeds: Arrays, watch: Stopwatch, *, batch: int) -> dict[str, NDArray[np.float32]]:
+        """Run, record the extremes, and return the rest."""
+        outputs = super().run(component, feeds, watch, batch=batch)
+        extremes = self._extremes.get(component, {})
+        for tensor, (low, high) in extremes.items():
+            extremes[tensor] = (
+                min(low, float(outputs.pop(f"{tensor}.low"))),
+                max(high, float(outputs.pop(f"{tensor}.high"))),
+            )
+        return outputs
+
+    def ranges(self) -> dict[str, dict[str, Range]]:
+        """The range of every watched tensor of the components that ran."""
+        return {
+            component: {tensor: Range(low, high) for tensor, (low, high) in extremes.items() if low <= high}
+            for component, extremes in self._extremes.items()
+        }

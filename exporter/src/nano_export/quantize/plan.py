@@ -1,0 +1,67 @@
+"""What becomes INT8, what stays float, and why: data that the rest of ``quantize`` obeys.
+
+A plan is a list of rules per component. The first rule whose pattern matches a node decides; each carries its reason.
+Names are those of ``passes.name_nodes``: the module's path, a slash, the operator.
+
+Schemes
+    w8a8   weights int8 per output channel, symmetric; activations uint8 per tensor, asymmetric, ranges from calibration.
+    w8     weights int8 per output channel, symmetric; activations float.
+    float  as exported.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["INT8_PLAN", "Rule", "Scheme", "scheme_for"]
+
+Scheme = Literal["w8a8", "w8", "float"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Nodes whose name matches ``pattern`` (shell wildcards) are quantized by ``scheme``."""
+
+    pattern: str
+    scheme: Scheme
+    reason: str
+
+
+INT8_PLAN: dict[str, tuple[Rule, ...]] = {
+    "text_encoder": (
+        Rule("*/Gather*", "w8", "the embedding table is a fifth of the encoder's bytes and is only looked up"),
+        Rule("*/MatMul*", "w8a8", "the linear layers are all of the encoder's arithmetic"),
+    ),
+    "unet_prompt": (
+        Rule("*/MatMul*", "w8", "runs once per prompt, and its error would stay in every step: keep activations exact"),
+    ),
+    "unet_time": (
+        Rule("*/*", "w8", "runs once per schedule: only its bytes matter"),
+    ),
+    "unet": (
+        Rule("conv_in/Conv", "float", "0.03 % of the arithmetic, sees the raw latents and feeds the outermost skip"),
+        Rule("conv_out/Conv", "float", "0.03 % of the arithmetic, and its error is the prediction's error"),
+        Rule("*/Conv*", "w8a8", "half of the arithmetic, 62 % of the weights"),
+        Rule("*/MatMul*", "w8a8", "the other half; products of two activations have no weight and stay float"),
+    ),
+    "vae_decoder": (
+        Rule("post_quant_conv/Conv", "float", "four channels"),
+        Rule("*conv_in/Conv", "float", "four input channels"),
+        Rule("*conv_out/Conv", "float", "its error is the picture's error, 0.6 % of the arithmetic"),
+        Rule("*/Conv*", "w8a8", "nearly all of the decoder's arithmetic"),
+        Rule("*/MatMul*", "w8a8", "the attention's linear layers"),
+    ),
+    "vae_encoder": (
+        Rule("*conv_in/Conv", "float", "three input channels"),
+        Rule("quant_conv/Conv", "float", "eight channels, and its error is the latents' error"),
+        Rule("*/Conv*", "w8a8", "nearly all of the encoder's arithmetic"),
+        Rule("*/MatMul*", "w8a8", "the attention's linear layers"),
+    ),
+}
+
+
+def scheme_for(rules: tuple[Rule, ...], name: str) -> Scheme:
+    """The scheme of the first matching rule; nodes no rule names stay float."""
+    return next((rule.scheme for rule in rules if fnmatch.fnmatchcase(name, rule.pattern)), "float")

@@ -1,0 +1,48 @@
+"""Estimates what an export needs, and refuses before the work begins if the machine does not have it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from nano_runtime.errors import DiskSpaceError, NotEnoughMemoryError
+from nano_runtime.machine import memory_available_bytes
+
+from nano_export import builtin
+
+__all__ = ["check_resources"]
+
+# Measured on the full-size network (bench/LOG.md): see the entry on the exporter's memory.
+_MEMORY_PER_WEIGHT_BYTE = 1.5
+_MEMORY_BASE_BYTES = 1.2e9
+_NANO_WEIGHT_BYTES = 5.16e9  # what a Hub model is taken to need before it was fetched
+
+
+def check_resources(model: str, output: Path, precision: str, engines: int) -> None:
+    """Compare an estimate with the free disk and memory.
+
+    Raises:
+        DiskSpaceError: the float graphs and the bundle would not fit.
+        NotEnoughMemoryError: the network and a running engine would not fit.
+    """
+    weights = _weight_bytes(model)
+    bundle = weights * engines * (0.27 if precision == "int8" else 1.0)
+    needed = int(bundle + (weights if precision == "int8" else 0) + 0.1e9)
+    parent = output.absolute().parent
+    free = shutil.disk_usage(parent).free
+    if free < needed:
+        raise DiskSpaceError(parent, needed, free)
+    memory = int(weights * _MEMORY_PER_WEIGHT_BYTE + _MEMORY_BASE_BYTES)
+    available = memory_available_bytes()
+    if available is not None and available < memory:
+        raise NotEnoughMemoryError(f"exporting {model}", memory, available)
+
+
+def _weight_bytes(model: str) -> float:
+    """Size of a model's fp32 weights."""
+    if model in builtin.NAMES:
+        return builtin.WEIGHT_BYTES[model]
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return float(sum(path.stat().st_size for path in folder.glob("*/*.safetensors")))
+    return _NANO_WEIGHT_BYTES

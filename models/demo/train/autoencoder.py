@@ -1,0 +1,163 @@
+"""The autoencoder: a small AutoencoderKL whose latents are fixed beforehand, so that both halves learn quickly.
+
+Stable Diffusion's autoencoder finds its own latents, which takes days. Here they are thumbnails: every latent
+describes its 8x8 cell by three opponent colours and a contrast, a fixed formula. The decoder then learns to sharpen
+thumbnails of things it knows, the encoder learns to evaluate the formula, and the UNet need not wait for either.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.upsampling import Upsample2D
+from torch.nn import functional
+
+from models.demo.train.common import Average, rate, share_gradients
+from models.demo.train.data import SIZE, Glyphs, compose
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from models.demo.train.knowledge import Knowledge
+
+__all__ = ["AutoencoderState", "build_autoencoder", "draw_pictures", "thumbnails", "train_autoencoder"]
+
+FACTOR = 8
+"""Pixels per latent, as in Stable Diffusion."""
+
+CENTER = (0.0, 0.2, 0.0, 0.2)
+SPREAD = (0.4, 0.45, 0.4, 0.22)
+"""Means and deviations of the four features over the training pictures, rounded: latents are near unit scale."""
+
+
+def thumbnails(pictures: torch.Tensor) -> torch.Tensor:
+    """The latents of pictures, by formula.
+
+    Features of each 8x8 cell: lightness (R + G + B) / 3, red against blue (R - B) / 2, purple against green
+    (R + B) / 2 - G, and contrast, the square root of the lightness' deviation. Opponent colours at unit scale make an
+    error in hue cost as much as one in lightness.
+
+    Args:
+        pictures: float32 [n, 3, h, w] in -1..1.
+
+    Returns:
+        float32 [n, 4, h / 8, w / 8], near zero mean and unit deviation.
+    """
+    light = pictures.mean(1, keepdim=True)
+    red, green, blue = functional.avg_pool2d(pictures, FACTOR).unbind(1)
+    mean = functional.avg_pool2d(light, FACTOR)[:, 0]
+    variance = functional.avg_pool2d(light.square(), FACTOR)[:, 0] - mean.square()
+    contrast = variance.clamp(min=0).sqrt().sqrt()
+    features = torch.stack([mean, (red - blue) / 2, (red + blue) / 2 - green, contrast], 1)
+    return (features - torch.tensor(CENTER)[:, None, None]) / torch.tensor(SPREAD)[:, None, None]
+
+
+def build_autoencoder() -> AutoencoderKL:
+    """Stable Diffusion's autoencoder in miniature: the same block types, about a tenth of the channels."""
+    model = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8, 16, 48, 96),
+        layers_per_block=1,
+        latent_channels=4,
+        # With 8 channels, 32 groups are impossible, and one channel per group would erase the flat colours.
+        norm_num_groups=2,
+        sample_size=SIZE,
+        scaling_factor=1.0,
+    )
+    # The formula has no spread: pin the posterior's log variance to where a sample equals the mean for every purpose.
+    assert model.quant_conv is not None
+    with torch.no_grad():
+        model.quant_conv.weight[4:] = 0
+        model.quant_conv.bias[4:] = -12.0
+    # Start as a plain enlargement: residual branches silent, convolutions after upsampling passing pixels through.
+    # Found necessary: from diffusers' start, 150 steps do not even get the flat colours across.
+    for module in model.modules():
+        if isinstance(module, ResnetBlock2D):
+            torch.nn.init.zeros_(module.conv2.weight)
+        if isinstance(module, Upsample2D):
+            torch.nn.init.dirac_(module.conv.weight)
+    return model.to(memory_format=torch.channels_last)
+
+
+class AutoencoderState(NamedTuple):
+    """Everything a paused training needs to go on."""
+
+    model: AutoencoderKL
+    average: Average
+    optimizer: torch.optim.Optimizer
+    step: int
+
+
+def draw_pictures(knowledge: Knowledge, glyphs: Glyphs, count: int, rng: np.random.Generator) -> torch.Tensor:
+    """Random training pictures, none of a held-out pair.
+
+    Returns:
+        float32 [count, 3, SIZE, SIZE] in -1..1, channels last.
+    """
+    palette = torch.tensor(list(knowledge.colors.values()), dtype=torch.float32) / 255
+    trained = [index for index, pair in enumerate(knowledge.pairs) if pair not in knowledge.held_out]
+    pair = rng.choice(trained, size=count)
+    pictures = compose(glyphs, palette[pair % len(palette)], pair // len(palette), rng)
+    return pictures.contiguous(memory_format=torch.channels_last)
+
+
+def _edges(pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Differences between neighbouring pixels, across and down."""
+    return pictures[..., 1:] - pictures[..., :-1], pictures[..., 1:, :] - pictures[..., :-1, :]
+
+
+def train_autoencoder(
+    state: AutoencoderState,
+    knowledge: Knowledge,
+    glyphs: Glyphs,
+    *,
+    steps: int,
+    batch: int,
+    peak: float,
+    noise: float,
+    seed: int,
+    worker: int,
+) -> Iterator[tuple[AutoencoderState, dict[str, float]]]:
+    """Train up to step `steps`, yielding the state and the losses after every step.
+
+    The decoder minimises L1 on pixels plus L1 on pixel differences (so that edges are sharp) from latents with a
+    random amount of noise, up to the deviation `noise`: what the UNet gives it later is not exact either. One picture
+    in four also goes through the encoder, which minimises the squared error to the formula.
+    """
+    model, average, optimizer, first = state
+    model.train()
+    for step in range(first, steps):
+        rng = np.random.default_rng((seed, step, worker))
+        torch.manual_seed(int(rng.integers(2**62)))
+        for group in optimizer.param_groups:
+            group["lr"] = peak * rate(step, steps)
+        pictures = draw_pictures(knowledge, glyphs, batch, rng)
+        latents = thumbnails(pictures)
+        dirt = torch.rand(batch, 1, 1, 1) * noise * torch.randn_like(latents)
+        copies = model.decode((latents + dirt).contiguous(memory_format=torch.channels_last)).sample
+        pixel = (copies - pictures).abs().mean()
+        across, down = (
+            (ours - theirs).abs().mean() for ours, theirs in zip(_edges(copies), _edges(pictures), strict=True)
+        )
+        few = max(1, batch // 4)
+        coded = (model.encode(pictures[:few]).latent_dist.mean - latents[:few]).square().mean()
+        loss = pixel + across + down + 0.1 * coded
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        share_gradients(model)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        average.update(model)
+        error = (copies - pictures).detach().square().mean().item() / 4
+        losses = {
+            "pixel": pixel.item(),
+            "edge": (across + down).item(),
+            "encoder": coded.item(),
+            "psnr": float(-10 * np.log10(error)),
+        }
+        yield AutoencoderState(model, average, optimizer, step + 1), losses

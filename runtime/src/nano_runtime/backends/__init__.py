@@ -1,0 +1,58 @@
+"""The engines by name: which are installed, and how to open a graph with one of them.
+
+Nothing is imported before it is used, so an installation with one engine never notices that the other is missing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.util import find_spec
+from pathlib import Path
+from typing import cast, get_args
+
+from nano_runtime.backends.base import Arrays, EngineOptions, Open, Session
+from nano_runtime.errors import BackendMissingError, NotEnoughMemoryError, OptionError
+from nano_runtime.machine import memory_available_bytes
+from nano_runtime.manifest import Backend
+
+__all__ = ["BACKENDS", "Arrays", "EngineOptions", "Session", "installed", "open_session"]
+
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+
+_DOORS: dict[Backend, str] = {
+    "onnxruntime": "nano_runtime.backends.ort",
+    "openvino": "nano_runtime.backends.ov",
+}
+
+
+def installed(backend: Backend) -> bool:
+    """Whether the engine's package can be found; it is not imported."""
+    return find_spec(backend) is not None
+
+
+def open_session(backend: Backend, model: Path, *, batch: int, options: EngineOptions) -> Session:
+    """Load a graph whose checksums were compared before.
+
+    Args:
+        backend: the engine.
+        model: ``model.onnx`` for onnxruntime, ``openvino_model.xml`` for openvino.
+        batch: size of every free dimension, at least 1.
+        options: threads and precision.
+
+    Raises:
+        OptionError: there is no such engine.
+        BackendMissingError: its package is not installed.
+        PrecisionError: it does not have this precision on this machine.
+        EngineError: it refuses the file.
+        NotEnoughMemoryError: it ran out of memory.
+    """
+    if backend not in _DOORS:
+        raise OptionError("backend", backend, BACKENDS)
+    if not installed(backend):
+        raise BackendMissingError(backend)
+    open_graph = cast("Open", importlib.import_module(_DOORS[backend]).open_graph)
+    try:
+        return open_graph(model, batch=batch, options=options)
+    except MemoryError as error:
+        needed = sum(file.stat().st_size for file in model.parent.iterdir() if file.is_file())
+        raise NotEnoughMemoryError(f"loading {model}", needed, memory_available_bytes() or 0) from error

@@ -1,0 +1,75 @@
+"""ONNX Runtime: the only file that imports onnxruntime.
+
+Official builds may report usage to their maker from the moment the library loads, before any call could forbid it, so
+the two variables that forbid it are set before the import.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+os.environ["ORT_TELEMETRY_DISABLED"] = "1"
+
+import numpy as np  # the two lines above must come before onnxruntime
+import onnxruntime
+from numpy.typing import NDArray
+
+from nano_runtime.backends.base import Arrays, EngineOptions
+from nano_runtime.errors import EngineError, PrecisionError
+
+__all__ = ["OrtSession", "open_graph"]
+
+_NAME = "onnxruntime"
+_LOG_ERRORS_ONLY = 3
+
+
+class OrtSession:
+    """A graph in ONNX Runtime's CPU provider."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, model: Path) -> None:
+        self._session: onnxruntime.InferenceSession | None = session
+        self._model = model
+        self._outputs = [output.name for output in session.get_outputs()]
+
+    def run(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        """Compute all outputs; see ``Session.run``."""
+        if self._session is None:
+            raise RuntimeError(f"{self._model} was closed")
+        try:
+            outputs = self._session.run(self._outputs, dict(feeds))
+        except Exception as error:
+            raise EngineError(_NAME, "run", self._model, _first_line(error)) from error
+        return dict(zip(self._outputs, outputs, strict=True))
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._session = None
+
+
+def open_graph(model: Path, *, batch: int, options: EngineOptions) -> OrtSession:
+    """Load ``model.onnx`` with every dimension named ``batch`` fixed; see ``backends.open_session``."""
+    if options.precision != "f32":
+        raise PrecisionError(_NAME, options.precision, "its CPU kernels compute in f32")
+    choices = onnxruntime.SessionOptions()
+    choices.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    choices.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    choices.intra_op_num_threads = options.threads
+    choices.inter_op_num_threads = 1
+    choices.log_severity_level = _LOG_ERRORS_ONLY
+    choices.add_free_dimension_override_by_name("batch", batch)
+    # Weights live as long as the session: the arena would round their blocks up and keep the slack.
+    choices.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+    try:
+        session = onnxruntime.InferenceSession(str(model), choices, providers=["CPUExecutionProvider"])
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise EngineError(_NAME, "load", model, _first_line(error)) from error
+    return OrtSession(session, model)
+
+
+def _first_line(error: Exception) -> str:
+    """Return what the engine said, without the pages that may follow."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

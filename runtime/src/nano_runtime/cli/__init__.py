@@ -1,0 +1,130 @@
+"""The error boundary of all commands: what a user caused becomes lines and an exit code, a bug keeps its traceback.
+
+0 done · 1 our bug · 2 usage · 3 bundle invalid · 4 this machine · 5 network · 130 interrupted · 141 reader gone
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import io
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import TypeVar
+
+from nano_runtime import __version__
+from nano_runtime.errors import MachineError, NanoError
+
+__all__ = ["EXIT_BROKEN_PIPE", "EXIT_INTERRUPTED", "make_parser", "run_command"]
+
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
+
+_MACHINE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+
+Options = TypeVar("Options", bound=argparse.Namespace)
+
+
+def make_parser(prog: str, description: str, examples: str) -> argparse.ArgumentParser:
+    """Return a parser with ``--version``, and examples below its help."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"{prog} {__version__}")
+    return parser
+
+
+def run_command(
+    parser: argparse.ArgumentParser, options: Options, action: Callable[[Options], int], argv: Sequence[str] | None
+) -> int:
+    """Parse the command line, act, and return the exit code.
+
+    Args:
+        parser: fills ``options``; leaves with 2 by itself on a malformed command line.
+        options: an empty namespace of the command's own type.
+        action: does the work and returns an exit code.
+        argv: arguments without the program's name; None takes the process's.
+    """
+    with _plain_text_streams(), _interrupted_by_sigterm(), _warnings_on_stderr(parser.prog):
+        try:
+            code = action(parser.parse_args(argv, namespace=options))
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _silence_stdout()
+            return EXIT_BROKEN_PIPE
+        except KeyboardInterrupt:
+            _say(parser.prog, "interrupted")
+            return EXIT_INTERRUPTED
+        except NanoError as error:
+            _say(parser.prog, error.what, error.hint)
+            return error.exit_code
+        except MemoryError:
+            _say(parser.prog, "this machine ran out of memory", "Close other programs, or draw fewer pictures at once.")
+            return MachineError.exit_code
+        except OSError as error:
+            if error.errno not in _MACHINE_ERRNOS:
+                raise
+            _say(
+                parser.prog,
+                f"{error.filename}: {error.strerror}",
+                "Free some space, or choose a place you may write to.",
+            )
+            return MachineError.exit_code
+        return code
+
+
+def _say(prog: str, what: str, *hints: str) -> None:
+    """Print an error: one line for what happened, one for each hint."""
+    print(f"{prog}: {what}", *hints, sep="\n", file=sys.stderr)
+
+
+def _silence_stdout() -> None:
+    """Point stdout at nothing: the interpreter flushes it once more at exit, and would complain."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, io.UnsupportedOperation):
+        return
+
+
+@contextmanager
+def _plain_text_streams() -> Iterator[None]:
+    """Let names and prompts that the terminal's encoding lacks be printed as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    yield
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Make a polite kill the same as Ctrl-C, so that ``finally`` blocks run and no half file stays."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _warnings_on_stderr(prog: str) -> Iterator[None]:
+    """Print the package's log, from warnings on, as lines of this command."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(f"{prog}: warning: %(message)s"))
+    logger = logging.getLogger("nano_runtime")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

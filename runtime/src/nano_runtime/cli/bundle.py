@@ -1,0 +1,123 @@
+"""``nano-bundle``: what is in a bundle, and whether it is what its manifest says."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nano_runtime.bundle import Bundle
+from nano_runtime.cli import make_parser, run_command
+
+__all__ = ["main"]
+
+_EXAMPLES = """\
+  nano-bundle verify nano-int8      compare every file with its checksum; exit code 3 if one differs
+  nano-bundle info nano-int8        model, licence, precision, graphs, sizes
+"""
+
+
+class _Options(argparse.Namespace):
+    """The command line, typed."""
+
+    act: Callable[[_Options], int]
+    bundle: Path
+    json: bool
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(_parser(), _Options(), lambda options: options.act(options), argv)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser("nano-bundle", "Look into a bundle that nano-export wrote.", _EXAMPLES)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, act, what in (
+        ("verify", _verify, "compare every file with its checksum"),
+        ("info", _info, "show what the bundle holds"),
+    ):
+        command = commands.add_parser(name, help=what, description=what)
+        command.add_argument("bundle", type=Path, metavar="DIR", help="a folder that nano-export wrote")
+        command.add_argument("--json", action="store_true", help="print one JSON document")
+        command.set_defaults(act=act)
+    return parser
+
+
+def _verify(options: _Options) -> int:
+    """Report every changed, missing or unknown file; the exit code is that of the first fault."""
+    bundle = Bundle.open(options.bundle)
+    faults = list(bundle.faults())
+    if options.json:
+        report = {"bundle": str(bundle.path), "digest": bundle.digest, "faults": [fault.what for fault in faults]}
+        print(json.dumps(report, indent=1))
+    elif not faults:
+        count, size = len(bundle.manifest.files), bundle.size_bytes()
+        print(f"{bundle.path}: all {count} files ({_megabytes(size)}) are as the manifest says; digest {bundle.digest}")
+    for fault in faults:
+        print(f"nano-bundle: {fault.what}", file=sys.stderr)
+    if not faults:
+        return 0
+    print(faults[0].hint, file=sys.stderr)
+    return faults[0].exit_code
+
+
+def _info(options: _Options) -> int:
+    """Show the manifest: as a table, or whole as JSON."""
+    bundle = Bundle.open(options.bundle)
+    if options.json:
+        print(json.dumps(_facts(bundle), indent=1))
+        return 0
+    manifest = bundle.manifest
+    revision = "" if manifest.source.revision is None else f" at {manifest.source.revision}"
+    height, width = manifest.image_size
+    lines = {
+        "name": manifest.name,
+        "source": f"{manifest.source.model}{revision}",
+        "licence": f"{manifest.licence.id} ({manifest.licence.file})",
+        "pictures": f"{width} x {height} pixels",
+        "weights": manifest.precision,
+        "graph": manifest.graph,
+        "scheduler": str(manifest.scheduler.get("_class_name")),
+        "engines": ", ".join(f"{name} ({_megabytes(bundle.size_bytes(name))})" for name in manifest.backends),
+        "digest": bundle.digest,
+    }
+    for key, value in lines.items():
+        print(f"{key:<12}{value}")
+    print()
+    _print_components(bundle)
+    return 0
+
+
+def _print_components(bundle: Bundle) -> None:
+    """Print one row per graph: precision, tensors, and its distance to the original where the exporter measured it."""
+    for name, component in bundle.manifest.components.items():
+        tensors = f"{len(component.inputs)} in, {len(component.outputs)} out"
+        fidelity = ", ".join(f"{key} {value:.4g}" for key, value in component.fidelity.items())
+        print(f"{name:<14}{component.precision:<6}{tensors:<16}{fidelity}".rstrip())
+    for key, value in bundle.manifest.fidelity.items():
+        print(f"{'whole images':<36}{key} {value:.4g}")
+
+
+def _facts(bundle: Bundle) -> dict[str, Any]:
+    """Return digest, sizes and the manifest itself."""
+    import msgspec
+
+    return {
+        "path": str(bundle.path),
+        "digest": bundle.digest,
+        "size_bytes": bundle.size_bytes(),
+        "size_bytes_by_backend": {name: bundle.size_bytes(name) for name in bundle.manifest.backends},
+        "manifest": msgspec.to_builtins(bundle.manifest),
+    }
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

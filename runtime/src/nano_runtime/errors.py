@@ -1,0 +1,342 @@
+"""Everything a user can cause to go wrong, as one small tree.
+
+Each error composes its own message from typed arguments: what happened, to which file or value, what to do next. Each
+leaf also is the builtin a caller would expect, so ``except ValueError`` works without knowing this module. The command
+line prints the message and leaves with ``exit_code``; a traceback means a bug of ours.
+
+    NanoError
+    ├── UsageError            2   ValueError          the request cannot be met as asked
+    │   ├── PromptError
+    │   ├── UnknownSchedulerError
+    │   ├── StepsError · SeedError · GuidanceError · SizeError · LatentsError · OptionError
+    │   ├── BackendNotInBundleError · PrecisionError
+    │   ├── NoBundleError
+    │   └── OutputNameError · OutputExistsError · NoParametersError
+    ├── BundleError           3   ValueError          the bundle is not one, is damaged, or computes nonsense
+    │   ├── NotABundleError · ManifestError · TamperedFileError · ExtraFileError
+    │   ├── UnsupportedScheduleError
+    │   └── EngineError · NonFiniteError
+    ├── MachineError          4                       the machine lacks something
+    │   ├── BackendMissingError       ImportError
+    │   ├── NotEnoughMemoryError      MemoryError
+    │   ├── DiskSpaceError · OutputError   OSError
+    │   └── WorkerDiedError           ChildProcessError
+    └── NetworkError          5   ConnectionError     the network or the far end failed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import ClassVar
+
+__all__ = [
+    "BackendMissingError",
+    "BackendNotInBundleError",
+    "BundleError",
+    "DiskSpaceError",
+    "EngineError",
+    "ExtraFileError",
+    "GuidanceError",
+    "LatentsError",
+    "MachineError",
+    "ManifestError",
+    "NanoError",
+    "NetworkError",
+    "NoBundleError",
+    "NoParametersError",
+    "NonFiniteError",
+    "NotABundleError",
+    "NotEnoughMemoryError",
+    "OptionError",
+    "OutputError",
+    "OutputExistsError",
+    "OutputNameError",
+    "PrecisionError",
+    "PromptError",
+    "SeedError",
+    "SizeError",
+    "StepsError",
+    "TamperedFileError",
+    "UnknownSchedulerError",
+    "UnsupportedScheduleError",
+    "UsageError",
+    "WorkerDiedError",
+]
+
+
+class NanoError(Exception):
+    """Base of all errors a user can cause.
+
+    Args:
+        what: one line, what happened and to which file or value.
+        hint: one line, what to do next.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, hint: str) -> None:
+        super().__init__(f"{what}\n{hint}")
+        self.what = what
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle as the branch with the finished message: leaves want arguments that are no longer known."""
+        branch = next(base for base in type(self).__mro__ if "__init__" not in vars(base))
+        return branch, (self.what, self.hint)
+
+
+class UsageError(NanoError, ValueError):
+    """The request cannot be met as it was asked."""
+
+    exit_code = 2
+
+
+class BundleError(NanoError, ValueError):
+    """The bundle is missing, damaged or not usable."""
+
+    exit_code = 3
+
+
+class MachineError(NanoError):
+    """This machine lacks something: an engine, space, memory, permission."""
+
+    exit_code = 4
+
+
+class NetworkError(NanoError, ConnectionError):
+    """The network, or the server at the other end, failed."""
+
+    exit_code = 5
+
+
+class PromptError(UsageError):
+    """A prompt that cannot be tokenized."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the prompt cannot be used: {why}", "Shorten it or remove the characters named above.")
+
+
+class UnknownSchedulerError(UsageError):
+    """A scheduler name that does not exist."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"there is no scheduler {name!r}", f"Choose one of: {', '.join(known)}.")
+
+
+class StepsError(UsageError):
+    """A number of steps outside the schedule."""
+
+    def __init__(self, steps: int, most: int) -> None:
+        super().__init__(f"{steps} steps cannot be run", f"Choose a number from 1 to {most}; 20 is usual.")
+
+
+class SeedError(UsageError):
+    """A seed outside 64 bits."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(f"the seed {seed} is out of range", "Choose a whole number from 0 to 18446744073709551615.")
+
+
+class GuidanceError(UsageError):
+    """A guidance scale that is not a finite number of at least zero."""
+
+    def __init__(self, guidance_scale: float) -> None:
+        super().__init__(
+            f"the guidance scale {guidance_scale} cannot be used",
+            "Choose a number of at least 0; 7.5 is usual, 1 turns guidance off and halves the work.",
+        )
+
+
+class SizeError(UsageError):
+    """A picture size the static graphs were not made for."""
+
+    def __init__(self, asked: tuple[int, ...], built: tuple[int, ...]) -> None:
+        super().__init__(
+            f"the bundle draws {' x '.join(map(str, built))}, not {' x '.join(map(str, asked))}",
+            "Leave the size out, or export a bundle of the other size with nano-export --size.",
+        )
+
+
+class LatentsError(UsageError):
+    """Starting latents that do not fit the request."""
+
+    def __init__(self, found: str, wanted: tuple[int, ...]) -> None:
+        super().__init__(
+            f"the latents are {found}, not float32 {list(wanted)}",
+            "Give unit-variance noise of that shape, or leave latents out and give a seed.",
+        )
+
+
+class OptionError(UsageError):
+    """A value that is none of the choices an argument has."""
+
+    def __init__(self, argument: str, value: object, known: Iterable[object]) -> None:
+        super().__init__(f"{argument}={value!r} cannot be used", f"Choose one of: {', '.join(map(str, known))}.")
+
+
+class BackendNotInBundleError(UsageError):
+    """The bundle was exported without the engine that was asked for."""
+
+    def __init__(self, backend: str, bundle: Path, present: Iterable[str]) -> None:
+        super().__init__(
+            f"{bundle} has no graphs for {backend}",
+            f"It serves: {', '.join(present)}. Choose one of these, or export again with --backend {backend}.",
+        )
+
+
+class PrecisionError(UsageError):
+    """An arithmetic that the engine does not have on this machine."""
+
+    def __init__(self, backend: str, precision: str, why: str) -> None:
+        super().__init__(
+            f"{backend} cannot compute in {precision} here: {why}", "Leave the precision out, or choose f32."
+        )
+
+
+class NoBundleError(UsageError):
+    """No bundle was named and none is built in."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no bundle was given, and this installation has no demo model in it",
+            "Make one with `nano-export -o my-bundle --int8`, then add: --bundle my-bundle",
+        )
+
+
+class OutputNameError(UsageError):
+    """An output name that is not a PNG file's."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} is not the name of a PNG file", "Give a name that ends in .png, or an existing folder."
+        )
+
+
+class OutputExistsError(UsageError):
+    """A named output file that is already there."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} exists already", "Choose another name with -o, or add --force to replace it.")
+
+
+class NoParametersError(UsageError):
+    """A picture without the parameters that drew it."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(
+            f"{path} holds no drawing parameters: {why}",
+            "Give a PNG that nano-generate wrote without --no-metadata.",
+        )
+
+
+class NotABundleError(BundleError):
+    """A path without a readable manifest."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path} is not a bundle: {why}", "Give a folder that nano-export wrote.")
+
+
+class ManifestError(BundleError):
+    """A manifest that breaks the contract."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path} is not a valid manifest: {why}", "Export the bundle again, or fetch a fresh copy.")
+
+
+class TamperedFileError(BundleError):
+    """A file of the bundle that is not the one the manifest describes."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(
+            f"{path} is not the file the manifest describes: {why}",
+            "Do not use this bundle; export it again, or fetch a fresh copy.",
+        )
+
+
+class ExtraFileError(BundleError):
+    """A file in the bundle's folder that the manifest does not know."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} is not listed in the manifest",
+            "Move it out of the bundle; if you did not put it there, export the bundle again or fetch a fresh copy.",
+        )
+
+
+class UnsupportedScheduleError(BundleError):
+    """A noise schedule this runtime does not implement."""
+
+    def __init__(self, key: str, value: object, known: Iterable[object]) -> None:
+        super().__init__(
+            f"the schedule asks for {key}={value!r}, which is not implemented",
+            f"Supported values of {key}: {', '.join(map(repr, known))}.",
+        )
+
+
+class EngineError(BundleError):
+    """A graph that an engine refuses to load or to run."""
+
+    def __init__(self, backend: str, doing: str, model: Path, why: str) -> None:
+        super().__init__(
+            f"{backend} cannot {doing} {model}: {why}",
+            "Export the bundle again with the tool versions of this release, or try the other engine.",
+        )
+
+
+class NonFiniteError(BundleError):
+    """A graph that computed NaN or infinity."""
+
+    def __init__(self, component: str, where: str) -> None:
+        super().__init__(
+            f"the {component} computed values that are not finite ({where})",
+            "Try another engine or an fp32 bundle; if it stays, the weights are damaged.",
+        )
+
+
+class BackendMissingError(MachineError, ImportError):
+    """The engine's package is not installed."""
+
+    def __init__(self, backend: str) -> None:
+        super().__init__(
+            f"the engine {backend} is not installed",
+            f'Install it with: pip install "nano-runtime[{backend}]"',
+        )
+
+
+class DiskSpaceError(MachineError, OSError):
+    """Too little space to finish what was asked."""
+
+    def __init__(self, path: Path, needed_bytes: int, free_bytes: int) -> None:
+        super().__init__(
+            f"{path} has {free_bytes / 1e9:.2f} GB free, {needed_bytes / 1e9:.2f} GB are needed",
+            "Free some space, or choose an output folder on another disk.",
+        )
+
+
+class NotEnoughMemoryError(MachineError, MemoryError):
+    """Too little memory to finish what was asked."""
+
+    def __init__(self, what: str, needed_bytes: int, free_bytes: int) -> None:
+        super().__init__(
+            f"{what} needs {needed_bytes / 1e9:.2f} GB of memory, {free_bytes / 1e9:.2f} GB are available",
+            "Close other programs, or use a machine with more memory.",
+        )
+
+
+class OutputError(MachineError, OSError):
+    """A place that cannot be written."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path} cannot be written: {why}", "Choose another output path.")
+
+
+class WorkerDiedError(MachineError, ChildProcessError):
+    """A process of ours that ended without an answer."""
+
+    def __init__(self, work: str, exit_code: int | None) -> None:
+        end = f"signal {-exit_code}" if exit_code is not None and exit_code < 0 else f"exit code {exit_code}"
+        super().__init__(
+            f"the process for {work} ended without an answer ({end})",
+            "Signal 9 usually means too little memory: close other programs, or measure fewer bundles at once.",
+        )

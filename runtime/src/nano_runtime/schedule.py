@@ -1,0 +1,258 @@
+"""The noise schedule a model was trained with, and the timesteps to visit: diffusers' scheduler config in numpy.
+
+Terms: ``beta`` is the variance of the noise one training step adds; ``alphas_cumprod[t]`` (ᾱ in DDPM, Ho et al. 2020)
+is the share of the picture's variance left at timestep t, so ``latents = sqrt(ᾱ) * picture + sqrt(1 - ᾱ) * noise``.
+
+diffusers lets any of its schedulers read any other's config, and a key the config lacks takes the default of the class
+that reads it. Two keys have defaults that differ between classes (``timestep_spacing``, ``set_alpha_to_one``); they
+stay None here and each sampler fills in its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import Any, Final, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nano_runtime.errors import StepsError, UnsupportedScheduleError
+
+__all__ = ["BetaSchedule", "PredictionType", "Schedule", "Spacing", "check_steps", "spaced_timesteps"]
+
+BetaSchedule: TypeAlias = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
+PredictionType: TypeAlias = Literal["epsilon", "v_prediction", "sample"]
+Spacing: TypeAlias = Literal["leading", "linspace", "trailing"]
+
+_MAX_BETA: Final = 0.999  # keeps the cosine schedule away from a last beta of 1
+_MAX_TRAIN_TIMESTEPS: Final = 100_000  # a hundred times the usual; more is a damaged config, not a schedule
+
+
+def _one_of(known: tuple[object, ...]) -> tuple[Callable[[object], bool], tuple[object, ...]]:
+    """A test for membership that, unlike ``in``, does not take 1 for True, and what to tell who fails it."""
+    return lambda value: any(type(value) is type(one) and value == one for one in known), known
+
+
+def _is_whole(value: object, least: int, most: float) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+def _is_share(value: object) -> bool:
+    return type(value) in (int, float) and 0 < value < 1  # type: ignore[operator]
+
+
+# What a config may say about each field, as a test and as words for the error ...
+_FIELDS: Final[Mapping[str, tuple[Callable[[object], bool], tuple[object, ...]]]] = {
+    "num_train_timesteps": (
+        lambda value: _is_whole(value, 1, _MAX_TRAIN_TIMESTEPS),
+        (f"whole numbers from 1 to {_MAX_TRAIN_TIMESTEPS}",),
+    ),
+    "beta_start": (_is_share, ("numbers between 0 and 1",)),
+    "beta_end": (_is_share, ("numbers between 0 and 1",)),
+    "beta_schedule": _one_of(("linear", "scaled_linear", "squaredcos_cap_v2")),
+    "trained_betas": (
+        lambda value: isinstance(value, list | tuple) and all(map(_is_share, value)),
+        ("numbers between 0 and 1, one for each timestep",),
+    ),
+    "prediction_type": _one_of(("epsilon", "v_prediction", "sample")),
+    "timestep_spacing": _one_of(("leading", "linspace", "trailing")),
+    "steps_offset": (lambda value: _is_whole(value, 0, math.inf), ("whole numbers from 0",)),
+    "set_alpha_to_one": _one_of((True, False)),
+    "skip_prk_steps": _one_of((True, False)),
+    "clip_sample": _one_of((True, False)),
+    "clip_sample_range": (
+        lambda value: type(value) in (int, float) and 0 < value < math.inf,  # type: ignore[operator]
+        ("numbers above 0",),
+    ),
+    "rescale_betas_zero_snr": _one_of((True, False)),
+}
+# ... and the variants of other schedulers that would change the picture and are not implemented: only "off" is.
+_ONLY: Final[Mapping[str, tuple[object, ...]]] = {
+    "thresholding": (False,),
+    "use_karras_sigmas": (False, None),
+    "use_exponential_sigmas": (False, None),
+    "use_beta_sigmas": (False, None),
+    "use_lu_lambdas": (False, None),
+    "use_flow_sigmas": (False, None),
+    "use_dynamic_shifting": (False,),
+    "interpolation_type": ("linear",),
+    "timestep_type": ("discrete",),
+    "final_sigmas_type": ("zero",),
+    "algorithm_type": ("dpmsolver++",),
+    "solver_order": (2,),
+    "solver_type": ("midpoint",),
+    "euler_at_final": (False,),
+    "lambda_min_clipped": (-math.inf,),
+}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A variance-preserving noise schedule with discrete timesteps 0 to ``num_train_timesteps - 1``.
+
+    Field names, meanings and defaults are diffusers'. A None in ``timestep_spacing`` or ``set_alpha_to_one`` means that
+    the config does not say, and the sampler's own default holds.
+
+    Attributes:
+        num_train_timesteps: how many timesteps the model knows.
+        beta_start: first beta, in (0, 1).
+        beta_end: last beta, in (0, 1).
+        beta_schedule: how beta grows: linearly, linearly in its root, or so that ᾱ falls like a squared cosine.
+        trained_betas: all betas, instead of the three above.
+        prediction_type: what the network computes: noise, velocity (Salimans & Ho 2022, section 2.4), or the picture.
+        timestep_spacing: how the visited timesteps are spread (Lin et al. 2023, table 2).
+        steps_offset: added to every timestep of the leading spacing.
+        set_alpha_to_one: whether the last step ends at ᾱ = 1 (no noise at all) rather than at ``alphas_cumprod[0]``.
+        skip_prk_steps: whether PNDM leaves out its Runge-Kutta start.
+        clip_sample: whether DDIM clips the predicted picture.
+        clip_sample_range: to which magnitude it does.
+        rescale_betas_zero_snr: whether the last timestep is made pure noise (Lin et al. 2023, algorithm 1).
+    """
+
+    num_train_timesteps: int = 1000
+    beta_start: float = 0.0001
+    beta_end: float = 0.02
+    beta_schedule: BetaSchedule = "linear"
+    trained_betas: tuple[float, ...] | None = None
+    prediction_type: PredictionType = "epsilon"
+    timestep_spacing: Spacing | None = None
+    steps_offset: int = 0
+    set_alpha_to_one: bool | None = None
+    skip_prk_steps: bool = False
+    clip_sample: bool = True
+    clip_sample_range: float = 1.0
+    rescale_betas_zero_snr: bool = False
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Schedule:
+        """Read a diffusers scheduler config as ``SomeScheduler.from_config(config)`` would.
+
+        Keys starting with an underscore are notes of diffusers; of these only ``_use_default_values`` is read: the keys
+        it lists were filled in by the class that wrote the config and count as absent. Keys that concern no sampler
+        here are ignored.
+
+        Raises:
+            UnsupportedScheduleError: a value is malformed, or asks for something that is not implemented.
+        """
+        filled_in = config.get("_use_default_values", ())
+        said = {key: value for key, value in config.items() if key not in filled_in}
+        for key, known in _ONLY.items():
+            if key in said and said[key] not in known:
+                raise UnsupportedScheduleError(key, said[key], known)
+        if said.get("variance_type") in ("learned", "learned_range"):
+            raise UnsupportedScheduleError("variance_type", said["variance_type"], (None,))
+        values = {field.name: said[field.name] for field in fields(cls) if field.name in said}
+        if values.get("trained_betas", ...) is None:
+            del values["trained_betas"]
+        for key, value in values.items():
+            _check(key, value)
+        if "trained_betas" in values:
+            values["trained_betas"] = tuple(values["trained_betas"])
+            count = values.get("num_train_timesteps", cls.num_train_timesteps)
+            if len(values["trained_betas"]) != count:
+                raise UnsupportedScheduleError(
+                    "trained_betas", f"{len(values['trained_betas'])} numbers", (f"{count} numbers",)
+                )
+        return cls(**values)
+
+    @property
+    def betas(self) -> NDArray[np.float32]:
+        """Variance added by each training step, float32 [num_train_timesteps], before any rescaling."""
+        count = self.num_train_timesteps
+        if self.trained_betas is not None:
+            return np.array(self.trained_betas, np.float32)
+        if self.beta_schedule == "linear":
+            return _torch_linspace(self.beta_start, self.beta_end, count)
+        if self.beta_schedule == "scaled_linear":
+            root = _torch_linspace(math.sqrt(self.beta_start), math.sqrt(self.beta_end), count)
+            return root * root
+        shares = [math.cos((t / count + 0.008) / 1.008 * math.pi / 2) ** 2 for t in range(count + 1)]
+        return np.array([min(1 - b / a, _MAX_BETA) for a, b in pairwise(shares)], np.float32)
+
+    @property
+    def alphas_cumprod(self) -> NDArray[np.float32]:
+        """Share of the picture's variance left at each timestep, float32 [num_train_timesteps], in [0, 1], falling."""
+        betas = self.betas
+        if self.rescale_betas_zero_snr:
+            betas = _zero_terminal_snr(betas)
+        return _cumprod(np.float32(1) - betas)
+
+
+def spaced_timesteps(schedule: Schedule, spacing: Spacing, steps: int, points: int) -> NDArray[np.float64]:
+    """Spread timesteps over the schedule, from noisy to clean (Lin et al. 2023, table 2).
+
+    Args:
+        schedule: what they are spread over.
+        spacing: leading: whole strides up from 0, shifted by ``steps_offset``; linspace: both ends included, not
+            rounded; trailing: strides down from the noisy end.
+        steps: how many to return.
+        points: how many the leading and linspace spacings lay out; the cleanest ``points - steps`` are dropped.
+
+    Returns:
+        Float64 [steps], falling. For 62 of the step counts up to 1000, rounding makes diffusers' trailing spacing one
+        longer, with a last timestep of -1; that one is left out.
+    """
+    total = schedule.num_train_timesteps
+    if spacing == "linspace":
+        return np.linspace(0, total - 1, points)[::-1][:steps]
+    if spacing == "leading":
+        return (np.arange(points, dtype=np.float64) * (total // points))[::-1][:steps] + schedule.steps_offset
+    return np.round(np.arange(total, 0, -total / steps))[:steps] - 1
+
+
+def check_steps(schedule: Schedule, steps: int, spread: Callable[[int], NDArray[np.float64]]) -> None:
+    """Refuse a number of steps for which timesteps coincide or leave the schedule.
+
+    Args:
+        schedule: the bounds.
+        steps: what was asked for.
+        spread: timesteps for a number of steps, falling.
+
+    Raises:
+        StepsError: it does not fit; names the largest smaller number that does.
+    """
+
+    def fits(count: int) -> bool:
+        timesteps = spread(count)
+        return bool(
+            timesteps[0] < schedule.num_train_timesteps and timesteps[-1] >= 0 and np.all(np.diff(timesteps) < 0)
+        )
+
+    most = schedule.num_train_timesteps
+    if not 1 <= steps <= most:
+        raise StepsError(steps, most)
+    if not fits(steps):
+        raise StepsError(steps, next((count for count in range(steps, 0, -1) if fits(count)), 0))
+
+
+def _check(key: str, value: object) -> None:
+    """Refuse a value that a field cannot hold."""
+    allowed, known = _FIELDS[key]
+    if not allowed(value):
+        raise UnsupportedScheduleError(key, value, known)
+
+
+def _torch_linspace(start: float, end: float, count: int) -> NDArray[np.float32]:
+    """Return ``torch.linspace`` in float32, bit for bit: filled from both ends with one float32 stride."""
+    first, last = np.float32(start), np.float32(end)
+    stride = np.float64((last - first) / np.float32(max(count - 1, 1)))
+    index = np.arange(count)
+    up = np.float64(first) + stride * index
+    down = np.float64(last) - stride * (count - 1 - index)
+    return np.where(index < max(count // 2, 1), up, down).astype(np.float32)
+
+
+def _cumprod(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return ``torch.cumprod`` in float32, which keeps its running product in float64."""
+    return np.cumprod(values, dtype=np.float64).astype(np.float32)
+
+
+def _zero_terminal_snr(betas: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Shift and stretch sqrt(ᾱ) so that it ends at 0 and starts where it did (Lin et al. 2023, algorithm 1)."""
+    root = np.sqrt(_cumprod(np.float32(1) - betas))
+    first, last = root[0], root[-1]
+    share = np.square((root - last) * (first / (first - last)))
+    return np.float32(1) - np.concatenate([share[:1], share[1:] / share[:-1]])

@@ -1,0 +1,169 @@
+"""Schedules and timesteps against diffusers': the same float32 values, the same defaults for keys a config lacks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, PNDMScheduler
+
+from nano_runtime.errors import StepsError, UnsupportedScheduleError
+from nano_runtime.samplers import SAMPLERS, make_sampler
+from nano_runtime.schedule import Schedule
+
+# The scheduler config of Stable Diffusion 2.1: written by an old diffusers, so without timestep_spacing.
+SD21 = {
+    "_class_name": "PNDMScheduler",
+    "_diffusers_version": "0.16.0",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "clip_sample": False,
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "trained_betas": None,
+}
+REFERENCES = {
+    "pndm": PNDMScheduler,
+    "ddim": DDIMScheduler,
+    "euler": EulerDiscreteScheduler,
+    "dpmpp_2m": DPMSolverMultistepScheduler,
+}
+SCHEDULES = {
+    "sd21": SD21,
+    "linear": {"beta_schedule": "linear"},
+    "cosine": {"beta_schedule": "squaredcos_cap_v2"},
+    "short": {"num_train_timesteps": 37, "beta_schedule": "scaled_linear", "beta_start": 0.01, "beta_end": 0.2},
+    "single": {"num_train_timesteps": 1},
+    "given": {"trained_betas": [0.01, 0.02, 0.05, 0.3], "num_train_timesteps": 4},
+}
+
+
+def steps_diffusers_can_do(name: str, most: int, spacing: str) -> range:
+    """All steps up to ``most`` for which diffusers' timesteps stay in the schedule and are distinct."""
+    if name == "dpmpp_2m" and spacing != "trailing":
+        return range(1, most - 1)
+    return range(1, most)
+
+
+@pytest.mark.parametrize("config", SCHEDULES.values(), ids=SCHEDULES)
+def test_alphas_cumprod_are_equal(config):
+    theirs = DDIMScheduler.from_config(config).alphas_cumprod.numpy()
+    ours = Schedule.from_config(config).alphas_cumprod
+    assert ours.dtype == np.float32
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_alphas_cumprod_of_zero_terminal_snr_are_close():
+    # Not equal: torch's float32 square root is not correctly rounded everywhere, numpy's is. 3.6e-7 is what that makes.
+    config = {**SD21, "rescale_betas_zero_snr": True}
+    theirs = DDIMScheduler.from_config(config).alphas_cumprod.numpy()
+    ours = Schedule.from_config(config).alphas_cumprod
+    assert ours[-1] == theirs[-1] == 0
+    assert np.abs(ours - theirs).max() < 1e-6
+    assert np.abs(Schedule.from_config(SD21).alphas_cumprod - theirs).max() > 1e-3
+
+
+def test_alphas_cumprod_notice_a_small_change():
+    ours = Schedule.from_config(SD21)
+    theirs = DDIMScheduler.from_config(SD21).alphas_cumprod.numpy()
+    for changed in (replace(ours, beta_end=0.012001), replace(ours, beta_schedule="linear")):
+        assert not np.array_equal(changed.alphas_cumprod, theirs)
+
+
+@pytest.mark.parametrize("spacing", [None, "leading", "linspace", "trailing"])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_timesteps_are_equal_for_every_number_of_steps(name, spacing):
+    config = SD21 if spacing is None else {**SD21, "timestep_spacing": spacing}
+    theirs = REFERENCES[name].from_config(config)
+    schedule = Schedule.from_config(config)
+    for steps in steps_diffusers_can_do(name, 1000, spacing):
+        theirs.set_timesteps(steps)
+        expected = theirs.timesteps.numpy()
+        if expected[-1] < 0:  # diffusers' trailing spacing overshoots; see spaced_timesteps
+            assert len(expected) == steps + 1 + (name == "pndm")
+            expected = expected[:-1]
+        np.testing.assert_array_equal(make_sampler(name, schedule, steps).timesteps, expected.astype(np.float32))
+
+
+def test_timesteps_notice_an_offset():
+    theirs = DDIMScheduler.from_config(SD21)
+    theirs.set_timesteps(20)
+    schedule = replace(Schedule.from_config(SD21), steps_offset=0)
+    assert not np.array_equal(make_sampler("ddim", schedule, 20).timesteps, theirs.timesteps.numpy())
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_defaults_filled_in_by_another_class_do_not_count(name):
+    """A live config carries all of its class's defaults and a note of which they are."""
+    live = PNDMScheduler.from_config(SD21).config
+    assert live["timestep_spacing"] == "leading"
+    theirs = REFERENCES[name].from_config(live)
+    theirs.set_timesteps(20)
+    ours = make_sampler(name, Schedule.from_config(live), 20)
+    np.testing.assert_array_equal(ours.timesteps, theirs.timesteps.numpy().astype(np.float32))
+    # Without the note the default counts, here as in diffusers.
+    plain = {key: value for key, value in live.items() if key != "_use_default_values"}
+    expected = make_sampler(name, Schedule.from_config({**SD21, "timestep_spacing": "leading"}), 20)
+    np.testing.assert_array_equal(make_sampler(name, Schedule.from_config(plain), 20).timesteps, expected.timesteps)
+
+
+def test_unknown_keys_are_ignored():
+    assert Schedule.from_config({**SD21, "_note": 1, "sample_max_value": 1.0}) == Schedule.from_config(SD21)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("beta_schedule", "sigmoid"),
+        ("beta_schedule", ["linear"]),
+        ("beta_start", 0),
+        ("beta_end", float("nan")),
+        ("beta_end", "0.012"),
+        ("prediction_type", "flow_prediction"),
+        ("timestep_spacing", None),
+        ("steps_offset", -1),
+        ("steps_offset", 1.0),
+        ("set_alpha_to_one", 1),
+        ("clip_sample_range", float("inf")),
+        ("num_train_timesteps", 0),
+        ("num_train_timesteps", True),
+        ("num_train_timesteps", 10**9),
+        ("trained_betas", [0.1] * 999),
+        ("trained_betas", [0.1, None]),
+        ("thresholding", True),
+        ("use_karras_sigmas", True),
+        ("final_sigmas_type", "sigma_min"),
+        ("algorithm_type", "sde-dpmsolver++"),
+        ("variance_type", "learned_range"),
+    ],
+)
+def test_unsupported_values_are_named(key, value):
+    with pytest.raises(UnsupportedScheduleError, match=key):
+        Schedule.from_config({**SD21, key: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "most"),
+    [
+        ("pndm", 0, 1000),
+        ("ddim", -1, 1000),
+        ("euler", 1001, 1000),
+        ("pndm", 1000, 999),  # steps_offset pushes the first timestep out of the schedule
+        ("dpmpp_2m", 1000, 998),  # and DPM-Solver++ lays out one timestep more
+    ],
+)
+def test_steps_outside_the_schedule_name_the_most(name, steps, most):
+    schedule = replace(Schedule.from_config(SD21), timestep_spacing="leading")
+    with pytest.raises(StepsError, match=f"1 to {most};"):
+        make_sampler(name, schedule, steps)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_most_steps_can_be_run(name):
+    schedule = replace(Schedule.from_config(SD21), timestep_spacing="leading")
+    make_sampler(name, schedule, 998)

@@ -1,0 +1,97 @@
+"""A bundle with a valid manifest and nonsense for graphs: enough for all that comes before an engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nano_runtime.manifest import (
+    FORMAT_VERSION,
+    Backend,
+    Component,
+    FileEntry,
+    Graph,
+    Licence,
+    Manifest,
+    Source,
+    TensorSpec,
+    TokenizerSpec,
+    sha256_of,
+    write_manifest,
+)
+
+_TENSORS = {
+    "text_encoder": (["input_ids"], ["last_hidden_state"]),
+    "unet_prompt": (["encoder_hidden_states"], ["key_0", "value_0"]),
+    "unet_time": (["timestep"], ["time_0"]),
+    "unet": (["sample", "key_0", "value_0", "time_0"], ["out_sample"]),
+    "vae_decoder": (["latent_sample"], ["sample"]),
+}
+_TOKENIZER = b'{"version": "1.0", "model": {"type": "WordLevel", "vocab": {"?": 3}, "unk_token": "?"}}'
+_BACKENDS: list[Backend] = ["onnxruntime", "openvino"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Make every warning an error in this folder: a person would see it on the terminal."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.filterwarnings("error"), append=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A bundle's folder: checksums are right, graphs are noise."""
+    bundle = tmp_path / "bundle"
+    components = {name: _component(bundle, name) for name in _TENSORS}
+    _write(bundle / "tokenizer" / "tokenizer.json", _TOKENIZER)
+    _write(bundle / "LICENSE", b"Draw nothing that harms.")
+    files = [
+        FileEntry(path=path.relative_to(bundle).as_posix(), size=path.stat().st_size, sha256=sha256_of(path))
+        for path in sorted(bundle.rglob("*"))
+        if path.is_file()
+    ]
+    write_manifest(
+        bundle,
+        Manifest(
+            format_version=FORMAT_VERSION,
+            name="noise",
+            source=Source(model="somewhere/noise", revision="0" * 40),
+            licence=Licence(id="creativeml-openrail-m", file="LICENSE"),
+            graph="hoisted",
+            precision="fp32",
+            backends=_BACKENDS,
+            image_size=(128, 128),
+            latent_shape=(4, 16, 16),
+            scaling_factor=0.18215,
+            tokenizer=TokenizerSpec(file="tokenizer/tokenizer.json", length=77, pad_id=0, bos_id=1, eos_id=2),
+            scheduler={"_class_name": "PNDMScheduler", "skip_prk_steps": True},
+            components=components,
+            fidelity={"psnr_db": 41.5},
+            versions={"torch": "2.13.0"},
+            options={},
+            files=files,
+        ),
+    )
+    return bundle
+
+
+def _component(bundle: Path, name: str) -> Component:
+    inputs, outputs = _TENSORS[name]
+    _write(bundle / name / "model.onnx", b"not ONNX: " + name.encode())
+    _write(bundle / name / "openvino_model.xml", b"not IR: " + name.encode())
+    _write(bundle / name / "openvino_model.bin", b"not weights: " + name.encode())
+    return Component(
+        precision="fp32",
+        inputs=[TensorSpec(name=tensor, dtype="float32", shape=["batch", 4]) for tensor in inputs],
+        outputs=[TensorSpec(name=tensor, dtype="float32", shape=["batch", 4]) for tensor in outputs],
+        graphs={
+            "onnxruntime": Graph(model=f"{name}/model.onnx", weights=None),
+            "openvino": Graph(model=f"{name}/openvino_model.xml", weights=f"{name}/openvino_model.bin"),
+        },
+    )
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)

@@ -1,0 +1,85 @@
+"""Errors compose their messages, carry exit codes, and survive the way home from a worker process."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from pathlib import Path
+
+import pytest
+
+from nano_runtime import errors
+
+LEAVES = [
+    error
+    for name in errors.__all__
+    if (error := getattr(errors, name)) not in (errors.NanoError, *errors.NanoError.__subclasses__())
+]
+
+
+def example(leaf: type[errors.NanoError]) -> errors.NanoError:
+    """Construct a leaf from its signature."""
+    arguments = []
+    for parameter in list(inspect.signature(leaf.__init__).parameters.values())[1:]:
+        kind = str(parameter.annotation)
+        if kind.startswith(("Iterable", "tuple")):
+            arguments.append((1, 2) if "int" in kind else ("x", "y"))
+        elif "Path" in kind:
+            arguments.append(Path("some/file"))
+        elif "int" in kind:
+            arguments.append(3)
+        elif "float" in kind:
+            arguments.append(1.5)
+        else:
+            arguments.append("x")
+    return leaf(*arguments)
+
+
+@pytest.mark.parametrize("leaf", LEAVES, ids=lambda leaf: leaf.__name__)
+def test_every_leaf_says_what_happened_and_what_to_do(leaf):
+    error = example(leaf)
+    assert error.what
+    assert error.hint.endswith((".", '"', "]", "my-bundle"))
+    assert "\n" not in error.what + error.hint
+    assert str(error) == f"{error.what}\n{error.hint}"
+
+
+@pytest.mark.parametrize("leaf", LEAVES, ids=lambda leaf: leaf.__name__)
+def test_every_leaf_comes_home_from_a_worker_with_its_message_and_code(leaf):
+    error = example(leaf)
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+    assert issubclass(leaf, type(again))
+    assert (again.what, again.hint, str(again)) == (error.what, error.hint, str(error))
+    assert again.exit_code == error.exit_code
+
+
+@pytest.mark.parametrize(
+    ("branch", "code", "builtin"),
+    [
+        (errors.UsageError, 2, ValueError),
+        (errors.BundleError, 3, ValueError),
+        (errors.MachineError, 4, Exception),
+        (errors.NetworkError, 5, ConnectionError),
+    ],
+)
+def test_branches_have_the_promised_exit_codes(branch, code, builtin):
+    assert branch.exit_code == code
+    assert issubclass(branch, builtin)
+    assert all(leaf.exit_code == code for leaf in LEAVES if issubclass(leaf, branch))
+
+
+def test_leaves_are_the_builtins_one_would_expect():
+    assert issubclass(errors.BackendMissingError, ImportError)
+    assert issubclass(errors.NotEnoughMemoryError, MemoryError)
+    assert issubclass(errors.OutputError, OSError)
+
+
+def test_all_names_the_whole_tree():
+    def tree(branch: type) -> set[str]:
+        return {branch.__name__}.union(*map(tree, branch.__subclasses__()))
+
+    assert {name for name in tree(errors.NanoError) if hasattr(errors, name)} == set(errors.__all__)
+
+
+def test_the_tree_in_the_docstring_is_complete():
+    assert [name for name in errors.__all__ if name not in errors.__doc__] == []

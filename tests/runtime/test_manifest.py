@@ -1,0 +1,118 @@
+"""The manifest survives a round trip and refuses what it should."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from nano_runtime.errors import ManifestError, NotABundleError
+from nano_runtime.manifest import MANIFEST_NAME, read_manifest, sha256_of, write_manifest
+
+
+def edit(folder: Path, change) -> None:
+    """Change the manifest as JSON."""
+    document = json.loads((folder / MANIFEST_NAME).read_bytes())
+    change(document)
+    (folder / MANIFEST_NAME).write_text(json.dumps(document))
+
+
+def test_round_trip_keeps_every_byte(folder):
+    before = (folder / MANIFEST_NAME).read_bytes()
+    write_manifest(folder, read_manifest(folder))
+    assert (folder / MANIFEST_NAME).read_bytes() == before
+
+
+def test_records_cannot_be_changed(folder):
+    with pytest.raises(AttributeError):
+        read_manifest(folder).name = "other"
+
+
+def test_a_missing_folder_is_not_a_bundle(tmp_path):
+    with pytest.raises(NotABundleError, match="no such folder"):
+        read_manifest(tmp_path / "nowhere")
+
+
+def test_a_folder_without_manifest_is_not_a_bundle(tmp_path):
+    with pytest.raises(NotABundleError, match=r"manifest\.json"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe{}", b"[" * 100_000, b'{"format_version": 1}', b"{}"],
+    ids=["empty", "half", "list", "null", "text", "utf16", "deep", "bare", "no-version"],
+)
+def test_other_content_is_refused(folder, content):
+    (folder / MANIFEST_NAME).write_bytes(content)
+    with pytest.raises(ManifestError):
+        read_manifest(folder)
+
+
+def test_a_huge_manifest_is_refused_unread(folder):
+    (folder / MANIFEST_NAME).write_bytes(b" " * (1 << 20) + b"{}")
+    with pytest.raises(ManifestError, match="1048578 bytes"):
+        read_manifest(folder)
+
+
+def test_another_format_version_is_named(folder):
+    edit(folder, lambda document: document.update(format_version=99))
+    with pytest.raises(ManifestError, match="99"):
+        read_manifest(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda document: document.update(surprise=1),
+        lambda document: document.pop("scaling_factor"),
+        lambda document: document.update(scaling_factor="0.18"),
+        lambda document: document["components"]["unet"].update(precision="int3"),
+        lambda document: document["components"].pop("vae_decoder"),
+        lambda document: document["components"]["unet"]["graphs"].pop("openvino"),
+        lambda document: document["components"]["unet"]["inputs"].pop(),
+        lambda document: document["components"]["unet_time"]["outputs"][0].update(name="time_1"),
+        lambda document: document["files"].append(document["files"][0]),
+        lambda document: document["files"].pop(),
+        lambda document: document.update(graph="standard"),
+    ],
+    ids=[
+        "unknown-key", "missing-key", "wrong-type", "wrong-choice", "missing-component", "missing-graph", "idle-output",
+        "unfed-input", "listed-twice", "no-checksum", "wrong-wiring",
+    ],
+)  # fmt: skip
+def test_a_manifest_that_contradicts_itself_is_refused(folder, change):
+    edit(folder, change)
+    with pytest.raises(ManifestError):
+        read_manifest(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "/etc/passwd", "a/../../x", "a//b", "./a", "a\\b", "C:x", "", "a\0b", ".."],
+)
+def test_paths_cannot_leave_the_bundle(folder, name):
+    edit(folder, lambda document: document["files"][0].update(path=name))
+    with pytest.raises(ManifestError):
+        read_manifest(folder)
+
+
+def test_an_innocent_path_is_not_refused_for_its_dots(folder):
+    extra = folder / "a..b" / "..c"
+    extra.parent.mkdir()
+    extra.write_bytes(b"fine")
+    entry = {"path": "a..b/..c", "size": 4, "sha256": sha256_of(extra)}
+    edit(folder, lambda document: document["files"].append(entry))
+    assert read_manifest(folder).files[-1].path == "a..b/..c"
+
+
+def test_sha256_is_that_of_the_standard(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")  # FIPS 180-4's first example
+    assert sha256_of(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_the_schema_is_strict_about_numbers():
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(b'{"path": "a", "size": "4", "sha256": ""}', type=read_manifest.__globals__["FileEntry"])

@@ -1,0 +1,90 @@
+"""Arguments are complete and in range after this boundary, or name themselves in an error."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nano_runtime.errors import GuidanceError, LatentsError, OptionError, PromptError, SeedError, SizeError
+from nano_runtime.manifest import read_manifest
+from nano_runtime.noise import randn
+from nano_runtime.request import Request
+
+DEFAULTS = {
+    "prompt": "a fox",
+    "negative_prompt": None,
+    "guidance_scale": 7.5,
+    "seed": 5,
+    "count": 1,
+    "latents": None,
+    "output_type": "pil",
+    "size": (None, None),
+}
+
+
+@pytest.fixture
+def make(folder):
+    manifest = read_manifest(folder)
+    return lambda **changes: Request.checked(manifest, **{**DEFAULTS, **changes})
+
+
+def test_defaults_are_filled_in(make):
+    request = make()
+    assert (request.prompt, request.negative_prompt, request.seeds) == ("a fox", "", (5,))
+    assert request.noise.shape == (1, 4, 16, 16)
+    assert request.noise.dtype == np.float32
+
+
+def test_each_picture_has_the_noise_of_its_own_seed(make):
+    request = make(count=6)
+    assert request.seeds == (5, 6, 7, 8, 9, 10)
+    for seed, noise in zip(request.seeds, request.noise, strict=True):
+        assert np.array_equal(noise, randn(seed, (4, 16, 16)))
+    assert not np.array_equal(request.noise[0], request.noise[1])
+
+
+def test_random_seeds_differ_and_can_be_used_again(make):
+    one, other = make(seed=None), make(seed=None)
+    assert one.seeds != other.seeds
+    assert np.array_equal(make(seed=one.seeds[0]).noise, one.noise)
+
+
+def test_given_latents_are_copied(make):
+    latents = np.ones((2, 4, 16, 16), np.float32)
+    request = make(count=2, latents=latents)
+    latents[:] = 0
+    assert request.noise.min() == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"prompt": ["a", "b"]}, PromptError),
+        ({"prompt": None}, PromptError),
+        ({"negative_prompt": 3}, PromptError),
+        ({"guidance_scale": -1}, GuidanceError),
+        ({"guidance_scale": float("nan")}, GuidanceError),
+        ({"guidance_scale": float("inf")}, GuidanceError),
+        ({"seed": -1}, SeedError),
+        ({"seed": 2**64}, SeedError),
+        ({"seed": 2**64 - 1, "count": 2}, SeedError),
+        ({"count": 0}, OptionError),
+        ({"count": 1.5}, OptionError),
+        ({"output_type": "jpeg"}, OptionError),
+        ({"size": (128, 512)}, SizeError),
+        ({"latents": [[1.0]]}, LatentsError),
+        ({"latents": np.ones((1, 4, 16, 16))}, LatentsError),
+        ({"latents": np.ones((2, 4, 16, 16), np.float32)}, LatentsError),
+        ({"latents": np.full((1, 4, 16, 16), np.nan, np.float32)}, LatentsError),
+    ],
+)
+def test_what_is_out_of_range_names_itself(make, changes, error):
+    with pytest.raises(error):
+        make(**changes)
+
+
+def test_the_extremes_are_allowed(make):
+    assert make(seed=0).seeds == (0,)
+    assert make(seed=2**64 - 2, count=2).seeds == (2**64 - 2, 2**64 - 1)
+    assert make(guidance_scale=0).guidance_scale == 0
+    assert make(size=(128, None))
