@@ -152,10 +152,18 @@ def test_what_is_neither_a_folder_nor_a_hub_id_is_named():
             )
         ),
         pytest.param(
-            lambda f: (f / "vae/config.json").write_text("[]"), CheckpointError, "vae/config.json", "object", id="a list"
+            lambda f: (f / "vae/config.json").write_text("[]"),
+            CheckpointError,
+            "vae/config.json",
+            "object",
+            id="a list",
         ),
         pytest.param(
-            lambda f: (f / "tokenizer/merges.txt").write_bytes(b"\xff"), CheckpointError, "tokenizer", "UTF-8", id="merges"
+            lambda f: (f / "tokenizer/merges.txt").write_bytes(b"\xff"),
+            CheckpointError,
+            "tokenizer",
+            "UTF-8",
+            id="merges",
         ),
         *(
             pytest.param(lambda f, name=name: cut(f / name), CheckpointError, name, "cut short", id=f"half of {name}")

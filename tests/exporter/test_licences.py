@@ -8,8 +8,8 @@ import pytest
 
 from nano_export.licences import licence_of
 
-# SHA-256 of the texts as their authors published them: the file license.txt that the Hub shows for creativeml-openrail-m,
-# and LICENSE-MODEL of Stability AI's repository for Stable Diffusion 2.
+# SHA-256 of the texts as their authors published them: license.txt, which the Hub shows for creativeml-openrail-m, and
+# LICENSE-MODEL of Stability AI's repository for Stable Diffusion 2.
 PUBLISHED = {
     "creativeml-openrail-m": "be351ebe7ac01bcdbb018639aadcfd38f136b7dc3f2a3d4d3a24db51d1b210ef",
     "openrail++": "e514164be7f2ca2c0fb39e7283b01ab4a06d802837eaf171aa4645cfd7ee1157",

@@ -52,7 +52,9 @@ def expected(wheel: Path, project: Path) -> set[str]:
     files = {path.relative_to(source).as_posix() for path in source.rglob("*.py")}
     files |= {path.relative_to(source).as_posix() for path in source.rglob("py.typed")}
     name, version = wheel.name.split("-")[:2]
-    return files | {f"{name}-{version}.dist-info/{part}" for part in ("METADATA", "RECORD", "WHEEL", "entry_points.txt")}
+    return files | {
+        f"{name}-{version}.dist-info/{part}" for part in ("METADATA", "RECORD", "WHEEL", "entry_points.txt")
+    }
 
 
 def requirements(wheel: Path) -> set[tuple[str, str]]:

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from nano_runtime.backends import EngineOptions
 from nano_runtime.bundle import Bundle
+from nano_runtime.machine import usable_cores
 from nano_runtime.manifest import Backend
 from nano_runtime.pipeline import Pipeline, Result
 from nano_runtime.stages import Stages
@@ -52,7 +53,7 @@ class Scores:
 
 def judge(bundle: Path, backend: Backend, references: Sequence[Reference]) -> Scores:
     """Run a bundle on one engine, in f32 where it is not quantized, against all references."""
-    stages = Stages(Bundle.open(bundle), backend, EngineOptions(threads=None, precision="f32"))
+    stages = Stages(Bundle.open(bundle), backend, EngineOptions(threads=usable_cores(), precision="f32"))
     components: dict[str, list[tuple[float, float]]] = {}
     probes = sorted((probe for reference in references for probe in reference.probes), key=lambda probe: probe.component)
     for probe in probes:

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from nano_runtime.backends import Arrays, EngineOptions
 from nano_runtime.bundle import Bundle
+from nano_runtime.machine import usable_cores
 from nano_runtime.pipeline import Pipeline, Result
 from nano_runtime.stages import Stages
 from nano_runtime.timing import Stopwatch
@@ -81,7 +82,7 @@ class _WatchingStages(Stages):
     """Hands the outputs of the plain graphs on and remembers how far each watched tensor reached."""
 
     def __init__(self, bundle: Bundle, watched: Mapping[str, Sequence[str]]) -> None:
-        super().__init__(bundle, "onnxruntime", EngineOptions(threads=None, precision="f32"))
+        super().__init__(bundle, "onnxruntime", EngineOptions(threads=usable_cores(), precision="f32"))
         self._extremes = {name: {tensor: (np.inf, -np.inf) for tensor in tensors} for name, tensors in watched.items()}
 
     def run(self, component: str, feeds: Arrays, watch: Stopwatch, *, batch: int) -> dict[str, NDArray[np.float32]]:
