@@ -28,6 +28,7 @@ $(READY): Makefile constraints.txt runtime/pyproject.toml exporter/pyproject.tom
 	@touch $@
 
 demo: $(READY)
+	@mkdir -p build
 	$(BIN)/nano-export tiny -o build/tiny --int8 --force
 	$(BIN)/nano-generate "A watercolor painting of an otter" --bundle build/tiny -o build/otter.png --force
 	@echo "build/otter.png is drawn. The tiny model has random weights: noise is what it should show."
@@ -47,6 +48,7 @@ bench: build/synthetic-int8/manifest.json
 	$(BIN)/nano-bench build/synthetic-int8
 
 build/synthetic-int8/manifest.json: | $(READY)
+	@mkdir -p build
 	$(BIN)/nano-export synthetic -o build/synthetic-int8 --int8 --force
 
 clean:

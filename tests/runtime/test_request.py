@@ -30,7 +30,7 @@ def make(folder):
 
 def test_defaults_are_filled_in(make):
     request = make()
-    assert (request.prompt, request.negative_prompt, request.seeds) == ("a fox", "", (5,))
+    assert (request.prompts, request.negative_prompt, request.seeds) == (("a fox",), "", (5,))
     assert request.noise.shape == (1, 4, 16, 16)
     assert request.noise.dtype == np.float32
 
@@ -59,7 +59,8 @@ def test_given_latents_are_copied(make):
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
-        ({"prompt": ["a", "b"]}, PromptError),
+        ({"prompt": []}, PromptError),
+        ({"prompt": ["a", 3]}, PromptError),
         ({"prompt": None}, PromptError),
         ({"negative_prompt": 3}, PromptError),
         ({"guidance_scale": -1}, GuidanceError),
@@ -88,3 +89,10 @@ def test_the_extremes_are_allowed(make):
     assert make(seed=2**64 - 2, count=2).seeds == (2**64 - 2, 2**64 - 1)
     assert make(guidance_scale=0).guidance_scale == 0
     assert make(size=(128, None))
+
+
+def test_every_prompt_of_a_list_is_repeated_in_a_row(make):
+    request = make(prompt=["a", "b"], count=2, seed=5)
+    assert request.prompts == ("a", "a", "b", "b")
+    assert request.seeds == (5, 6, 7, 8)
+    assert len(request.noise) == 4

@@ -20,7 +20,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 __all__ = ["NAMES", "SCHEDULER", "WEIGHT_BYTES", "Parts", "build", "write_checkpoint"]
 
 NAMES = ("tiny", "synthetic")
-WEIGHT_BYTES = {"tiny": 27e6, "synthetic": 5.16e9}  # fp32
+WEIGHT_BYTES = {"tiny": 20e6, "synthetic": 5.16e9}  # fp32
 
 # Stable Diffusion Nano's scheduler_config.json.
 SCHEDULER: dict[str, Any] = {
@@ -75,6 +75,7 @@ _ARCHITECTURES: dict[str, dict[str, dict[str, Any]]] = {
     "tiny": {
         "unet": {
             "block_out_channels": (32, 64, 96, 96),
+            "layers_per_block": 1,
             "attention_head_dim": (2, 4, 6, 6),
             "cross_attention_dim": 48,
         },
@@ -116,7 +117,7 @@ def build(name: str) -> Parts:
         return Parts(
             tokenizer=_tokenizer(size),
             text_encoder=CLIPTextModel(config),
-            unet=UNet2DConditionModel(**_UNET, **architecture["unet"]),
+            unet=UNet2DConditionModel(**{**_UNET, **architecture["unet"]}),
             vae=AutoencoderKL(**_VAE, **architecture["vae"]),
             scheduler=dict(SCHEDULER),
         )

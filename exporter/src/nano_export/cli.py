@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,6 +74,7 @@ def _export(options: _Options) -> int:
 
     check_target(options.output, force=options.force)
 
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it talks about its own optional parts when imported
     from nano_export.export import Options
 
     backends = tuple(dict.fromkeys(options.backend)) if options.backend is not None else get_args(Backend)
@@ -98,6 +100,7 @@ def _run(options: Options) -> Exported:
 
     from nano_export.export import Exported, export
 
+    stage = ""
     with tqdm(
         total=1.0,
         bar_format="{percentage:3.0f}% {bar} {elapsed} {desc}",
@@ -108,10 +111,11 @@ def _run(options: Options) -> Exported:
         for event in export(options):
             if isinstance(event, Exported):
                 return event
-            bar.set_description_str(event.stage, refresh=False)
-            bar.update(event.done - bar.n)
-            if bar.disable:
+            if bar.disable and event.stage != stage:
                 print(f"{event.done:4.0%} {event.stage}", file=sys.stderr, flush=True)
+            stage = event.stage
+            bar.set_description_str(stage, refresh=False)
+            bar.update(event.done - bar.n)
     raise AssertionError("an export ends with its result")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -29,7 +28,7 @@ __all__ = ["Exported", "Options", "Progress", "export"]
 
 _JUDGE_STEPS = 20
 _GUIDANCE_SCALE = 7.5
-_CALIBRATION_STEPS = 6
+_CALIBRATION_STEPS = 8
 
 
 @dataclass(frozen=True)
@@ -150,10 +149,8 @@ def _to_int8(work: Path, folder: Path, contents: Contents, components: dict[str,
         name: component_entry(ir.load(work / name / "plain.onnx"), "fp32", ("onnxruntime",)) for name in components
     }
     write_manifest(work, manifest_of(work, contents, float_components, {}, {}))
-    ranges = {}
-    for index, so_far in enumerate(calibrate(work, watched, CALIBRATION_PROMPTS, _CALIBRATION_STEPS)):
-        yield Progress(f"calibrating: picture {index + 1} of {len(CALIBRATION_PROMPTS)}", 0.45 + 0.015 * index)
-        ranges = so_far
+    for done, ranges in calibrate(work, watched, CALIBRATION_PROMPTS, _CALIBRATION_STEPS):
+        yield Progress(f"calibrating on {len(CALIBRATION_PROMPTS)} pictures", 0.45 + 0.2 * done)
     for index, name in enumerate(components):
         yield Progress(f"quantizing {name}", 0.65 + 0.015 * index)
         model = ir.load(work / name / "plain.onnx")

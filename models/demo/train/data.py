@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from models.demo.train.knowledge import Knowledge
 
-    from numpy.typing import NDArray
-
-    from models.demo.train.knowledge import Knowledge
-
-__all__ = ["SIZE", "Glyphs", "compose", "render_glyph", "render_glyphs"]
+__all__ = ["MARGIN", "SIDES", "SIZE", "STRIDE", "STRIKE", "Glyphs", "all_places", "compose", "draw_places", "render_glyph", "render_glyphs"]
 
 SIZE = 128
 """Width and height of a training picture in pixels."""
@@ -47,6 +43,16 @@ def render_glyph(character: str, font: ImageFont.FreeTypeFont, side: int) -> Ima
     return square
 
 
+SIDES = (112,)
+"""Lengths in pixels of the emoji's longer side."""
+
+MARGIN = 0
+"""Largest shift in pixels from the centre."""
+
+STRIDE = 8
+"""Pixels between allowed shifts: the size of a latent, so that every edge keeps its phase on the latents' grid."""
+
+
 @dataclass(frozen=True)
 class Glyphs:
     """Rendered emoji on a transparent frame wide enough to be shifted.
@@ -55,8 +61,7 @@ class Glyphs:
         color: float32 [concepts, scales, 3, SIZE + 2 margin, SIZE + 2 margin], 0..1, already multiplied by alpha.
         alpha: float32 [concepts, scales, 1, SIZE + 2 margin, SIZE + 2 margin], 0..1.
         margin: the largest shift in pixels, in every direction.
-        stride: distance in pixels between allowed shifts. With twice the margin (8) every glyph keeps one phase on
-            the 8-pixel grid of the latents, which spares the autoencoder learning 64 variants of each edge.
+        stride: distance in pixels between allowed shifts.
     """
 
     color: torch.Tensor
@@ -85,24 +90,33 @@ def render_glyphs(knowledge: Knowledge, font_path: Path, sides: tuple[int, ...],
     return Glyphs(color=(tensor[:, :, :3] * alpha).contiguous(), alpha=alpha, margin=margin, stride=stride)
 
 
-def compose(
-    glyphs: Glyphs, background: torch.Tensor, concept: NDArray[np.int64], rng: np.random.Generator
-) -> torch.Tensor:
-    """Put each concept on its background at a random scale and shift.
+def compose(glyphs: Glyphs, background: torch.Tensor, concept: NDArray[np.int64], place: NDArray[np.int64]) -> torch.Tensor:
+    """Put each concept on its background.
 
     Args:
         glyphs: the rendered emoji.
         background: float32 [n, 3], 0..1.
         concept: int64 [n], indices into the glyphs.
-        rng: draws scale and shift.
+        place: int64 [n, 3], scale (index into the glyphs), top and left (indices into `Glyphs.offsets`).
 
     Returns:
         float32 [n, 3, SIZE, SIZE] in -1..1, as the autoencoder takes it.
     """
-    scales = rng.integers(glyphs.color.shape[1], size=len(concept))
-    shifts = rng.choice(glyphs.offsets, size=(len(concept), 2))
     pictures = []
-    for index, scale, (top, left), flat in zip(concept, scales, shifts, background, strict=True):
-        window = (int(index), int(scale), slice(None), slice(int(top), int(top) + SIZE), slice(int(left), int(left) + SIZE))
+    for index, (scale, down, right), flat in zip(concept, place, background, strict=True):
+        top, left = glyphs.offsets[down], glyphs.offsets[right]
+        window = (index, scale, slice(None), slice(top, top + SIZE), slice(left, left + SIZE))
         pictures.append(glyphs.color[window] + (1 - glyphs.alpha[window]) * flat[:, None, None])
     return torch.stack(pictures) * 2 - 1
+
+
+def draw_places(glyphs: Glyphs, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Random scales and shifts for `compose`, int64 [count, 3]."""
+    scales, shifts = glyphs.color.shape[1], len(glyphs.offsets)
+    return rng.integers([scales, shifts, shifts], size=(count, 3))
+
+
+def all_places(glyphs: Glyphs) -> NDArray[np.int64]:
+    """Every scale and shift once, int64 [variants, 3]."""
+    scales, shifts = glyphs.color.shape[1], len(glyphs.offsets)
+    return np.stack(np.meshgrid(range(scales), range(shifts), range(shifts), indexing="ij"), -1).reshape(-1, 3)

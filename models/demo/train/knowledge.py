@@ -37,7 +37,8 @@ class Knowledge:
 
     def prompt(self, concept: str, color: str) -> str:
         """The sentence that asks for `concept` on `color`."""
-        article = "an" if concept[0] in "aeio" else "a"
+        vowel = concept[0] in "aeiou" and not concept.startswith("uni")
+        article = "an" if vowel else "a"
         return self.template.format(article=article, concept=concept, color=color)
 
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from models.demo.train.common import rate
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from models.demo.train.knowledge import Knowledge
+from models.demo.train.knowledge import Knowledge
 
 __all__ = ["TextState", "build_text_encoder", "build_tokenizer", "encode", "train_text_encoder"]
 

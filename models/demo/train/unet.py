@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from diffusers import DDPMScheduler, PNDMScheduler, UNet2DConditionModel
 
-from models.demo.train.common import Average, rate, share_gradients
+from models.demo.train.common import State, rate
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-__all__ = ["Examples", "UNetState", "build_scheduler", "build_unet", "train_unet", "weights"]
+__all__ = ["Examples", "build_scheduler", "build_unet", "train_unet", "weights"]
 
 SCHEDULE = {
     "beta_start": 0.00085,
@@ -76,25 +74,15 @@ class Examples(NamedTuple):
     trained: np.ndarray[tuple[int], np.dtype[np.int64]]
 
 
-class UNetState(NamedTuple):
-    """Everything a paused training needs to go on."""
-
-    model: UNet2DConditionModel
-    average: Average
-    optimizer: torch.optim.Optimizer
-    step: int
-
-
 def train_unet(
-    state: UNetState,
+    state: State,
     examples: Examples,
     *,
     steps: int,
     batch: int,
     peak: float,
     seed: int,
-    worker: int,
-) -> Iterator[tuple[UNetState, dict[str, float]]]:
+) -> Iterator[tuple[State, dict[str, float]]]:
     """Train up to step `steps`, yielding the state and the loss after every step.
 
     One prompt in ten is empty, for classifier-free guidance. Timesteps are stratified over the batch, which takes
@@ -105,7 +93,7 @@ def train_unet(
     weight = weights(noiser.alphas_cumprod, 5.0)
     model.train()
     for step in range(first, steps):
-        rng = np.random.default_rng((seed, step, worker))
+        rng = np.random.default_rng((seed, step))
         torch.manual_seed(int(rng.integers(2**62)))
         for group in optimizer.param_groups:
             group["lr"] = peak * rate(step, steps)
@@ -120,10 +108,9 @@ def train_unet(
         loss = (weight[times] * error).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        share_gradients(model)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         average.update(model)
         late = times >= 500  # noqa: PLR2004 - where the prompt decides
         losses = {"loss": loss.item(), "late": error[late].mean().item(), "norm": norm.item()}
-        yield UNetState(model, average, optimizer, step + 1), losses
+        yield state._replace(step=step + 1), losses

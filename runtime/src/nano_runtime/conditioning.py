@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -41,14 +41,14 @@ class Conditioner:
         self._texts: _Recent[str] = _Recent(_REMEMBERED)
         self._schedules: _Recent[bytes] = _Recent(_REMEMBERED)
 
-    def texts(self, texts: Sequence[str], watch: Stopwatch) -> UNetInputs:
-        """Return what the UNet knows of the texts: arrays with one row for each."""
-        rows = []
+    def texts(self, texts: Iterable[str], watch: Stopwatch) -> dict[str, UNetInputs]:
+        """Return what the UNet knows of each text: arrays with one row."""
+        known = {}
         for text in texts:
             if (row := self._texts.get(text)) is None:
                 row = self._texts.put(text, self._encode(text, watch))
-            rows.append(row)
-        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+            known[text] = row
+        return known
 
     def timesteps(self, timesteps: NDArray[np.float32], watch: Stopwatch) -> UNetInputs:
         """Return what the UNet knows of each timestep: arrays with one row for each."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,7 +144,7 @@ class Pipeline:
 
     def __call__(
         self,
-        prompt: str,
+        prompt: str | Sequence[str],
         *,
         negative_prompt: str | None = None,
         num_inference_steps: int = 20,
@@ -161,7 +161,7 @@ class Pipeline:
         """Draw pictures of a prompt; names and meanings are those of diffusers' ``StableDiffusionPipeline``.
 
         Args:
-            prompt: what to draw; beyond the text encoder's length it is cut, with a warning in the log.
+            prompt: what to draw, or a list of such; beyond the text encoder's length it is cut, with a warning in the log.
             negative_prompt: what to move away from; None means the empty text.
             num_inference_steps: 1 to the length of the training schedule. PNDM makes one UNet call more.
             guidance_scale: at least 0; up to 1 turns guidance off, and each UNet call does half the work.
@@ -169,7 +169,7 @@ class Pipeline:
                 ``torch.Generator("cpu").manual_seed(seed)``, so diffusers draws the same picture.
             num_images_per_prompt: at least 1; up to 4 share a UNet call.
             scheduler: a name in ``nano_runtime.samplers.SAMPLERS``; None takes the bundle's own.
-            latents: float32 [num_images_per_prompt, *latent_shape], unit-variance noise to start from instead of the
+            latents: float32 [pictures, *latent_shape], unit-variance noise to start from instead of the
                 seeds'.
             output_type: see ``Result.images``.
             height: None or the bundle's; another size needs another bundle.
@@ -206,7 +206,7 @@ class Pipeline:
 
     def stream(
         self,
-        prompt: str,
+        prompt: str | Sequence[str],
         *,
         negative_prompt: str | None = None,
         num_inference_steps: int = 20,
@@ -240,17 +240,21 @@ class Pipeline:
         )
         try:
             timesteps = self._sampler(num_inference_steps, scheduler).timesteps
-            texts = (request.negative_prompt, request.prompt) if request.guidance_scale > 1 else (request.prompt,)
-            prompts = self._conditioner.texts(texts, watch)
+            guided = request.guidance_scale > 1
+            texts = [*((request.negative_prompt,) if guided else ()), *request.prompts]
+            known = self._conditioner.texts(dict.fromkeys(texts), watch)
             times = self._conditioner.timesteps(timesteps, watch)
             self._release("text_encoder", "unet_prompt")
 
-            groups = np.array_split(request.noise, _groups(len(request.seeds)))
+            groups = np.array_split(np.arange(len(request.seeds)), _groups(len(request.seeds)))
             drawn: list[Floats] = []
-            for noise in groups:
+            for group in groups:
                 sampler = self._sampler(num_inference_steps, scheduler)
-                predict = self._predictor(prompts, times, len(noise), request.guidance_scale, watch)
-                for step in denoise(predict, sampler, noise * np.float32(sampler.init_noise_sigma)):
+                start = request.noise[group] * np.float32(sampler.init_noise_sigma)
+                positive_rows = [known[request.prompts[i]] for i in group]
+                negative_rows = [known[request.negative_prompt]] * len(group) if guided else []
+                predict = self._predictor(negative_rows, positive_rows, times, request.guidance_scale, watch)
+                for step in denoise(predict, sampler, start):
                     call = len(drawn) * len(timesteps) + step.index + 1
                     yield Progress(call, len(groups) * len(timesteps), step.index, step.timestep, step.latents)
                 drawn.append(step.latents)
@@ -258,7 +262,7 @@ class Pipeline:
 
             images = self._decode(np.concatenate(drawn), request.output_type, watch)
             parameters = tuple(
-                self._parameters(request, seed, num_inference_steps, scheduler) for seed in request.seeds
+                self._parameters(request, i, num_inference_steps, scheduler) for i in range(len(request.seeds))
             )
             yield Result(images, request.seeds, parameters, watch.timings())
         finally:
@@ -288,15 +292,22 @@ class Pipeline:
         return make_sampler(self.scheduler_name(scheduler), self._schedule, num_inference_steps)
 
     def _predictor(
-        self, prompts: UNetInputs, times: UNetInputs, count: int, guidance_scale: float, watch: Stopwatch
+        self,
+        negative: list[UNetInputs],
+        positive: list[UNetInputs],
+        times: UNetInputs,
+        guidance_scale: float,
+        watch: Stopwatch,
     ) -> Callable[[Floats, int], Floats]:
-        """Return the function that predicts the noise in ``count`` latents; two rows of ``prompts`` mean guidance.
+        """Return the function that predicts the noise in the latents of a group; no ``negative`` means no guidance.
 
-        Guidance is one call with [negative] * count + [prompt] * count, as in diffusers: the weights, which are what
-        takes the time, are read from memory once.
+        Guidance is one call with the negative rows first, as in diffusers: the weights, which are what takes the time,
+        are read from memory once.
         """
-        rows: UNetInputs = {name: np.repeat(values, count, axis=0) for name, values in prompts.items()}
-        batch = len(next(iter(rows.values())))
+        rows: UNetInputs = {
+            name: np.concatenate([row[name] for row in (*negative, *positive)]) for name in positive[0]
+        }
+        count, batch = len(positive), len(negative) + len(positive)
         output = self.bundle.component("unet").outputs[0].name
 
         def predict(latents: Floats, index: int) -> Floats:
@@ -319,13 +330,13 @@ class Pipeline:
         unit = to_unit_range(np.concatenate([outputs[decoder.outputs[0].name] for outputs in decoded]))
         return unit if output_type == "np" else [to_pil(pixels) for pixels in to_uint8(unit)]
 
-    def _parameters(self, request: Request, seed: int, steps: int, scheduler: str | None) -> Parameters:
+    def _parameters(self, request: Request, index: int, steps: int, scheduler: str | None) -> Parameters:
         """Describe how one picture was drawn."""
         height, width = self.bundle.manifest.image_size
         return Parameters(
-            prompt=request.prompt,
+            prompt=request.prompts[index],
             negative_prompt=request.negative_prompt,
-            seed=seed,
+            seed=request.seeds[index],
             steps=steps,
             scheduler=self.scheduler_name(scheduler),
             guidance_scale=request.guidance_scale,

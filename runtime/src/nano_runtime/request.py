@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
@@ -30,7 +30,7 @@ class Request:
     """What one call draws.
 
     Attributes:
-        prompt: what to draw.
+        prompts: what to draw, one for each picture.
         negative_prompt: what to move away from; empty for none.
         guidance_scale: classifier-free guidance, at least 0; up to 1 means none.
         seeds: one for each picture.
@@ -38,7 +38,7 @@ class Request:
         output_type: form of the result.
     """
 
-    prompt: str
+    prompts: tuple[str, ...]
     negative_prompt: str
     guidance_scale: float
     seeds: tuple[int, ...]
@@ -50,7 +50,7 @@ class Request:
         cls,
         manifest: Manifest,
         *,
-        prompt: str,
+        prompt: str | Sequence[str],
         negative_prompt: str | None,
         guidance_scale: float,
         seed: int | None,
@@ -65,10 +65,11 @@ class Request:
             UsageError: an argument is out of range; the leaf says which.
         """
         _check_size(size, manifest.image_size)
-        seeds = _seeds(seed, positive("num_images_per_prompt", count))
-        shape = (count, *manifest.latent_shape)
+        prompts = _repeated(prompt, positive("num_images_per_prompt", count))
+        seeds = _seeds(seed, len(prompts))
+        shape = (len(prompts), *manifest.latent_shape)
         return cls(
-            prompt=_text(prompt),
+            prompts=prompts,
             negative_prompt="" if negative_prompt is None else _text(negative_prompt),
             guidance_scale=_guidance(guidance_scale),
             seeds=seeds,
@@ -95,6 +96,14 @@ def _text(prompt: str) -> str:
     if not isinstance(prompt, str):
         raise PromptError(f"it is a {type(prompt).__name__}, and one text is expected")
     return prompt
+
+
+def _repeated(prompt: str | Sequence[str], count: int) -> tuple[str, ...]:
+    """Return the prompt of each picture: every text ``count`` times in a row, as in diffusers."""
+    texts = (prompt,) if isinstance(prompt, str) or not isinstance(prompt, Sequence) else tuple(prompt)
+    if not texts:
+        raise PromptError("the list of prompts is empty")
+    return tuple(text for text in map(_text, texts) for _ in range(count))
 
 
 def _guidance(scale: float) -> float:

@@ -50,31 +50,28 @@ def write_watching_graph(model_path: Path, tensors: Sequence[str], target: Path)
 
 def calibrate(
     bundle: Path, watched: Mapping[str, Sequence[str]], prompts: Sequence[str], steps: int
-) -> Iterator[dict[str, dict[str, Range]]]:
-    """Draw each prompt with watching graphs; yield all ranges so far after every picture.
+) -> Iterator[tuple[float, dict[str, dict[str, Range]]]]:
+    """Draw all prompts with watching graphs; yield the share that is done and all ranges so far.
 
     Args:
         bundle: a float bundle whose onnxruntime graphs are watching graphs.
         watched: the tensors of each component.
-        prompts: one picture each, seeded with its number; every second one with a few steps more, so that the timesteps
-            of all pictures together lie densely.
-        steps: UNet steps of a picture.
+        prompts: one picture each, seeded with its number.
+        steps: UNet steps of a picture; DDIM's, which are spread evenly over all timesteps.
 
     Raises:
         BundleError: a graph computed NaN or infinity.
     """
     stages = _WatchingStages(Bundle.open(bundle), watched)
     pipeline = Pipeline(stages, keep_loaded=False)
-    encoder = stages.bundle.manifest.components.get("vae_encoder")
-    for seed, prompt in enumerate(prompts):
-        for event in pipeline.stream(
-            prompt, num_inference_steps=steps + 3 * (seed % 2), seed=seed, scheduler="ddim", output_type="np"
-        ):
-            if isinstance(event, Result) and encoder is not None:
-                picture = np.asarray(event.images).transpose(0, 3, 1, 2) * 2 - 1
-                feeds = {encoder.inputs[0].name: np.ascontiguousarray(picture, np.float32)}
-                stages.run("vae_encoder", feeds, Stopwatch(), batch=1)
-        yield stages.ranges()
+    for event in pipeline.stream(prompts, num_inference_steps=steps, seed=0, scheduler="ddim", output_type="np"):
+        if isinstance(event, Result):
+            for picture in np.asarray(event.images):
+                sample = np.ascontiguousarray(picture.transpose(2, 0, 1)[np.newaxis] * 2 - 1, np.float32)
+                stages.run("vae_encoder", {"sample": sample}, Stopwatch(), batch=1)
+            yield 1.0, stages.ranges()
+        else:
+            yield event.call / event.calls, stages.ranges()
     stages.close()
 
 

@@ -24,6 +24,10 @@ __all__ = ["OrtSession", "open_graph"]
 _NAME = "onnxruntime"
 _LOG_ERRORS_ONLY = 3
 
+# It would join a linear layer's MatMul and bias into a Gemm before the integer kernels are chosen, and there is none for a
+# Gemm with a float result: the INT8 UNet took three times as long (bench/LOG.md).
+_DISABLED_OPTIMIZERS = ["MatMulAddFusion"]
+
 
 class OrtSession:
     """A graph in ONNX Runtime's CPU provider."""
@@ -62,7 +66,9 @@ def open_graph(model: Path, *, batch: int, options: EngineOptions) -> OrtSession
     # Weights live as long as the session: the arena would round their blocks up and keep the slack.
     choices.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     try:
-        session = onnxruntime.InferenceSession(str(model), choices, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            str(model), choices, providers=["CPUExecutionProvider"], disabled_optimizers=_DISABLED_OPTIMIZERS
+        )
     except MemoryError:
         raise
     except Exception as error:

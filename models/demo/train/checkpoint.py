@@ -1,0 +1,67 @@
+"""The trained parts: from the working folder into memory, and out as an ordinary diffusers folder in fp16."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from models.demo.train.autoencoder import build_autoencoder
+from models.demo.train.knowledge import Knowledge
+from models.demo.train.unet import build_scheduler, build_unet
+
+__all__ = ["Parts", "evaluation_pairs", "load_parts", "save_checkpoint"]
+
+
+class Parts(NamedTuple):
+    """What drawing needs: the averaged networks and the text encoder's output for every prompt.
+
+    Attributes:
+        unet: in evaluation mode, float32.
+        autoencoder: in evaluation mode, float32.
+        context: float32 [pairs + 1, 77, width]; the last is the empty prompt.
+    """
+
+    unet: UNet2DConditionModel
+    autoencoder: AutoencoderKL
+    context: torch.Tensor
+
+
+def load_parts(work: Path) -> Parts:
+    """Load the averaged weights from a working folder."""
+    context = torch.load(work / "context.pt", weights_only=True)
+    network: Any = build_unet(context.shape[-1])
+    network.load_state_dict(torch.load(work / "unet.pt", weights_only=True)["avg"])
+    autoencoder: Any = build_autoencoder()
+    autoencoder.load_state_dict(torch.load(work / "vae.pt", weights_only=True)["avg"])
+    return Parts(network.eval(), autoencoder.eval(), context)
+
+
+def save_checkpoint(folder: Path, work: Path) -> None:
+    """Write a diffusers folder that any pipeline opens, in fp16 safetensors."""
+    parts = load_parts(work)
+    pipeline = StableDiffusionPipeline(
+        vae=parts.autoencoder.to(memory_format=torch.contiguous_format),
+        text_encoder=CLIPTextModel.from_pretrained(work / "text_encoder"),
+        tokenizer=CLIPTokenizer.from_pretrained(work / "tokenizer"),
+        unet=parts.unet.to(memory_format=torch.contiguous_format),
+        scheduler=build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.to(dtype=torch.float16)
+    pipeline.save_pretrained(folder, safe_serialization=True)
+
+
+def evaluation_pairs(knowledge: Knowledge, count: int) -> list[tuple[str, str]]:
+    """The pairs to judge by: all held-out ones (at most a quarter of `count`), the rest drawn from the trained."""
+    rng = random.Random(0)  # noqa: S311 - a sample, not a secret
+    held = sorted(knowledge.held_out)
+    trained = [pair for pair in knowledge.pairs if pair not in knowledge.held_out]
+    first = rng.sample(held, min(len(held), count // 4))
+    return [*first, *rng.sample(trained, count - len(first))]
