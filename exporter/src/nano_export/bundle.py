@@ -1,4 +1,4 @@
-"""What a bundle holds besides its graphs: tokenizer, scheduler, licence, card, and the manifest that describes it all."""
+"""What a bundle holds besides graphs: tokenizer, scheduler, licence, card, and the manifest that describes it all."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import onnx_ir as ir
+
+from nano_export.checkpoint import Checkpoint
+from nano_export.fidelity import Scores
+from nano_export.graphs import GraphForm, tensor_specs
 from nano_runtime.manifest import (
     FORMAT_VERSION,
     MANIFEST_NAME,
@@ -24,13 +28,19 @@ from nano_runtime.manifest import (
     sha256_of,
 )
 
-from nano_export.checkpoint import Checkpoint
-from nano_export.fidelity import Scores
-from nano_export.graphs import GraphForm, tensor_specs
-
 __all__ = ["Contents", "component_entry", "describe", "manifest_of", "write_small_files"]
 
-_TOOLS = ("nano-export", "nano-runtime", "torch", "diffusers", "transformers", "onnx", "onnx-ir", "onnxruntime", "openvino")
+_TOOLS = (
+    "nano-export",
+    "nano-runtime",
+    "torch",
+    "diffusers",
+    "transformers",
+    "onnx",
+    "onnx-ir",
+    "onnxruntime",
+    "openvino",
+)
 _ONNX, _ONNX_DATA = "model.onnx", "model.onnx.data"
 _IR, _IR_DATA = "openvino_model.xml", "openvino_model.bin"
 
@@ -73,7 +83,7 @@ def describe(checkpoint: Checkpoint, latent_shape: tuple[int, int, int], size: i
 def write_small_files(folder: Path, checkpoint: Checkpoint, form: GraphForm) -> None:
     """Write tokenizer, scheduler config, licence and card.
 
-    A standard bundle also gets the configs that diffusers-like pipelines look for; a hoisted one would only mislead them.
+    A standard bundle also gets the configs that diffusers-like pipelines look for; a hoisted one would mislead them.
     """
     (folder / "tokenizer").mkdir()
     checkpoint.tokenizer.backend_tokenizer.save(str(folder / "tokenizer" / "tokenizer.json"))

@@ -47,7 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = make_parser("nano-export", "Turn a Stable Diffusion checkpoint into a bundle that runs on a CPU.", _EXAMPLES)
+    parser = make_parser(
+        "nano-export", "Turn a Stable Diffusion checkpoint into a bundle that runs on a CPU.", _EXAMPLES
+    )
     add = parser.add_argument
     add(
         "model",
@@ -60,7 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--precision", choices=("fp32", "int8"), default="fp32", help="of weights and activations (default: fp32)")
     add("--int8", dest="precision", action="store_const", const="int8", help="the same as --precision int8")
     add("--backend", action="append", choices=get_args(Backend), help="an engine to serve; repeatable (default: both)")
-    add("--graph", choices=("hoisted", "standard"), default="hoisted", help="hoisted is faster, standard has diffusers' inputs (default: hoisted)")
+    add(
+        "--graph",
+        choices=("hoisted", "standard"),
+        default="hoisted",
+        help="hoisted is faster, standard has diffusers' inputs (default: hoisted)",
+    )
     add("--size", type=int, default=128, metavar="PX", help="width and height of the pictures (default: %(default)s)")
     add("--revision", metavar="REV", help="branch, tag or commit of a Hub model")
     add("--force", action="store_true", help="replace a bundle that exists")

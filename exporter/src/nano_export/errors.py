@@ -1,10 +1,10 @@
 """What can go wrong with an export, added to the runtime's tree of errors.
 
-    UsageError      2
-    ├── CheckpointError · PickleOnlyError · UnsupportedModelError
-    └── ImageSizeError
-    NanoError
-    └── ParityError 3
+UsageError      2
+├── CheckpointError · PickleOnlyError · UnsupportedModelError
+└── ImageSizeError
+NanoError
+└── ParityError 3
 """
 
 from __future__ import annotations

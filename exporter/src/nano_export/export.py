@@ -1,4 +1,4 @@
-"""The export, told from top to bottom: checkpoint -> pictures of the original -> graphs -> INT8 -> comparison -> bundle."""
+"""The export from top to bottom: checkpoint -> pictures of the original -> graphs -> INT8 -> comparison -> bundle."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 import onnx_ir as ir
-from nano_runtime.manifest import Backend, Component, write_manifest
 
 from nano_export.bundle import Contents, component_entry, describe, manifest_of, write_small_files
 from nano_export.checkpoint import open_checkpoint
@@ -19,10 +18,11 @@ from nano_export.graphs import GraphForm, graph_sources, latent_shape
 from nano_export.openvino_ir import write_ir
 from nano_export.prompts import CALIBRATION_PROMPTS, JUDGE_PROMPTS
 from nano_export.publish import staged
-from nano_export.quantize import INT8_PLAN, calibrate, quantize, tensors_to_calibrate, write_watching_graph
+from nano_export.quantize import INT8_PLAN, Range, calibrate, quantize, tensors_to_calibrate, write_watching_graph
 from nano_export.reference import Reference, draw_references
 from nano_export.resources import check_resources
 from nano_export.to_onnx import to_onnx
+from nano_runtime.manifest import Backend, Component, write_manifest
 
 __all__ = ["Exported", "Options", "Progress", "export"]
 
@@ -149,8 +149,10 @@ def _to_int8(work: Path, folder: Path, contents: Contents, components: dict[str,
         name: component_entry(ir.load(work / name / "plain.onnx"), "fp32", ("onnxruntime",)) for name in components
     }
     write_manifest(work, manifest_of(work, contents, float_components, {}, {}))
-    for done, ranges in calibrate(work, watched, CALIBRATION_PROMPTS, _CALIBRATION_STEPS):
+    ranges: dict[str, dict[str, Range]] = {}
+    for done, so_far in calibrate(work, watched, CALIBRATION_PROMPTS, _CALIBRATION_STEPS):
         yield Progress(f"calibrating on {len(CALIBRATION_PROMPTS)} pictures", 0.45 + 0.2 * done)
+        ranges = so_far
     for index, name in enumerate(components):
         yield Progress(f"quantizing {name}", 0.65 + 0.015 * index)
         model = ir.load(work / name / "plain.onnx")

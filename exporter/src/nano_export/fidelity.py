@@ -11,6 +11,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
+
+from nano_export.errors import ParityError
+from nano_export.metrics import psnr_db, relative_rmse, ssim
+from nano_export.reference import Probe, Reference
 from nano_runtime.backends import EngineOptions
 from nano_runtime.bundle import Bundle
 from nano_runtime.machine import usable_cores
@@ -18,11 +23,6 @@ from nano_runtime.manifest import Backend
 from nano_runtime.pipeline import Pipeline, Result
 from nano_runtime.stages import Stages
 from nano_runtime.timing import Stopwatch
-from numpy.typing import NDArray
-
-from nano_export.errors import ParityError
-from nano_export.metrics import psnr_db, relative_rmse, ssim
-from nano_export.reference import Probe, Reference
 
 __all__ = ["Scores", "judge", "require_parity"]
 
@@ -55,7 +55,9 @@ def judge(bundle: Path, backend: Backend, references: Sequence[Reference]) -> Sc
     """Run a bundle on one engine, in f32 where it is not quantized, against all references."""
     stages = Stages(Bundle.open(bundle), backend, EngineOptions(threads=usable_cores(), precision="f32"))
     components: dict[str, list[tuple[float, float]]] = {}
-    probes = sorted((probe for reference in references for probe in reference.probes), key=lambda probe: probe.component)
+    probes = sorted(
+        (probe for reference in references for probe in reference.probes), key=lambda probe: probe.component
+    )
     for probe in probes:
         actual = _compute(stages, probe)
         peak = float(probe.output.max() - probe.output.min())
@@ -64,8 +66,10 @@ def judge(bundle: Path, backend: Backend, references: Sequence[Reference]) -> Sc
     stages.close()
 
     pipeline = Pipeline(stages, keep_loaded=False)
-    pictures, latents = [], []
+    pictures: list[NDArray[np.float32]] = []
+    latents: list[NDArray[np.float32]] = []
     for reference in references:
+        final = reference.latents
         for event in pipeline.stream(
             reference.prompt,
             num_inference_steps=reference.steps,
@@ -74,7 +78,7 @@ def judge(bundle: Path, backend: Backend, references: Sequence[Reference]) -> Sc
             output_type="np",
         ):
             if isinstance(event, Result):
-                pictures.append(np.asarray(event.images)[0])
+                pictures.append(np.asarray(event.images, np.float32)[0])
                 latents.append(final)
             else:
                 final = event.latents.copy()
@@ -84,9 +88,7 @@ def judge(bundle: Path, backend: Backend, references: Sequence[Reference]) -> Sc
         component_max_abs={name: max(difference for _, difference in scores) for name, scores in components.items()},
         image_psnr_db=float(np.mean([psnr_db(a, e, 1.0) for a, e in zip(pictures, expected, strict=True)])),
         image_ssim=float(np.mean([ssim(a, e, 1.0) for a, e in zip(pictures, expected, strict=True)])),
-        latent_rmse=float(
-            np.mean([relative_rmse(a, r.latents) for a, r in zip(latents, references, strict=True)])
-        ),
+        latent_rmse=float(np.mean([relative_rmse(a, r.latents) for a, r in zip(latents, references, strict=True)])),
     )
 
 

@@ -1,7 +1,8 @@
 """Which graphs a bundle has: the module, example inputs and tensor names of each component.
 
-Names follow diffusers and optimum (``sample``, ``timestep``, ``encoder_hidden_states``, ``latent_sample``, ``input_ids``). In
-the hoisted form, the outputs of ``unet_prompt`` and ``unet_time`` are named like the inputs of ``unet`` they feed.
+Names follow diffusers and optimum (``sample``, ``timestep``, ``encoder_hidden_states``, ``latent_sample``,
+``input_ids``). In the hoisted form, the outputs of ``unet_prompt`` and ``unet_time`` are named like the inputs of
+``unet`` they feed.
 """
 
 from __future__ import annotations
@@ -12,17 +13,20 @@ from typing import Literal
 
 import onnx_ir as ir
 import torch
-from nano_runtime.manifest import TensorSpec
 from torch import Tensor, nn
 
 from nano_export.checkpoint import Checkpoint
 from nano_export.modules import HoistedUNet, PromptKV, StandardUNet, TextEncoder, TimeBiases, VaeDecoder, VaeEncoder
 from nano_export.passes import TRACE_BATCH
+from nano_runtime.manifest import TensorSpec
 
 __all__ = ["GraphForm", "GraphSource", "graph_sources", "latent_shape", "tensor_specs"]
 
 GraphForm = Literal["hoisted", "standard"]
-_DTYPES = {ir.DataType.FLOAT: "float32", ir.DataType.INT64: "int64"}
+_DTYPES: dict[ir.DataType, Literal["float32", "int64"]] = {
+    ir.DataType.FLOAT: "float32",
+    ir.DataType.INT64: "int64",
+}
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,6 @@ def tensor_specs(values: Sequence[ir.Value]) -> list[TensorSpec]:
     for value in values:
         if value.name is None or value.shape is None or value.dtype is None:
             raise ValueError(f"{value} has no name, shape or type")
-        shape = [dim if isinstance(dim, int) else "batch" for dim in value.shape]
+        shape: list[int | Literal["batch"]] = [dim if isinstance(dim, int) else "batch" for dim in value.shape]
         specs.append(TensorSpec(name=value.name, dtype=_DTYPES[value.dtype], shape=shape))
     return specs

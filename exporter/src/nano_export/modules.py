@@ -1,14 +1,15 @@
-"""The torch modules that become graphs: flat tensors in, tensors out, with everything loop-invariant taken out of the UNet.
+"""The torch modules that become graphs: tensors in, tensors out, with all that is loop-invariant taken out of the UNet.
 
 The hoisted UNet differs from diffusers' forward pass in two ways, both exact:
 
 - The keys and values of every cross-attention depend on the prompt only. ``PromptKV`` computes them once per prompt,
   already split into heads and, for the keys, transposed and scaled by 1/sqrt(d).
-- The time embedding and its projection in every residual block depend on the timestep only. ``TimeBiases`` computes them
-  for all timesteps of a schedule in one call.
+- The time embedding and its projection in every residual block depend on the timestep only. ``TimeBiases`` computes
+  them for all timesteps of a schedule in one call.
 
-Diffusers' blocks are reused as they are: the block signature has two arguments that it passes down untouched, ``temb`` and
-``encoder_hidden_states``. Here they carry tuples, and the leaves (``_Pick``, ``_CrossAttention``) take their own item out.
+Diffusers' blocks are reused as they are: they pass two arguments down untouched, ``temb`` and
+``encoder_hidden_states``. Here these carry tuples, and the leaves (``_Pick``, ``_CrossAttention``) take their own item
+out.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class TextEncoder(nn.Module):
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Encode; the pooled output is not part of Stable Diffusion 1 and 2."""
-        return self.model(input_ids, return_dict=False)[0]
+        hidden: Tensor = self.model(input_ids, return_dict=False)[0]
+        return hidden
 
 
 class VaeDecoder(nn.Module):
@@ -51,7 +53,8 @@ class VaeDecoder(nn.Module):
         """Decode."""
         if self.post_quant_conv is not None:
             latent_sample = self.post_quant_conv(latent_sample)
-        return self.decoder(latent_sample)
+        picture: Tensor = self.decoder(latent_sample)
+        return picture
 
 
 class VaeEncoder(nn.Module):
@@ -65,8 +68,10 @@ class VaeEncoder(nn.Module):
 
     def forward(self, sample: Tensor) -> Tensor:
         """Encode; the latents are mean + exp(logvar / 2) * noise, times the scaling factor."""
-        moments = self.encoder(sample)
-        return moments if self.quant_conv is None else self.quant_conv(moments)
+        moments: Tensor = self.encoder(sample)
+        if self.quant_conv is not None:
+            moments = self.quant_conv(moments)
+        return moments
 
 
 class StandardUNet(nn.Module):
@@ -81,7 +86,8 @@ class StandardUNet(nn.Module):
 
     def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Tensor:
         """Predict the noise (or whatever the checkpoint predicts), float32 [B, C, h, w]."""
-        return self.unet(sample, timestep, encoder_hidden_states, return_dict=False)[0]
+        prediction: Tensor = self.unet(sample, timestep, encoder_hidden_states, return_dict=False)[0]
+        return prediction
 
 
 class PromptKV(nn.Module):
@@ -157,7 +163,8 @@ class HoistedUNet(nn.Module):
             count = len(block.resnets)
             skips, own = skips[:-count], skips[-count:]
             hidden = block(hidden, own, time_biases, **_context(block, prompt_kv))
-        return unet.conv_out(unet.conv_act(unet.conv_norm_out(hidden)))
+        prediction: Tensor = unet.conv_out(unet.conv_act(unet.conv_norm_out(hidden)))
+        return prediction
 
 
 def _context(block: nn.Module, prompt_kv: tuple[Tensor, ...]) -> dict[str, tuple[Tensor, ...]]:
@@ -226,8 +233,9 @@ class _SpatialAttention:
         query = _split_heads(attn.to_q(tokens) * attn.scale, attn.heads)
         key = _split_heads(attn.to_k(tokens), attn.heads).transpose(2, 3)
         value = _split_heads(attn.to_v(tokens), attn.heads)
-        mixed = _attend(attn, query, key, value).transpose(1, 2).unflatten(2, hidden_states.shape[2:])
-        return (mixed + hidden_states) / attn.rescale_output_factor
+        mixed = _attend(attn, query, key, value).transpose(1, 2).reshape(hidden_states.shape)
+        summed: Tensor = (mixed + hidden_states) / attn.rescale_output_factor
+        return summed
 
 
 def _write_out_attention(part: nn.Module) -> None:
@@ -239,13 +247,14 @@ def _write_out_attention(part: nn.Module) -> None:
 
 def _split_heads(tokens: Tensor, heads: int) -> Tensor:
     """[B, L, heads * d] -> [B, heads, L, d]."""
-    return tokens.unflatten(2, (heads, -1)).transpose(1, 2)
+    return tokens.view(*tokens.shape[:2], heads, -1).transpose(1, 2)
 
 
 def _attend(attn: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(query key) value, heads merged, through the output projection. Vaswani et al. 2017, equation 1."""
     mixed = torch.softmax(query @ key, dim=-1) @ value
-    return attn.to_out[0](mixed.transpose(1, 2).flatten(2))
+    merged: Tensor = attn.to_out[0](mixed.transpose(1, 2).flatten(2))
+    return merged
 
 
 def _cross_attentions(unet: UNet2DConditionModel) -> list[tuple[str, Attention]]:

@@ -1,4 +1,4 @@
-"""Edits of a graph that keep what it computes: each pass says its pattern, changes the model in place and returns how often.
+"""Edits of a graph that keep what it computes: a pass says its pattern, edits the model in place, returns how often.
 
 A pass that meets a case it does not understand raises instead of guessing.
 """
@@ -12,8 +12,8 @@ import onnx_ir as ir
 
 __all__ = ["TRACE_BATCH", "free_batch", "name_nodes"]
 
-# The batch that graphs are traced with: a prime that is no other dimension of any Stable Diffusion graph, so that a shape
-# that starts with it is known to be the batch.
+# The batch that graphs are traced with: a prime that is no other dimension of any Stable Diffusion graph, so that a
+# shape that starts with it is known to be the batch.
 TRACE_BATCH = 7
 _FREE = "batch"
 
@@ -39,11 +39,11 @@ def name_nodes(model: ir.Model) -> int:
 
 
 def free_batch(model: ir.Model, traced: int) -> int:
-    """Free the batch: shapes ``[traced, ...]`` --> ``["batch", ...]``, Reshape targets ``[traced, ...]`` --> ``[0, ...]``.
+    """Free the batch: shapes ``[traced, ...]`` --> ``["batch", ...]``, Reshape targets likewise --> ``[0, ...]``.
 
-    In a Reshape target 0 means "copy this dimension of the input", which is right exactly where the input starts with the
-    batch too. A folded constant with one equal row per sample, such as a causal mask, keeps one row and broadcasts. Any
-    other constant that mentions the traced batch is an error.
+    In a Reshape target 0 means "copy this dimension of the input", which is right exactly where the input starts with
+    the batch too. A folded constant with one equal row per sample, such as a causal mask, keeps one row and broadcasts.
+    Any other constant that mentions the traced batch is an error.
 
     Raises:
         ValueError: a constant shape depends on the batch in another way.
@@ -103,7 +103,7 @@ def _all_values(graph: ir.Graph) -> list[ir.Value]:
 
 def _rename_initializer(graph: ir.Graph, value: ir.Value, name: str) -> None:
     """Give an initializer another name."""
-    if name in graph.initializers:
+    if name in graph.initializers or value.name is None:
         return
     del graph.initializers[value.name]
     value.name = name

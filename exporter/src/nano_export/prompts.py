@@ -1,4 +1,4 @@
-"""The prompts that calibrate a quantization and judge its result: everyday subjects, media and lengths, written for this."""
+"""The prompts that calibrate a quantization and judge its result: everyday subjects, media and lengths."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from filelock import FileLock, Timeout
+
 from nano_runtime.errors import OutputError, OutputExistsError
 
 __all__ = ["check_target", "staged"]

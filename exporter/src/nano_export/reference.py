@@ -72,7 +72,7 @@ def draw_references(
             yield _draw(pipeline, prompt, seed, steps, guidance_scale, size)
 
 
-def _draw(
+def _draw(  # noqa: PLR0917 (what defines one picture)
     pipeline: StableDiffusionPipeline, prompt: str, seed: int, steps: int, guidance_scale: float, size: int
 ) -> Reference:
     """Draw one picture and keep what went in and out of each part."""
@@ -105,7 +105,9 @@ def _draw(
     picture = decoded.clamp(-1, 1)
     moments = pipeline.vae.encode(picture).latent_dist.parameters
     length = pipeline.text_encoder.config.max_position_embeddings
-    ids = pipeline.tokenizer(prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
+    ids = pipeline.tokenizer(
+        prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    ).input_ids
     hidden = pipeline.text_encoder(ids, return_dict=False)[0]
     kept = [calls[round(i * (len(calls) - 1) / (_UNET_PROBES - 1))] for i in range(_UNET_PROBES)]
     probes = [

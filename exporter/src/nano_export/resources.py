@@ -5,10 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from nano_export import builtin
 from nano_runtime.errors import DiskSpaceError, NotEnoughMemoryError
 from nano_runtime.machine import memory_available_bytes
-
-from nano_export import builtin
 
 __all__ = ["check_resources"]
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from torch.nn import functional
@@ -70,13 +71,44 @@ def build_autoencoder() -> AutoencoderKL:
     with torch.no_grad():
         model.quant_conv.weight[4:] = 0
         model.quant_conv.bias[4:] = -12.0
-    # Start as a plain enlargement: residual branches silent, convolutions after upsampling passing pixels through.
-    for module in model.modules():
+    _start_as_enlargement(model)
+    return model.to(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def _start_as_enlargement(model: AutoencoderKL) -> None:
+    """Set the decoder up to enlarge thumbnails plainly before it learns anything: flat colours right from step 0.
+
+    Residual branches are silent, the convolutions after upsampling pass pixels through, and eight channels travel to
+    the end: red, green, blue, their negatives, and two constants. The constants hold the last normalisation's
+    deviation near 1.1 whatever the picture, and silu(x) - silu(-x) = x makes the last activation linear.
+    """
+    decoder = model.decoder
+    for module in decoder.modules():
         if isinstance(module, ResnetBlock2D):
             torch.nn.init.zeros_(module.conv2.weight)
-        if isinstance(module, Upsample2D):
+            if module.conv_shortcut is not None:
+                module.conv_shortcut.weight[:8] = torch.eye(8, module.conv_shortcut.in_channels)[..., None, None]
+                module.conv_shortcut.bias[:8] = 0
+        elif isinstance(module, Upsample2D):
             torch.nn.init.dirac_(module.conv.weight)
-    return model.to(memory_format=torch.channels_last)
+            torch.nn.init.zeros_(module.conv.bias)
+        elif isinstance(module, Attention):
+            torch.nn.init.zeros_(module.to_out[0].weight)
+    model.post_quant_conv.weight[:] = torch.eye(4)[..., None, None]
+    model.post_quant_conv.bias[:] = 0
+    # RGB from lightness, red - blue and purple - green: the inverse of the formula in `thumbnails`.
+    inverse = torch.tensor([[1, 1, 1 / 3], [1, 0, -2 / 3], [1, -1, 1 / 3]])
+    decoder.conv_in.weight[:8] = 0
+    decoder.conv_in.bias[:8] = 0
+    for rows, sign in ((slice(0, 3), 1), (slice(3, 6), -1)):
+        decoder.conv_in.weight[rows, :3, 1, 1] = sign * inverse * torch.tensor(SPREAD[:3])
+        decoder.conv_in.bias[rows] = sign * inverse @ torch.tensor(CENTER[:3])
+    decoder.conv_in.bias[6:8] = torch.tensor([2.0, -2.0])
+    decoder.conv_out.weight[:] = 0
+    decoder.conv_out.bias[:] = 0
+    for channel in range(3):
+        decoder.conv_out.weight[channel, [channel, channel + 3], 1, 1] = torch.tensor([1.1, -1.1])
 
 
 def palette(knowledge: Knowledge) -> torch.Tensor:

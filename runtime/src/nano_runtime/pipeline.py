@@ -161,7 +161,8 @@ class Pipeline:
         """Draw pictures of a prompt; names and meanings are those of diffusers' ``StableDiffusionPipeline``.
 
         Args:
-            prompt: what to draw, or a list of such; beyond the text encoder's length it is cut, with a warning in the log.
+            prompt: what to draw, or a list of such; beyond the text encoder's length it is cut, with a warning in the
+                log.
             negative_prompt: what to move away from; None means the empty text.
             num_inference_steps: 1 to the length of the training schedule. PNDM makes one UNet call more.
             guidance_scale: at least 0; up to 1 turns guidance off, and each UNet call does half the work.
@@ -304,9 +305,7 @@ class Pipeline:
         Guidance is one call with the negative rows first, as in diffusers: the weights, which are what takes the time,
         are read from memory once.
         """
-        rows: UNetInputs = {
-            name: np.concatenate([row[name] for row in (*negative, *positive)]) for name in positive[0]
-        }
+        rows: UNetInputs = {name: np.concatenate([row[name] for row in (*negative, *positive)]) for name in positive[0]}
         count, batch = len(positive), len(negative) + len(positive)
         output = self.bundle.component("unet").outputs[0].name
 

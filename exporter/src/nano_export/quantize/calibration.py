@@ -1,8 +1,8 @@
 """Finds the range of every activation that gets quantized, by watching real runs of the float graphs.
 
 Each float graph gains one ReduceMin and one ReduceMax output per watched tensor. The runtime's own pipeline then draws
-pictures with these graphs: trajectories of this checkpoint, spread over timesteps, with and without the prompt. Only the
-extremes are kept, so memory does not grow with the number of samples.
+pictures with these graphs: trajectories of this checkpoint, spread over timesteps, with and without the prompt. Only
+the extremes are kept, so memory does not grow with the number of samples.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
+
+from nano_export.quantize.qdq import Range
 from nano_runtime.backends import Arrays, EngineOptions
 from nano_runtime.bundle import Bundle
 from nano_runtime.machine import usable_cores
 from nano_runtime.pipeline import Pipeline, Result
 from nano_runtime.stages import Stages
 from nano_runtime.timing import Stopwatch
-from numpy.typing import NDArray
-
-from nano_export.quantize.qdq import Range
 
 __all__ = ["calibrate", "write_watching_graph"]
 
@@ -80,7 +80,7 @@ class _WatchingStages(Stages):
 
     def __init__(self, bundle: Bundle, watched: Mapping[str, Sequence[str]]) -> None:
         super().__init__(bundle, "onnxruntime", EngineOptions(threads=usable_cores(), precision="f32"))
-        self._extremes = {name: {tensor: (np.inf, -np.inf) for tensor in tensors} for name, tensors in watched.items()}
+        self._extremes = {name: dict.fromkeys(tensors, (np.inf, -np.inf)) for name, tensors in watched.items()}
 
     def run(self, component: str, feeds: Arrays, watch: Stopwatch, *, batch: int) -> dict[str, NDArray[np.float32]]:
         """Run, record the extremes, and return the rest."""

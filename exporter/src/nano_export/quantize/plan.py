@@ -4,7 +4,7 @@ A plan is a list of rules per component. The first rule whose pattern matches a 
 Names are those of ``passes.name_nodes``: the module's path, a slash, the operator.
 
 Schemes
-    w8a8   weights int8 per output channel, symmetric; activations uint8 per tensor, asymmetric, ranges from calibration.
+    w8a8   weights int8 per output channel, symmetric; activations uint8 per tensor, asymmetric, calibrated.
     w8     weights int8 per output channel, symmetric; activations float.
     float  as exported.
 """
@@ -37,9 +37,7 @@ INT8_PLAN: dict[str, tuple[Rule, ...]] = {
     "unet_prompt": (
         Rule("*/MatMul*", "w8", "runs once per prompt, and its error would stay in every step: keep activations exact"),
     ),
-    "unet_time": (
-        Rule("*/*", "w8", "runs once per schedule: only its bytes matter"),
-    ),
+    "unet_time": (Rule("*/*", "w8", "runs once per schedule: only its bytes matter"),),
     "unet": (
         Rule("conv_in/Conv", "float", "0.03 % of the arithmetic, sees the raw latents and feeds the outermost skip"),
         Rule("conv_out/Conv", "float", "0.03 % of the arithmetic, and its error is the prediction's error"),

@@ -1,4 +1,4 @@
-"""Writes a quantization plan into a graph as QuantizeLinear/DequantizeLinear pairs (QDQ), the form both engines fuse.
+r"""Writes a quantization plan into a graph as QuantizeLinear/DequantizeLinear pairs (QDQ), the form both engines fuse.
 
     w8a8 Conv     x -> Q -> DQ \\                                w8 MatMul    x ------------\\
                   W int8 -> DQ > Conv -> Q -> DQ -> ...                       W int8 -> DQ > MatMul -> ...
@@ -7,9 +7,9 @@
     w8a8 MatMul   x -> Q -> DQ \\
                   W int8 -> DQ > MatMul -> ...
 
-onnxruntime fuses a Conv into QLinearConv only with a quantized output; a MatMul becomes MatMulIntegerToFloat without one,
-which keeps its result in float. A DequantizeLinear at a weight alone becomes MatMulNBits. A table is dequantized row by row
-after the look-up, never as a whole. OpenVINO reads the same graph as FakeQuantize and compressed weights.
+onnxruntime fuses a Conv into QLinearConv only with a quantized output; a MatMul becomes MatMulIntegerToFloat without
+one, which keeps its result in float. A DequantizeLinear at a weight alone becomes MatMulNBits. A table is dequantized
+row by row after the look-up, never as a whole. OpenVINO reads the same graph as FakeQuantize and compressed weights.
 
 Weights are converted one by one while the file is written, so memory stays at one weight beyond the mapped source.
 """
@@ -21,16 +21,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 from numpy.typing import NDArray
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from nano_export.quantize.plan import Rule, Scheme, scheme_for
 
 __all__ = ["Range", "quantize", "quantized_weight", "tensors_to_calibrate"]
 
-# Weights use [-63, 63]. Without VNNI, engines add two u8 x s8 products in 16 bits: 2 * 255 * 127 saturates, 2 * 255 * 63
-# does not. On such a processor the full range cost 13 dB of a UNet call's PSNR, half the range costs 1 dB everywhere
-# (bench/LOG.md, 2026-11-23), and the picture is the same on every machine.
+# Weights use [-63, 63]. Without VNNI, engines add two u8 x s8 products in 16 bits: 2 * 255 * 127 saturates, and
+# 2 * 255 * 63 does not. On such a processor the full range cost 13 dB of a UNet call's PSNR; half the range costs 1 dB
+# everywhere (bench/LOG.md, 2026-11-23), and the picture is the same on every machine.
 _WEIGHT_LIMIT = 63
 
 _WEIGHT_INPUT = {"Conv": 1, "MatMul": 1, "Gemm": 1, "Gather": 0}
@@ -60,9 +60,9 @@ def tensors_to_calibrate(model: ir.Model, rules: tuple[Rule, ...]) -> list[str]:
     names: dict[str, None] = {}
     for node in model.graph:
         if _scheme(node, rules) == "w8a8":
-            names[_activation(node).name] = None
+            names[str(_activation(node).name)] = None
             if node.op_type == "Conv":
-                names[node.outputs[0].name] = None
+                names[str(node.outputs[0].name)] = None
     return list(names)
 
 
@@ -92,13 +92,14 @@ def quantize(model: ir.Model, rules: tuple[Rule, ...], ranges: Mapping[str, Rang
             continue
         if scheme == "w8a8":
             source = _activation(node)
+            name = str(source.name)
             if not _is_dequantized(source):  # a convolution's output already is
-                if source.name not in dequantized:
-                    dequantized[source.name] = _quantize_activation(graph, source, ranges[source.name], before=node)
-                node.replace_input_with(0, dequantized[source.name])
+                if name not in dequantized:
+                    dequantized[name] = _quantize_activation(graph, source, ranges[name], before=node)
+                node.replace_input_with(0, dequantized[name])
         _quantize_weight(graph, node, ranges if scheme == "w8a8" else None)
         if scheme == "w8a8" and node.op_type == "Conv":
-            _quantize_output(graph, node, ranges[node.outputs[0].name])
+            _quantize_output(graph, node, ranges[str(node.outputs[0].name)])
     RemoveUnusedNodesPass()(model)  # the float weights
     return counts
 
@@ -112,7 +113,7 @@ def quantized_weight(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np
 
 
 def _weight_scale(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """max |w| / 63 per channel; 1 for a channel of zeros."""
+    """Largest |w| / 63 per channel; 1 for a channel of zeros."""
     others = tuple(i for i in range(weight.ndim) if i != axis)
     largest = np.maximum(weight.max(axis=others), -weight.min(axis=others))
     return np.where(largest > 0, largest / np.float32(_WEIGHT_LIMIT), np.float32(1.0)).astype(np.float32)
@@ -211,7 +212,7 @@ def _int8_constant(
     lazy = ir.LazyTensor(
         lambda: ir.Tensor(quantized_weight(source.numpy(), axis)[0], name=name),
         dtype=ir.DataType.INT8,
-        shape=ir.Shape(source.shape),
+        shape=ir.Shape(source.shape.numpy()),
         name=name,
     )
     return weight, _initializer(graph, name, lazy), _initializer(graph, f"{weight.name}.scale", scale), scale
@@ -249,7 +250,9 @@ def _initializer(graph: ir.Graph, name: str, data: NDArray[np.generic] | ir.Tens
     if name in graph.initializers:
         return graph.initializers[name]
     tensor = ir.Tensor(data, name=name) if isinstance(data, np.ndarray) else data
-    value = ir.Value(name=name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
+    value = ir.Value(
+        name=name, const_value=tensor, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype)
+    )
     graph.register_initializer(value)
     return value
 

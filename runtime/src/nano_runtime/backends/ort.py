@@ -24,8 +24,8 @@ __all__ = ["OrtSession", "open_graph"]
 _NAME = "onnxruntime"
 _LOG_ERRORS_ONLY = 3
 
-# It would join a linear layer's MatMul and bias into a Gemm before the integer kernels are chosen, and there is none for a
-# Gemm with a float result: the INT8 UNet took three times as long (bench/LOG.md).
+# It would join a linear layer's MatMul and bias into a Gemm before the integer kernels are chosen, and a Gemm with a
+# float result has none: the INT8 UNet took three times as long (bench/LOG.md).
 _DISABLED_OPTIMIZERS = ["MatMulAddFusion"]
 
 
