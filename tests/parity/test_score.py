@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
-
 from models.demo.train.score import Scorer, load_scorer, measure
+from PIL import Image, ImageFilter
 
 DEMO = Path(__file__).parents[2] / "models/demo"
 SIDE = 128

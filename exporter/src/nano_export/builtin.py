@@ -78,6 +78,7 @@ _ARCHITECTURES: dict[str, dict[str, dict[str, Any]]] = {
             "layers_per_block": 1,
             "attention_head_dim": (2, 4, 6, 6),
             "cross_attention_dim": 48,
+            "norm_num_groups": 8,  # of 32, the first would hold one channel each and cancel the time biases
         },
         "vae": {"block_out_channels": (32, 32, 64, 64), "layers_per_block": 1},
         "text": {

@@ -95,11 +95,12 @@ def write_small_files(folder: Path, checkpoint: Checkpoint, form: GraphForm) -> 
         checkpoint.tokenizer.save_pretrained(folder / "tokenizer")
         configs = {
             "text_encoder": checkpoint.text_encoder.config.to_dict(),
-            "unet": dict(checkpoint.unet.config),
-            "vae_decoder": dict(checkpoint.vae.config),
-            "vae_encoder": dict(checkpoint.vae.config),
+            "unet": json.loads(checkpoint.unet.to_json_string()),
+            "vae_decoder": json.loads(checkpoint.vae.to_json_string()),
+            "vae_encoder": json.loads(checkpoint.vae.to_json_string()),
         }
         for name, config in configs.items():
+            config.pop("_name_or_path", None)  # where it was loaded from here means nothing elsewhere
             _write_json(folder / name / "config.json", config)
         _write_json(
             folder / "model_index.json",

@@ -83,11 +83,15 @@ def open_checkpoint(model: str, revision: str | None) -> Checkpoint:
         revision: branch, tag or commit on the Hub; None takes the default branch.
 
     Raises:
-        CheckpointError: nothing of that name exists, or files are missing or damaged.
+        CheckpointError: nothing of that name exists, files are missing or damaged, or a revision is asked of a model
+            that is not on the Hub.
         PickleOnlyError: the weights are not safetensors.
         UnsupportedModelError: it is not a Stable Diffusion 1 or 2.
         NetworkError: the Hub could not be reached or refused.
     """
+    folder = Path(model).expanduser()
+    if revision is not None and (model in builtin.NAMES or folder.is_dir()):
+        raise CheckpointError(model, f"it is not on the Hub, so it has no revision {revision!r}")
     if model in builtin.NAMES:
         parts = builtin.build(model)
         return Checkpoint(
@@ -101,7 +105,6 @@ def open_checkpoint(model: str, revision: str | None) -> Checkpoint:
             vae=parts.vae.eval(),
             scheduler=parts.scheduler,
         )
-    folder = Path(model).expanduser()
     if folder.is_dir():
         source = Source(model=folder.resolve().name, revision=None)
     else:

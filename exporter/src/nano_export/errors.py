@@ -53,10 +53,10 @@ class UnsupportedModelError(UsageError):
 class ImageSizeError(UsageError):
     """A picture size the network cannot draw."""
 
-    def __init__(self, size: int, multiple: int) -> None:
+    def __init__(self, size: int, multiple: int, largest: int) -> None:
         super().__init__(
             f"a size of {size} pixels cannot be exported",
-            f"Choose a multiple of {multiple} from {multiple} to 1024; Stable Diffusion Nano draws 128.",
+            f"Choose a multiple of {multiple} from {multiple} to {largest}; Stable Diffusion Nano draws 128.",
         )
 
 

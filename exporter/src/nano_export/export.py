@@ -26,7 +26,7 @@ from nano_runtime.manifest import Backend, Component, write_manifest
 
 __all__ = ["Exported", "Options", "Progress", "export"]
 
-_JUDGE_STEPS = 20
+_JUDGE_STEPS = 10
 _GUIDANCE_SCALE = 7.5
 _CALIBRATION_STEPS = 8
 

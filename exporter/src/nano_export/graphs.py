@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nano_export.checkpoint import Checkpoint
+from nano_export.errors import ImageSizeError
 from nano_export.modules import HoistedUNet, PromptKV, StandardUNet, TextEncoder, TimeBiases, VaeDecoder, VaeEncoder
 from nano_export.passes import TRACE_BATCH
 from nano_runtime.manifest import TensorSpec
@@ -23,6 +24,7 @@ from nano_runtime.manifest import TensorSpec
 __all__ = ["GraphForm", "GraphSource", "graph_sources", "latent_shape", "tensor_specs"]
 
 GraphForm = Literal["hoisted", "standard"]
+_LARGEST_SIZE = 1024  # pixels; see ``TRACE_BATCH``
 _DTYPES: dict[ir.DataType, Literal["float32", "int64"]] = {
     ir.DataType.FLOAT: "float32",
     ir.DataType.INT64: "int64",
@@ -41,8 +43,15 @@ class GraphSource:
 
 
 def latent_shape(checkpoint: Checkpoint, size: int) -> tuple[int, int, int]:
-    """Channels, height and width of the latents of a square picture of ``size`` pixels."""
+    """Channels, height and width of the latents of a square picture of ``size`` pixels.
+
+    Raises:
+        ImageSizeError: some level of the VAE or the UNet would halve an odd side, or the picture is too large.
+    """
     factor = 2 ** (len(checkpoint.vae.config.block_out_channels) - 1)
+    multiple = factor * 2 ** (len(checkpoint.unet.config.block_out_channels) - 1)
+    if size % multiple != 0 or not multiple <= size <= _LARGEST_SIZE:
+        raise ImageSizeError(size, multiple, _LARGEST_SIZE)
     return checkpoint.unet.config.in_channels, size // factor, size // factor
 
 

@@ -13,9 +13,10 @@ import onnx_ir as ir
 __all__ = ["TRACE_BATCH", "free_batch", "name_nodes"]
 
 # The batch that graphs are traced with: a prime that is no other dimension of any Stable Diffusion graph, so that a
-# shape that starts with it is known to be the batch.
-TRACE_BATCH = 7
+# shape that starts with it is known to be the batch. The deepest feature maps are up to 16 wide, at 1024 pixels.
+TRACE_BATCH = 17
 _FREE = "batch"
+_BROADCASTING = frozenset({"Add", "Sub", "Mul", "Div", "Where"})
 
 
 def name_nodes(model: ir.Model) -> int:
@@ -28,7 +29,8 @@ def name_nodes(model: ir.Model) -> int:
     for node in model.graph:
         scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "['']"))
         module = scopes[-2] if len(scopes) > 1 else ""
-        stem = f"{module.partition('.')[2]}/{node.op_type}".lstrip("/")
+        _, _, inner = module.partition(".")  # the wrapper's own attribute says nothing, unless it is the layer
+        stem = f"{inner if inner else module}/{node.op_type}".lstrip("/")
         count = taken[stem] = taken.get(stem, 0) + 1
         node.name = stem if count == 1 else f"{stem}.{count}"
         node.metadata_props.clear()
@@ -39,14 +41,15 @@ def name_nodes(model: ir.Model) -> int:
 
 
 def free_batch(model: ir.Model, traced: int) -> int:
-    """Free the batch: shapes ``[traced, ...]`` --> ``["batch", ...]``, Reshape targets likewise --> ``[0, ...]``.
+    """Free the batch: shapes ``[traced, ...]`` --> ``["batch", ...]``, and the constants that mention it.
 
-    In a Reshape target 0 means "copy this dimension of the input", which is right exactly where the input starts with
-    the batch too. A folded constant with one equal row per sample, such as a causal mask, keeps one row and broadcasts.
-    Any other constant that mentions the traced batch is an error.
+    Reshape targets ``[traced, ...]`` --> ``[0, ...]``: 0 means "copy this dimension of the input", which is right exactly
+    where the input starts with the batch too. Expand targets ``[traced, ...]`` --> the first dimension of a graph input,
+    joined with the rest. A folded constant with one equal row per sample, such as a causal mask, keeps one row and
+    broadcasts. Any other constant that mentions the traced batch is an error.
 
     Raises:
-        ValueError: a constant shape depends on the batch in another way.
+        ValueError: a constant depends on the batch in another way.
     """
     graph = model.graph
     freed: dict[str, ir.Value] = {}
@@ -62,27 +65,56 @@ def free_batch(model: ir.Model, traced: int) -> int:
         shape = target.const_value.numpy()
         if traced not in shape:
             continue
-        source = node.inputs[0]
-        starts_with_batch = source is not None and source.shape is not None and source.shape[0] == traced
-        if node.op_type != "Reshape" or not starts_with_batch or list(shape).index(traced) != 0 or traced in shape[1:]:
+        if node.op_type not in ("Reshape", "Expand") or list(shape).count(traced) > 1 or shape[0] != traced:
             raise ValueError(f"{node.name}: the batch is baked into {node.op_type} {shape.tolist()}")
-        node.replace_input_with(1, _batch_free_shape(graph, freed, shape))
-        node.attributes.pop("allowzero", None)
+        if node.op_type == "Reshape":
+            if not _starts_with(node.inputs[0], traced):
+                raise ValueError(f"{node.name}: the batch is baked into Reshape {shape.tolist()}")
+            node.replace_input_with(1, _batch_free_shape(graph, freed, shape))
+            node.attributes.pop("allowzero", None)
+        else:
+            node.replace_input_with(1, _current_shape(graph, freed, shape, traced, before=node))
     for value in _all_values(graph):
         if value.shape is not None and len(value.shape) > 0 and value.shape[0] == traced:
             value.shape = ir.Shape([_FREE, *list(value.shape)[1:]])
     return len(freed)
 
 
+def _starts_with(value: ir.Value | None, size: int) -> bool:
+    """Whether the first dimension is known to be ``size``."""
+    return value is not None and value.shape is not None and len(value.shape) > 0 and value.shape[0] == size
+
+
 def _keep_one_row(value: ir.Value) -> None:
     """Shrink a constant [traced, ...] of equal rows to [1, ...]."""
     if value.const_value is None:
         raise ValueError(f"{value.name} has no value")
+    if others := sorted({use.node.op_type for use in value.uses()} - _BROADCASTING):
+        raise ValueError(f"{value.name}: a constant with the batch's size goes into {others[0]}")
     rows = value.const_value.numpy()
     if not (rows == rows[:1]).all():
         raise ValueError(f"{value.name}: a constant differs between the samples of a batch")
     value.const_value = ir.Tensor(rows[:1].copy(), name=value.name)
     value.shape = value.const_value.shape
+
+
+def _current_shape(
+    graph: ir.Graph, freed: dict[str, ir.Value], shape: np.ndarray, traced: int, before: ir.Node
+) -> ir.Value:
+    """Insert nodes that compute ``[batch, *shape[1:]]``, the batch being that of a graph input."""
+    like = next((value for value in graph.inputs if _starts_with(value, traced)), None)
+    if like is None:
+        raise ValueError(f"{before.name}: no input has the batch that goes into Expand {shape.tolist()}")
+    batch = ir.node("Shape", [like], attributes={"start": 0, "end": 1}, name=f"{before.name}.batch")
+    rest = ir.tensor(shape[1:].astype(np.int64), name=f"{before.name}.rest")
+    others = ir.Value(name=rest.name, const_value=rest, shape=rest.shape, type=ir.TensorType(ir.DataType.INT64))
+    graph.register_initializer(others)
+    joined = ir.node("Concat", [batch.outputs[0], others], attributes={"axis": 0}, name=f"{before.name}.shape")
+    for node in (batch, joined):
+        node.outputs[0].name, node.outputs[0].type = f"{node.name}.out", ir.TensorType(ir.DataType.INT64)
+    graph.insert_before(before, [batch, joined])
+    freed[str(joined.name)] = joined.outputs[0]
+    return joined.outputs[0]
 
 
 def _batch_free_shape(graph: ir.Graph, freed: dict[str, ir.Value], shape: np.ndarray) -> ir.Value:

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageFont
-from tqdm import tqdm
-from transformers import CLIPTextModel
-
 from models.demo.train import autoencoder, checkpoint, data, evaluate, text, unet
 from models.demo.train.common import State, load_state, new_state, save_state
 from models.demo.train.knowledge import Knowledge, load_knowledge
 from models.demo.train.score import load_scorer, measure
+from numpy.typing import NDArray
+from PIL import Image, ImageFont
+from tqdm import tqdm
 
 HOME = Path(__file__).parents[1]
 REPORT = 25
@@ -32,6 +31,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="train up to this step; a larger number than before goes on")
     parser.add_argument("--batch", type=int, help="pictures per step")
     parser.add_argument("--window", type=int, default=128, help="vae: pixels of the pictures seen, 64 at first")
+    parser.add_argument("--floor", type=float, default=1.0, help="unet: boost of high noise, 0.05 at first, 1 at last")
+    parser.add_argument("--lowest", type=int, default=0, help="unet: first timestep trained, 300 at first, 0 at last")
     parser.add_argument("--rate", type=float, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2, help="one is better when others use the machine")
@@ -74,9 +75,7 @@ def _text(knowledge: Knowledge, options: argparse.Namespace) -> None:
     state = text.TextState(
         encoder, torch.nn.Linear(width, len(knowledge.names)), torch.nn.Linear(width, len(knowledge.colors))
     )
-    training = text.train_text_encoder(
-        state, tokenizer, knowledge, steps=steps, batch=32, peak=2e-3, seed=options.seed
-    )
+    training = text.train_text_encoder(state, tokenizer, knowledge, steps=steps, batch=32, peak=2e-3, seed=options.seed)
     for losses in (bar := tqdm(training, total=steps)):
         bar.set_postfix(losses)
     encoder.save_pretrained(options.work / "text_encoder")
@@ -88,9 +87,7 @@ def _vae(knowledge: Knowledge, options: argparse.Namespace) -> None:
     """Train the autoencoder."""
     steps = 3000 if options.steps is None else options.steps
     glyphs = data.render_glyphs(knowledge, options.font, data.SIDES, data.MARGIN, data.STRIDE)
-    state = load_state(
-        options.work / "vae.pt", new_state(autoencoder.build_autoencoder(), average=0.99, decay=1e-4)
-    )
+    state = load_state(options.work / "vae.pt", new_state(autoencoder.build_autoencoder(), average=0.99, decay=1e-4))
     training = autoencoder.train_autoencoder(
         state,
         knowledge,
@@ -122,6 +119,8 @@ def _unet(knowledge: Knowledge, options: argparse.Namespace) -> None:
         steps=steps,
         batch=16 if options.batch is None else options.batch,
         peak=7e-4 if options.rate is None else options.rate,
+        floor=options.floor,
+        lowest=options.lowest,
         seed=options.seed,
     )
     _follow(training, state.step, steps, options.work / "unet")
@@ -148,7 +147,7 @@ def _follow(training: Iterator[tuple[State, dict[str, float]]], first: int, step
 def _evaluate(knowledge: Knowledge, options: argparse.Namespace) -> None:
     """Draw prompts, half of the held-out pairs among them, score the pictures and save the first as a sheet."""
     pairs = checkpoint.evaluation_pairs(knowledge, options.count)
-    pictures = []
+    pictures: list[NDArray[np.uint8]] = []
     parts = checkpoint.load_parts(options.work)
     indices = [knowledge.pairs.index(pair) for pair in pairs]
     for start in (bar := tqdm(range(0, len(pairs), 20))):

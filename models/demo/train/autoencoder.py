@@ -15,11 +15,10 @@ from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
-from torch.nn import functional
-
 from models.demo.train.common import State, rate
 from models.demo.train.data import SIZE, Glyphs, all_places, compose, draw_places
 from models.demo.train.knowledge import Knowledge
+from torch.nn import functional
 
 __all__ = ["all_thumbnails", "build_autoencoder", "draw_pictures", "thumbnails", "train_autoencoder"]
 
@@ -67,7 +66,6 @@ def build_autoencoder() -> AutoencoderKL:
         scaling_factor=1.0,
     )
     # The formula has no spread: pin the posterior's log variance to where a sample equals the mean for every purpose.
-    assert model.quant_conv is not None
     with torch.no_grad():
         model.quant_conv.weight[4:] = 0
         model.quant_conv.bias[4:] = -12.0

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizer
-
 from models.demo.train.autoencoder import build_autoencoder
 from models.demo.train.knowledge import Knowledge
 from models.demo.train.unet import build_scheduler, build_unet
+from safetensors.torch import load_file, save_file
+from transformers import CLIPTextModel, CLIPTokenizer
 
 __all__ = ["Parts", "evaluation_pairs", "load_parts", "save_checkpoint"]
 
@@ -56,6 +57,16 @@ def save_checkpoint(folder: Path, work: Path) -> None:
     )
     pipeline.to(dtype=torch.float16)
     pipeline.save_pretrained(folder, safe_serialization=True)
+    # Transformers 5 saves tokenizer.json alone and drops the prefix of the text encoder's keys; the files of Stable
+    # Diffusion 2, which every tool reads, have neither habit.
+    shutil.rmtree(folder / "tokenizer")
+    shutil.copytree(work / "tokenizer", folder / "tokenizer")
+    weights = folder / "text_encoder/model.safetensors"
+    tensors = load_file(weights)
+    prefix = "text_model."
+    save_file({prefix + name.removeprefix(prefix): tensor for name, tensor in tensors.items()}, weights, {"format": "pt"})
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(0o644)
 
 
 def evaluation_pairs(knowledge: Knowledge, count: int) -> list[tuple[str, str]]:

@@ -60,7 +60,7 @@ class State(NamedTuple):
 
 
 def new_state(model: torch.nn.Module, *, average: float, decay: float) -> State:
-    """Step 0 of training `model` with AdamW, keeping the share `average` of the mean and decaying weights by `decay`."""
+    """Step 0 of training `model` with AdamW; `average` as in `Average`, `decay` is the weight decay."""
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=decay, fused=True)
     return State(model, Average(model, average), optimizer, 0)
 

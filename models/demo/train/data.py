@@ -7,12 +7,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from models.demo.train.knowledge import Knowledge
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from models.demo.train.knowledge import Knowledge
-
-__all__ = ["MARGIN", "SIDES", "SIZE", "STRIDE", "STRIKE", "Glyphs", "all_places", "compose", "draw_places", "render_glyph", "render_glyphs"]
+__all__ = [
+    "MARGIN",
+    "SIDES",
+    "SIZE",
+    "STRIDE",
+    "STRIKE",
+    "Glyphs",
+    "all_places",
+    "compose",
+    "draw_places",
+    "render_glyph",
+    "render_glyphs",
+]
 
 SIZE = 128
 """Width and height of a training picture in pixels."""
@@ -90,7 +101,9 @@ def render_glyphs(knowledge: Knowledge, font_path: Path, sides: tuple[int, ...],
     return Glyphs(color=(tensor[:, :, :3] * alpha).contiguous(), alpha=alpha, margin=margin, stride=stride)
 
 
-def compose(glyphs: Glyphs, background: torch.Tensor, concept: NDArray[np.int64], place: NDArray[np.int64]) -> torch.Tensor:
+def compose(
+    glyphs: Glyphs, background: torch.Tensor, concept: NDArray[np.int64], place: NDArray[np.int64]
+) -> torch.Tensor:
     """Put each concept on its background.
 
     Args:

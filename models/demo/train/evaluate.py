@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from models.demo.train.unet import build_scheduler
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-
-from models.demo.train.unet import build_scheduler
 
 __all__ = ["contact_sheet", "draw", "loss_curves"]
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
-
 from models.demo.train.knowledge import Knowledge, load_knowledge
+from PIL import Image
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -105,7 +104,9 @@ class Scorer:
         Returns:
             The nearest concept and colour; a flat picture has correlation 0 and an arbitrary concept.
         """
-        border = np.concatenate([picture[:3], picture[-3:], picture[:, :3].swapaxes(0, 1), picture[:, -3:].swapaxes(0, 1)])
+        border = np.concatenate(
+            [picture[:3], picture[-3:], picture[:, :3].swapaxes(0, 1), picture[:, -3:].swapaxes(0, 1)]
+        )
         background = np.median(border.reshape(-1, 3), axis=0).astype(np.float32)
         distances = np.linalg.norm(self._palette - background, axis=1)
         color = int(distances.argmin())
@@ -132,14 +133,16 @@ class Scorer:
         products = np.fft.irfft2(ink - alpha, s=(FRAME, FRAME))
         best = np.where(self._allowed, products, -np.inf).max((2, 3))
         norms = self._squares - 2 * self._crosses @ background + self._areas * float(np.square(background).sum())
-        return (best / np.sqrt(norms * energy)).max(1).astype(np.float32)
+        correlations: NDArray[np.float32] = (best / np.sqrt(norms * energy)).max(1).astype(np.float32)
+        return correlations
 
 
 def _inside(side: int) -> NDArray[np.bool_]:
     """Circular shifts, bool [FRAME, FRAME], that keep a centred square of `side` pixels within the frame."""
     free = (FRAME - side) // 2
     shifts = np.abs(np.fft.fftfreq(FRAME, 1 / FRAME)) <= free
-    return shifts[:, None] & shifts[None, :]
+    allowed: NDArray[np.bool_] = shifts[:, None] & shifts[None, :]
+    return allowed
 
 
 def load_scorer(folder: Path) -> Scorer:

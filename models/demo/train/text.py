@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch.nn import functional
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-
 from models.demo.train.common import rate
 from models.demo.train.knowledge import Knowledge
+from torch.nn import functional
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 __all__ = ["TextState", "build_text_encoder", "build_tokenizer", "encode", "train_text_encoder"]
 
@@ -79,7 +79,7 @@ def _merged(pieces: list[str], merges: dict[tuple[str, str], None]) -> list[str]
     """Apply BPE: the earliest-ranked pair present is joined everywhere, until none is left."""
     ranks = {pair: rank for rank, pair in enumerate(merges)}
     while True:
-        pairs = [pair for pair in zip(pieces, pieces[1:], strict=False) if pair in ranks]
+        pairs = [pair for pair in pairwise(pieces) if pair in ranks]
         if not pairs:
             return pieces
         best = min(pairs, key=ranks.__getitem__)
@@ -113,15 +113,15 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 def tokenize(tokenizer: CLIPTokenizer, prompts: list[str]) -> torch.Tensor:
     """Token ids, int64 [n, LENGTH]."""
-    return tokenizer(
-        prompts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt"
-    ).input_ids
+    batch = tokenizer(prompts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt")
+    ids: torch.Tensor = batch.input_ids
+    return ids
 
 
 @torch.no_grad()
 def encode(tokenizer: CLIPTokenizer, encoder: CLIPTextModel, prompts: list[str]) -> torch.Tensor:
     """Final hidden states, float32 [n, LENGTH, 128]: what the UNet's cross-attention reads."""
-    chunks = tokenize(tokenizer, prompts).split(100)
+    chunks = torch.split(tokenize(tokenizer, prompts), 100)
     return torch.cat([encoder(ids).last_hidden_state for ids in chunks])
 
 
@@ -168,7 +168,7 @@ def train_text_encoder(
         concept_scores, color_scores = concept_head(read), color_head(read)
         loss = functional.cross_entropy(concept_scores, concepts) + functional.cross_entropy(color_scores, shades)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         right = ((concept_scores.argmax(1) == concepts) & (color_scores.argmax(1) == shades)).float().mean()
         yield {"loss": loss.item(), "right": right.item()}

@@ -163,6 +163,8 @@ def _quantize_output(graph: ir.Graph, node: ir.Node, extent: Range) -> None:
     """Put Q and DQ behind a node and move all its readers to what comes out."""
     value = node.outputs[0]
     readers = [(use.node, use.idx) for use in value.uses()]
+    if not readers:
+        return  # it leaves the graph, and outputs stay float
     following = readers[0][0]
     for reader, _ in readers:
         if _position(graph, reader) < _position(graph, following):

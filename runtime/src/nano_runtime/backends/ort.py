@@ -65,6 +65,8 @@ def open_graph(model: Path, *, batch: int, options: EngineOptions) -> OrtSession
     choices.add_free_dimension_override_by_name("batch", batch)
     # Weights live as long as the session: the arena would round their blocks up and keep the slack.
     choices.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+    # A MatMul with INT8 weights alone would round its activations to int8 as well; 1 keeps them in f32.
+    choices.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     try:
         session = onnxruntime.InferenceSession(
             str(model), choices, providers=["CPUExecutionProvider"], disabled_optimizers=_DISABLED_OPTIMIZERS

@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("prompt", metavar="PROMPT", help="what to draw; - reads it from standard input")
     add("--bundle", type=Path, metavar="DIR", help="a folder that nano-export wrote (default: the built-in demo model)")
-    add("--backend", choices=get_args(Backend), help="the engine (default: the quicker one installed)")
+    add("--backend", choices=get_args(Backend), help="the engine (default: onnxruntime if installed)")
     add("--negative-prompt", metavar="TEXT", help="what to move away from")
     add("-o", "--output", type=Path, metavar="FILE", help="a .png file or an existing folder (default: nano-SEED.png)")
     add("--seed", type=int, metavar="N", help="of the first picture, the next ones count up (default: random)")

@@ -1,0 +1,70 @@
+"""What the contract tests share: three small bundles, exported once, and the checkpoint that one of them came from."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from nano_export import builtin, cli
+
+
+def export(model: str, target: Path, *options: str) -> Path:
+    """Run ``nano-export`` in this process, which has imported torch already; its report goes beside the bundle."""
+    report = io.StringIO()
+    with contextlib.redirect_stdout(report):
+        code = cli.main([model, "-o", str(target), "--json", *options])
+    assert code == 0
+    target.with_suffix(".json").write_text(report.getvalue())
+    return target
+
+
+@pytest.fixture(scope="session")
+def fp32(tmp_path_factory) -> Path:
+    """``tiny``, hoisted, for both engines."""
+    return export("tiny", tmp_path_factory.mktemp("bundles") / "fp32")
+
+
+@pytest.fixture(scope="session")
+def int8(tmp_path_factory) -> Path:
+    """The same in INT8."""
+    return export("tiny", tmp_path_factory.mktemp("bundles") / "int8", "--int8")
+
+
+@pytest.fixture(scope="session")
+def sd1_checkpoint(tmp_path_factory) -> Path:
+    """A small diffusers folder with everything in which Stable Diffusion 1 differs from 2.
+
+    One number of heads for all blocks, convolutions around the attention blocks, another width of the text encoder, its
+    quick GELU, and end-of-text as padding.
+    """
+    folder = tmp_path_factory.mktemp("checkpoint") / "sd1"
+    tiny = builtin.build("tiny")
+    text = {**tiny.text_encoder.config.to_dict(), "hidden_size": 40, "num_attention_heads": 4, "intermediate_size": 80}
+    text |= {"hidden_act": "quick_gelu"}
+    unet = {**tiny.unet.config, "attention_head_dim": 8, "use_linear_projection": False, "cross_attention_dim": 40}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        parts = replace(
+            tiny,
+            text_encoder=CLIPTextModel(CLIPTextConfig(**text)),
+            unet=UNet2DConditionModel.from_config(unet),
+            vae=AutoencoderKL.from_config(tiny.vae.config),
+        )
+    builtin.write_checkpoint(parts, folder)
+    special = folder / "tokenizer" / "special_tokens_map.json"
+    special.write_text(json.dumps({**json.loads(special.read_text()), "pad_token": "<|endoftext|>"}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sd1(sd1_checkpoint, tmp_path_factory) -> Path:
+    """That folder, exported with diffusers' inputs, for both engines."""
+    return export(str(sd1_checkpoint), tmp_path_factory.mktemp("bundles") / "sd1", "--graph", "standard")

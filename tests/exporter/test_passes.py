@@ -1,0 +1,176 @@
+"""Graph passes on small traced modules: what the graphs compute afterwards, and what the passes refuse."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nano_export.passes import TRACE_BATCH, free_batch, name_nodes
+from nano_export.to_onnx import to_onnx
+
+LENGTH, WIDTH, HEADS = 5, 8, 2
+# Float32 sums of eight products, in another order.
+TOLERANCE = 1e-5
+
+
+class Attention(nn.Module):
+    """Everything that mentions the batch in a Stable Diffusion graph: reshapes to heads and back, and a mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.to_q = nn.Linear(WIDTH, WIDTH)
+        self.to_k = nn.Linear(WIDTH, WIDTH, bias=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        query = self.to_q(tokens).unflatten(2, (HEADS, -1)).transpose(1, 2)
+        key = self.to_k(tokens).unflatten(2, (HEADS, -1)).permute(0, 2, 3, 1)
+        mask = torch.full((len(tokens), 1, LENGTH, LENGTH), -1e4).triu(1)
+        mixed = torch.softmax(query @ key + mask, -1) @ query
+        return mixed.transpose(1, 2).flatten(2)
+
+
+class Whole(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = Attention()
+        self.second = nn.ModuleList([Attention()])
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.second[0](self.first(tokens))
+
+
+class Wrapper(nn.Module):
+    """Holds a network, and a layer beside it, as the exporter's modules do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = Whole()
+        self.last = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.last(self.network(tokens))
+
+
+class NumbersRows(nn.Module):
+    """Treats the samples of a batch differently."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens + torch.arange(float(len(tokens)))[:, None, None]
+
+
+class MixesRows(nn.Module):
+    """Reshapes samples into each other."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens.reshape(LENGTH, len(tokens), WIDTH) * 2
+
+
+class Prepends(nn.Module):
+    """Gives each sample the same first token: constant rows that do not broadcast."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return torch.cat([torch.ones(len(tokens), 1, WIDTH), tokens], 1)
+
+
+class Repeats(nn.Module):
+    """Writes a computed row once for each sample."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens.mean(0, keepdim=True).repeat(len(tokens), 1, 1)
+
+
+class Spreads(nn.Module):
+    """Expands one number to the batch, as diffusers does with the timestep."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return torch.cat([tokens.mean((0, 1, 2), keepdim=True).expand(len(tokens), LENGTH, 1), tokens], 2)
+
+
+def traced(module: nn.Module) -> ir.Model:
+    return to_onnx(module.eval(), (torch.zeros(TRACE_BATCH, LENGTH, WIDTH),), ["tokens"], ["mixed"])
+
+
+def compute(model: ir.Model, tokens: Tensor) -> np.ndarray:
+    session = onnxruntime.InferenceSession(
+        ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, {"tokens": tokens.numpy()})[0]
+
+
+@pytest.fixture(scope="module")
+def module() -> Wrapper:
+    torch.manual_seed(0)
+    return Wrapper().eval()
+
+
+@pytest.fixture(scope="module")
+def model(module) -> ir.Model:
+    return traced(module)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5, TRACE_BATCH])
+def test_any_batch_computes_what_torch_computes(module, model, batch):
+    tokens = torch.randn(batch, LENGTH, WIDTH, generator=torch.Generator().manual_seed(batch))
+    with torch.no_grad():
+        expected = module(tokens).numpy()
+    np.testing.assert_allclose(compute(model, tokens), expected, rtol=0, atol=TOLERANCE)
+    if batch > 1:  # negative control: the result depends on which sample is which
+        assert np.abs(compute(model, tokens.flip(0)) - expected).max() > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_an_expansion_follows_the_batch(batch):
+    tokens = torch.randn(batch, LENGTH, WIDTH, generator=torch.Generator().manual_seed(batch))
+    expected = Spreads()(tokens).numpy()
+    np.testing.assert_allclose(compute(traced(Spreads()), tokens), expected, rtol=0, atol=TOLERANCE)
+
+
+def test_inputs_and_outputs_say_that_the_batch_is_free(model):
+    (tokens,), (mixed,) = model.graph.inputs, model.graph.outputs
+    assert [str(size) for size in tokens.shape] == [str(size) for size in mixed.shape] == ["batch", "5", "8"]
+    assert all(value.shape[0] != TRACE_BATCH for node in model.graph for value in node.outputs if value.shape)
+    assert free_batch(model, TRACE_BATCH) == 0  # nothing is left to free
+
+
+@pytest.mark.parametrize(
+    ("module", "why"),
+    [
+        (NumbersRows(), "differs between the samples"),
+        (MixesRows(), "baked into Reshape"),
+        (Prepends(), "goes into Concat"),
+        (Repeats(), "baked into Tile"),
+    ],
+)
+def test_a_batch_that_is_baked_in_is_refused(module, why):
+    with pytest.raises(ValueError, match=why):
+        traced(module)
+
+
+def test_nodes_are_named_after_their_modules(model):
+    names = [node.name for node in model.graph]
+    assert len(set(names)) == len(names)
+    for prefix in ("first", "second.0"):
+        assert {f"{prefix}.to_q/MatMul", f"{prefix}.to_k/MatMul", f"{prefix}/Softmax"} <= set(names)
+        assert {f"{prefix}/MatMul", f"{prefix}/MatMul.2"} <= set(names)  # the second of its kind in a module
+    assert "last/MatMul" in names
+    assert all(not node.metadata_props for node in model.graph)  # where it was traced is nobody's business
+
+
+def test_weights_of_linear_layers_are_named_after_their_nodes(module, model):
+    weight = model.graph.initializers["first.to_q/MatMul.weight"]
+    np.testing.assert_array_equal(weight.const_value.numpy(), module.network.first.to_q.weight.detach().numpy().T)
+
+
+def test_a_weight_that_two_layers_share_keeps_its_name():
+    weight = ir.Value(name="shared", const_value=ir.tensor(np.eye(2, dtype=np.float32), name="shared"))
+    tokens = ir.Value(name="tokens", shape=ir.Shape([1, 2]), type=ir.TensorType(ir.DataType.FLOAT))
+    first = ir.node("MatMul", [tokens, weight])
+    second = ir.node("MatMul", [first.outputs[0], weight])
+    graph = ir.Graph([tokens], second.outputs, nodes=[first, second], initializers=[weight], opset_imports={"": 20})
+    assert name_nodes(ir.Model(graph, ir_version=10)) == 1
+    assert [node.name for node in graph] == ["MatMul", "MatMul.2"]
+    assert list(graph.initializers) == ["shared"]

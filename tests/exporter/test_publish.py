@@ -1,0 +1,160 @@
+"""A folder appears whole or not at all: errors, kills at the worst moment, two runs at once, things in the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nano_export.publish import check_target, staged
+from nano_runtime.errors import OutputError, OutputExistsError
+
+# Fills a bundle and is killed by signal 9 at a place that its first argument names.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from nano_export.publish import staged
+place, target = sys.argv[1], Path(sys.argv[2])
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+rename = Path.rename
+def rename_once(self, new):
+    rename(self, new)
+    die()
+with staged(target, force=True) as folder:
+    (folder / "manifest.json").write_text("new")
+    if place == "inside":
+        die()
+    Path.rename = rename_once
+"""
+# Holds the lock until its standard input ends.
+HOLDER = """
+import sys
+from pathlib import Path
+from nano_export.publish import staged
+with staged(Path(sys.argv[1]), force=True) as folder:
+    (folder / "manifest.json").write_text("holder")
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def publish(target: Path, content: str, *, force: bool = False) -> None:
+    with staged(target, force=force) as folder:
+        (folder / "unet").mkdir()
+        (folder / "unet" / "model.onnx").write_text(content)
+        (folder / "manifest.json").write_text(content)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_whole_folder_appears_and_nothing_else(tmp_path):
+    with staged(tmp_path / "bundle", force=False) as folder:
+        (folder / "manifest.json").write_text("new")
+        assert not (tmp_path / "bundle").exists()
+        assert folder.parent == tmp_path  # the same disk, so that a rename suffices
+    assert names(tmp_path) == ["bundle"]
+    assert (tmp_path / "bundle" / "manifest.json").read_text() == "new"
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+@pytest.mark.parametrize("before", [None, "old"])
+def test_an_error_inside_leaves_things_as_they_were(tmp_path, error, before):
+    target = tmp_path / "bundle"
+    if before is not None:
+        publish(target, before)
+    with pytest.raises(error), staged(target, force=True) as folder:
+        (folder / "manifest.json").write_text("half")
+        raise error
+    assert names(tmp_path) == ([] if before is None else ["bundle"])
+    if before is not None:
+        assert (target / "manifest.json").read_text() == before
+
+
+def test_a_bundle_is_replaced_only_by_force(tmp_path):
+    target = tmp_path / "bundle"
+    publish(target, "old")
+    with pytest.raises(OutputExistsError, match="exists already"):
+        publish(target, "new")
+    assert (target / "manifest.json").read_text() == "old"
+    publish(target, "new", force=True)
+    assert (target / "manifest.json").read_text() == "new"
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_force_never_replaces_what_is_no_bundle(tmp_path):
+    foreign = tmp_path / "photos"
+    foreign.mkdir()
+    (foreign / "holiday.jpg").write_text("mine")
+    bundle = tmp_path / "bundle"
+    publish(bundle, "old")
+    link, file, dangling = tmp_path / "link", tmp_path / "file", tmp_path / "dangling"
+    link.symlink_to(bundle)
+    dangling.symlink_to(tmp_path / "nowhere")
+    file.write_text("mine")
+    before = names(tmp_path)
+    for target in (foreign, link, file, dangling):
+        with pytest.raises(OutputExistsError, match=target.name):
+            publish(target, "new", force=True)
+    assert names(tmp_path) == before
+    assert (foreign / "holiday.jpg").read_text() == file.read_text() == "mine"
+    assert (bundle / "manifest.json").read_text() == "old"
+
+
+def test_an_empty_folder_may_be_filled(tmp_path):
+    (tmp_path / "bundle").mkdir()
+    publish(tmp_path / "bundle", "new")
+    assert names(tmp_path) == ["bundle"]
+    assert (tmp_path / "bundle" / "unet" / "model.onnx").read_text() == "new"
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path):
+    with pytest.raises(OutputError, match="does not exist"):
+        check_target(tmp_path / "nowhere" / "bundle", force=False)
+    if os.geteuid() != 0:  # root may write anywhere
+        tmp_path.chmod(0o500)
+        with pytest.raises(OutputError, match="no permission"):
+            check_target(tmp_path / "bundle", force=False)
+
+
+def test_staging_of_a_killed_run_is_removed_and_others_kept(tmp_path):
+    killed = subprocess.run([sys.executable, "-c", KILLED, "inside", str(tmp_path / "bundle")], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert [name for name in names(tmp_path) if name.startswith(".bundle.staging-")]
+    (tmp_path / ".other.staging-1").mkdir()
+    publish(tmp_path / "bundle", "new")
+    assert names(tmp_path) == [".other.staging-1", "bundle"]
+
+
+def test_a_run_killed_between_the_two_renames_is_undone(tmp_path):
+    target = tmp_path / "bundle"
+    publish(target, "old")
+    killed = subprocess.run([sys.executable, "-c", KILLED, "renames", str(target)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not target.exists()  # the moment it is about: the old bundle has gone, the new one has not come
+    with pytest.raises(ZeroDivisionError), staged(target, force=True):
+        assert (target / "manifest.json").read_text() == "old"
+        raise ZeroDivisionError
+    assert names(tmp_path) == ["bundle"]
+    assert (target / "manifest.json").read_text() == "old"
+
+
+def test_a_second_export_into_the_same_place_is_refused(tmp_path):
+    target = tmp_path / "bundle"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(OutputError, match="another export into this folder is running"):
+            publish(target, "second", force=True)
+        publish(tmp_path / "elsewhere", "second")  # the lock is the target's, not the folder's
+        holder.stdin.close()
+        assert holder.wait(timeout=60) == 0
+    assert (target / "manifest.json").read_text() == "holder"
+    assert names(tmp_path) == ["bundle", "elsewhere"]
