@@ -154,7 +154,10 @@ def test_both_halves_of_the_vae_are_diffusers_own(parts):
     vae = parts.vae.eval()
     encoder, decoder = VaeEncoder(copy.deepcopy(vae)), VaeDecoder(copy.deepcopy(vae))
     generator = torch.Generator().manual_seed(0)
-    latents, pixels = torch.randn(2, 4, 8, 8, generator=generator), torch.rand(2, 3, 64, 64, generator=generator) * 2 - 1
+    latents, pixels = (
+        torch.randn(2, 4, 8, 8, generator=generator),
+        torch.rand(2, 3, 64, 64, generator=generator) * 2 - 1,
+    )
     decoded, moments = vae.decode(latents).sample, vae.encode(pixels).latent_dist.parameters
     assert relative(decoder(latents), decoded) < TOLERANCE
     assert relative(encoder(pixels), moments) < TOLERANCE

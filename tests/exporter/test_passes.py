@@ -95,9 +95,7 @@ def traced(module: nn.Module) -> ir.Model:
 
 
 def compute(model: ir.Model, tokens: Tensor) -> np.ndarray:
-    session = onnxruntime.InferenceSession(
-        ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(None, {"tokens": tokens.numpy()})[0]
 
 

@@ -14,6 +14,7 @@ import torch
 from nano_export.quantize import INT8_PLAN, Range, Rule, quantize, tensors_to_calibrate, write_watching_graph
 from nano_export.quantize.plan import scheme_for
 from nano_export.quantize.qdq import quantized_weight
+from nano_runtime.machine import describe_machine
 
 FLOAT, INT64 = ir.DataType.FLOAT, ir.DataType.INT64
 EVERYTHING = (Rule("*", "w8a8", "a test"),)
@@ -44,7 +45,9 @@ def layer(op: str, inputs: Sequence[ir.Value], name: str, shape: Sequence[int], 
 
 def model(inputs: Sequence[ir.Value], nodes: Sequence[ir.Node], outputs: Sequence[ir.Value]) -> ir.Model:
     used = {one.name: one for node in nodes for one in node.inputs if one is not None and one.const_value is not None}
-    graph = ir.Graph(inputs, outputs, nodes=nodes, initializers=list(used.values()), opset_imports={"": 20}, name="test")
+    graph = ir.Graph(
+        inputs, outputs, nodes=nodes, initializers=list(used.values()), opset_imports={"": 20}, name="test"
+    )
     return ir.Model(graph, ir_version=10)
 
 
@@ -232,6 +235,31 @@ def test_linear_layers_compute_the_integer_arithmetic(linears, tokens, tmp_path,
     tolerance = TOLERANCE * np.abs(expected).max()
     np.testing.assert_allclose(compute(quantized, {"x": tokens}, level), expected, rtol=0, atol=tolerance)
     assert np.abs(compute(linears(), {"x": tokens}) - expected).max() > 100 * tolerance  # negative control: float
+
+
+def test_the_largest_products_do_not_saturate():
+    """All weights and activations at their ends: without VNNI, kernels add two such products in 16 signed bits."""
+    inner = 64
+
+    def build() -> ir.Model:
+        x, ones = value("x", (1, inner)), constant("w", np.ones((inner, 8), np.float32))
+        linear = layer("MatMul", [x, ones], "full/MatMul", (1, 8))
+        return model([x], [linear], linear.outputs)
+
+    quantized, feed = build(), {"x": np.ones((1, inner), np.float32)}
+    quantize(quantized, EVERYTHING, {"x": Range(0, 1)})
+    np.testing.assert_allclose(compute(quantized, feed, LEVELS[1]), inner, rtol=1e-6)
+
+    isa = describe_machine().isa
+    if isa is not None and "avx2" in isa and not {"avx512_vnni", "avx_vnni"} & set(isa):
+        # Negative control, where the processor allows one: the same values on the full range of int8.
+        for name, array in (
+            ("w.int8", np.full((inner, 8), 127, np.int8)),
+            ("w.scale", np.full(8, 1 / 127, np.float32)),
+        ):
+            quantized.graph.initializers[name].const_value = ir.tensor(array, name=name)
+        np.testing.assert_allclose(compute(quantized, feed, LEVELS[0]), inner, rtol=1e-6)
+        assert compute(quantized, feed, LEVELS[1]).max() < 0.6 * inner
 
 
 @pytest.mark.parametrize("level", LEVELS, ids=["as written", "fused"])

@@ -111,7 +111,7 @@ def export(options: Options) -> Iterator[Progress | Exported]:
             yield from _to_int8(work, folder, contents, components)
         else:
             for name in components:
-                (work / name).rename(folder / name)
+                _move_files(work / name, folder / name)
         shutil.rmtree(work, ignore_errors=True)
 
         if "openvino" in options.backends:
@@ -160,7 +160,14 @@ def _to_int8(work: Path, folder: Path, contents: Contents, components: dict[str,
         _save(model, folder / name)
 
 
+def _move_files(source: Path, target: Path) -> None:
+    """Move files into a folder, where in the standard form the network's config lies already."""
+    target.mkdir(exist_ok=True)
+    for path in source.iterdir():
+        path.rename(target / path.name)
+
+
 def _save(model: ir.Model, folder: Path) -> None:
     """Write ``model.onnx`` and one external data file."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     ir.save(model, folder / "model.onnx", external_data="model.onnx.data")

@@ -30,7 +30,7 @@ def name_nodes(model: ir.Model) -> int:
         scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "['']"))
         module = scopes[-2] if len(scopes) > 1 else ""
         _, _, inner = module.partition(".")  # the wrapper's own attribute says nothing, unless it is the layer
-        stem = f"{inner if inner else module}/{node.op_type}".lstrip("/")
+        stem = f"{inner or module}/{node.op_type}".lstrip("/")
         count = taken[stem] = taken.get(stem, 0) + 1
         node.name = stem if count == 1 else f"{stem}.{count}"
         node.metadata_props.clear()
@@ -43,10 +43,10 @@ def name_nodes(model: ir.Model) -> int:
 def free_batch(model: ir.Model, traced: int) -> int:
     """Free the batch: shapes ``[traced, ...]`` --> ``["batch", ...]``, and the constants that mention it.
 
-    Reshape targets ``[traced, ...]`` --> ``[0, ...]``: 0 means "copy this dimension of the input", which is right exactly
-    where the input starts with the batch too. Expand targets ``[traced, ...]`` --> the first dimension of a graph input,
-    joined with the rest. A folded constant with one equal row per sample, such as a causal mask, keeps one row and
-    broadcasts. Any other constant that mentions the traced batch is an error.
+    Reshape targets ``[traced, ...]`` --> ``[0, ...]``: 0 means "copy this dimension of the input", which is right
+    exactly where the input starts with the batch too. Expand targets ``[traced, ...]`` --> the first dimension of a
+    graph input, joined with the rest. A folded constant with one equal row per sample, such as a causal mask, keeps one
+    row and broadcasts. Any other constant that mentions the traced batch is an error.
 
     Raises:
         ValueError: a constant depends on the batch in another way.
@@ -63,21 +63,25 @@ def free_batch(model: ir.Model, traced: int) -> int:
         if target is None or target.const_value is None:
             raise ValueError(f"{node.name}: the shape is not a constant")
         shape = target.const_value.numpy()
-        if traced not in shape:
-            continue
-        if node.op_type not in ("Reshape", "Expand") or list(shape).count(traced) > 1 or shape[0] != traced:
-            raise ValueError(f"{node.name}: the batch is baked into {node.op_type} {shape.tolist()}")
-        if node.op_type == "Reshape":
-            if not _starts_with(node.inputs[0], traced):
-                raise ValueError(f"{node.name}: the batch is baked into Reshape {shape.tolist()}")
-            node.replace_input_with(1, _batch_free_shape(graph, freed, shape))
+        if traced in shape:
+            node.replace_input_with(1, _free_target(graph, freed, node, shape, traced))
             node.attributes.pop("allowzero", None)
-        else:
-            node.replace_input_with(1, _current_shape(graph, freed, shape, traced, before=node))
     for value in _all_values(graph):
         if value.shape is not None and len(value.shape) > 0 and value.shape[0] == traced:
             value.shape = ir.Shape([_FREE, *list(value.shape)[1:]])
     return len(freed)
+
+
+def _free_target(
+    graph: ir.Graph, freed: dict[str, ir.Value], node: ir.Node, shape: np.ndarray, traced: int
+) -> ir.Value:
+    """Find what a node's target shape has to be for any batch."""
+    leads = shape[0] == traced and traced not in shape[1:]
+    if leads and node.op_type == "Reshape" and _starts_with(node.inputs[0], traced):
+        return _batch_free_shape(graph, freed, shape)
+    if leads and node.op_type == "Expand":
+        return _current_shape(graph, freed, shape, traced, before=node)
+    raise ValueError(f"{node.name}: the batch is baked into {node.op_type} {shape.tolist()}")
 
 
 def _starts_with(value: ir.Value | None, size: int) -> bool:
@@ -107,7 +111,9 @@ def _current_shape(
         raise ValueError(f"{before.name}: no input has the batch that goes into Expand {shape.tolist()}")
     batch = ir.node("Shape", [like], attributes={"start": 0, "end": 1}, name=f"{before.name}.batch")
     rest = ir.tensor(shape[1:].astype(np.int64), name=f"{before.name}.rest")
-    others = ir.Value(name=rest.name, const_value=rest, shape=rest.shape, type=ir.TensorType(ir.DataType.INT64))
+    others = ir.Value(
+        name=rest.name, const_value=rest, shape=ir.Shape(rest.shape), type=ir.TensorType(ir.DataType.INT64)
+    )
     graph.register_initializer(others)
     joined = ir.node("Concat", [batch.outputs[0], others], attributes={"axis": 0}, name=f"{before.name}.shape")
     for node in (batch, joined):

@@ -145,7 +145,7 @@ def _follow(training: Iterator[tuple[State, dict[str, float]]], first: int, step
 
 
 def _evaluate(knowledge: Knowledge, options: argparse.Namespace) -> None:
-    """Draw prompts, half of the held-out pairs among them, score the pictures and save the first as a sheet."""
+    """Draw prompts, held-out pairs among them, score the pictures, and save the first sixty as a sheet."""
     pairs = checkpoint.evaluation_pairs(knowledge, options.count)
     pictures: list[NDArray[np.uint8]] = []
     parts = checkpoint.load_parts(options.work)

@@ -64,7 +64,9 @@ def save_checkpoint(folder: Path, work: Path) -> None:
     weights = folder / "text_encoder/model.safetensors"
     tensors = load_file(weights)
     prefix = "text_model."
-    save_file({prefix + name.removeprefix(prefix): tensor for name, tensor in tensors.items()}, weights, {"format": "pt"})
+    save_file(
+        {prefix + name.removeprefix(prefix): tensor for name, tensor in tensors.items()}, weights, {"format": "pt"}
+    )
     for path in folder.rglob("*.safetensors"):
         path.chmod(0o644)
 

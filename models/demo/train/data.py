@@ -31,12 +31,24 @@ SIZE = 128
 STRIKE = 109
 """Noto Color Emoji is a bitmap font with one strike: FreeType opens it at 109 pixels per em and at no other size."""
 
+SIDES = (112,)
+"""Lengths in pixels of the emoji's longer side."""
+
+MARGIN = 0
+"""Largest shift in pixels from the centre."""
+
+STRIDE = 8
+"""Pixels between allowed shifts: the size of a latent, so that every edge keeps its phase on the latents' grid."""
+
 
 def render_glyph(character: str, font: ImageFont.FreeTypeFont, side: int) -> Image.Image:
     """Draw one emoji, cropped to its ink and scaled so that its longer side is `side` pixels.
 
     Returns:
-        A premultiplied-free RGBA image of `side` x `side` pixels, the glyph centred on transparency.
+        An RGBA image (straight alpha) of `side` x `side` pixels, the glyph centred on transparency.
+
+    Raises:
+        ValueError: the font has no such character.
     """
     canvas = Image.new("RGBA", (2 * STRIKE, 2 * STRIKE), (0, 0, 0, 0))
     ImageDraw.Draw(canvas).text((STRIKE // 4, STRIKE // 4), character, font=font, embedded_color=True)
@@ -52,16 +64,6 @@ def render_glyph(character: str, font: ImageFont.FreeTypeFont, side: int) -> Ima
     square = Image.new("RGBA", (side, side), (0, 0, 0, 0))
     square.paste(ink, ((side - width) // 2, (side - height) // 2))
     return square
-
-
-SIDES = (112,)
-"""Lengths in pixels of the emoji's longer side."""
-
-MARGIN = 0
-"""Largest shift in pixels from the centre."""
-
-STRIDE = 8
-"""Pixels between allowed shifts: the size of a latent, so that every edge keeps its phase on the latents' grid."""
 
 
 @dataclass(frozen=True)

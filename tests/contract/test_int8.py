@@ -1,0 +1,209 @@
+"""INT8 bundles: how near they stay to fp32, and that the engines really compute in integers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import openvino
+import pytest
+
+from nano_export.metrics import psnr_db
+from nano_export.quantize import INT8_PLAN
+from nano_export.quantize.plan import scheme_for
+from nano_runtime.backends import BACKENDS, EngineOptions, ort
+from nano_runtime.bundle import Bundle
+from nano_runtime.machine import describe_machine
+from nano_runtime.manifest import Backend
+from nano_runtime.pipeline import Pipeline
+from nano_runtime.stages import Stages
+from nano_runtime.timing import Stopwatch
+
+OPTIONS = EngineOptions(threads=2, precision="f32")
+QUANTIZED = ("text_encoder", "unet", "vae_decoder", "vae_encoder")  # those with integer arithmetic
+# Random weights score 33 dB in the UNet; a wrong scale, a saturated product or a swapped axis less than 15 dB.
+LEAST_DB = 25.0
+# Between the same graph as written and fused: 41 dB and more here. Saturated products bring the UNet below 25 dB.
+LEAST_FUSED_DB = 35.0
+PROMPTS = ("a red fox", "a lighthouse")
+
+
+@pytest.fixture(scope="module")
+def inputs(fp32) -> dict[str, dict[str, np.ndarray]]:
+    """What every graph gets while the fp32 bundle draws: two prompts, one timestep, two final latents, two pictures."""
+    stages, watch = Stages(Bundle.open(fp32), "onnxruntime", OPTIONS), Stopwatch()
+    manifest = stages.bundle.manifest
+    latents = Pipeline(stages, keep_loaded=True)(PROMPTS, seed=1, num_inference_steps=8, output_type="latent").images
+    feeds: dict[str, dict[str, np.ndarray]] = {
+        "text_encoder": {"input_ids": np.random.default_rng(0).integers(0, 1000, (2, 77))},
+        "unet_time": {"timestep": np.array([500], np.float32)},
+        "vae_decoder": {"latent_sample": latents / np.float32(manifest.scaling_factor)},
+    }
+    (hidden,) = stages.run("text_encoder", feeds["text_encoder"], watch, batch=2).values()
+    feeds["unet_prompt"] = {"encoder_hidden_states": hidden}
+    feeds["unet"] = {"sample": latents}
+    feeds["unet"] |= stages.run("unet_prompt", feeds["unet_prompt"], watch, batch=2)
+    feeds["unet"] |= stages.run("unet_time", feeds["unet_time"], watch, batch=1)
+    (decoded,) = stages.run("vae_decoder", feeds["vae_decoder"], watch, batch=2).values()
+    feeds["vae_encoder"] = {"sample": np.clip(decoded, -1, 1)}
+    stages.close()
+    return feeds
+
+
+def prediction(bundle: Path, backend: Backend, inputs: dict[str, dict[str, np.ndarray]]) -> np.ndarray:
+    """What the UNet makes of token ids, a timestep and latents, through all four graphs that lead there."""
+    stages, watch = Stages(Bundle.open(bundle), backend, OPTIONS), Stopwatch()
+    (hidden,) = stages.run("text_encoder", inputs["text_encoder"], watch, batch=2).values()
+    feeds = stages.run("unet_prompt", {"encoder_hidden_states": hidden}, watch, batch=2)
+    feeds |= stages.run("unet_time", inputs["unet_time"], watch, batch=1)
+    feeds["sample"] = inputs["unet"]["sample"]
+    (predicted,) = stages.run("unet", feeds, watch, batch=2).values()
+    stages.close()
+    return predicted
+
+
+def optimized(model: Path, target: Path, level: onnxruntime.GraphOptimizationLevel) -> onnxruntime.InferenceSession:
+    """A session as the runtime's, that also writes the graph it made of the model."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = level
+    options.optimized_model_filepath = str(target)
+    options.log_severity_level = 3
+    options.add_free_dimension_override_by_name("batch", 2)
+    return onnxruntime.InferenceSession(
+        model,
+        options,
+        providers=["CPUExecutionProvider"],
+        disabled_optimizers=ort._DISABLED_OPTIMIZERS,  # noqa: SLF001
+    )
+
+
+def floats(bundle: Path, component: str, op_type: str) -> int:
+    """How many nodes of a kind the plan leaves in float."""
+    names = [str(node.name) for node in ir.load(bundle / component / "model.onnx").graph if node.op_type == op_type]
+    return sum(scheme_for(INT8_PLAN[component], name) == "float" for name in names)
+
+
+def planned(bundle: Path, component: str, op_type: str) -> int:
+    """How many nodes of a kind have an activation and a weight on an integer grid, in the file."""
+    return sum(
+        node.op_type == op_type and all(_is_dequantized(one) for one in node.inputs[:2])
+        for node in ir.load(bundle / component / "model.onnx").graph
+    )
+
+
+def openvino_kernels(bundle: Path, component: str) -> Counter[tuple[str, bool]]:
+    """How many layers of each kind OpenVINO runs, by whether the kernel it chose computes in integers."""
+    core = openvino.Core()
+    graph = core.read_model(bundle / component / "openvino_model.xml")
+    shapes = {
+        port: [2 if size.is_dynamic else size.get_length() for size in port.get_partial_shape()]
+        for port in graph.inputs
+    }
+    graph.reshape({port: openvino.PartialShape(shape) for port, shape in shapes.items()})
+    compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    layers = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
+    kinds = [(str(layer["layerType"].value), str(layer["primitiveType"].value)) for layer in layers]
+    return Counter((kind, kernel.lower().endswith("_i8")) for kind, kernel in kinds)
+
+
+def _is_dequantized(value: ir.Value | None) -> bool:
+    producer = None if value is None else value.producer()
+    return producer is not None and producer.op_type == "DequantizeLinear"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_int8_draws_nearly_the_same_picture(fp32, int8, backend):
+    pictures = [
+        Pipeline.from_pretrained(bundle, backend, keep_loaded=False)(
+            "a red fox", seed=1, num_inference_steps=8, output_type="np"
+        ).images
+        for bundle in (fp32, int8)
+    ]
+    assert LEAST_DB < psnr_db(pictures[1], pictures[0], 1.0) < 60  # and not the same one: it is another arithmetic
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_unet_stays_near_fp32(fp32, int8, backend, inputs):
+    expected, actual = (prediction(bundle, backend, inputs) for bundle in (fp32, int8))
+    peak = float(expected.max() - expected.min())
+    assert psnr_db(actual, expected, peak) > LEAST_DB
+    assert psnr_db(actual[::-1], expected, peak) < LEAST_DB  # negative control: the other sample's
+
+
+def test_the_manifest_tells_each_graphs_distance(int8):
+    components = Bundle.open(int8).manifest.components
+    for name in QUANTIZED:
+        scores = components[name].fidelity
+        assert all(LEAST_DB < scores[f"{backend}.psnr_db"] < 60 for backend in BACKENDS), name
+
+
+def test_every_rule_of_the_plan_names_a_layer(fp32):
+    """A rule that matches nothing is a mistake in its pattern; matching is by the float graphs' names."""
+    for component, rules in INT8_PLAN.items():
+        names = [str(node.name) for node in ir.load(fp32 / component / "model.onnx").graph]
+        decisive = {next((rule for rule in rules if fnmatchcase(name, rule.pattern)), None) for name in names}
+        assert set(rules) <= decisive, component
+
+
+@pytest.mark.parametrize(
+    "component", ["text_encoder", "unet_prompt", "unet_time", "unet", "vae_decoder", "vae_encoder"]
+)
+def test_weights_lie_in_half_the_int8_range(int8, component):
+    graph = ir.load(int8 / component / "model.onnx").graph
+    weights = [one.const_value.numpy() for one in graph.initializers.values() if str(one.name).endswith(".int8")]
+    assert weights
+    for weight in weights:
+        assert weight.dtype == np.int8
+        assert weight.min() >= -63
+        assert weight.max() <= 63
+    assert max(np.abs(weight).max() for weight in weights) == 63  # the range is used
+
+
+@pytest.mark.parametrize("component", QUANTIZED)
+def test_onnxruntime_fuses_all_integer_layers(int8, component, tmp_path):
+    level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    optimized(int8 / component / "model.onnx", tmp_path / "optimized.onnx", level)
+    counts = Counter(node.op_type for node in ir.load(tmp_path / "optimized.onnx").graph)
+    assert counts["QLinearConv"] == planned(int8, component, "Conv")
+    assert counts["MatMulIntegerToFloat"] == planned(int8, component, "MatMul")
+    assert counts["Conv"] + counts["FusedConv"] == floats(int8, component, "Conv")
+    assert counts["QLinearConv"] + counts["MatMulIntegerToFloat"] > 10
+
+
+def test_the_count_of_fused_layers_can_fail(fp32, int8, tmp_path):
+    """Negative control: the float bundle has none of the integer kernels."""
+    level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    optimized(fp32 / "unet" / "model.onnx", tmp_path / "optimized.onnx", level)
+    counts = Counter(node.op_type for node in ir.load(tmp_path / "optimized.onnx").graph)
+    assert counts["QLinearConv"] == counts["MatMulIntegerToFloat"] == 0
+    assert counts["Conv"] + counts["FusedConv"] > floats(int8, "unet", "Conv")
+
+
+@pytest.mark.parametrize("component", QUANTIZED)
+def test_openvino_runs_all_integer_layers_in_integers(fp32, int8, component):
+    integer, floating = openvino_kernels(int8, component), openvino_kernels(fp32, component)
+    assert integer["Convolution", True] == planned(int8, component, "Conv")
+    assert integer["Convolution", False] == floats(int8, component, "Conv")
+    assert integer["FullyConnected", True] == planned(int8, component, "MatMul")
+    assert not [key for key in floating if key[1]]  # negative control
+
+
+@pytest.mark.parametrize("component", QUANTIZED)
+def test_integer_kernels_do_not_saturate(int8, component, inputs, tmp_path):
+    """The fused graph on integer kernels against the same file node by node, where every product is in float32.
+
+    Without VNNI, kernels add pairs of u8 x s8 products in 16 bits; weights in [-63, 63] are what keeps that exact.
+    The two differ where a sum lies near the middle of two steps of an output grid, which later layers spread.
+    """
+    levels = onnxruntime.GraphOptimizationLevel
+    outputs = [
+        optimized(int8 / component / "model.onnx", tmp_path / "optimized.onnx", level).run(None, inputs[component])[0]
+        for level in (levels.ORT_DISABLE_ALL, levels.ORT_ENABLE_ALL)
+    ]
+    peak = float(outputs[0].max() - outputs[0].min())
+    score = psnr_db(outputs[1], outputs[0], peak)
+    assert score > LEAST_FUSED_DB, describe_machine().isa
