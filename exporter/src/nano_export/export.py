@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -123,7 +123,7 @@ def export(options: Options) -> Iterator[Progress | Exported]:
                 path.unlink()
 
         scores: dict[Backend, Scores] = {}
-        asked = {key: value for key, value in asdict(options).items() if key not in ("output", "force")}
+        asked = {name: getattr(options, name) for name in ("precision", "backends", "graph", "size")}
         write_manifest(folder, manifest_of(folder, contents, components, scores, asked))
         for index, backend in enumerate(options.backends):
             yield Progress(f"comparing {backend} with the original", 0.88 + 0.05 * index)

@@ -112,7 +112,7 @@ def _current_shape(
     batch = ir.node("Shape", [like], attributes={"start": 0, "end": 1}, name=f"{before.name}.batch")
     rest = ir.tensor(shape[1:].astype(np.int64), name=f"{before.name}.rest")
     others = ir.Value(
-        name=rest.name, const_value=rest, shape=ir.Shape(rest.shape), type=ir.TensorType(ir.DataType.INT64)
+        name=rest.name, const_value=rest, shape=ir.Shape([len(shape) - 1]), type=ir.TensorType(ir.DataType.INT64)
     )
     graph.register_initializer(others)
     joined = ir.node("Concat", [batch.outputs[0], others], attributes={"axis": 0}, name=f"{before.name}.shape")
