@@ -84,8 +84,9 @@ def export(options: Options) -> Iterator[Progress | Exported]:
     """
     with staged(options.output, force=options.force) as folder:
         work = folder / "work"
-        yield Progress("checking disk and memory", 0.0)
-        check_resources(options.model, options.output, options.precision, len(options.backends))
+        needs = check_resources(options.model, options.output, options.precision, len(options.backends))
+        disk, memory = needs.disk_bytes / 1e9, needs.memory_bytes / 1e9
+        yield Progress(f"needs about {disk:.1f} GB of disk and {memory:.1f} GB of memory", 0.0)
 
         yield Progress(f"loading {options.model}", 0.01)
         checkpoint = open_checkpoint(options.model, options.revision)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from nano_export import builtin
 from nano_runtime.errors import DiskSpaceError, NotEnoughMemoryError
 from nano_runtime.machine import memory_available_bytes
 
-__all__ = ["check_resources"]
+__all__ = ["Needs", "check_resources"]
 
 # Measured: 10.2 GB for the 5.16 GB of the full-size network (bench/LOG.md).
 _MEMORY_PER_WEIGHT_BYTE = 1.75
@@ -17,8 +18,16 @@ _MEMORY_BASE_BYTES = 1.2e9
 _NANO_WEIGHT_BYTES = 5.16e9  # what a Hub model is taken to need before it was fetched
 
 
-def check_resources(model: str, output: Path, precision: str, engines: int) -> None:
-    """Compare an estimate with the free disk and memory.
+@dataclass(frozen=True)
+class Needs:
+    """What an export takes at its peak, estimated."""
+
+    disk_bytes: int
+    memory_bytes: int
+
+
+def check_resources(model: str, output: Path, precision: str, engines: int) -> Needs:
+    """Compare an estimate with the free disk and memory, and return it.
 
     Raises:
         DiskSpaceError: the float graphs and the bundle would not fit.
@@ -35,6 +44,7 @@ def check_resources(model: str, output: Path, precision: str, engines: int) -> N
     available = memory_available_bytes()
     if available is not None and available < memory:
         raise NotEnoughMemoryError(f"exporting {model}", memory, available)
+    return Needs(disk_bytes=needed, memory_bytes=memory)
 
 
 def _weight_bytes(model: str) -> float:
