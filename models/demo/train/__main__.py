@@ -25,7 +25,7 @@ REPORT = 25
 def main() -> None:
     """Parse the command line and run one stage."""
     parser = argparse.ArgumentParser(prog="python -m models.demo.train", description=__doc__)
-    parser.add_argument("stage", choices=["templates", "text", "vae", "unet", "evaluate", "save"])
+    parser.add_argument("stage", choices=["templates", "text", "vae", "unet", "evaluate", "save", "restore"])
     parser.add_argument("--work", type=Path, default=Path("build/demo-training"), help="states, logs and sheets")
     parser.add_argument("--font", type=Path, default=Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"))
     parser.add_argument("--steps", type=int, help="train up to this step; a larger number than before goes on")
@@ -53,6 +53,8 @@ def main() -> None:
         _unet(knowledge, options)
     elif options.stage == "evaluate":
         _evaluate(knowledge, options)
+    elif options.stage == "restore":
+        _restore(knowledge, options.work)
     else:
         checkpoint.save_checkpoint(HOME / "checkpoint", options.work)
 
@@ -81,6 +83,15 @@ def _text(knowledge: Knowledge, options: argparse.Namespace) -> None:
     encoder.save_pretrained(options.work / "text_encoder")
     prompts = [knowledge.prompt(concept, color) for concept, color in knowledge.pairs]
     torch.save(text.encode(tokenizer, encoder.eval(), [*prompts, ""]), options.work / "context.pt")
+
+
+def _restore(knowledge: Knowledge, work: Path) -> None:
+    """Fill an empty working folder from the saved checkpoint, to go on training its weights from step 0."""
+    parts = checkpoint.restore_parts(HOME / "checkpoint", work)
+    prompts = [knowledge.prompt(concept, color) for concept, color in knowledge.pairs]
+    torch.save(text.encode(parts.tokenizer, parts.text_encoder, [*prompts, ""]), work / "context.pt")
+    save_state(work / "vae.pt", new_state(parts.autoencoder, average=0.99, decay=1e-4))
+    save_state(work / "unet.pt", new_state(parts.unet, average=0.998, decay=1e-3))
 
 
 def _vae(knowledge: Knowledge, options: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from models.demo.train.unet import build_scheduler, build_unet
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
-__all__ = ["Parts", "evaluation_pairs", "load_parts", "save_checkpoint"]
+__all__ = ["Parts", "SavedParts", "evaluation_pairs", "load_parts", "restore_parts", "save_checkpoint"]
 
 
 class Parts(NamedTuple):
@@ -40,6 +40,27 @@ def load_parts(work: Path) -> Parts:
     autoencoder: Any = build_autoencoder()
     autoencoder.load_state_dict(torch.load(work / "vae.pt", weights_only=True)["avg"])
     return Parts(network.eval(), autoencoder.eval(), context)
+
+
+class SavedParts(NamedTuple):
+    """The modules of a saved checkpoint, float32."""
+
+    tokenizer: CLIPTokenizer
+    text_encoder: CLIPTextModel
+    unet: UNet2DConditionModel
+    autoencoder: AutoencoderKL
+
+
+def restore_parts(folder: Path, work: Path) -> SavedParts:
+    """Load a checkpoint, and copy its tokenizer and text encoder to where the training keeps them."""
+    for name in ("tokenizer", "text_encoder"):
+        shutil.copytree(folder / name, work / name, dirs_exist_ok=True)
+    text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder").float().eval()
+    network: Any = build_unet(text_encoder.config.hidden_size)
+    network.load_state_dict(load_file(folder / "unet" / "diffusion_pytorch_model.safetensors"))
+    autoencoder: Any = build_autoencoder()
+    autoencoder.load_state_dict(load_file(folder / "vae" / "diffusion_pytorch_model.safetensors"))
+    return SavedParts(CLIPTokenizer.from_pretrained(folder / "tokenizer"), text_encoder, network, autoencoder)
 
 
 def save_checkpoint(folder: Path, work: Path) -> None:
