@@ -7,14 +7,16 @@ TOOLS := build editables hatchling mypy pytest ruff scikit-image types-PyYAML
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint bench clean
+.PHONY: help setup demo embedded-demo quality test test-slow lint bench clean
 
 help:
 	@echo "make setup      install everything into .venv"
-	@echo "make demo       export a model and draw a picture with it"
+	@echo "make demo       export the demo model in INT8 and draw a sheet of pictures with it"
 	@echo "make test       the tests; 'make test-slow' for those that take minutes"
 	@echo "make lint       ruff and mypy"
+	@echo "make quality    400 prompts: does the demo model draw what was asked, in fp32 and INT8"
 	@echo "make bench      export the full-size network in INT8 and time it; needs gigabytes and patience"
+	@echo "make embedded-demo  make the demo bundle inside the runtime's wheel anew"
 	@echo "make clean      remove what the others built; .venv stays"
 
 setup: $(READY)
@@ -27,11 +29,19 @@ $(READY): Makefile constraints.txt runtime/pyproject.toml exporter/pyproject.tom
 	$(PIP) --no-build-isolation --editable "./runtime[all]" --editable ./exporter
 	@touch $@
 
-demo: $(READY)
+demo: build/demo/manifest.json
+	$(BIN)/python -m models.demo.draw build/demo -o build/demo.png
+
+build/demo/manifest.json: | $(READY)
 	@mkdir -p build
-	$(BIN)/nano-export tiny -o build/tiny --int8 --force
-	$(BIN)/nano-generate "A watercolor painting of an otter" --bundle build/tiny -o build/otter.png --force
-	@echo "build/otter.png is drawn. The tiny model has random weights: noise is what it should show."
+	$(BIN)/nano-export demo -o build/demo --int8 --force
+
+# The bundle inside the runtime's wheel: to be made again, and committed, when the demo model or the exporter's graphs change.
+embedded-demo: $(READY)
+	$(BIN)/nano-export demo -o runtime/src/nano_runtime/demo --int8 --compact --force
+
+quality: build/demo/manifest.json
+	$(BIN)/python -m bench.quality build/demo
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow"

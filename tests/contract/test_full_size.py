@@ -12,6 +12,7 @@ import torch
 
 from nano_export import builtin
 from nano_export.cli import main as nano_export
+from nano_export.reference import diffusers_pipeline
 from nano_runtime.pipeline import Pipeline
 
 pytestmark = pytest.mark.slow
@@ -40,17 +41,7 @@ def bundle(tmp_path_factory) -> Path:
 def expected() -> dict[tuple[str, float], np.ndarray]:
     """Final latents of diffusers' pipeline for every scheduler and guidance scale."""
     parts = builtin.build("synthetic")
-    pipe = diffusers.StableDiffusionPipeline(
-        vae=parts.vae.eval(),
-        text_encoder=parts.text_encoder.eval(),
-        tokenizer=parts.tokenizer,
-        unet=parts.unet.eval(),
-        scheduler=diffusers.PNDMScheduler.from_config(parts.scheduler),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipe.set_progress_bar_config(disable=True)
+    pipe = diffusers_pipeline(parts)
     latents = {}
     for name, scheduler in SCHEDULERS.items():
         for guidance in (7.5, 1.0):

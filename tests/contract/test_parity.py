@@ -17,6 +17,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from nano_export import builtin
+from nano_export.reference import diffusers_pipeline
 from nano_runtime.backends import BACKENDS, EngineOptions
 from nano_runtime.bundle import Bundle
 from nano_runtime.pipeline import Pipeline
@@ -84,17 +85,7 @@ def draw(pipe: Pipeline, scheduler: str | None, **options: Any) -> np.ndarray:
 @pytest.fixture(scope="module")
 def tiny_original() -> Original:
     parts = builtin.build("tiny")
-    pipeline = StableDiffusionPipeline(
-        vae=parts.vae.eval(),
-        text_encoder=parts.text_encoder.eval(),
-        tokenizer=parts.tokenizer,
-        unet=parts.unet.eval(),
-        scheduler=diffusers.PNDMScheduler.from_config(parts.scheduler),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = diffusers_pipeline(parts)
     return Original(pipeline, parts.scheduler)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+LARGEST_DEMO_BYTES = 15e6
 EXPORTERS_TOOLS = {"torch", "diffusers", "transformers", "optimum", "onnx", "nncf", "nano-export", "huggingface-hub"}
 
 
@@ -47,10 +48,11 @@ def contents(wheel: Path) -> set[str]:
 
 
 def expected(wheel: Path, project: Path) -> set[str]:
-    """The sources and the metadata of a wheel without compiled parts, and nothing else."""
+    """The sources, the demo model and the metadata of a wheel without compiled parts, and nothing else."""
     source = project / "src"
     files = {path.relative_to(source).as_posix() for path in source.rglob("*.py")}
     files |= {path.relative_to(source).as_posix() for path in source.rglob("py.typed")}
+    files |= {path.relative_to(source).as_posix() for path in source.glob("*/demo/**/*") if path.is_file()}
     name, version = wheel.name.split("-")[:2]
     return files | {
         f"{name}-{version}.dist-info/{part}" for part in ("METADATA", "RECORD", "WHEEL", "entry_points.txt")
@@ -71,6 +73,13 @@ def requirements(wheel: Path) -> set[tuple[str, str]]:
 
 def test_the_runtimes_wheel_has_its_sources_and_nothing_else(runtime):
     assert contents(runtime) == expected(runtime, ROOT / "runtime")
+
+
+def test_the_demo_in_the_runtimes_wheel_is_small(runtime):
+    files = zipfile.ZipFile(runtime).infolist()
+    demo = [file for file in files if file.filename.startswith("nano_runtime/demo/")]
+    assert any(file.filename.endswith("unet/model.onnx") for file in demo)
+    assert sum(file.file_size for file in demo) < LARGEST_DEMO_BYTES
 
 
 def test_a_stray_file_would_be_seen(tmp_path):

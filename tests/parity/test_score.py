@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from models.demo.train.score import Scorer, load_scorer, measure
+from models.demo.score import Scorer, load_scorer, measure
 from PIL import Image, ImageFilter
 
 DEMO = Path(__file__).parents[2] / "models/demo"

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 
 from nano_runtime.backends import EngineOptions, installed, open_session
-from nano_runtime.bundle import Bundle, demo_bundle
+from nano_runtime.bundle import Bundle
 from nano_runtime.errors import (
     BackendMissingError,
     BackendNotInBundleError,
     EngineError,
     ExtraFileError,
     ManifestError,
-    NoBundleError,
     OptionError,
     PrecisionError,
     TamperedFileError,
@@ -133,9 +132,3 @@ def test_a_missing_engine_names_the_command_that_installs_it(folder, monkeypatch
     monkeypatch.setattr("nano_runtime.backends.find_spec", lambda _name: None)
     with pytest.raises(BackendMissingError, match=r'pip install "nano-runtime\[openvino\]"'):
         open_session("openvino", folder / "x", batch=1, options=OPTIONS)
-
-
-def test_without_a_demo_the_way_to_a_bundle_is_shown(monkeypatch, tmp_path):
-    monkeypatch.setattr("nano_runtime.bundle.__file__", str(tmp_path / "bundle.py"))
-    with pytest.raises(NoBundleError, match="nano-export"):
-        demo_bundle()

@@ -1,7 +1,9 @@
-"""Models that need no download: seeded random weights in the architecture of Stable Diffusion Nano 2.1, small and full.
+"""Models that need no download.
 
-``synthetic`` has every layer of the real network (865.9 M + 340 M + 84 M parameters), so its speed and memory are the
-real ones and its pictures are noise. ``tiny`` has the same block types with few channels, for tests.
+``demo`` is a small trained model that draws emoji: a diffusers folder that comes with this package. The others have
+seeded random weights in the architecture of Stable Diffusion Nano 2.1. ``synthetic`` has every layer of it (865.9 M +
+340 M + 84 M parameters), so its speed and memory are the real ones and its pictures are noise. ``tiny`` has the same
+block types with few channels, for tests.
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-__all__ = ["NAMES", "SCHEDULER", "WEIGHT_BYTES", "Parts", "build", "write_checkpoint"]
+__all__ = ["DEMO", "NAMES", "SCHEDULER", "WEIGHT_BYTES", "Parts", "build", "write_checkpoint"]
 
-NAMES = ("tiny", "synthetic")
-WEIGHT_BYTES = {"tiny": 20e6, "synthetic": 5.16e9}  # fp32
+DEMO = Path(__file__).parent / "demo"
+NAMES = ("demo", "tiny", "synthetic")
+WEIGHT_BYTES = {"demo": 50e6, "tiny": 20e6, "synthetic": 5.16e9}  # fp32
 
 # Stable Diffusion Nano's scheduler_config.json.
 SCHEDULER: dict[str, Any] = {
@@ -108,7 +111,7 @@ class Parts:
 
 
 def build(name: str) -> Parts:
-    """Build a built-in model; the same weights every time."""
+    """Build ``tiny`` or ``synthetic``; the same weights every time."""
     architecture = _ARCHITECTURES[name]
     text = {**_TEXT, **architecture["text"]}
     size = text["vocab_size"]

@@ -11,9 +11,11 @@ from typing import Any, Literal
 
 import onnx_ir as ir
 
+from nano_export.card import guidance_scale
 from nano_export.checkpoint import Checkpoint
 from nano_export.fidelity import Scores
 from nano_export.graphs import GraphForm, tensor_specs
+from nano_export.work import work_of
 from nano_runtime.manifest import (
     FORMAT_VERSION,
     MANIFEST_NAME,
@@ -41,6 +43,7 @@ _TOOLS = (
     "onnxruntime",
     "openvino",
 )
+_GUIDANCE_SCALE = 7.5  # diffusers' default, for models whose card says nothing
 _ONNX, _ONNX_DATA = "model.onnx", "model.onnx.data"
 _IR, _IR_DATA = "openvino_model.xml", "openvino_model.bin"
 
@@ -57,11 +60,12 @@ class Contents:
     scaling_factor: float
     tokenizer: TokenizerSpec
     scheduler: dict[str, Any]
+    guidance_scale: float
 
 
 def describe(checkpoint: Checkpoint, latent_shape: tuple[int, int, int], size: int) -> Contents:
     """Take out of a checkpoint what its bundle has to say about it."""
-    tokenizer = checkpoint.tokenizer
+    tokenizer, asked = checkpoint.tokenizer, guidance_scale(checkpoint.card)
     return Contents(
         name=checkpoint.name,
         source=checkpoint.source,
@@ -77,6 +81,7 @@ def describe(checkpoint: Checkpoint, latent_shape: tuple[int, int, int], size: i
             eos_id=tokenizer.eos_token_id,
         ),
         scheduler=checkpoint.scheduler,
+        guidance_scale=_GUIDANCE_SCALE if asked is None else asked,
     )
 
 
@@ -126,6 +131,7 @@ def component_entry(model: ir.Model, precision: Literal["fp32", "int8"], backend
         inputs=tensor_specs(model.graph.inputs),
         outputs=tensor_specs(model.graph.outputs),
         graphs=files,
+        work=work_of(model),
     )
 
 
@@ -144,6 +150,7 @@ def manifest_of(
             outputs=component.outputs,
             graphs={backend: _graph(folder, name, backend) for backend in component.graphs},
             fidelity=_component_fidelity(name, scores),
+            work=component.work,
         )
         for name, component in components.items()
     }
@@ -162,6 +169,7 @@ def manifest_of(
         scaling_factor=contents.scaling_factor,
         tokenizer=contents.tokenizer,
         scheduler=contents.scheduler,
+        guidance_scale=contents.guidance_scale,
         components=described,
         fidelity={
             f"{backend}.{name}": round(value, 6)
@@ -182,8 +190,9 @@ def manifest_of(
 
 
 def _graph(folder: Path, component: str, backend: Backend) -> Graph:
-    """Name the files of one graph; small graphs have no separate weights."""
-    model, weights = (_ONNX, _ONNX_DATA) if backend == "onnxruntime" else (_IR, _IR_DATA)
+    """Name the files of one graph; small graphs have no separate weights, compact bundles no IR."""
+    has_ir = (folder / component / _IR).is_file()
+    model, weights = (_IR, _IR_DATA) if backend == "openvino" and has_ir else (_ONNX, _ONNX_DATA)
     has_weights = (folder / component / weights).is_file()
     return Graph(model=f"{component}/{model}", weights=f"{component}/{weights}" if has_weights else None)
 

@@ -92,6 +92,8 @@ def open_checkpoint(model: str, revision: str | None) -> Checkpoint:
     folder = Path(model).expanduser()
     if revision is not None and (model in builtin.NAMES or folder.is_dir()):
         raise CheckpointError(model, f"it is not on the Hub, so it has no revision {revision!r}")
+    if model == "demo":
+        return _load(builtin.DEMO, Source(model=model, revision=None))
     if model in builtin.NAMES:
         parts = builtin.build(model)
         return Checkpoint(

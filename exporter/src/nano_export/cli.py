@@ -23,7 +23,7 @@ _EXAMPLES = """\
   nano-export --int8 -o nano-int8                     Stable Diffusion Nano 2.1 from the Hub, for both engines
   nano-export ./my-finetune --int8 -o mine            a diffusers folder: Nano, SD 1.x or 2.x, and their fine-tunes
   nano-export synthetic --int8 -o full --backend openvino    the real architecture with random weights, to measure
-  nano-export tiny -o tiny                            seconds, no download: to try the commands
+  nano-export demo --int8 -o demo                     a small trained model that draws emoji, no download
 """
 
 
@@ -35,6 +35,7 @@ class _Options(argparse.Namespace):
     precision: Literal["fp32", "int8"]
     backend: list[Backend] | None
     graph: Literal["hoisted", "standard"]
+    compact: bool
     size: int
     revision: str | None
     force: bool
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         default=_NANO,
         metavar="MODEL",
-        help="a Hub id, a diffusers folder, or a built-in model: tiny, synthetic (default: %(default)s)",
+        help="a Hub id, a diffusers folder, or a built-in model: demo, tiny, synthetic (default: %(default)s)",
     )
     add("-o", "--output", type=Path, required=True, metavar="DIR", help="the bundle to create")
     add("--precision", choices=("fp32", "int8"), default="fp32", help="of weights and activations (default: fp32)")
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         default="hoisted",
         help="hoisted is faster, standard has diffusers' inputs (default: hoisted)",
     )
+    add("--compact", action="store_true", help="one set of files for both engines; OpenVINO loads it more slowly")
     add("--size", type=int, default=128, metavar="PX", help="width and height of the pictures (default: %(default)s)")
     add("--revision", metavar="REV", help="branch, tag or commit of a Hub model")
     add("--force", action="store_true", help="replace a bundle that exists")
@@ -92,6 +94,7 @@ def _export(options: _Options) -> int:
             precision=options.precision,
             backends=backends,
             graph=options.graph,
+            compact=options.compact,
             size=options.size,
             revision=options.revision,
             force=options.force,

@@ -16,7 +16,7 @@ from nano_export.checkpoint import open_checkpoint
 from nano_export.fidelity import Scores, judge, require_parity
 from nano_export.graphs import GraphForm, graph_sources, latent_shape
 from nano_export.openvino_ir import write_ir
-from nano_export.prompts import CALIBRATION_PROMPTS, JUDGE_PROMPTS
+from nano_export.prompts import Prompts, prompts_for
 from nano_export.publish import staged
 from nano_export.quantize import INT8_PLAN, Range, calibrate, quantize, tensors_to_calibrate, write_watching_graph
 from nano_export.reference import Reference, draw_references
@@ -27,7 +27,6 @@ from nano_runtime.manifest import Backend, Component, write_manifest
 __all__ = ["Exported", "Options", "Progress", "export"]
 
 _JUDGE_STEPS = 10
-_GUIDANCE_SCALE = 7.5
 _CALIBRATION_STEPS = 8
 
 
@@ -41,6 +40,7 @@ class Options:
         precision: of the weights and activations.
         backends: engines the bundle must serve.
         graph: hoisted (faster) or standard (diffusers' and optimum's inputs).
+        compact: OpenVINO reads the ONNX graph too, instead of a graph of its own that loads faster.
         size: width and height of the pictures in pixels.
         revision: of a Hub model.
         force: replace an existing bundle.
@@ -51,6 +51,7 @@ class Options:
     precision: Literal["fp32", "int8"]
     backends: tuple[Backend, ...]
     graph: GraphForm
+    compact: bool
     size: int
     revision: str | None
     force: bool
@@ -93,10 +94,11 @@ def export(options: Options) -> Iterator[Progress | Exported]:
         contents = describe(checkpoint, latent_shape(checkpoint, options.size), options.size)
         write_small_files(folder, checkpoint, options.graph)
 
+        prompts = prompts_for(checkpoint.card)
         references: list[Reference] = []
-        for prompt in JUDGE_PROMPTS:
+        for prompt in prompts.judge:
             yield Progress(f"drawing “{prompt}” with the original", 0.05 + 0.1 * len(references))
-            references += draw_references(checkpoint, [prompt], _JUDGE_STEPS, _GUIDANCE_SCALE, options.size)
+            references += draw_references(checkpoint, [prompt], _JUDGE_STEPS, contents.guidance_scale, options.size)
 
         components: dict[str, Component] = {}
         for index, source in enumerate(graph_sources(checkpoint, options.graph, options.size)):
@@ -109,22 +111,22 @@ def export(options: Options) -> Iterator[Progress | Exported]:
         gc.collect()
 
         if options.precision == "int8":
-            yield from _to_int8(work, folder, contents, components)
+            yield from _to_int8(work, folder, contents, components, prompts)
         else:
             for name in components:
                 _move_files(work / name, folder / name)
         shutil.rmtree(work, ignore_errors=True)
 
-        if "openvino" in options.backends:
+        if "openvino" in options.backends and not options.compact:
             for index, name in enumerate(components):
                 yield Progress(f"converting {name} for openvino", 0.75 + 0.02 * index)
                 write_ir(folder / name / "model.onnx", folder / name / "openvino_model.xml")
-        if "onnxruntime" not in options.backends:
+        if options.backends == ("openvino",) and not options.compact:
             for path in folder.glob("*/model.onnx*"):
                 path.unlink()
 
         scores: dict[Backend, Scores] = {}
-        asked = {name: getattr(options, name) for name in ("precision", "backends", "graph", "size")}
+        asked = {name: getattr(options, name) for name in ("precision", "backends", "graph", "compact", "size")}
         write_manifest(folder, manifest_of(folder, contents, components, scores, asked))
         for index, backend in enumerate(options.backends):
             yield Progress(f"comparing {backend} with the original", 0.88 + 0.05 * index)
@@ -136,7 +138,9 @@ def export(options: Options) -> Iterator[Progress | Exported]:
     yield Exported(options.output, scores, sum(entry.size for entry in manifest.files))
 
 
-def _to_int8(work: Path, folder: Path, contents: Contents, components: dict[str, Component]) -> Iterator[Progress]:
+def _to_int8(
+    work: Path, folder: Path, contents: Contents, components: dict[str, Component], prompts: Prompts
+) -> Iterator[Progress]:
     """Watch the float graphs draw, then write the INT8 graphs."""
     watched: dict[str, list[str]] = {}
     for name in components:
@@ -151,13 +155,14 @@ def _to_int8(work: Path, folder: Path, contents: Contents, components: dict[str,
     }
     write_manifest(work, manifest_of(work, contents, float_components, {}, {}))
     ranges: dict[str, dict[str, Range]] = {}
-    for done, so_far in calibrate(work, watched, CALIBRATION_PROMPTS, _CALIBRATION_STEPS):
-        yield Progress(f"calibrating on {len(CALIBRATION_PROMPTS)} pictures", 0.45 + 0.2 * done)
+    for done, so_far in calibrate(work, watched, prompts.calibration, _CALIBRATION_STEPS):
+        yield Progress(f"calibrating on {len(prompts.calibration)} pictures", 0.45 + 0.2 * done)
         ranges = so_far
     for index, name in enumerate(components):
         yield Progress(f"quantizing {name}", 0.65 + 0.015 * index)
         model = ir.load(work / name / "plain.onnx")
         quantize(model, INT8_PLAN[name], ranges[name])
+        components[name] = component_entry(model, "int8", tuple(components[name].graphs))  # its work is int8 now
         _save(model, folder / name)
 
 

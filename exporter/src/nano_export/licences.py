@@ -7,21 +7,18 @@ on the Hub mostly name them in the model card and leave the text out, so both ar
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
+from nano_export.card import front_matter
 
 __all__ = ["LicenceText", "licence_of"]
 
 _SHIPPED = ("creativeml-openrail-m", "openrail++")
 # Models whose licence is known even where a copy has lost its card: the last part of the Hub id.
 _KNOWN_MODELS = {"stable-diffusion-nano-2-1": "creativeml-openrail-m"}
-# Between two lines of three dashes at the very start of a card; the Hub's convention.
-_FRONT_MATTER = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ def licence_of(folder: Path | None, card: str | None, model: str) -> LicenceText
         return LicenceText(
             "Apache-2.0", f"The weights of {model!r} are seeded random numbers, free under Apache-2.0.\n"
         )
-    meta = _front_matter(card)
+    meta = front_matter(card)
     name = _name(meta)
     if name is None:
         name = _KNOWN_MODELS.get(model.rpartition("/")[2])
@@ -75,18 +72,6 @@ def licence_of(folder: Path | None, card: str | None, model: str) -> LicenceText
         f"The card of {model} names the licence {name!r}; its text did not come with the checkpoint.\n"
         f"Read it {place} before you hand the weights on.\n",
     )
-
-
-def _front_matter(card: str | None) -> dict[str, Any]:
-    """Read a card's metadata; empty where there is none or it is damaged."""
-    found = None if card is None else _FRONT_MATTER.match(card)
-    if found is None:
-        return {}
-    try:
-        meta = yaml.safe_load(found[1])
-    except yaml.YAMLError:
-        return {}
-    return meta if isinstance(meta, dict) else {}
 
 
 def _name(meta: dict[str, Any]) -> str | None:

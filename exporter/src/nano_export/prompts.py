@@ -1,10 +1,17 @@
-"""The prompts that calibrate a quantization and judge its result: everyday subjects, media and lengths."""
+"""The prompts that calibrate a quantization and judge its result."""
 
 from __future__ import annotations
 
-__all__ = ["CALIBRATION_PROMPTS", "JUDGE_PROMPTS"]
+from dataclasses import dataclass
 
-CALIBRATION_PROMPTS: tuple[str, ...] = (
+from nano_export.card import example_prompts
+
+__all__ = ["Prompts", "prompts_for"]
+
+_MOST_EXAMPLES = 26
+
+# Everyday subjects, media and lengths.
+_CALIBRATION: tuple[str, ...] = (
     "a photo of a red fox sitting in fresh snow, morning light",
     "portrait of an old fisherman with a grey beard, oil painting",
     "a bowl of ramen with egg and spring onions, seen from above",
@@ -19,7 +26,30 @@ CALIBRATION_PROMPTS: tuple[str, ...] = (
     "minimalist logo of a blue whale, flat colours, white background",
 )
 
-JUDGE_PROMPTS: tuple[str, ...] = (
+_JUDGE: tuple[str, ...] = (
     "A watercolor painting of an otter",
     "a lighthouse on a cliff in a storm, dramatic sky",
 )
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What to draw with a checkpoint: no prompt is in both."""
+
+    calibration: tuple[str, ...]
+    judge: tuple[str, ...]
+
+
+def prompts_for(card: str | None) -> Prompts:
+    """Choose prompts: the examples in the model's card, as those are what it was made for, and then our own.
+
+    The first two examples judge, the others calibrate. A model of a narrow world, calibrated on pictures it was never
+    meant to draw, would get the wrong ranges.
+    """
+    examples = example_prompts(card)[:_MOST_EXAMPLES]
+    judging = len(_JUDGE)
+    calibration = examples[judging:]
+    return Prompts(
+        calibration=(*calibration, *_CALIBRATION[len(calibration) :]),
+        judge=(*examples[:judging], *_JUDGE[len(examples) :]),
+    )

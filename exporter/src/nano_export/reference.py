@@ -12,9 +12,10 @@ import torch
 from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 
+from nano_export.builtin import Parts
 from nano_export.checkpoint import Checkpoint
 
-__all__ = ["Probe", "Reference", "draw_references"]
+__all__ = ["Probe", "Reference", "diffusers_pipeline", "draw_references"]
 
 _SAMPLERS = ("PNDMScheduler", "DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler")
 _UNET_PROBES = 3  # UNet calls kept per picture: the first, the middle and the last
@@ -52,21 +53,27 @@ class Reference:
     probes: list[Probe] = field(repr=False)
 
 
-def draw_references(
-    checkpoint: Checkpoint, prompts: Sequence[str], steps: int, guidance_scale: float, size: int
-) -> Iterator[Reference]:
-    """Draw each prompt, seeded with its number, with diffusers' ``StableDiffusionPipeline`` in fp32."""
+def diffusers_pipeline(model: Checkpoint | Parts) -> StableDiffusionPipeline:
+    """Put a model's parts into diffusers' own pipeline, quiet and without a safety checker."""
     pipeline = StableDiffusionPipeline(
-        vae=checkpoint.vae,
-        text_encoder=checkpoint.text_encoder,
-        tokenizer=checkpoint.tokenizer,
-        unet=checkpoint.unet,
-        scheduler=_scheduler(checkpoint.scheduler),
+        vae=model.vae.eval(),
+        text_encoder=model.text_encoder.eval(),
+        tokenizer=model.tokenizer,
+        unet=model.unet.eval(),
+        scheduler=_scheduler(model.scheduler),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
     pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def draw_references(
+    checkpoint: Checkpoint, prompts: Sequence[str], steps: int, guidance_scale: float, size: int
+) -> Iterator[Reference]:
+    """Draw each prompt, seeded with its number, with diffusers' ``StableDiffusionPipeline`` in fp32."""
+    pipeline = diffusers_pipeline(checkpoint)
     for seed, prompt in enumerate(prompts):
         with torch.no_grad():
             yield _draw(pipeline, prompt, seed, steps, guidance_scale, size)

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from models.demo.knowledge import Knowledge, load_knowledge
+from models.demo.score import load_scorer, measure
 from models.demo.train import autoencoder, checkpoint, data, evaluate, text, unet
 from models.demo.train.common import State, load_state, new_state, save_state
-from models.demo.train.knowledge import Knowledge, load_knowledge
-from models.demo.train.score import load_scorer, measure
 from numpy.typing import NDArray
 from PIL import Image, ImageFont
 from tqdm import tqdm
+
+from nano_runtime.image import contact_sheet, to_pil
 
 HOME = Path(__file__).parents[1]
 REPORT = 25
@@ -33,6 +35,7 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=128, help="vae: pixels of the pictures seen, 64 at first")
     parser.add_argument("--floor", type=float, default=1.0, help="unet: boost of high noise, 0.05 at first, 1 at last")
     parser.add_argument("--lowest", type=int, default=0, help="unet: first timestep trained, 300 at first, 0 at last")
+    parser.add_argument("--compile", action="store_true", help="unet: a third faster after five minutes of compiling")
     parser.add_argument("--rate", type=float, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2, help="one is better when others use the machine")
@@ -132,6 +135,7 @@ def _unet(knowledge: Knowledge, options: argparse.Namespace) -> None:
         peak=7e-4 if options.rate is None else options.rate,
         floor=options.floor,
         lowest=options.lowest,
+        compiled=options.compile,
         seed=options.seed,
     )
     _follow(training, state.step, steps, options.work / "unet")
@@ -157,7 +161,7 @@ def _follow(training: Iterator[tuple[State, dict[str, float]]], first: int, step
 
 def _evaluate(knowledge: Knowledge, options: argparse.Namespace) -> None:
     """Draw prompts, held-out pairs among them, score the pictures, and save the first sixty as a sheet."""
-    pairs = checkpoint.evaluation_pairs(knowledge, options.count)
+    pairs = knowledge.sample(options.count)
     pictures: list[NDArray[np.uint8]] = []
     parts = checkpoint.load_parts(options.work)
     indices = [knowledge.pairs.index(pair) for pair in pairs]
@@ -181,7 +185,7 @@ def _evaluate(knowledge: Knowledge, options: argparse.Namespace) -> None:
         chosen_pictures = [picture for picture, flag in zip(pictures, held, strict=True) if flag == wanted]
         if chosen_pairs:
             print(name, measure(scorer, chosen_pictures, chosen_pairs)[0])
-    evaluate.contact_sheet(np.stack(pictures[:60]), 10).save(options.work / "sheet.png")
+    contact_sheet([to_pil(picture) for picture in pictures[:60]], 10).save(options.work / "sheet.png")
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
+from models.demo.knowledge import Knowledge
 from models.demo.train.common import State, rate
 from models.demo.train.data import SIZE, Glyphs, all_places, compose, draw_places
-from models.demo.train.knowledge import Knowledge
 from torch.nn import functional
 
 __all__ = ["all_thumbnails", "build_autoencoder", "draw_pictures", "thumbnails", "train_autoencoder"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,12 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from models.demo.train.autoencoder import build_autoencoder
-from models.demo.train.knowledge import Knowledge
 from models.demo.train.unet import build_scheduler, build_unet
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
-__all__ = ["Parts", "SavedParts", "evaluation_pairs", "load_parts", "restore_parts", "save_checkpoint"]
+__all__ = ["Parts", "SavedParts", "load_parts", "restore_parts", "save_checkpoint"]
 
 
 class Parts(NamedTuple):
@@ -90,12 +88,3 @@ def save_checkpoint(folder: Path, work: Path) -> None:
     )
     for path in folder.rglob("*.safetensors"):
         path.chmod(0o644)
-
-
-def evaluation_pairs(knowledge: Knowledge, count: int) -> list[tuple[str, str]]:
-    """The pairs to judge by: all held-out ones (at most a quarter of `count`), the rest drawn from the trained."""
-    rng = random.Random(0)  # noqa: S311 - a sample, not a secret
-    held = sorted(knowledge.held_out)
-    trained = [pair for pair in knowledge.pairs if pair not in knowledge.held_out]
-    first = rng.sample(held, min(len(held), count // 4))
-    return [*first, *rng.sample(trained, count - len(first))]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from models.demo.train.knowledge import Knowledge
+from models.demo.knowledge import Knowledge
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -31,11 +31,11 @@ SIZE = 128
 STRIKE = 109
 """Noto Color Emoji is a bitmap font with one strike: FreeType opens it at 109 pixels per em and at no other size."""
 
-SIDES = (112,)
+SIDES = (96, 112)
 """Lengths in pixels of the emoji's longer side."""
 
-MARGIN = 0
-"""Largest shift in pixels from the centre."""
+MARGIN = 8
+"""Largest shift in pixels from the centre, across and down."""
 
 STRIDE = 8
 """Pixels between allowed shifts: the size of a latent, so that every edge keeps its phase on the latents' grid."""

@@ -1,4 +1,4 @@
-"""Drawing with the model in training, and the sheets and curves by which a person follows it."""
+"""Drawing with the model in training, and the curves by which a person follows it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.demo.train.unet import build_scheduler
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-__all__ = ["contact_sheet", "draw", "loss_curves"]
+__all__ = ["draw", "loss_curves"]
 
 
 @torch.no_grad()
@@ -53,16 +53,6 @@ def draw(
     pictures = autoencoder.decode(latents).sample.clamp(-1, 1)
     pixels: NDArray[np.uint8] = ((pictures + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
     return pixels
-
-
-def contact_sheet(pictures: NDArray[np.uint8], columns: int) -> Image.Image:
-    """Pictures uint8 [n, height, width, 3] in rows of `columns`, the last row filled with black."""
-    count, height, width, _ = pictures.shape
-    rows = math.ceil(count / columns)
-    cells = np.zeros((rows * columns, height, width, 3), np.uint8)
-    cells[:count] = pictures
-    grid = cells.reshape(rows, columns, height, width, 3).swapaxes(1, 2)
-    return Image.fromarray(grid.reshape(rows * height, columns * width, 3))
 
 
 def loss_curves(log: list[dict[str, float]], path: Path, *, width: int = 900, height: int = 480) -> None:

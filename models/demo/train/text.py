@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from models.demo.knowledge import Knowledge
 from models.demo.train.common import rate
-from models.demo.train.knowledge import Knowledge
 from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 

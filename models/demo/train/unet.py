@@ -86,6 +86,7 @@ def train_unet(
     peak: float,
     floor: float,
     lowest: int,
+    compiled: bool,
     seed: int,
 ) -> Iterator[tuple[State, dict[str, float]]]:
     """Train up to step `steps`, yielding the state and the loss after every step.
@@ -93,11 +94,14 @@ def train_unet(
     One prompt in ten is empty, for classifier-free guidance. Timesteps are stratified over the batch, which takes
     the luck of the draw out of the gradient. `floor` is explained at `weights`; `lowest` is the first timestep
     drawn: with a floor below 1 it pays to leave the easy, nearly clean pictures for later.
+
+    `compiled` has torch compile the network: five minutes of one core, and every step takes a third less.
     """
     model, average, optimizer, first = state
     noiser = DDPMScheduler(**SCHEDULE)
     weight = weights(noiser.alphas_cumprod, 5.0, floor)
     model.train()
+    network = torch.compile(model) if compiled else model
     for step in range(first, steps):
         rng = np.random.default_rng((seed, step))
         torch.manual_seed(int(rng.integers(2**62)))
@@ -110,7 +114,7 @@ def train_unet(
         times = torch.from_numpy((lowest + (1000 - lowest) * strata).astype(np.int64))
         noise = torch.randn_like(clean)
         noisy = noiser.add_noise(clean, noise, times).contiguous(memory_format=torch.channels_last)
-        guess = model(noisy, times, examples.context[prompts]).sample
+        guess = network(noisy, times, examples.context[prompts]).sample
         error = (guess - noise).square().mean((1, 2, 3))
         loss = (weight[times] * error).mean()
         optimizer.zero_grad(set_to_none=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nano_runtime.errors import BackendNotInBundleError, ExtraFileError, ManifestError, NanoError, NoBundleError
+from nano_runtime.errors import BackendNotInBundleError, ExtraFileError, ManifestError, NanoError
 from nano_runtime.manifest import (
     MANIFEST_NAME,
     Backend,
@@ -19,7 +19,10 @@ from nano_runtime.manifest import (
     sha256_of,
 )
 
-__all__ = ["Bundle", "demo_bundle"]
+__all__ = ["DEMO", "Bundle"]
+
+DEMO = Path(__file__).parent / "demo"
+"""The bundle that comes with this package: a small model that draws emoji on plain backgrounds."""
 
 
 @dataclass(frozen=True)
@@ -121,15 +124,3 @@ class Bundle:
     def _entry(self, name: str) -> FileEntry:
         """Return the checksum record of a file; the manifest was checked to have one for every path it mentions."""
         return next(entry for entry in self.manifest.files if entry.path == name)
-
-
-def demo_bundle() -> Path:
-    """Return the folder of the demo model that is shipped inside the package.
-
-    Raises:
-        NoBundleError: this installation was built without it.
-    """
-    folder = Path(__file__).parent / "demo"
-    if not (folder / MANIFEST_NAME).is_file():
-        raise NoBundleError
-    return folder

@@ -10,7 +10,6 @@ line prints the message and leaves with ``exit_code``; a traceback means a bug o
     │   ├── UnknownSchedulerError
     │   ├── StepsError · SeedError · GuidanceError · SizeError · LatentsError · OptionError
     │   ├── BackendNotInBundleError · PrecisionError
-    │   ├── NoBundleError
     │   └── OutputNameError · OutputExistsError · NoParametersError
     ├── BundleError           3   ValueError          the bundle is not one, is damaged, or computes nonsense
     │   ├── NotABundleError · ManifestError · TamperedFileError · ExtraFileError
@@ -43,7 +42,6 @@ __all__ = [
     "ManifestError",
     "NanoError",
     "NetworkError",
-    "NoBundleError",
     "NoParametersError",
     "NonFiniteError",
     "NotABundleError",
@@ -191,16 +189,6 @@ class PrecisionError(UsageError):
     def __init__(self, backend: str, precision: str, why: str) -> None:
         super().__init__(
             f"{backend} cannot compute in {precision} here: {why}", "Leave the precision out, or choose f32."
-        )
-
-
-class NoBundleError(UsageError):
-    """No bundle was named and none is built in."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "no bundle was given, and this installation has no demo model in it",
-            "Make one with `nano-export -o my-bundle --int8`, then add: --bundle my-bundle",
         )
 
 

@@ -1,8 +1,9 @@
-"""From decoded arrays to PNG files that remember how they were drawn."""
+"""From decoded arrays to PNG files that remember how they were drawn, and sheets of many pictures."""
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.PngImagePlugin import PngInfo
 
-__all__ = ["Parameters", "read_parameters", "save_png", "to_pil", "to_uint8", "to_unit_range"]
+__all__ = ["Parameters", "contact_sheet", "read_parameters", "save_png", "to_pil", "to_uint8", "to_unit_range"]
 
 _A1111_SAMPLERS = {"pndm": "PLMS", "ddim": "DDIM", "euler": "Euler", "dpmpp_2m": "DPM++ 2M"}
 
@@ -91,6 +92,17 @@ def to_pil(pixels: NDArray[np.uint8]) -> Image:
     from PIL import Image  # noqa: PLC0415 - callers that ask for arrays need no Pillow
 
     return Image.fromarray(pixels)
+
+
+def contact_sheet(images: Sequence[Image], columns: int) -> Image:
+    """Put pictures of one size side by side, in rows of ``columns``; what is left of the last row stays black."""
+    from PIL import Image  # noqa: PLC0415 - see to_pil
+
+    width, height = images[0].size
+    sheet = Image.new("RGB", (min(columns, len(images)) * width, -(-len(images) // columns) * height))
+    for index, image in enumerate(images):
+        sheet.paste(image, (index % columns * width, index // columns * height))
+    return sheet
 
 
 def save_png(image: Image, path: Path, parameters: Parameters | None) -> None:

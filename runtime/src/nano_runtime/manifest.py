@@ -36,6 +36,7 @@ __all__ = [
     "Source",
     "TensorSpec",
     "TokenizerSpec",
+    "Work",
     "check_file",
     "fault_of",
     "read_manifest",
@@ -73,11 +74,35 @@ class Graph(_Record, frozen=True, kw_only=True):
     weights: str | None
 
 
+class Work(_Record, frozen=True, kw_only=True):
+    """Matrix work of one group of a graph's layers, counted from the shapes of its ONNX form.
+
+    Attributes:
+        positions: height and width of the feature map the layers work on, the length of their sequence, or nothing for
+            layers on one vector per sample.
+        kind: ``attention`` is a product of two activations; the other two have weights.
+        arithmetic: ``int8`` if both factors are quantized, ``f32`` otherwise; the engine may round the latter to bf16.
+        layers: how many there are.
+        macs: their multiply-accumulates for one row of the batch, or for a call where ``batched`` is False.
+        batched: whether the work grows with the batch; a standard UNet's timestep is one for all rows.
+        weight_bytes: size of their weights, which a call reads once whatever its batch.
+    """
+
+    positions: tuple[int, ...]
+    kind: Literal["conv", "matmul", "attention"]
+    arithmetic: Literal["int8", "f32"]
+    layers: int
+    macs: int
+    batched: bool
+    weight_bytes: int
+
+
 class Component(_Record, frozen=True, kw_only=True):
     """One graph of the pipeline in every form the bundle has it.
 
     ``fidelity`` holds this graph's distance to the original in torch on calibration-like inputs: ``psnr_db`` and
-    ``max_abs`` per engine and precision, as the exporter measured them.
+    ``max_abs`` per engine and precision, as the exporter measured them. ``work`` is what a call has to compute; it is
+    empty in bundles of earlier exporters.
     """
 
     precision: Literal["fp32", "int8"]
@@ -85,6 +110,7 @@ class Component(_Record, frozen=True, kw_only=True):
     outputs: list[TensorSpec]
     graphs: dict[Backend, Graph]
     fidelity: dict[str, float] = {}
+    work: list[Work] = []
 
 
 class TokenizerSpec(_Record, frozen=True, kw_only=True):
@@ -123,7 +149,8 @@ class Manifest(_Record, frozen=True, kw_only=True):
     """Everything a reader must know about a bundle.
 
     ``image_size`` is (height, width) in pixels; ``latent_shape`` is (channels, height, width); latents are divided by
-    ``scaling_factor`` before decoding. ``scheduler`` is the checkpoint's diffusers scheduler config, verbatim.
+    ``scaling_factor`` before decoding. ``scheduler`` is the checkpoint's diffusers scheduler config, verbatim;
+    ``guidance_scale`` is what its author draws with.
     ``fidelity`` compares whole images of this bundle with fp32 torch at the same seeds.
     """
 
@@ -139,6 +166,7 @@ class Manifest(_Record, frozen=True, kw_only=True):
     scaling_factor: float
     tokenizer: TokenizerSpec
     scheduler: dict[str, Any]
+    guidance_scale: float = 7.5
     components: dict[str, Component]
     fidelity: dict[str, float]
     versions: dict[str, str]

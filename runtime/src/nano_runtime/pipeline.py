@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from nano_runtime import __version__
 from nano_runtime.backends import BACKENDS, EngineOptions, installed
 from nano_runtime.backends.base import PRECISIONS, Precision
-from nano_runtime.bundle import Bundle
+from nano_runtime.bundle import DEMO, Bundle
 from nano_runtime.conditioning import Conditioner, UNetInputs
 from nano_runtime.denoise import denoise, guide
 from nano_runtime.errors import BackendMissingError
@@ -113,7 +113,7 @@ class Pipeline:
     @classmethod
     def from_pretrained(
         cls,
-        bundle: str | Path,
+        bundle: str | Path = DEMO,
         backend: Backend | None = None,
         threads: int | None = None,
         precision: Precision | None = None,
@@ -123,7 +123,7 @@ class Pipeline:
         """Open a bundle; its graphs are checked and loaded when a call needs them.
 
         Args:
-            bundle: folder that ``nano-export`` wrote.
+            bundle: folder that ``nano-export`` wrote; left out, the small demo model that comes with this package.
             backend: the engine; None takes the leaner one of those installed and served.
             threads: None means one per physical core.
             precision: arithmetic of the layers that are not quantized; None means ``"f32"``. ``"bf16"`` is quicker
@@ -148,7 +148,7 @@ class Pipeline:
         *,
         negative_prompt: str | None = None,
         num_inference_steps: int = 20,
-        guidance_scale: float = 7.5,
+        guidance_scale: float | None = None,
         seed: int | None = None,
         num_images_per_prompt: int = 1,
         scheduler: str | None = None,
@@ -165,7 +165,8 @@ class Pipeline:
                 log.
             negative_prompt: what to move away from; None means the empty text.
             num_inference_steps: 1 to the length of the training schedule. PNDM makes one UNet call more.
-            guidance_scale: at least 0; up to 1 turns guidance off, and each UNet call does half the work.
+            guidance_scale: at least 0; up to 1 turns guidance off, and each UNet call does half the work. None takes
+                the bundle's own, 7.5 for most.
             seed: 0 to 2**64 - 1; picture i is drawn from seed + i. None takes a random one. The noise is that of
                 ``torch.Generator("cpu").manual_seed(seed)``, so diffusers draws the same picture.
             num_images_per_prompt: at least 1; up to 4 share a UNet call.
@@ -211,7 +212,7 @@ class Pipeline:
         *,
         negative_prompt: str | None = None,
         num_inference_steps: int = 20,
-        guidance_scale: float = 7.5,
+        guidance_scale: float | None = None,
         seed: int | None = None,
         num_images_per_prompt: int = 1,
         scheduler: str | None = None,
@@ -232,7 +233,7 @@ class Pipeline:
             self.bundle.manifest,
             prompt=prompt,
             negative_prompt=negative_prompt,
-            guidance_scale=guidance_scale,
+            guidance_scale=self.bundle.manifest.guidance_scale if guidance_scale is None else guidance_scale,
             seed=seed,
             count=num_images_per_prompt,
             latents=latents,

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, get_args
 
-from nano_runtime.bundle import demo_bundle
+from nano_runtime.bundle import DEMO
 from nano_runtime.cli import make_parser, run_command
 from nano_runtime.cli.output import Output
 from nano_runtime.errors import PromptError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _EXAMPLES = """\
-  nano-generate "a red fox"                                the built-in demo model, into nano-SEED.png
+  nano-generate "an otter on a teal background"            the built-in demo model, into nano-SEED.png
   nano-generate "a red fox" --bundle nano-int8 -o fox.png --seed 7
   nano-generate "a red fox" --bundle nano-int8 -n 4 --steps 30 --negative-prompt "blurry"
   echo "a red fox" | nano-generate - --json
@@ -42,7 +42,7 @@ class _Options(argparse.Namespace):
     output: Path | None
     seed: int | None
     steps: int
-    guidance: float
+    guidance: float | None
     count: int
     scheduler: str | None
     threads: int | None
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-o", "--output", type=Path, metavar="FILE", help="a .png file or an existing folder (default: nano-SEED.png)")
     add("--seed", type=int, metavar="N", help="of the first picture, the next ones count up (default: random)")
     add("--steps", type=int, default=20, metavar="N", help="denoising steps (default: %(default)s)")
-    add("--guidance", type=float, default=7.5, metavar="X", help="up to 1 turns guidance off (default: %(default)s)")
+    add("--guidance", type=float, metavar="X", help="up to 1 turns guidance off (default: the bundle's, often 7.5)")
     add("-n", "--count", type=int, default=1, metavar="N", help="pictures to draw (default: %(default)s)")
     add("--scheduler", metavar="NAME", help="pndm, ddim, euler or dpmpp_2m (default: the bundle's own)")
     add("--threads", type=int, metavar="N", help="processor threads (default: one per physical core)")
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 def _generate(options: _Options) -> int:
     """Draw, save, and report: paths on stdout, talk on stderr."""
     prompt = _read_stdin() if options.prompt == "-" else options.prompt
-    bundle = demo_bundle() if options.bundle is None else options.bundle
+    bundle = DEMO if options.bundle is None else options.bundle
     output = Output.plan(options.output, options.count, force=options.force)
 
     from nano_runtime.image import save_png

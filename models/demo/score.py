@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from models.demo.train.knowledge import Knowledge, load_knowledge
+from models.demo.knowledge import Knowledge, load_knowledge
 from PIL import Image
 
 if TYPE_CHECKING:

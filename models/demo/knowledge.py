@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,14 @@ class Knowledge:
         vowel = concept[0] in "aeiou" and not concept.startswith("uni")
         article = "an" if vowel else "a"
         return self.template.format(article=article, concept=concept, color=color)
+
+    def sample(self, count: int) -> list[tuple[str, str]]:
+        """The `count` pairs to judge by, always the same: all held-out ones, at most a quarter, and trained ones."""
+        rng = random.Random(0)  # noqa: S311 - a sample, not a secret
+        held = sorted(self.held_out)
+        trained = [pair for pair in self.pairs if pair not in self.held_out]
+        first = rng.sample(held, min(len(held), count // 4))
+        return [*first, *rng.sample(trained, count - len(first))]
 
 
 def load_knowledge(path: Path) -> Knowledge:
