@@ -1,0 +1,93 @@
+"""The demo model: what travels in the wheel draws what is asked, on both engines, and comes from the checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from models.demo.score import Scorer, load_scorer, measure
+from safetensors.numpy import load_file
+
+from nano_runtime.backends import BACKENDS
+from nano_runtime.bundle import DEMO, Bundle
+from nano_runtime.manifest import Backend
+from nano_runtime.pipeline import Pipeline
+
+MODEL = Path(__file__).parents[2] / "models/demo"
+STEPS = 12
+PAIRS = [
+    ("otter", "teal"),  # held out, as the next two
+    ("cactus", "orange"),
+    ("apple", "teal"),
+    ("car", "purple"),
+    ("rocket", "white"),
+    ("penguin", "orange"),
+    ("strawberry", "gray"),
+    ("guitar", "pink"),
+]
+# The model as a whole gets about 97 of 100 right (bench/LOG.md), and these prompts and seeds are always the same.
+LEAST_RIGHT = 7
+HALF_A_STEP = 0.501  # what rounding costs, and a little for the division in float32
+
+
+@pytest.fixture(scope="module")
+def scorer() -> Scorer:
+    return load_scorer(MODEL)
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def pictures(request, scorer: Scorer) -> list[np.ndarray]:
+    """All prompts, drawn by the bundle in the wheel with nothing said but the number of steps."""
+    pipe = Pipeline.from_pretrained(backend=request.param)
+    prompts = [scorer.knowledge.prompt(concept, color) for concept, color in PAIRS]
+    return [np.asarray(image) for image in pipe(prompts, seed=0, num_inference_steps=STEPS).images]
+
+
+def test_the_demo_draws_what_is_asked(pictures, scorer):
+    accuracy, verdicts = measure(scorer, pictures, PAIRS)
+    assert accuracy.both * len(PAIRS) >= LEAST_RIGHT, verdicts
+
+
+def test_the_same_pictures_are_wrong_for_other_prompts(pictures, scorer):
+    accuracy, _ = measure(scorer, pictures, [*PAIRS[1:], PAIRS[0]])
+    assert accuracy.concept == 0
+
+
+def test_the_bundle_in_the_wheel_is_whole_and_serves_both_engines():
+    bundle = Bundle.open(DEMO)
+    assert list(bundle.faults()) == []
+    served: set[Backend] = set(bundle.manifest.backends)
+    assert served == set(BACKENDS)
+    assert bundle.manifest.source.model == "demo"
+
+
+def deviations(weights: dict[str, np.ndarray]) -> dict[str, float]:
+    """How far the UNet's weights in the wheel are from a checkpoint's, in steps of the wheel's int8 grid."""
+    constants = ir.load(DEMO / "unet" / "model.onnx").graph.initializers
+    found = {}
+    for name in constants:
+        if not name.endswith(".weight.int8"):
+            continue
+        stored = constants[name].const_value.numpy()
+        key = name.removesuffix(".int8").removeprefix("unet.").replace("/MatMul", "")
+        exact = weights[key].astype(np.float32)
+        exact, axis = (exact.T, 1) if "/MatMul" in name else (exact, 0)  # torch's linear layers are transposed
+        scale = constants[f"{name.removesuffix('.int8')}.scale"].const_value.numpy()
+        steps = exact / np.expand_dims(scale, [i for i in range(exact.ndim) if i != axis])
+        found[key] = float(np.abs(steps - stored).max())
+    return found
+
+
+def test_its_weights_are_those_of_the_checkpoint():
+    found = deviations(load_file(MODEL / "checkpoint/unet/diffusion_pytorch_model.safetensors"))
+    assert len(found) > 100
+    assert max(found.values()) <= HALF_A_STEP
+
+
+def test_another_checkpoint_would_be_seen():
+    weights = load_file(MODEL / "checkpoint/unet/diffusion_pytorch_model.safetensors")
+    key = "mid_block.resnets.0.conv1.weight"
+    weights[key] = weights[key] * np.float16(0.95)
+    assert {name for name, distance in deviations(weights).items() if distance > HALF_A_STEP} == {key}
