@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
-TOOLS := build editables hatchling mypy pytest ruff scikit-image types-PyYAML
+TOOLS := build editables hatchling mypy peft pytest ruff scikit-image types-PyYAML
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help

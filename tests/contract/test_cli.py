@@ -134,15 +134,66 @@ def test_an_empty_prompt_is_a_prompt(fp32, place):
     assert [path.name for path in place.iterdir()] == ["nothing.png"]
 
 
-def test_bench_times_every_engine(fp32, int8, place):
-    done = run("nano-bench", fp32, int8, "--runs", 1, "--steps", 2, "--json", "times.json", cwd=place)
-    assert done.code == 0
-    assert done.out.count("| tiny") == 4
-    results = json.loads((place / "times.json").read_text())["results"]
+def test_bench_times_every_engine_and_says_what_it_could_do(fp32, int8, place):
+    done = run(
+        "nano-bench", fp32, int8, "--runs", 1, "--starts", 1, "--steps", 2, "--profile", "--json", "t.json", cwd=place
+    )
+    assert (done.code, done.err) == (0, "")
+    assert "At best, with" in done.out
+    assert done.out.count("| 16x16 conv") == 8  # in the UNet and the decoder of four cases
+    assert [path.name for path in place.iterdir()] == ["t.json"]
+    results = json.loads((place / "t.json").read_text())["results"]
     assert {(one["weights"], one["case"]["backend"]) for one in results} == {
         (weights, backend) for weights in ("fp32", "int8") for backend in ("onnxruntime", "openvino")
     }
-    assert all(len(one["unet_step_ms"]) == 3 and one["image_ms"][0] > max(one["unet_step_ms"]) for one in results)
+    for one in results:
+        assert {name: len(samples) for name, samples in one["run_ms"].items()} == {
+            "text_encoder": 1, "unet_prompt": 1, "unet": 3, "vae_decoder": 1,
+        }  # fmt: skip
+        assert one["rows"] == {"text_encoder": 1, "unet_prompt": 1, "unet": 2, "vae_decoder": 1}
+        assert one["image_ms"][0] > sum(one["run_ms"]["unet"])
+        assert one["image_limit_ms"] == pytest.approx(
+            sum(one["limit_ms"][name] * len(samples) for name, samples in one["run_ms"].items())
+        )
+        assert one["starts"][0]["first_png_ms"] > 0
+        assert one["starts"][0]["peak_rss_bytes"] > one["starts"][0]["peak_anonymous_bytes"] > 10e6
+        for component, limit in one["limit_ms"].items():
+            matrix = [group for group in one["profile"][component] if group["limit_ms"] is not None]
+            assert all(group["operators"] > 0 and group["ms"] > 0 for group in matrix)  # every group was found
+            assert sum(group["limit_ms"] for group in matrix) == pytest.approx(limit)
+            kinds = {group["name"].rpartition(" ")[2] for group in matrix}
+            others = {group["name"] for group in one["profile"][component]} - {group["name"] for group in matrix}
+            assert not others & {"conv", "matmul", "attention"}  # and nothing fell beside them
+            assert kinds <= {"conv", "matmul", "attention"}
+
+
+def test_bench_sweeps_and_does_without_limits(int8, tmp_path, place):
+    old = Path(shutil.copytree(int8, tmp_path / "old"))
+    manifest = json.loads((old / "manifest.json").read_text())
+    for component in manifest["components"].values():
+        del component["work"]  # as earlier exporters wrote it
+    (old / "manifest.json").write_text(json.dumps(manifest))
+    sweep = ["--count", "1,5", "--threads", "1", "--guidance", "1", "--backend", "onnxruntime"]
+    few = ["--runs", "1", "--starts", "0", "--steps", "1"]
+    done = run("nano-bench", old, *sweep, *few, "--json", "t.json", cwd=place)
+    assert (done.code, done.err) == (0, "")
+    assert "export it again" in done.out
+    assert "At best, with" not in done.out
+    one, five = json.loads((place / "t.json").read_text())["results"]
+    assert (one["case"]["pictures"], five["case"]["pictures"]) == (1, 5)
+    assert (one["rates"], one["image_limit_ms"], one["limit_ms"], one["starts"]) == (None, None, {}, [])
+    assert (one["rows"]["unet"], len(one["run_ms"]["unet"])) == (1, 1)
+    assert five["rows"]["unet"] * len(five["run_ms"]["unet"]) == 5  # however they were grouped
+    assert five["rows"]["vae_decoder"] * len(five["run_ms"]["vae_decoder"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--count", "0"), ("--threads", "1,0"), ("--starts", "-1"), ("-n", "two")]
+)
+def test_bench_refuses_what_is_no_number_of_things(option, value, int8, place):
+    done = run("nano-bench", int8, option, value, cwd=place)
+    assert (done.code, done.out) == (2, "")
+    assert "cannot be used" in done.err or "invalid" in done.err
 
 
 BAD = {
@@ -154,7 +205,7 @@ BAD = {
     "more steps than the schedule has": ("good", ["--steps", "1001"], 2, "1001 steps cannot be run"),
     "a negative seed": ("good", ["--seed", "-1"], 2, "the seed -1 is out of range"),
     "a seed of 65 bits": ("good", ["--seed", str(2**64)], 2, f"the seed {2**64} is out of range"),
-    "an unknown scheduler": ("good", ["--scheduler", "heun"], 2, "there is no scheduler 'heun'"),
+    "an unknown scheduler": ("good", ["--scheduler", "plms"], 2, "there is no scheduler 'plms'"),
     "a guidance that is no number": ("good", ["--guidance", "nan"], 2, "the guidance scale nan cannot be used"),
     "no threads": ("good", ["--threads", "0"], 2, "threads=0 cannot be used"),
 }

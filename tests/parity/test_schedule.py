@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import diffusers
 import numpy as np
 import pytest
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, PNDMScheduler
+import scipy.stats
+from diffusers import DDIMScheduler, LCMScheduler, PNDMScheduler
 
 from nano_runtime.errors import StepsError, UnsupportedScheduleError
-from nano_runtime.samplers import SAMPLERS, make_sampler
+from nano_runtime.samplers import SAMPLERS, SPREADABLE, make_sampler
+from nano_runtime.samplers.quantile import beta_quantile
 from nano_runtime.schedule import Schedule
 
 # The scheduler config of Stable Diffusion 2.1: written by an old diffusers, so without timestep_spacing.
@@ -28,11 +31,24 @@ SD21 = {
     "trained_betas": None,
 }
 REFERENCES = {
-    "pndm": PNDMScheduler,
-    "ddim": DDIMScheduler,
-    "euler": EulerDiscreteScheduler,
-    "dpmpp_2m": DPMSolverMultistepScheduler,
+    "pndm": "PNDMScheduler",
+    "ddim": "DDIMScheduler",
+    "ddim_a": "DDIMScheduler",
+    "ddpm": "DDPMScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "euler_a": "EulerAncestralDiscreteScheduler",
+    "heun": "HeunDiscreteScheduler",
+    "lms": "LMSDiscreteScheduler",
+    "dpmpp_2m": "DPMSolverMultistepScheduler",
+    "dpmpp_3m": "DPMSolverMultistepScheduler",
+    "dpmpp_2m_sde": "DPMSolverMultistepScheduler",
+    "unipc": "UniPCMultistepScheduler",
+    "lcm": "LCMScheduler",
+    "tcd": "TCDScheduler",
 }
+# One for each way of laying out timesteps; the others share its code, and are looked at more coarsely.
+EVERY_NUMBER_OF_STEPS = {"pndm", "ddim", "euler", "dpmpp_2m", "lcm"}
+TEACHERS_STEPS = 50
 SCHEDULES = {
     "sd21": SD21,
     "linear": {"beta_schedule": "linear"},
@@ -43,11 +59,18 @@ SCHEDULES = {
 }
 
 
+def reference(name: str, config: dict):
+    return getattr(diffusers, REFERENCES[name]).from_config(config)
+
+
 def steps_diffusers_can_do(name: str, most: int, spacing: str) -> range:
-    """All steps up to ``most`` for which diffusers' timesteps stay in the schedule and are distinct."""
-    if name == "dpmpp_2m" and spacing != "trailing":
-        return range(1, most - 1)
-    return range(1, most)
+    """Steps up to ``most`` for which diffusers' timesteps stay in the schedule and are distinct."""
+    stride = 1 if name in EVERY_NUMBER_OF_STEPS else 19
+    if name in {"lcm", "tcd"}:
+        return range(1, TEACHERS_STEPS + 1, stride)
+    if name in {"dpmpp_2m", "dpmpp_3m", "dpmpp_2m_sde", "unipc"} and spacing != "trailing":
+        return range(1, most - 1, stride)
+    return range(1, most, stride)
 
 
 @pytest.mark.parametrize("config", SCHEDULES.values(), ids=SCHEDULES)
@@ -79,15 +102,42 @@ def test_alphas_cumprod_notice_a_small_change():
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_timesteps_are_equal_for_every_number_of_steps(name, spacing):
     config = SD21 if spacing is None else {**SD21, "timestep_spacing": spacing}
-    theirs = REFERENCES[name].from_config(config)
+    theirs = reference(name, config)
     schedule = Schedule.from_config(config)
     for steps in steps_diffusers_can_do(name, 1000, spacing):
         theirs.set_timesteps(steps)
         expected = theirs.timesteps.numpy()
-        if expected[-1] < 0:  # diffusers' trailing spacing overshoots; see spaced_timesteps
-            assert len(expected) == steps + 1 + (name == "pndm")
-            expected = expected[:-1]
+        expected = expected[expected >= 0]  # diffusers' trailing spacing overshoots; see spaced_timesteps
         np.testing.assert_array_equal(make_sampler(name, schedule, steps).timesteps, expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("beta_schedule", ["scaled_linear", "squaredcos_cap_v2"])
+@pytest.mark.parametrize("spread", ["karras", "exponential", "beta"])
+@pytest.mark.parametrize("name", SPREADABLE)
+def test_timesteps_of_spread_noise_levels_are_equal(name, spread, beta_schedule):
+    """Equal, not close: some are cut to whole numbers, where the least difference would be one."""
+    config = {**SD21, "beta_schedule": beta_schedule}
+    theirs = reference(name, {**config, f"use_{spread}_sigmas": True})
+    schedule = Schedule.from_config(config)
+    for steps in (1, 2, 3, 7, 20, 50):
+        theirs.set_timesteps(steps)
+        expected = theirs.timesteps.numpy().astype(np.float32)
+        mine = make_sampler(f"{name}_{spread}", schedule, steps).timesteps
+        if name in {"euler", "heun", "lms"}:
+            np.testing.assert_allclose(mine, expected, rtol=1e-6, atol=1e-6)
+        else:
+            np.testing.assert_array_equal(mine, expected)
+        if steps > 2:
+            assert not np.array_equal(make_sampler(name, schedule, steps).timesteps, expected)
+
+
+def test_quantiles_of_the_beta_distribution_are_scipys():
+    shares = np.concatenate([np.linspace(0, 1, 401), 1e-12 * np.arange(5), 1 - 1e-12 * np.arange(5)])
+    for shape in (0.2, 0.6, 1.0):
+        mine, theirs = beta_quantile(shares, shape), scipy.stats.beta.ppf(shares, shape, shape)
+        np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-15)
+        assert abs(mine - scipy.stats.beta.ppf(shares, shape + 1e-6, shape + 1e-6)).max() > 1e-8
+    assert beta_quantile(np.array([0.0, 1.0]), 0.6).tolist() == [0, 1]  # exactly: whole timesteps hang on it
 
 
 def test_timesteps_notice_an_offset():
@@ -102,7 +152,7 @@ def test_defaults_filled_in_by_another_class_do_not_count(name):
     """A live config carries all of its class's defaults and a note of which they are."""
     live = PNDMScheduler.from_config(SD21).config
     assert live["timestep_spacing"] == "leading"
-    theirs = REFERENCES[name].from_config(live)
+    theirs = reference(name, live)
     theirs.set_timesteps(20)
     ours = make_sampler(name, Schedule.from_config(live), 20)
     np.testing.assert_array_equal(ours.timesteps, theirs.timesteps.numpy().astype(np.float32))
@@ -110,6 +160,13 @@ def test_defaults_filled_in_by_another_class_do_not_count(name):
     plain = {key: value for key, value in live.items() if key != "_use_default_values"}
     expected = make_sampler(name, Schedule.from_config({**SD21, "timestep_spacing": "leading"}), 20)
     np.testing.assert_array_equal(make_sampler(name, Schedule.from_config(plain), 20).timesteps, expected.timesteps)
+
+
+def test_betas_are_those_of_the_class_that_wrote_the_config():
+    said = {"_class_name": "LCMScheduler"}
+    mine = Schedule.from_config(said).alphas_cumprod
+    np.testing.assert_array_equal(mine, LCMScheduler.from_config(said).alphas_cumprod.numpy())
+    assert not np.array_equal(mine, Schedule.from_config({}).alphas_cumprod)
 
 
 def test_unknown_keys_are_ignored():
@@ -135,10 +192,10 @@ def test_unknown_keys_are_ignored():
         ("num_train_timesteps", 10**9),
         ("trained_betas", [0.1] * 999),
         ("trained_betas", [0.1, None]),
-        ("thresholding", True),
-        ("use_karras_sigmas", True),
-        ("final_sigmas_type", "sigma_min"),
-        ("algorithm_type", "sde-dpmsolver++"),
+        ("final_sigmas_type", "sigma_max"),
+        ("original_inference_steps", 0),
+        ("timestep_scaling", -10.0),
+        ("use_flow_sigmas", True),
         ("variance_type", "learned_range"),
     ],
 )
@@ -166,4 +223,4 @@ def test_steps_outside_the_schedule_name_the_most(name, steps, most):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_most_steps_can_be_run(name):
     schedule = replace(Schedule.from_config(SD21), timestep_spacing="leading")
-    make_sampler(name, schedule, 998)
+    make_sampler(name, schedule, TEACHERS_STEPS if name in {"lcm", "tcd"} else 998)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nano_runtime.backends import EngineOptions, installed, open_session
+from nano_runtime.backends import CheckedGraph, EngineOptions, installed, open_session
 from nano_runtime.bundle import Bundle
 from nano_runtime.errors import (
     BackendMissingError,
@@ -92,7 +92,7 @@ def test_unknown_components_and_engines_are_named(folder):
     with pytest.raises(ManifestError, match="safety_checker"):
         bundle.component("safety_checker")
     with pytest.raises(OptionError, match="tensorrt"):
-        open_session("tensorrt", folder / "x", batch=1, options=OPTIONS)
+        open_session("tensorrt", CheckedGraph(folder / "x", ""), batch=1, options=OPTIONS)
 
 
 def test_a_bundle_for_one_engine_says_so(folder):
@@ -118,17 +118,19 @@ def test_an_engine_that_refuses_a_graph_names_the_file(folder, backend):
     needs(backend)
     model = Bundle.open(folder).verified("unet", backend)
     with pytest.raises(EngineError, match=model.name) as caught:
-        open_session(backend, model, batch=1, options=OPTIONS)
+        open_session(backend, CheckedGraph(model, ""), batch=1, options=OPTIONS)
     assert len(caught.value.what) < 600
 
 
 def test_onnxruntime_has_no_bf16(folder):
     needs("onnxruntime")
     with pytest.raises(PrecisionError, match="f32"):
-        open_session("onnxruntime", folder / "x", batch=1, options=EngineOptions(threads=1, precision="bf16"))
+        open_session(
+            "onnxruntime", CheckedGraph(folder / "x", ""), batch=1, options=EngineOptions(threads=1, precision="bf16")
+        )
 
 
 def test_a_missing_engine_names_the_command_that_installs_it(folder, monkeypatch):
     monkeypatch.setattr("nano_runtime.backends.find_spec", lambda _name: None)
     with pytest.raises(BackendMissingError, match=r'pip install "nano-runtime\[openvino\]"'):
-        open_session("openvino", folder / "x", batch=1, options=OPTIONS)
+        open_session("openvino", CheckedGraph(folder / "x", ""), batch=1, options=OPTIONS)

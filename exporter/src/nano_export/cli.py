@@ -23,6 +23,7 @@ _EXAMPLES = """\
   nano-export --int8 -o nano-int8                     Stable Diffusion Nano 2.1 from the Hub, for both engines
   nano-export ./my-finetune --int8 -o mine            a diffusers folder: Nano, SD 1.x or 2.x, and their fine-tunes
   nano-export synthetic --int8 -o full --backend openvino    the real architecture with random weights, to measure
+  nano-export ./sd-2-1 --size 512 --lora style.safetensors:0.8 -o style    with a style merged into it
   nano-export demo --int8 -o demo                     a small trained model that draws emoji, no download
 """
 
@@ -37,6 +38,7 @@ class _Options(argparse.Namespace):
     graph: Literal["hoisted", "standard"]
     compact: bool
     size: int
+    lora: list[str]
     revision: str | None
     force: bool
     json: bool
@@ -71,6 +73,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--compact", action="store_true", help="one set of files for both engines; OpenVINO loads it more slowly")
     add("--size", type=int, default=128, metavar="PX", help="width and height of the pictures (default: %(default)s)")
+    add(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE[:SCALE]",
+        help="merge a LoRA (.safetensors) into the weights; repeatable (scale: 1)",
+    )
     add("--revision", metavar="REV", help="branch, tag or commit of a Hub model")
     add("--force", action="store_true", help="replace a bundle that exists")
     add("--json", action="store_true", help="print one JSON document instead of the report")
@@ -85,6 +94,7 @@ def _export(options: _Options) -> int:
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it talks about its own optional parts when imported
     from nano_export.export import Options
+    from nano_export.lora_file import parse_lora
 
     backends = tuple(dict.fromkeys(options.backend)) if options.backend is not None else get_args(Backend)
     exported = _run(
@@ -96,6 +106,7 @@ def _export(options: _Options) -> int:
             graph=options.graph,
             compact=options.compact,
             size=options.size,
+            loras=tuple(map(parse_lora, options.lora)),
             revision=options.revision,
             force=options.force,
         )

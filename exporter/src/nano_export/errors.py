@@ -2,7 +2,7 @@
 
 UsageError      2
 ├── CheckpointError · PickleOnlyError · UnsupportedModelError
-└── ImageSizeError
+└── ImageSizeError · LoraError
 NanoError
 └── ParityError 3
 """
@@ -17,6 +17,7 @@ from nano_runtime.errors import BundleError, UsageError
 __all__ = [
     "CheckpointError",
     "ImageSizeError",
+    "LoraError",
     "ParityError",
     "PickleOnlyError",
     "UnsupportedModelError",
@@ -57,6 +58,16 @@ class ImageSizeError(UsageError):
         super().__init__(
             f"a size of {size} pixels cannot be exported",
             f"Choose a multiple of {multiple} from {multiple} to {largest}; Stable Diffusion Nano draws 128.",
+        )
+
+
+class LoraError(UsageError):
+    """A LoRA that cannot be read, or not be merged into this model."""
+
+    def __init__(self, file: Path | str, why: str) -> None:
+        super().__init__(
+            f"the LoRA {file} cannot be merged: {why}",
+            "Give a .safetensors file by kohya's scripts, diffusers or PEFT, trained for the model that is exported.",
         )
 
 

@@ -15,6 +15,8 @@ from nano_export.bundle import Contents, component_entry, describe, manifest_of,
 from nano_export.checkpoint import open_checkpoint
 from nano_export.fidelity import Scores, judge, require_parity
 from nano_export.graphs import GraphForm, graph_sources, latent_shape
+from nano_export.lora import merge
+from nano_export.lora_file import LoraFile, open_lora
 from nano_export.openvino_ir import write_ir
 from nano_export.prompts import Prompts, prompts_for
 from nano_export.publish import staged
@@ -42,6 +44,7 @@ class Options:
         graph: hoisted (faster) or standard (diffusers' and optimum's inputs).
         compact: OpenVINO reads the ONNX graph too, instead of a graph of its own that loads faster.
         size: width and height of the pictures in pixels.
+        loras: to merge into the weights.
         revision: of a Hub model.
         force: replace an existing bundle.
     """
@@ -53,6 +56,7 @@ class Options:
     graph: GraphForm
     compact: bool
     size: int
+    loras: tuple[LoraFile, ...]
     revision: str | None
     force: bool
 
@@ -83,6 +87,7 @@ def export(options: Options) -> Iterator[Progress | Exported]:
         NetworkError: the Hub could not be reached.
         ParityError: the result does not compute what the original does; nothing is left behind.
     """
+    loras = [open_lora(file) for file in options.loras]
     with staged(options.output, force=options.force) as folder:
         work = folder / "work"
         needs = check_resources(options.model, options.output, options.precision, len(options.backends))
@@ -91,6 +96,9 @@ def export(options: Options) -> Iterator[Progress | Exported]:
 
         yield Progress(f"loading {options.model}", 0.01)
         checkpoint = open_checkpoint(options.model, options.revision)
+        merge(checkpoint, loras)
+        merged = [{"name": lora.file.path.name, "sha256": lora.sha256, "scale": lora.file.scale} for lora in loras]
+        del loras
         contents = describe(checkpoint, latent_shape(checkpoint, options.size), options.size)
         write_small_files(folder, checkpoint, options.graph)
 
@@ -106,6 +114,7 @@ def export(options: Options) -> Iterator[Progress | Exported]:
             model = to_onnx(source.module, source.inputs, source.input_names, source.output_names)
             components[source.component] = component_entry(model, options.precision, options.backends)
             _save(model, work / source.component)
+            source.module.to("meta")  # its weights are on the disk now
             del source, model
         del checkpoint
         gc.collect()
@@ -127,6 +136,7 @@ def export(options: Options) -> Iterator[Progress | Exported]:
 
         scores: dict[Backend, Scores] = {}
         asked = {name: getattr(options, name) for name in ("precision", "backends", "graph", "compact", "size")}
+        asked["loras"] = merged
         write_manifest(folder, manifest_of(folder, contents, components, scores, asked))
         for index, backend in enumerate(options.backends):
             yield Progress(f"comparing {backend} with the original", 0.88 + 0.05 * index)

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from nano_export.builtin import Parts
 from nano_export.checkpoint import Checkpoint
+from nano_runtime.errors import UnsupportedScheduleError
+from nano_runtime.samplers import own_sampler
 
 __all__ = ["Probe", "Reference", "diffusers_pipeline", "draw_references"]
 
-_SAMPLERS = ("PNDMScheduler", "DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler")
+_TCD_ETA = 0.3  # the class's own default, which diffusers' pipeline overrides with 0
 _UNET_PROBES = 3  # UNet calls kept per picture: the first, the middle and the last
 
 
@@ -103,6 +105,7 @@ def _draw(  # noqa: PLR0917 (what defines one picture)
             num_inference_steps=steps,
             guidance_scale=guidance_scale,
             generator=torch.Generator("cpu").manual_seed(seed),
+            eta=_TCD_ETA if isinstance(pipeline.scheduler, diffusers.TCDScheduler) else 0.0,
             output_type="latent",
         ).images
     finally:
@@ -129,5 +132,8 @@ def _draw(  # noqa: PLR0917 (what defines one picture)
 
 def _scheduler(config: dict[str, Any]) -> Any:  # noqa: ANN401 (diffusers' schedulers share no typed base)
     """The checkpoint's own scheduler, or PNDM where the runtime takes PNDM in its place."""
-    name = config.get("_class_name")
-    return getattr(diffusers, name if name in _SAMPLERS else "PNDMScheduler").from_config(config)
+    try:
+        own_sampler(config)
+    except UnsupportedScheduleError:
+        return diffusers.PNDMScheduler.from_config(config)
+    return getattr(diffusers, config["_class_name"]).from_config(config)

@@ -15,7 +15,9 @@ from nano_runtime.manifest import Work
 
 __all__ = ["work_of"]
 
-_Group = tuple[tuple[int, ...], Literal["conv", "matmul", "attention"], Literal["int8", "f32"], bool]
+_Kind = Literal["conv", "matmul", "attention"]
+_Arithmetic = Literal["int8", "f32"]
+_Group = tuple[tuple[int, ...], _Kind, _Arithmetic, bool]
 
 _COUNTED = frozenset({"Conv", "MatMul", "Gemm"})
 # These multiply matrices too. No pass writes them today; one that does has to say here how they are counted.
@@ -44,8 +46,8 @@ def work_of(model: ir.Model) -> list[Work]:
         if node.op_type in _UNKNOWN:
             raise ValueError(f"{node.name}: the products of {node.op_type} are not counted")
         if node.op_type in _COUNTED:
-            group, macs, weight_bytes = _count(node)
-            groups[maps.get(group[0], group[0]), *group[1:]].append((macs, weight_bytes))
+            group, macs, weight_bytes = _count(node, maps)
+            groups[group].append((macs, weight_bytes))
     return [
         Work(
             positions=positions,
@@ -66,50 +68,54 @@ def _feature_maps(graph: ir.Graph) -> dict[tuple[int, ...], tuple[int, ...]]:
     A linear layer or an attention sees a map as a sequence. The sizes are those of input and output, halved as often as
     possible.
     """
-    maps = {}
-    ends = [_dimensions(value) for value in (graph.inputs[0], graph.outputs[0])]
+    maps: dict[tuple[int, ...], tuple[int, ...]] = {}
+    ends = [_sizes(value) for value in (graph.inputs[0], graph.outputs[0])]
     for end in ends if len(ends[0]) == _MAP_RANK else ():
-        size = tuple(side for side in end[2:] if isinstance(side, int))
+        size = end[2:]
         while min(size) > 0:
             maps[prod(size),] = size
             size = tuple(side // 2 for side in size)
     return maps
 
 
-def _count(node: ir.Node) -> tuple[_Group, int, int]:
-    """Return a layer's group, its multiply-accumulates and the bytes of its weight."""
-    batch, *rest = _dimensions(node.outputs[0])
+def _count(node: ir.Node, maps: dict[tuple[int, ...], tuple[int, ...]]) -> tuple[_Group, int, int]:
+    """Return a layer's group, its multiply-accumulates for one row of the batch, and the bytes of its weight."""
+    output = node.outputs[0]
+    weight = _constant(node.inputs[1])
+    kind: _Kind = "conv" if node.op_type == "Conv" else "attention" if weight is None else "matmul"
+    if kind == "conv":
+        positions = _sizes(output)[2:]
+        summed = prod(_sizes(node.inputs[1])[1:])  # of [channels out, channels in, height, width]
+    else:
+        sequence = _sizes(output)[1:][-2:-1]
+        positions = maps.get(sequence, sequence)
+        summed = _sizes(node.inputs[0])[-1]
+    # Both factors quantized: only then can an engine compute with their quantized forms.
+    arithmetic: _Arithmetic = "int8" if all(_dequantizer(value) is not None for value in node.inputs[:2]) else "f32"
+    batched = output.shape is not None and not isinstance(output.shape[0], int)
+    group = positions, kind, arithmetic, batched
+    return group, prod(_sizes(output)) * summed, 0 if weight is None else weight.nbytes
+
+
+def _sizes(value: ir.Value | None) -> tuple[int, ...]:
+    """Return a value's shape with one row for a free batch."""
+    if value is None or value.shape is None:
+        raise ValueError(f"the shape of {value} is unknown")
+    batch, *rest = value.shape
     sizes = [size for size in rest if isinstance(size, int)]
     if len(sizes) < len(rest):
-        raise ValueError(f"{node.name}: a dimension besides the batch is free")
-    weight = _constant(node.inputs[1])
-    if node.op_type == "Conv":
-        _, *filters = _dimensions(node.inputs[1])  # [channels out, channels in, height, width]
-        positions, depth = tuple(sizes[1:]), prod(int(size) for size in filters)
-    else:
-        positions, depth = tuple(sizes[-2:-1]), int(_dimensions(node.inputs[0])[-1])
-    kind: Literal["conv", "matmul", "attention"] = "matmul" if weight is not None else "attention"
-    quantized = all(value is not None and _is_dequantized(value) for value in node.inputs[:2])
-    macs = prod(sizes) * depth * (batch if isinstance(batch, int) else 1)
-    group = (positions, "conv" if node.op_type == "Conv" else kind, "int8" if quantized else "f32", batch == "batch")
-    return group, macs, 0 if weight is None else weight.nbytes
+        raise ValueError(f"{value} has a free dimension besides the batch")
+    return batch if isinstance(batch, int) else 1, *sizes
 
 
-def _dimensions(value: ir.Value | None) -> list[int | str]:
-    """Return a value's dimensions: numbers, or ``"batch"``."""
-    if value is None or value.shape is None or not all(isinstance(size, int) or str(size) == "batch" for size in value.shape):
-        raise ValueError(f"{value} has no known shape")
-    return [size if isinstance(size, int) else "batch" for size in value.shape]
-
-
-def _is_dequantized(value: ir.Value) -> bool:
-    producer = value.producer()
-    return producer is not None and producer.op_type == "DequantizeLinear"
+def _dequantizer(value: ir.Value | None) -> ir.Node | None:
+    """Return the DequantizeLinear that a value comes from, if it does."""
+    producer = None if value is None else value.producer()
+    return producer if producer is not None and producer.op_type == "DequantizeLinear" else None
 
 
 def _constant(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """Return the stored form of a weight, behind its DequantizeLinear if it has one; None for an activation."""
-    producer = None if value is None else value.producer()
-    if producer is not None and producer.op_type == "DequantizeLinear":
-        value = producer.inputs[0]
-    return None if value is None else value.const_value
+    """Return a weight as it is stored, quantized or not; None for an activation."""
+    dequantizer = _dequantizer(value)
+    stored = value if dequantizer is None else dequantizer.inputs[0]
+    return None if stored is None else stored.const_value

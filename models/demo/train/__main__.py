@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2, help="one is better when others use the machine")
     parser.add_argument("--count", type=int, default=400, help="evaluate: number of prompts")
-    parser.add_argument("--guidance", type=float, default=7.5, help="evaluate: guidance scale")
+    parser.add_argument("--guidance", type=float, default=2.0, help="evaluate: guidance scale")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)

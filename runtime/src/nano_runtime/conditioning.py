@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -34,10 +35,8 @@ class Conditioner:
     """Turns texts and schedules into UNet inputs."""
 
     def __init__(self, stages: Stages) -> None:
-        manifest = stages.bundle.manifest
         self._stages = stages
-        self._hoisted = manifest.graph == "hoisted"
-        self._tokenizer = Tokenizer.load(stages.bundle.verified_file(manifest.tokenizer.file), manifest.tokenizer)
+        self._hoisted = stages.bundle.manifest.graph == "hoisted"
         self._texts: _Recent[str] = _Recent(_REMEMBERED)
         self._schedules: _Recent[bytes] = _Recent(_REMEMBERED)
 
@@ -59,6 +58,12 @@ class Conditioner:
         if (table := self._schedules.get(key)) is None:
             table = self._schedules.put(key, self._project(timesteps, watch))
         return table
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        """Read when the first text comes: the graphs' checksums are being compared meanwhile."""
+        spec = self._stages.bundle.manifest.tokenizer
+        return Tokenizer.load(self._stages.bundle.verified_file(spec.file), spec)
 
     def _encode(self, text: str, watch: Stopwatch) -> UNetInputs:
         """Run one text through the text encoder and, in a hoisted bundle, the UNet's prompt projections."""

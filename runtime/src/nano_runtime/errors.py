@@ -118,8 +118,12 @@ class PromptError(UsageError):
 class UnknownSchedulerError(UsageError):
     """A scheduler name that does not exist."""
 
-    def __init__(self, name: str, known: Iterable[str]) -> None:
-        super().__init__(f"there is no scheduler {name!r}", f"Choose one of: {', '.join(known)}.")
+    def __init__(self, name: str, known: Iterable[str], spreadable: Iterable[str]) -> None:
+        super().__init__(
+            f"there is no scheduler {name!r}",
+            f"Choose one of: {', '.join(known)}. "
+            f"After {', '.join(spreadable)} may come _karras, _exponential or _beta.",
+        )
 
 
 class StepsError(UsageError):

@@ -21,7 +21,22 @@ if TYPE_CHECKING:
 
 __all__ = ["Parameters", "contact_sheet", "read_parameters", "save_png", "to_pil", "to_uint8", "to_unit_range"]
 
-_A1111_SAMPLERS = {"pndm": "PLMS", "ddim": "DDIM", "euler": "Euler", "dpmpp_2m": "DPM++ 2M"}
+_A1111_SAMPLERS = {
+    "pndm": "PLMS",
+    "ddim": "DDIM",
+    "ddpm": "DDPM",
+    "euler": "Euler",
+    "euler_a": "Euler a",
+    "heun": "Heun",
+    "lms": "LMS",
+    "dpmpp_2m": "DPM++ 2M",
+    "dpmpp_3m": "DPM++ 3M",
+    "dpmpp_2m_sde": "DPM++ 2M SDE",
+    "unipc": "UniPC",
+    "lcm": "LCM",
+    "tcd": "TCD",
+}
+_A1111_SPREADS = {"_karras": " Karras", "_exponential": " Exponential", "_beta": " Beta"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +78,7 @@ class Parameters:
         negative = f"Negative prompt: {_printable(self.negative_prompt)}\n" if self.negative_prompt else ""
         return (
             f"{_printable(self.prompt)}\n{negative}"
-            f"Steps: {self.steps}, Sampler: {_A1111_SAMPLERS.get(self.scheduler, self.scheduler)}, "
+            f"Steps: {self.steps}, Sampler: {_a1111_sampler(self.scheduler)}, "
             f"CFG scale: {self.guidance_scale:g}, Seed: {self.seed}, Size: {self.width}x{self.height}, "
             f"Model hash: {self.bundle_digest[:10]}, Model: {self.bundle}, Version: nano-runtime {self.version}"
         )
@@ -141,6 +156,13 @@ def read_parameters(path: str | Path) -> Parameters:
         return msgspec.json.decode(text.encode(), type=Parameters)
     except msgspec.DecodeError as error:
         raise NoParametersError(Path(path), str(error)) from error
+
+
+def _a1111_sampler(scheduler: str) -> str:
+    """Return a sampler's name as it stands in AUTOMATIC1111's files, or ours if it has none there."""
+    suffix = next((suffix for suffix in _A1111_SPREADS if scheduler.endswith(suffix)), "")
+    base = scheduler.removesuffix(suffix)
+    return _A1111_SAMPLERS.get(base, base) + _A1111_SPREADS.get(suffix, "")
 
 
 def _chunks(parameters: Parameters) -> PngInfo:

@@ -18,6 +18,7 @@ __all__ = [
     "PACKAGES",
     "Machine",
     "describe_machine",
+    "instruction_sets",
     "memory_available_bytes",
     "peak_rss_bytes",
     "usable_cores",
@@ -68,6 +69,11 @@ def describe_machine() -> Machine:
         python=platform.python_version(),
         versions=_versions(),
     )
+
+
+def instruction_sets() -> tuple[str, ...] | None:
+    """Return those of ``ISA_FLAGS`` the processor has, or None where the system does not say."""
+    return _isa(_read(_CPUINFO))
 
 
 def usable_cores() -> int:

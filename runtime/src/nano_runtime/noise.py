@@ -18,14 +18,15 @@ machine. torch itself, on a machine without AVX2, calls the C library instead an
 from __future__ import annotations
 
 import math
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nano_runtime.errors import SeedError
 
-__all__ = ["TorchGenerator", "randn"]
+__all__ = ["NoiseSource", "TorchGenerator", "noise_source", "randn"]
 
 _BLOCK: Final = 16
 _WORDS: Final = 624  # state of mt19937
@@ -52,6 +53,7 @@ _LN2: Final = (0.693359375, -2.12194440e-4)  # high part exact in float32, and w
 _QUARTER_PI: Final = (0.78515625, 2.4187564849853515625e-4, 3.77489497744594108e-8)  # three parts of π/4
 
 F32 = NDArray[np.float32]
+NoiseSource: TypeAlias = Callable[[], F32]  # every call draws fresh unit noise for a batch of latents
 
 
 class TorchGenerator:
@@ -114,6 +116,23 @@ def randn(seed: int, shape: tuple[int, ...]) -> F32:
         SeedError: the seed is out of range.
     """
     return TorchGenerator(seed).randn(shape)
+
+
+def noise_source(seeds: Sequence[int], shape: tuple[int, ...]) -> NoiseSource:
+    """Return the source of all the noise that a batch needs, one stream for each picture.
+
+    The first draw is what diffusers takes as the first latents when it is given a list of generators, the others are
+    what its stochastic schedulers take in turn.
+
+    Args:
+        seeds: of the pictures, each 0 to 2**64 - 1.
+        shape: of one picture's latents.
+
+    Raises:
+        SeedError: a seed is out of range.
+    """
+    generators = [TorchGenerator(seed) for seed in seeds]
+    return lambda: np.stack([generator.randn(shape) for generator in generators])
 
 
 def _init_genrand(seed: int) -> NDArray[np.uint32]:

@@ -23,12 +23,13 @@ from nano_runtime.backends.base import PRECISIONS, Precision
 from nano_runtime.bundle import DEMO, Bundle
 from nano_runtime.conditioning import Conditioner, UNetInputs
 from nano_runtime.denoise import denoise, guide
-from nano_runtime.errors import BackendMissingError
+from nano_runtime.errors import BackendMissingError, UnsupportedScheduleError
 from nano_runtime.image import Parameters, to_pil, to_uint8, to_unit_range
 from nano_runtime.machine import usable_cores
 from nano_runtime.manifest import Backend
+from nano_runtime.noise import NoiseSource, noise_source
 from nano_runtime.request import OutputType, Request, one_of, positive
-from nano_runtime.samplers import Sampler, make_sampler
+from nano_runtime.samplers import Sampler, make_sampler, own_sampler
 from nano_runtime.schedule import Schedule
 from nano_runtime.stages import Stages
 from nano_runtime.timing import Stopwatch, Timings
@@ -45,12 +46,8 @@ _log = logging.getLogger(__name__)
 
 _PREFERRED: tuple[Backend, ...] = ("onnxruntime", "openvino")  # loads sooner, in half the memory (bench/LOG.md)
 _MOST_AT_ONCE = 4  # pictures per UNet call: memory grows with each, speed hardly any more
-_SAMPLER_OF_CLASS = {
-    "PNDMScheduler": "pndm",
-    "DDIMScheduler": "ddim",
-    "EulerDiscreteScheduler": "euler",
-    "DPMSolverMultistepScheduler": "dpmpp_2m",
-}
+# The largest comes second: two files are checked at a time, and the text encoder need not wait for it.
+_IN_ORDER_OF_CHECKING = ("text_encoder", "unet", "unet_prompt", "unet_time", "vae_decoder")
 
 
 @dataclass(frozen=True)
@@ -119,6 +116,7 @@ class Pipeline:
         precision: Precision | None = None,
         *,
         keep_loaded: bool = True,
+        cache: str | Path | None = None,
     ) -> Pipeline:
         """Open a bundle; its graphs are checked and loaded when a call needs them.
 
@@ -129,6 +127,8 @@ class Pipeline:
             precision: arithmetic of the layers that are not quantized; None means ``"f32"``. ``"bf16"`` is quicker
                 with openvino on processors that have it, and rounds.
             keep_loaded: see the class.
+            cache: folder where OpenVINO's compiled graphs are kept for the next process, which then loads in a fraction
+                of the time; None keeps nothing.
 
         Raises:
             BundleError: the folder is not a bundle, or was tampered with.
@@ -139,6 +139,7 @@ class Pipeline:
         options = EngineOptions(
             threads=usable_cores() if threads is None else positive("threads", threads),
             precision="f32" if precision is None else one_of("precision", precision, PRECISIONS),
+            cache=None if cache is None else Path(cache),
         )
         return cls(Stages(opened, _choose_backend(opened, backend), options), keep_loaded=keep_loaded)
 
@@ -164,13 +165,14 @@ class Pipeline:
             prompt: what to draw, or a list of such; beyond the text encoder's length it is cut, with a warning in the
                 log.
             negative_prompt: what to move away from; None means the empty text.
-            num_inference_steps: 1 to the length of the training schedule. PNDM makes one UNet call more.
+            num_inference_steps: 1 to the length of the training schedule. PNDM makes one UNet call more, Heun one less
+                than twice as many.
             guidance_scale: at least 0; up to 1 turns guidance off, and each UNet call does half the work. None takes
                 the bundle's own, 7.5 for most.
             seed: 0 to 2**64 - 1; picture i is drawn from seed + i. None takes a random one. The noise is that of
                 ``torch.Generator("cpu").manual_seed(seed)``, so diffusers draws the same picture.
             num_images_per_prompt: at least 1; up to 4 share a UNet call.
-            scheduler: a name in ``nano_runtime.samplers.SAMPLERS``; None takes the bundle's own.
+            scheduler: a name that ``nano_runtime.samplers.make_sampler`` knows; None takes the bundle's own.
             latents: float32 [pictures, *latent_shape], unit-variance noise to start from instead of the
                 seeds'.
             output_type: see ``Result.images``.
@@ -242,6 +244,7 @@ class Pipeline:
         )
         try:
             timesteps = self._sampler(num_inference_steps, scheduler).timesteps
+            self._stages.prepare(name for name in _IN_ORDER_OF_CHECKING if name in self.bundle.manifest.components)
             guided = request.guidance_scale > 1
             texts = [*((request.negative_prompt,) if guided else ()), *request.prompts]
             known = self._conditioner.texts(dict.fromkeys(texts), watch)
@@ -251,7 +254,10 @@ class Pipeline:
             groups = np.array_split(np.arange(len(request.seeds)), _groups(len(request.seeds)))
             drawn: list[Floats] = []
             for group in groups:
-                sampler = self._sampler(num_inference_steps, scheduler)
+                noise = noise_source([request.seeds[i] for i in group], self.bundle.manifest.latent_shape)
+                if latents is None:
+                    noise()  # the first draw is ``request.noise``
+                sampler = self._sampler(num_inference_steps, scheduler, noise)
                 start = request.noise[group] * np.float32(sampler.init_noise_sigma)
                 positive_rows = [known[request.prompts[i]] for i in group]
                 negative_rows = [known[request.negative_prompt]] * len(group) if guided else []
@@ -289,9 +295,9 @@ class Pipeline:
         """Free all loaded graphs; a later call loads them again."""
         self._stages.close()
 
-    def _sampler(self, num_inference_steps: int, scheduler: str | None) -> Sampler:
-        """Return a fresh sampler: it holds the history of the pictures it draws."""
-        return make_sampler(self.scheduler_name(scheduler), self._schedule, num_inference_steps)
+    def _sampler(self, num_inference_steps: int, scheduler: str | None, noise: NoiseSource | None = None) -> Sampler:
+        """Return a fresh sampler: it holds the history of the pictures it draws, and their source of noise."""
+        return make_sampler(self.scheduler_name(scheduler), self._schedule, num_inference_steps, noise)
 
     def _predictor(
         self,
@@ -306,14 +312,20 @@ class Pipeline:
         Guidance is one call with the negative rows first, as in diffusers: the weights, which are what takes the time,
         are read from memory once.
         """
-        rows: UNetInputs = {name: np.concatenate([row[name] for row in (*negative, *positive)]) for name in positive[0]}
         count, batch = len(positive), len(negative) + len(positive)
         output = self.bundle.component("unet").outputs[0].name
+        feeds: UNetInputs = {
+            name: np.concatenate([row[name] for row in (*negative, *positive)]) for name in positive[0]
+        }
+        feeds |= {name: values[:1].copy() for name, values in times.items()}
+        feeds["sample"] = np.empty((batch, *self.bundle.manifest.latent_shape), np.float32)
 
         def predict(latents: Floats, index: int) -> Floats:
-            now: UNetInputs = {name: values[index : index + 1] for name, values in times.items()}
-            sample = np.concatenate([latents] * (batch // count))
-            noise = self._stages.run("unet", {**rows, **now, "sample": sample}, watch, batch=batch)[output]
+            # Into the same arrays every time: an engine that knows where its inputs are is not told again.
+            for name, values in times.items():
+                feeds[name][:] = values[index]
+            feeds["sample"].reshape(-1, *latents.shape)[:] = latents
+            noise = self._stages.run("unet", feeds, watch, batch=batch)[output]
             return noise if batch == count else guide(noise[:count], noise[count:], guidance_scale)
 
         return predict
@@ -362,11 +374,11 @@ def _groups(pictures: int) -> int:
 
 def _own_scheduler(bundle: Bundle) -> str:
     """Return the name of the sampler that the checkpoint was published with."""
-    own = bundle.manifest.scheduler.get("_class_name")
-    if own not in _SAMPLER_OF_CLASS:
-        _log.warning("the bundle's own scheduler %s is not implemented; pndm takes its place", own)
+    try:
+        return own_sampler(bundle.manifest.scheduler)
+    except UnsupportedScheduleError as error:
+        _log.warning("pndm takes the place of the bundle's own scheduler: %s", error.what)
         return "pndm"
-    return _SAMPLER_OF_CLASS[own]
 
 
 def _choose_backend(bundle: Bundle, backend: Backend | None) -> Backend:

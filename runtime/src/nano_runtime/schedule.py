@@ -4,15 +4,18 @@ Terms: ``beta`` is the variance of the noise one training step adds; ``alphas_cu
 is the share of the picture's variance left at timestep t, so ``latents = sqrt(ᾱ) * picture + sqrt(1 - ᾱ) * noise``.
 
 diffusers lets any of its schedulers read any other's config, and a key the config lacks takes the default of the class
-that reads it. Two keys have defaults that differ between classes (``timestep_spacing``, ``set_alpha_to_one``); they
-stay None here and each sampler fills in its own.
+that reads it. Keys whose defaults differ between classes (``timestep_spacing``, ``set_alpha_to_one``, ``clip_sample``)
+stay None here and each sampler fills in its own. The betas are the model's, whoever draws: those take the defaults of
+the class that wrote the config.
+
+Which sampler a config asks for, and with which variant, is read in ``samplers.own``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final, Literal, TypeAlias
 
@@ -21,11 +24,21 @@ from numpy.typing import NDArray
 
 from nano_runtime.errors import StepsError, UnsupportedScheduleError
 
-__all__ = ["BetaSchedule", "PredictionType", "Schedule", "Spacing", "check_steps", "spaced_timesteps"]
+__all__ = [
+    "BetaSchedule",
+    "PredictionType",
+    "Schedule",
+    "Spacing",
+    "Spread",
+    "check_steps",
+    "spaced_timesteps",
+    "whole_timesteps",
+]
 
 BetaSchedule: TypeAlias = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
 PredictionType: TypeAlias = Literal["epsilon", "v_prediction", "sample"]
 Spacing: TypeAlias = Literal["leading", "linspace", "trailing"]
+Spread: TypeAlias = Literal["trained", "karras", "exponential", "beta"]
 
 _MAX_BETA: Final = 0.999  # keeps the cosine schedule away from a last beta of 1
 _MAX_TRAIN_TIMESTEPS: Final = 100_000  # a hundred times the usual; more is a damaged config, not a schedule
@@ -42,6 +55,10 @@ def _is_whole(value: object, least: int, most: float) -> bool:
 
 def _is_share(value: object) -> bool:
     return type(value) in (int, float) and 0 < value < 1  # type: ignore[operator]
+
+
+def _is_positive(value: object) -> bool:
+    return type(value) in (int, float) and 0 < value < math.inf  # type: ignore[operator]
 
 
 # What a config may say about each field, as a test and as words for the error ...
@@ -63,29 +80,26 @@ _FIELDS: Final[Mapping[str, tuple[Callable[[object], bool], tuple[object, ...]]]
     "set_alpha_to_one": _one_of((True, False)),
     "skip_prk_steps": _one_of((True, False)),
     "clip_sample": _one_of((True, False)),
-    "clip_sample_range": (
-        lambda value: type(value) in (int, float) and 0 < value < math.inf,  # type: ignore[operator]
-        ("numbers above 0",),
-    ),
+    "clip_sample_range": (_is_positive, ("numbers above 0",)),
     "rescale_betas_zero_snr": _one_of((True, False)),
+    "final_sigmas_type": _one_of(("zero", "sigma_min")),
+    "original_inference_steps": (
+        lambda value: _is_whole(value, 1, _MAX_TRAIN_TIMESTEPS),
+        (f"whole numbers from 1 to {_MAX_TRAIN_TIMESTEPS}",),
+    ),
+    "timestep_scaling": (_is_positive, ("numbers above 0",)),
 }
-# ... and the variants of other schedulers that would change the picture and are not implemented: only "off" is.
+# ... and what makes it another kind of model, for which no sampler here could draw.
 _ONLY: Final[Mapping[str, tuple[object, ...]]] = {
-    "thresholding": (False,),
-    "use_karras_sigmas": (False, None),
-    "use_exponential_sigmas": (False, None),
-    "use_beta_sigmas": (False, None),
-    "use_lu_lambdas": (False, None),
     "use_flow_sigmas": (False, None),
     "use_dynamic_shifting": (False,),
-    "interpolation_type": ("linear",),
-    "timestep_type": ("discrete",),
-    "final_sigmas_type": ("zero",),
-    "algorithm_type": ("dpmsolver++",),
-    "solver_order": (2,),
-    "solver_type": ("midpoint",),
-    "euler_at_final": (False,),
-    "lambda_min_clipped": (-math.inf,),
+    "variance_type": (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
+}
+# Classes of diffusers whose betas default to others than most.
+_BETAS_OF_CLASS: Final[Mapping[str, Mapping[str, object]]] = {
+    "HeunDiscreteScheduler": {"beta_start": 0.00085, "beta_end": 0.012},
+    "LCMScheduler": {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"},
+    "TCDScheduler": {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"},
 }
 
 
@@ -93,8 +107,8 @@ _ONLY: Final[Mapping[str, tuple[object, ...]]] = {
 class Schedule:
     """A variance-preserving noise schedule with discrete timesteps 0 to ``num_train_timesteps - 1``.
 
-    Field names, meanings and defaults are diffusers'. A None in ``timestep_spacing`` or ``set_alpha_to_one`` means that
-    the config does not say, and the sampler's own default holds.
+    Field names, meanings and defaults are diffusers', but for ``spread``. A None in ``timestep_spacing``,
+    ``set_alpha_to_one`` or ``clip_sample`` means that the config does not say, and the sampler's own default holds.
 
     Attributes:
         num_train_timesteps: how many timesteps the model knows.
@@ -107,9 +121,14 @@ class Schedule:
         steps_offset: added to every timestep of the leading spacing.
         set_alpha_to_one: whether the last step ends at ᾱ = 1 (no noise at all) rather than at ``alphas_cumprod[0]``.
         skip_prk_steps: whether PNDM leaves out its Runge-Kutta start.
-        clip_sample: whether DDIM clips the predicted picture.
-        clip_sample_range: to which magnitude it does.
+        clip_sample: whether DDIM, DDPM, Heun and LCM clip the predicted picture.
+        clip_sample_range: to which magnitude they do.
         rescale_betas_zero_snr: whether the last timestep is made pure noise (Lin et al. 2023, algorithm 1).
+        final_sigmas_type: whether Euler, DPM-Solver++ and UniPC end at no noise or at that of timestep 0.
+        original_inference_steps: in how many steps the teacher of an LCM or TCD model walked.
+        timestep_scaling: how quickly LCM's boundary condition stops to count, per timestep.
+        spread: how samplers that work in sigma spread the noise levels, see ``samplers.sigmas``. Not read from configs:
+            the sampler's name says it.
     """
 
     num_train_timesteps: int = 1000
@@ -122,9 +141,13 @@ class Schedule:
     steps_offset: int = 0
     set_alpha_to_one: bool | None = None
     skip_prk_steps: bool = False
-    clip_sample: bool = True
+    clip_sample: bool | None = None
     clip_sample_range: float = 1.0
     rescale_betas_zero_snr: bool = False
+    final_sigmas_type: Literal["zero", "sigma_min"] = "zero"
+    original_inference_steps: int = 50
+    timestep_scaling: float = 10.0
+    spread: Spread = "trained"
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Schedule:
@@ -132,7 +155,7 @@ class Schedule:
 
         Keys starting with an underscore are notes of diffusers; of these only ``_use_default_values`` is read: the keys
         it lists were filled in by the class that wrote the config and count as absent. Keys that concern no sampler
-        here are ignored.
+        here are ignored, and so are those that choose one.
 
         Raises:
             UnsupportedScheduleError: a value is malformed, or asks for something that is not implemented.
@@ -142,9 +165,8 @@ class Schedule:
         for key, known in _ONLY.items():
             if key in said and said[key] not in known:
                 raise UnsupportedScheduleError(key, said[key], known)
-        if said.get("variance_type") in ("learned", "learned_range"):
-            raise UnsupportedScheduleError("variance_type", said["variance_type"], (None,))
-        values = {field.name: said[field.name] for field in fields(cls) if field.name in said}
+        said = {**_BETAS_OF_CLASS.get(str(said.get("_class_name")), {}), **said}
+        values = {key: said[key] for key in _FIELDS if key in said}
         if values.get("trained_betas", ...) is None:
             del values["trained_betas"]
         for key, value in values.items():
@@ -201,6 +223,17 @@ def spaced_timesteps(schedule: Schedule, spacing: Spacing, steps: int, points: i
     if spacing == "leading":
         return (np.arange(points, dtype=np.float64) * (total // points))[::-1][:steps] + schedule.steps_offset
     return np.round(np.arange(total, 0, -total / steps))[:steps] - 1
+
+
+def whole_timesteps(schedule: Schedule, steps: int) -> NDArray[np.float32]:
+    """Return the timesteps of samplers that work in ᾱ: float32 [steps], whole, falling; leading unless said otherwise.
+
+    Raises:
+        StepsError: that many steps do not fit into the schedule.
+    """
+    spacing: Spacing = "leading" if schedule.timestep_spacing is None else schedule.timestep_spacing
+    check_steps(schedule, steps, lambda n: np.round(spaced_timesteps(schedule, spacing, n, n)))
+    return np.round(spaced_timesteps(schedule, spacing, steps, steps)).astype(np.float32)
 
 
 def check_steps(schedule: Schedule, steps: int, spread: Callable[[int], NDArray[np.float64]]) -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+
 import numpy as np
 from numpy.typing import NDArray
 
-from nano_runtime.backends import Arrays, EngineOptions, Session, open_session
+from nano_runtime.backends import Arrays, CheckedGraph, EngineOptions, Session, import_engine, open_session
+from nano_runtime.backends.base import LayerTime
 from nano_runtime.bundle import Bundle
 from nano_runtime.errors import NonFiniteError
 from nano_runtime.manifest import Backend
 from nano_runtime.timing import Stopwatch
 
 __all__ = ["Stages"]
+
+_CHECKERS = 2  # the first graph and the largest side by side
 
 
 class Stages:
@@ -22,11 +29,27 @@ class Stages:
         self.backend = backend
         self.options = options
         self._loaded: dict[str, tuple[int, Session]] = {}
+        self._checkers = ThreadPoolExecutor(_CHECKERS, thread_name_prefix="nano-check")
+        self._checks: dict[str, Future[CheckedGraph]] = {}
 
     @property
     def loaded(self) -> frozenset[str]:
         """Names of the components that occupy memory now."""
         return frozenset(self._loaded)
+
+    def prepare(self, components: Iterable[str]) -> None:
+        """Begin to compare the files of these components with their checksums, and import the engine meanwhile.
+
+        The checks go on in the background, in this order; what they find is raised by the ``run`` that needs the
+        component.
+
+        Raises:
+            BackendMissingError: the engine is not installed.
+        """
+        for name in components:
+            if name not in self._loaded and name not in self._checks:
+                self._checks[name] = self._checkers.submit(self._checked, name)
+        import_engine(self.backend)
 
     def run(self, component: str, feeds: Arrays, watch: Stopwatch, *, batch: int) -> dict[str, NDArray[np.float32]]:
         """Compute one component's outputs.
@@ -50,9 +73,15 @@ class Stages:
                 raise NonFiniteError(component, f"output {name!r}")
         return outputs
 
+    def layer_times(self) -> dict[str, list[LayerTime]]:
+        """Return what each operator of the loaded components took; see ``Session.layer_times``."""
+        return {name: session.layer_times() for name, (_, session) in self._loaded.items()}
+
     def close(self, *components: str) -> None:
         """Let these components go; all of them if none is named."""
-        for name in components or tuple(self._loaded):
+        for name in components or (*self._loaded, *self._checks):
+            if name in self._checks:
+                self._checks.pop(name).cancel()
             if name in self._loaded:
                 self._loaded.pop(name)[1].close()
 
@@ -60,10 +89,19 @@ class Stages:
         """Return the loaded engine for a component, loading it if needed."""
         if component in self._loaded and self._loaded[component][0] == batch:
             return self._loaded[component][1]
+        check = self._checks.pop(component, None)
         self.close(component)
         with watch.time("verify", component):
-            model = self.bundle.verified(component, self.backend)
+            graph = self._checked(component) if check is None else check.result()
         with watch.time("load", component):
-            session = open_session(self.backend, model, batch=batch, options=self.options)
+            session = open_session(self.backend, graph, batch=batch, options=self.options)
         self._loaded[component] = (batch, session)
         return session
+
+    def _checked(self, component: str) -> CheckedGraph:
+        """Compare a component's files with their checksums, which together name the graph."""
+        model = self.bundle.verified(component, self.backend)
+        graph = self.bundle.component(component).graphs[self.backend]
+        files = (graph.model, graph.weights)
+        digests = "".join(entry.sha256 for entry in self.bundle.manifest.files if entry.path in files)
+        return CheckedGraph(model, hashlib.sha256(digests.encode()).hexdigest())

@@ -7,15 +7,23 @@ from __future__ import annotations
 
 import importlib
 from importlib.util import find_spec
-from pathlib import Path
 from typing import cast, get_args
 
-from nano_runtime.backends.base import Arrays, EngineOptions, Open, Session
+from nano_runtime.backends.base import Arrays, CheckedGraph, EngineOptions, Open, Session
 from nano_runtime.errors import BackendMissingError, NotEnoughMemoryError, OptionError
 from nano_runtime.machine import memory_available_bytes
 from nano_runtime.manifest import Backend
 
-__all__ = ["BACKENDS", "Arrays", "EngineOptions", "Session", "installed", "open_session"]
+__all__ = [
+    "BACKENDS",
+    "Arrays",
+    "CheckedGraph",
+    "EngineOptions",
+    "Session",
+    "import_engine",
+    "installed",
+    "open_session",
+]
 
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
@@ -30,14 +38,28 @@ def installed(backend: Backend) -> bool:
     return find_spec(backend) is not None
 
 
-def open_session(backend: Backend, model: Path, *, batch: int, options: EngineOptions) -> Session:
-    """Load a graph whose checksums were compared before.
+def import_engine(backend: Backend) -> Open:
+    """Import an engine, which takes a few tenths of a second the first time, and return its way to open a graph.
+
+    Raises:
+        OptionError: there is no such engine.
+        BackendMissingError: its package is not installed.
+    """
+    if backend not in _DOORS:
+        raise OptionError("backend", backend, BACKENDS)
+    if not installed(backend):
+        raise BackendMissingError(backend)
+    return cast("Open", importlib.import_module(_DOORS[backend]).open_graph)
+
+
+def open_session(backend: Backend, graph: CheckedGraph, *, batch: int, options: EngineOptions) -> Session:
+    """Load a graph.
 
     Args:
         backend: the engine.
-        model: ``model.onnx`` for onnxruntime, ``openvino_model.xml`` for openvino.
+        graph: in the engine's format.
         batch: size of every free dimension, at least 1.
-        options: threads and precision.
+        options: threads, precision and cache.
 
     Raises:
         OptionError: there is no such engine.
@@ -46,13 +68,9 @@ def open_session(backend: Backend, model: Path, *, batch: int, options: EngineOp
         EngineError: it refuses the file.
         NotEnoughMemoryError: it ran out of memory.
     """
-    if backend not in _DOORS:
-        raise OptionError("backend", backend, BACKENDS)
-    if not installed(backend):
-        raise BackendMissingError(backend)
-    open_graph = cast("Open", importlib.import_module(_DOORS[backend]).open_graph)
+    open_graph = import_engine(backend)
     try:
-        return open_graph(model, batch=batch, options=options)
+        return open_graph(graph, batch=batch, options=options)
     except MemoryError as error:
-        needed = sum(file.stat().st_size for file in model.parent.iterdir() if file.is_file())
-        raise NotEnoughMemoryError(f"loading {model}", needed, memory_available_bytes() or 0) from error
+        needed = sum(file.stat().st_size for file in graph.model.parent.iterdir() if file.is_file())
+        raise NotEnoughMemoryError(f"loading {graph.model}", needed, memory_available_bytes() or 0) from error

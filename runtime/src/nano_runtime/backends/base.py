@@ -10,11 +10,24 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PRECISIONS", "Arrays", "EngineOptions", "Open", "Precision", "Session"]
+__all__ = ["PRECISIONS", "Arrays", "CheckedGraph", "EngineOptions", "LayerTime", "Open", "Precision", "Session"]
 
 Precision = Literal["f32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 Arrays = Mapping[str, NDArray[np.float32] | NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class CheckedGraph:
+    """A graph whose files were compared with the manifest: no engine gets to see another.
+
+    Attributes:
+        model: ``model.onnx`` for onnxruntime, ``openvino_model.xml`` for openvino; weights lie beside it.
+        digest: hex digest that names the content of the model and its weights.
+    """
+
+    model: Path
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -25,24 +38,50 @@ class EngineOptions:
         threads: intra-op threads, at least 1.
         precision: arithmetic of the layers that are not quantized. ``"f32"`` computes what the graph says; ``"bf16"``
             lets OpenVINO round to bfloat16 on processors that have it (onnxruntime always computes in f32).
+        cache: folder where OpenVINO's compiled graphs are kept for the next run, with the same results and loaded in a
+            fraction of the time; None keeps nothing (onnxruntime never does).
+        profile: whether sessions note what each operator takes; that costs a little time.
     """
 
     threads: int
     precision: Precision
+    cache: Path | None = None
+    profile: bool = False
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """What one operator of an engine's own, rewritten graph takes.
+
+    Attributes:
+        operator: its kind, as the engine calls it.
+        shape: of its first output, with the axes in the engine's order.
+        ms: of wall clock, a typical call.
+    """
+
+    operator: str
+    shape: tuple[int, ...]
+    ms: float
 
 
 class Session(Protocol):
     """A loaded graph with all shapes fixed."""
 
     def run(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-        """Compute all outputs from all inputs; shapes and dtypes are those of the manifest."""
+        """Compute all outputs from all inputs; shapes and dtypes are those of the manifest.
+
+        The engine reads the arrays where they are; the outputs are new arrays.
+        """
+
+    def layer_times(self) -> list[LayerTime]:
+        """Return what each operator took so far, and stop noting it; for sessions opened with ``profile``, once."""
 
     def close(self) -> None:
         """Give the memory back; the session cannot run afterwards."""
 
 
 class Open(Protocol):
-    """How a backend module opens a graph: ``model`` on disk, ``batch`` for every free dimension."""
+    """How a backend module opens a graph, with ``batch`` for every free dimension."""
 
-    def __call__(self, model: Path, *, batch: int, options: EngineOptions) -> Session:
+    def __call__(self, graph: CheckedGraph, *, batch: int, options: EngineOptions) -> Session:
         """Load the graph; see ``backends.open_session``."""

@@ -6,8 +6,13 @@ the two variables that forbid it are set before the import.
 
 from __future__ import annotations
 
+import json
 import os
+from collections import defaultdict
 from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ["ORT_TELEMETRY_DISABLED"] = "1"
@@ -16,7 +21,7 @@ import numpy as np  # the two lines above must come before onnxruntime
 import onnxruntime
 from numpy.typing import NDArray
 
-from nano_runtime.backends.base import Arrays, EngineOptions
+from nano_runtime.backends.base import Arrays, CheckedGraph, EngineOptions, LayerTime
 from nano_runtime.errors import EngineError, PrecisionError
 
 __all__ = ["OrtSession", "open_graph"]
@@ -32,9 +37,12 @@ _DISABLED_OPTIMIZERS = ["MatMulAddFusion"]
 class OrtSession:
     """A graph in ONNX Runtime's CPU provider."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, model: Path) -> None:
+    def __init__(
+        self, session: onnxruntime.InferenceSession, graph: CheckedGraph, profile: TemporaryDirectory[str] | None
+    ) -> None:
         self._session: onnxruntime.InferenceSession | None = session
-        self._model = model
+        self._model = graph.model
+        self._profile = profile
         self._outputs = [output.name for output in session.get_outputs()]
 
     def run(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
@@ -47,12 +55,20 @@ class OrtSession:
             raise EngineError(_NAME, "run", self._model, _first_line(error)) from error
         return dict(zip(self._outputs, outputs, strict=True))
 
+    def layer_times(self) -> list[LayerTime]:
+        """Return what each operator took; see ``Session.layer_times``."""
+        if self._session is None or self._profile is None:
+            raise RuntimeError(f"{self._model} was closed, or opened without a profile")
+        events = json.loads(Path(self._session.end_profiling()).read_bytes())
+        self._profile.cleanup()
+        return _layer_times(events)
+
     def close(self) -> None:
         """Give the memory back."""
         self._session = None
 
 
-def open_graph(model: Path, *, batch: int, options: EngineOptions) -> OrtSession:
+def open_graph(graph: CheckedGraph, *, batch: int, options: EngineOptions) -> OrtSession:
     """Load ``model.onnx`` with every dimension named ``batch`` fixed; see ``backends.open_session``."""
     if options.precision != "f32":
         raise PrecisionError(_NAME, options.precision, "its CPU kernels compute in f32")
@@ -67,15 +83,33 @@ def open_graph(model: Path, *, batch: int, options: EngineOptions) -> OrtSession
     choices.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     # A MatMul with INT8 weights alone would round its activations to int8 as well; 1 keeps them in f32.
     choices.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    profile = TemporaryDirectory(prefix="nano-profile-") if options.profile else None
+    if profile is not None:
+        choices.enable_profiling = True
+        choices.profile_file_prefix = str(Path(profile.name) / "layers")
     try:
         session = onnxruntime.InferenceSession(
-            str(model), choices, providers=["CPUExecutionProvider"], disabled_optimizers=_DISABLED_OPTIMIZERS
+            str(graph.model), choices, providers=["CPUExecutionProvider"], disabled_optimizers=_DISABLED_OPTIMIZERS
         )
     except MemoryError:
         raise
     except Exception as error:
-        raise EngineError(_NAME, "load", model, _first_line(error)) from error
-    return OrtSession(session, model)
+        raise EngineError(_NAME, "load", graph.model, _first_line(error)) from error
+    return OrtSession(session, graph, profile)
+
+
+def _layer_times(events: list[dict[str, Any]]) -> list[LayerTime]:
+    """Return the median of each node's durations from the trace events that ONNX Runtime writes, in microseconds."""
+    runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for event in events:
+        if event["cat"] == "Node":
+            runs[event["args"]["node_index"]].append(event)
+    times = []
+    for run in runs.values():
+        node = run[0]["args"]
+        (shape,) = node["output_type_shape"][0].values()  # {"float": [2, 256, 32]}
+        times.append(LayerTime(node["op_name"], tuple(shape), median(event["dur"] for event in run) / 1e3))
+    return times
 
 
 def _first_line(error: Exception) -> str:

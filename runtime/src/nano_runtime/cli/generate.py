@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from nano_runtime.bundle import DEMO
 from nano_runtime.cli import make_parser, run_command
+from nano_runtime.cli.cache import CacheOptions, add_cache_options, cache_folder
 from nano_runtime.cli.output import Output
 from nano_runtime.errors import PromptError
 from nano_runtime.machine import peak_rss_bytes
@@ -30,9 +31,13 @@ _EXAMPLES = """\
   nano-generate "a red fox" --bundle nano-int8 -n 4 --steps 30 --negative-prompt "blurry"
   echo "a red fox" | nano-generate - --json
 """
+_SCHEDULERS = """\
+pndm, ddim, ddim_a, ddpm, euler, euler_a, heun, lms, dpmpp_2m, dpmpp_3m, dpmpp_2m_sde, unipc, lcm or tcd; after euler,
+heun, lms, dpmpp_... and unipc also _karras, _exponential or _beta, as in dpmpp_2m_karras (default: the bundle's own)
+"""
 
 
-class _Options(argparse.Namespace):
+class _Options(CacheOptions):
     """The command line, typed."""
 
     prompt: str
@@ -69,9 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--steps", type=int, default=20, metavar="N", help="denoising steps (default: %(default)s)")
     add("--guidance", type=float, metavar="X", help="up to 1 turns guidance off (default: the bundle's, often 7.5)")
     add("-n", "--count", type=int, default=1, metavar="N", help="pictures to draw (default: %(default)s)")
-    add("--scheduler", metavar="NAME", help="pndm, ddim, euler or dpmpp_2m (default: the bundle's own)")
+    add("--scheduler", metavar="NAME", help=_SCHEDULERS)
     add("--threads", type=int, metavar="N", help="processor threads (default: one per physical core)")
     add("--precision", choices=("f32", "bf16"), help="of layers that are not INT8; bf16 needs openvino (default: f32)")
+    add_cache_options(parser)
     add("--no-metadata", dest="metadata", action="store_false", help="keep prompt and settings out of the files")
     add("--force", action="store_true", help="replace files that exist")
     add("--json", action="store_true", help="print one JSON document instead of the paths")
@@ -87,7 +93,14 @@ def _generate(options: _Options) -> int:
     from nano_runtime.image import save_png
     from nano_runtime.pipeline import Pipeline
 
-    pipe = Pipeline.from_pretrained(bundle, options.backend, options.threads, options.precision, keep_loaded=False)
+    pipe = Pipeline.from_pretrained(
+        bundle,
+        options.backend,
+        options.threads,
+        options.precision,
+        keep_loaded=False,
+        cache=cache_folder(options),
+    )
     _say(_plan(pipe, options))
     result = _draw(pipe, prompt, options)
     paths = []
@@ -147,7 +160,7 @@ def _summary(result: Result) -> str:
     """Say which seeds were drawn and where the time went."""
     timings = result.timings
     seeds = ", ".join(map(str, result.seeds))
-    before = sum(map(sum, (*timings.verify_ms.values(), *timings.load_ms.values())))
+    before = timings.total_ms - sum(map(sum, timings.run_ms.values()))
     call = median(timings.run_ms["unet"])
     return (
         f"seed {seeds}; {timings.total_ms / 1e3:.1f} s, of it {before / 1e3:.1f} s loading; {call:.0f} ms a UNet call"

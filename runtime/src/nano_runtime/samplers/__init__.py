@@ -2,25 +2,36 @@
 
 A sampler (diffusers: scheduler; k-diffusion: sampler; elsewhere: solver) draws one batch: it holds the history of the
 calls so far, so make a new one for the next. Adding one is a file with a class and a line in ``SAMPLERS``.
+
+The name says all: ``dpmpp_2m_karras`` is DPM-Solver++ 2M over Karras' noise levels, whatever the bundle's own scheduler
+config says about either. What the config decides is the model's part: betas, kind of prediction, spacing of timesteps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Final, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nano_runtime.errors import UnknownSchedulerError
+from nano_runtime.noise import NoiseSource
+from nano_runtime.samplers.consistency import LCM, TCD
 from nano_runtime.samplers.ddim import DDIM
-from nano_runtime.samplers.dpmpp import DPMSolverPP2M
-from nano_runtime.samplers.euler import Euler
+from nano_runtime.samplers.ddpm import DDPM
+from nano_runtime.samplers.dpmpp import DPMSolverPP
+from nano_runtime.samplers.euler import Euler, EulerAncestral
+from nano_runtime.samplers.heun import Heun
+from nano_runtime.samplers.lms import LMS
+from nano_runtime.samplers.own import own_sampler
 from nano_runtime.samplers.pndm import PNDM
-from nano_runtime.schedule import Schedule
+from nano_runtime.samplers.unipc import UniPC
+from nano_runtime.schedule import Schedule, Spread
 
-__all__ = ["SAMPLERS", "Sampler", "make_sampler"]
+__all__ = ["SAMPLERS", "SPREADABLE", "Sampler", "make_sampler", "own_sampler", "split_name"]
 
 
 class Sampler(Protocol):
@@ -40,28 +51,75 @@ class Sampler(Protocol):
     def step(self, noise_pred: NDArray[np.float32], index: int, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the latents after call ``index``, in which the network computed ``noise_pred``.
 
-        Calls come in order and each once. The first may have any index, for a start from a half-noised picture.
+        Calls come in order and each once. The first may have any index, for a start from a half-noised picture; Heun,
+        which calls twice a step, wants an even one.
         """
 
 
-SAMPLERS: Final[Mapping[str, Callable[[Schedule, int], Sampler]]] = MappingProxyType(
-    {"pndm": PNDM, "ddim": DDIM, "euler": Euler, "dpmpp_2m": DPMSolverPP2M},
+_Maker = Callable[[Schedule, int, NoiseSource], Sampler]
+
+
+def _without_noise(maker: Callable[[Schedule, int], Sampler]) -> _Maker:
+    """Return the maker of a sampler that adds no noise."""
+    return lambda schedule, steps, _: maker(schedule, steps)
+
+
+SAMPLERS: Final[Mapping[str, _Maker]] = MappingProxyType(
+    {
+        "pndm": _without_noise(PNDM),
+        "ddim": lambda schedule, steps, noise: DDIM(schedule, steps, noise, eta=0.0),
+        "ddim_a": lambda schedule, steps, noise: DDIM(schedule, steps, noise, eta=1.0),
+        "ddpm": DDPM,
+        "euler": _without_noise(Euler),
+        "euler_a": EulerAncestral,
+        "heun": _without_noise(Heun),
+        "lms": _without_noise(LMS),
+        "dpmpp_2m": lambda schedule, steps, _: DPMSolverPP(schedule, steps, order=2, noise=None),
+        "dpmpp_3m": lambda schedule, steps, _: DPMSolverPP(schedule, steps, order=3, noise=None),
+        "dpmpp_2m_sde": lambda schedule, steps, noise: DPMSolverPP(schedule, steps, order=2, noise=noise),
+        "unipc": _without_noise(UniPC),
+        "lcm": LCM,
+        "tcd": TCD,
+    }
 )
+# Those that work in noise levels: their names may be followed by _karras, _exponential or _beta.
+SPREADABLE: Final = ("euler", "heun", "lms", "dpmpp_2m", "dpmpp_3m", "dpmpp_2m_sde", "unipc")
 
 
-def make_sampler(name: str, schedule: Schedule, num_inference_steps: int) -> Sampler:
+def split_name(name: str) -> tuple[str, Spread]:
+    """Split a name into a key of ``SAMPLERS`` and how the noise levels are spread.
+
+    Raises:
+        UnknownSchedulerError: there is no sampler of that name.
+    """
+    if name in SAMPLERS:
+        return name, "trained"
+    for spread in get_args(Spread):
+        base = name.removesuffix(f"_{spread}")
+        if spread != "trained" and base != name and base in SPREADABLE:
+            return base, spread
+    raise UnknownSchedulerError(name, SAMPLERS, SPREADABLE)
+
+
+def make_sampler(name: str, schedule: Schedule, num_inference_steps: int, noise: NoiseSource | None = None) -> Sampler:
     """Make a fresh sampler for one batch.
 
     Args:
-        name: a key of ``SAMPLERS``.
+        name: a key of ``SAMPLERS``; ``_karras``, ``_exponential`` or ``_beta`` may follow one of ``SPREADABLE``.
         schedule: of the model.
         num_inference_steps: 1 to ``schedule.num_train_timesteps``.
+        noise: draws the noise that the sampler adds on its way, in the shape of the batch. None will do for a sampler
+            that adds none, and for one that is asked for its timesteps only.
 
     Raises:
         UnknownSchedulerError: there is no sampler of that name.
         StepsError: that many steps do not fit into the schedule.
         UnsupportedScheduleError: the sampler cannot follow this schedule.
     """
-    if name not in SAMPLERS:
-        raise UnknownSchedulerError(name, SAMPLERS)
-    return SAMPLERS[name](schedule, num_inference_steps)
+    base, spread = split_name(name)
+    source = _no_noise if noise is None else noise
+    return SAMPLERS[base](replace(schedule, spread=spread), num_inference_steps, source)
+
+
+def _no_noise() -> NDArray[np.float32]:
+    raise TypeError("this sampler adds noise on its way, and was made without a source of it")

@@ -1,4 +1,4 @@
-"""DDIM without added noise (Song et al. 2021, formula 12 with η = 0); matches diffusers' ``DDIMScheduler``."""
+"""DDIM (Song et al. 2021, formulas 12 and 16); matches diffusers' ``DDIMScheduler``."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import math
 
 import numpy as np
 
-from nano_runtime.errors import UnsupportedScheduleError
-from nano_runtime.samplers.prediction import F32, predicted_noise, predicted_picture
-from nano_runtime.schedule import Schedule, Spacing, check_steps, spaced_timesteps
+from nano_runtime.noise import NoiseSource
+from nano_runtime.samplers.prediction import F32, clipped, predicted_noise, predicted_picture, refuse_noise_from_noise
+from nano_runtime.schedule import Schedule, whole_timesteps
 
 __all__ = ["DDIM"]
 
 
 class DDIM:
-    """Predict the picture, then put back as much of the predicted noise as the next timestep has.
+    """Predict the picture, then put back as much noise as the next timestep has: the predicted, and η of fresh.
 
     Args:
-        schedule: of the model; leading spacing and a last ᾱ of 1 where it does not say.
+        schedule: of the model; leading spacing, a last ᾱ of 1 and clipping where it does not say.
         num_inference_steps: 1 to ``num_train_timesteps``; the network is called once for each.
+        noise: where fresh noise comes from, asked once a step if ``eta`` is above 0.
+        eta: 0 adds none, 1 as much as DDPM's posterior has; between 0 and 1.
 
     Raises:
         StepsError: that many steps do not fit into the schedule.
@@ -27,18 +29,15 @@ class DDIM:
 
     init_noise_sigma = 1.0
 
-    def __init__(self, schedule: Schedule, num_inference_steps: int) -> None:
-        spacing: Spacing = "leading" if schedule.timestep_spacing is None else schedule.timestep_spacing
-        check_steps(schedule, num_inference_steps, lambda n: np.round(spaced_timesteps(schedule, spacing, n, n)))
-        self.timesteps = np.round(spaced_timesteps(schedule, spacing, num_inference_steps, num_inference_steps)).astype(
-            np.float32
-        )
+    def __init__(self, schedule: Schedule, num_inference_steps: int, noise: NoiseSource, eta: float) -> None:
+        self.timesteps = whole_timesteps(schedule, num_inference_steps)
+        refuse_noise_from_noise(schedule, self.timesteps)
         self._schedule = schedule
         self._stride = schedule.num_train_timesteps // num_inference_steps
         self._alphas_cumprod = schedule.alphas_cumprod
         self._last = 1.0 if schedule.set_alpha_to_one in (None, True) else float(self._alphas_cumprod[0])
-        if schedule.prediction_type == "epsilon" and self._alphas_cumprod[int(self.timesteps[0])] == 0:
-            raise UnsupportedScheduleError("prediction_type", "epsilon", ("v_prediction", "sample"))
+        self._noise = noise
+        self._eta = eta
 
     def scale_model_input(self, latents: F32, index: int) -> F32:  # noqa: ARG002 - part of the protocol
         """Return the latents as they are."""
@@ -54,8 +53,9 @@ class DDIM:
         alpha, sigma = np.float32(math.sqrt(share)), np.float32(math.sqrt(1 - share))
         kind = self._schedule.prediction_type
         picture = predicted_picture(kind, noise_pred, latents, alpha, sigma)
-        noise = predicted_noise(kind, noise_pred, latents, alpha, sigma)
-        if self._schedule.clip_sample:
-            limit = self._schedule.clip_sample_range
-            picture = np.clip(picture, -limit, limit)
-        return np.float32(math.sqrt(share_target)) * picture + np.float32(math.sqrt(1 - share_target)) * noise
+        picture = clipped(picture, self._schedule, unless_said=True)
+        direction = predicted_noise(kind, noise_pred, latents, alpha, sigma)
+        variance = self._eta**2 * (1 - share_target) / (1 - share) * (1 - share / share_target)
+        kept = np.float32(math.sqrt(1 - share_target - variance))
+        after = np.float32(math.sqrt(share_target)) * picture + kept * direction
+        return after if self._eta == 0 else after + np.float32(math.sqrt(variance)) * self._noise()

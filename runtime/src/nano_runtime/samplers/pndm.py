@@ -15,7 +15,7 @@ import numpy as np
 
 from nano_runtime.errors import UnsupportedScheduleError
 from nano_runtime.samplers.prediction import F32, predicted_noise
-from nano_runtime.schedule import Schedule, Spacing, check_steps, spaced_timesteps
+from nano_runtime.schedule import Schedule, whole_timesteps
 
 __all__ = ["PNDM"]
 
@@ -48,10 +48,8 @@ class PNDM:
             raise UnsupportedScheduleError("skip_prk_steps", schedule.skip_prk_steps, (True,))
         if schedule.prediction_type == "sample":
             raise UnsupportedScheduleError("prediction_type", "sample", ("epsilon", "v_prediction"))
-        spacing: Spacing = "leading" if schedule.timestep_spacing is None else schedule.timestep_spacing
-        check_steps(schedule, num_inference_steps, lambda n: np.round(spaced_timesteps(schedule, spacing, n, n)))
-        timesteps = np.round(spaced_timesteps(schedule, spacing, num_inference_steps, num_inference_steps))
-        self.timesteps = np.insert(timesteps, 1, timesteps[1:2]).astype(np.float32)
+        timesteps = whole_timesteps(schedule, num_inference_steps)
+        self.timesteps = np.insert(timesteps, 1, timesteps[1:2])
         self._kind = schedule.prediction_type
         self._stride = schedule.num_train_timesteps // num_inference_steps
         self._alphas_cumprod = replace(schedule, rescale_betas_zero_snr=False).alphas_cumprod

@@ -1,0 +1,23 @@
+"""Export a diffusers folder to OpenVINO in fp16, tokenizer included: ``openvino_export.py CHECKPOINT FOLDER``.
+
+What ``optimum-cli export openvino --task text-to-image --weight-format fp16`` does; runs in the environment "optimum".
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from optimum.exporters.openvino import main_export
+from optimum.intel import OVConfig
+
+if __name__ == "__main__":
+    checkpoint, folder = sys.argv[1:]
+    main_export(
+        checkpoint,
+        Path(folder),
+        task="text-to-image",
+        library_name="diffusers",
+        ov_config=OVConfig(dtype="fp16"),
+        convert_tokenizer=True,
+    )

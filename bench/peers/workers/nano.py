@@ -1,0 +1,24 @@
+"""Nano's own runtime, by the same protocol; ``options`` has the ``backend``, and ``model`` is a bundle."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from serve import Draw, Job, Picture, serve
+
+from nano_runtime import Pipeline
+
+
+def load(job: Job) -> Draw:
+    """Open the bundle; its graphs are loaded by the first picture."""
+    pipe = Pipeline.from_pretrained(job.model, backend=job.options["backend"], threads=job.threads)
+
+    def draw(prompt: str, noise: NDArray[np.float32]) -> Picture:
+        result = pipe(prompt, num_inference_steps=job.steps, guidance_scale=job.guidance, latents=noise)
+        return Picture(np.asarray(result.images[0]), len(result.timings.run_ms["unet"]))
+
+    return draw
+
+
+if __name__ == "__main__":
+    serve(load)

@@ -1,0 +1,140 @@
+"""OpenVINO's compiled graphs are kept between runs: the same pictures, and never those of a damaged or older file."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nano_runtime.backends.blobs import Blobs
+from nano_runtime.cli import generate
+from nano_runtime.manifest import sha256_of
+from nano_runtime.pipeline import Pipeline
+
+LONG_AGO = (1000, 1000)
+
+
+def draw(bundle: Path, cache: Path | None, backend: str = "openvino", guidance: float = 7.5) -> np.ndarray:
+    """A picture drawn by a fresh pipeline: float32 [1, 128, 128, 3]."""
+    pipe = Pipeline.from_pretrained(bundle, backend, threads=1, keep_loaded=False, cache=cache)
+    return pipe("a red fox", seed=1, num_inference_steps=1, guidance_scale=guidance, output_type="np").images
+
+
+def state(cache: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file: which it is (a replaced file is another one), and its content."""
+    return {path.name: (path.stat().st_ino, path.read_bytes()) for path in cache.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def expected(int8) -> np.ndarray:
+    return draw(int8, None)
+
+
+@pytest.fixture(scope="module")
+def filled(int8, expected, tmp_path_factory) -> Path:
+    """The cache after one picture."""
+    cache = tmp_path_factory.mktemp("cache")
+    np.testing.assert_array_equal(draw(int8, cache), expected)
+    return cache
+
+
+@pytest.fixture
+def cache(filled, tmp_path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(filled, tmp_path / "cache"))
+
+
+def test_the_next_run_takes_all_graphs_from_the_cache_and_draws_the_same(int8, expected, cache):
+    before = state(cache)
+    assert len(before) == 5  # every graph that draws
+    for path in cache.iterdir():
+        os.utime(path, LONG_AGO)
+    np.testing.assert_array_equal(draw(int8, cache), expected)
+    assert state(cache) == before  # nothing was compiled again
+    assert min(path.stat().st_mtime for path in cache.iterdir()) > LONG_AGO[0]  # and everything was read
+
+
+def test_weights_stay_in_the_bundle(int8, filled):
+    """All but biases and scales, 3 % of these small graphs; a form with weights would hold everything."""
+    kept = b"".join(path.read_bytes() for path in filled.iterdir())
+    weights = (int8 / "unet" / "openvino_model.bin").read_bytes()
+    pieces = [weights[start : start + 64] for start in range(0, len(weights) - 64, len(weights) // 400)]
+    assert sum(piece in kept for piece in pieces) < 0.1 * len(pieces)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "empty"])
+def test_what_is_damaged_is_made_again(int8, expected, cache, damage):
+    before = state(cache)
+    for path in cache.iterdir():
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content[: {"flipped": len(content), "cut": len(content) // 2, "empty": 0}[damage]])
+    np.testing.assert_array_equal(draw(int8, cache), expected)
+    assert sorted(state(cache)) == sorted(before)
+
+
+def test_what_the_engine_refuses_is_made_again(int8, expected, tmp_path, monkeypatch):
+    """As if another build of the engine had written it under the same version: whole, and of no use."""
+    put = Blobs.put
+    with monkeypatch.context() as patch:
+        patch.setattr(Blobs, "put", lambda blobs, key, content: put(blobs, key, b"?" + content))
+        draw(int8, tmp_path)
+    before = state(tmp_path)
+    np.testing.assert_array_equal(draw(int8, tmp_path), expected)
+    after = state(tmp_path)
+    assert sorted(after) == sorted(before)
+    assert all(after[name] != before[name] for name in before)
+
+
+def test_other_weights_are_another_graph(int8, expected, cache, tmp_path):
+    """The same file names, sizes and layers: only the checksums tell that the cache is of no use."""
+    other = Path(shutil.copytree(int8, tmp_path / "other"))
+    path = other / "unet" / "openvino_model.bin"
+    weights = np.fromfile(path, np.int8)
+    tensors = re.findall(r'element_type="i8"[^>]*? offset="(\d+)" size="(\d+)"', path.with_suffix(".xml").read_text())
+    for offset, size in tensors:
+        weights[int(offset) : int(offset) + int(size)] *= -1
+    weights.tofile(path)
+    manifest = json.loads((other / "manifest.json").read_text())
+    (entry,) = [entry for entry in manifest["files"] if entry["path"] == "unet/openvino_model.bin"]
+    entry["sha256"] = sha256_of(path)
+    (other / "manifest.json").write_text(json.dumps(manifest))
+
+    picture = draw(other, cache)
+    assert len(state(cache)) == 6  # the other graphs are the same
+    assert not np.array_equal(picture, expected)
+    np.testing.assert_array_equal(picture, draw(other, None))
+
+
+def test_another_batch_is_another_graph(int8, cache):
+    np.testing.assert_array_equal(draw(int8, cache, guidance=1), draw(int8, None, guidance=1))
+    assert len(state(cache)) == 6
+
+
+def test_onnxruntime_keeps_nothing(int8, tmp_path):
+    draw(int8, tmp_path / "cache", backend="onnxruntime")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_cache_still_draws(int8, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(Blobs.__init__, "__defaults__", (1_000_000,))
+    np.testing.assert_array_equal(draw(int8, tmp_path), expected)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 1_000_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other places")
+def test_the_command_keeps_graphs_unless_told_not_to(int8, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    command = ["a red fox", "--bundle", str(int8), "--backend", "openvino", "--steps", "1", "-o", "fox.png", "--force"]
+    assert generate.main([*command, "--no-cache"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["fox.png"]
+    assert generate.main(command) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "fox.png"]
+    assert len(list((tmp_path / "cache" / "nano-runtime").iterdir())) == 5

@@ -1,0 +1,41 @@
+"""Where the commands keep compiled graphs: where they are told to, in the user's cache folder, or nowhere."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import pytest
+
+from nano_runtime.cli.cache import CacheOptions, add_cache_options, cache_folder
+
+
+def folder(*arguments: str) -> Path | None:
+    parser = argparse.ArgumentParser()
+    add_cache_options(parser)
+    return cache_folder(parser.parse_args(arguments, namespace=CacheOptions()))
+
+
+def test_the_command_line_decides():
+    assert folder("--cache", "here") == Path("here")
+    assert folder("--no-cache") is None
+    assert folder("--cache", "here", "--no-cache") is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other places")
+def test_the_default_is_the_users_cache_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert folder() == tmp_path / "nano-runtime"
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert folder() == tmp_path / ".cache" / "nano-runtime"
+    assert list(tmp_path.iterdir()) == []  # asking makes nothing
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other places")
+def test_without_a_home_nothing_is_kept(monkeypatch):
+    """Else the current folder would get one called like the variable."""
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", "nowhere")
+    assert folder() is None

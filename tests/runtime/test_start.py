@@ -1,0 +1,33 @@
+"""Memory that no file backs is told from memory that one does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from nano_runtime.benchmark.start import anonymous_bytes
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+def test_arrays_count_and_mapped_files_do_not(tmp_path):
+    before = anonymous_bytes()
+    array = np.ones(50_000_000, np.uint8)
+    grown = anonymous_bytes() - before
+    assert array.nbytes * 0.9 < grown < array.nbytes * 1.2  # pages, and whatever else moved meanwhile
+
+    path = tmp_path / "file"
+    path.write_bytes(array.tobytes())
+    mapped = np.memmap(path, np.uint8, "r")
+    before = anonymous_bytes()
+    assert int(mapped.max()) == 1  # every page was read
+    assert abs(anonymous_bytes() - before) < array.nbytes * 0.1
+
+
+def test_a_process_that_is_gone_says_nothing():
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    assert anonymous_bytes(process.pid) is None
