@@ -68,6 +68,7 @@ def test_weights_stay_in_the_bundle(int8, filled):
     assert sum(piece in kept for piece in pieces) < 0.1 * len(pieces)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["flipped", "cut", "empty"])
 def test_what_is_damaged_is_made_again(int8, expected, cache, damage):
     before = state(cache)
@@ -79,6 +80,7 @@ def test_what_is_damaged_is_made_again(int8, expected, cache, damage):
     assert sorted(state(cache)) == sorted(before)
 
 
+@pytest.mark.slow
 def test_what_the_engine_refuses_is_made_again(int8, expected, tmp_path, monkeypatch):
     """As if another build of the engine had written it under the same version: whole, and of no use."""
     put = Blobs.put
@@ -92,6 +94,7 @@ def test_what_the_engine_refuses_is_made_again(int8, expected, tmp_path, monkeyp
     assert all(after[name] != before[name] for name in before)
 
 
+@pytest.mark.slow
 def test_other_weights_are_another_graph(int8, expected, cache, tmp_path):
     """The same file names, sizes and layers: only the checksums tell that the cache is of no use."""
     other = Path(shutil.copytree(int8, tmp_path / "other"))
@@ -112,6 +115,7 @@ def test_other_weights_are_another_graph(int8, expected, cache, tmp_path):
     np.testing.assert_array_equal(picture, draw(other, None))
 
 
+@pytest.mark.slow
 def test_another_batch_is_another_graph(int8, cache):
     np.testing.assert_array_equal(draw(int8, cache, guidance=1), draw(int8, None, guidance=1))
     assert len(state(cache)) == 6
@@ -122,6 +126,7 @@ def test_onnxruntime_keeps_nothing(int8, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_full_cache_still_draws(int8, expected, tmp_path, monkeypatch):
     monkeypatch.setattr(Blobs.__init__, "__defaults__", (1_000_000,))
     np.testing.assert_array_equal(draw(int8, tmp_path), expected)

@@ -134,6 +134,7 @@ def test_an_empty_prompt_is_a_prompt(fp32, place):
     assert [path.name for path in place.iterdir()] == ["nothing.png"]
 
 
+@pytest.mark.slow
 def test_bench_times_every_engine_and_says_what_it_could_do(fp32, int8, place):
     done = run(
         "nano-bench", fp32, int8, "--runs", 1, "--starts", 1, "--steps", 2, "--profile", "--json", "t.json", cwd=place

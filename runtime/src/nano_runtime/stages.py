@@ -29,7 +29,7 @@ class Stages:
         self.backend = backend
         self.options = options
         self._loaded: dict[str, tuple[int, Session]] = {}
-        self._checkers = ThreadPoolExecutor(_CHECKERS, thread_name_prefix="nano-check")
+        self._checkers: ThreadPoolExecutor | None = None
         self._checks: dict[str, Future[CheckedGraph]] = {}
 
     @property
@@ -46,6 +46,8 @@ class Stages:
         Raises:
             BackendMissingError: the engine is not installed.
         """
+        if self._checkers is None:
+            self._checkers = ThreadPoolExecutor(_CHECKERS, thread_name_prefix="nano-check")
         for name in components:
             if name not in self._loaded and name not in self._checks:
                 self._checks[name] = self._checkers.submit(self._checked, name)
@@ -84,6 +86,9 @@ class Stages:
                 self._checks.pop(name).cancel()
             if name in self._loaded:
                 self._loaded.pop(name)[1].close()
+        if not components and self._checkers is not None:
+            self._checkers.shutdown(wait=False, cancel_futures=True)
+            self._checkers = None
 
     def _session(self, component: str, watch: Stopwatch, *, batch: int) -> Session:
         """Return the loaded engine for a component, loading it if needed."""
