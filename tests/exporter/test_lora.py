@@ -29,6 +29,7 @@ EQUAL_WEIGHTS = 1e-6
 # Two steps carry those roundings into pictures in [0, 1]; other scales move them by more than 0.1.
 EQUAL_PICTURES = 1e-4
 SCALE = 0.7
+STRONG = 5.0  # moves a picture much further than INT8 does
 RANK = 4
 Tensors = dict[str, torch.Tensor]
 Factors = dict[tuple[str, str], tuple[torch.Tensor, torch.Tensor]]
@@ -494,16 +495,16 @@ def test_an_int8_bundle_draws_with_the_lora_and_names_it(factors, parts, file, t
         "--backend",
         "onnxruntime",
         "--lora",
-        f"{file}:{SCALE}",
+        f"{file}:{STRONG}",
     ]
     assert cli.main(arguments) == 0
 
     capsys.readouterr()
     manifest = read_manifest(bundle)
-    assert manifest.options["loras"] == [{"name": file.name, "sha256": sha256_of(file), "scale": SCALE}]
+    assert manifest.options["loras"] == [{"name": file.name, "sha256": sha256_of(file), "scale": STRONG}]
     pipeline = Pipeline.from_pretrained(bundle, backend="onnxruntime")
     drawn = pipeline("a red fox", num_inference_steps=2, seed=0, output_type="np").images[0]
     # 25 dB is what random weights in INT8 score at least (tests/contract/test_int8.py).
-    near, far = (psnr_db(drawn, picture(other), 1.0) for other in (fused((file, SCALE)), parts))
+    near, far = (psnr_db(drawn, picture(other), 1.0) for other in (fused((file, STRONG)), parts))
     assert near > 25
-    assert far < near
+    assert far < near - 6
