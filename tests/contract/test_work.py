@@ -79,7 +79,7 @@ def test_quantizing_leaves_the_products_and_shrinks_the_weights(fp32, int8):
         before, after = component.work, quantized.components[name].work
         assert sum(group.macs for group in before) == sum(group.macs for group in after)
         assert {group.arithmetic for group in before} == {"f32"}
-        # A byte instead of four, except in the few layers that stay float; in the decoder they are a tenth of the bytes.
+        # A byte instead of four, except in the few layers that stay float; the decoder has more of them.
         ratio = sum(group.weight_bytes for group in before) / sum(group.weight_bytes for group in after)
         assert (2.5 if name == "vae_decoder" else 3) < ratio <= 4
     levels = {group.positions for group in quantized.components["unet"].work}
