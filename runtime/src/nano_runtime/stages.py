@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from nano_runtime.backends import Arrays, CheckedGraph, EngineOptions, Session, import_engine, open_session
 from nano_runtime.backends.base import LayerTime
 from nano_runtime.bundle import Bundle
-from nano_runtime.errors import NonFiniteError
+from nano_runtime.errors import NonFiniteError, OutputShapeError
+from nano_runtime.graph_check import check_graph
 from nano_runtime.manifest import Backend
 from nano_runtime.timing import Stopwatch
 
@@ -64,12 +65,15 @@ class Stages:
 
         Raises:
             TamperedFileError: a file is not the one the manifest describes.
+            UnsafeGraphError: the graph would make the engine read elsewhere, or recurse without end.
             EngineError: the engine refuses the graph or the inputs.
+            OutputShapeError: an output is not what the manifest describes.
             NonFiniteError: an output has a NaN or an infinity.
         """
         session = self._session(component, watch, batch=batch)
         with watch.time("run", component):
             outputs = session.run(feeds)
+        self._check_shapes(component, outputs, batch)
         for name, values in outputs.items():
             if not np.isfinite(values).all():
                 raise NonFiniteError(component, f"output {name!r}")
@@ -103,10 +107,20 @@ class Stages:
         self._loaded[component] = (batch, session)
         return session
 
+    def _check_shapes(self, component: str, outputs: Arrays, batch: int) -> None:
+        """Compare what a graph computed with what the manifest says it does."""
+        for tensor in self.bundle.component(component).outputs:
+            shape = tuple(batch if size == "batch" else size for size in tensor.shape)
+            values = outputs.get(tensor.name)
+            if values is None or values.shape != shape or values.dtype != tensor.dtype:
+                found = "nothing" if values is None else f"{values.dtype} {list(values.shape)}"
+                raise OutputShapeError(component, tensor.name, found, f"{tensor.dtype} {list(shape)}")
+
     def _checked(self, component: str) -> CheckedGraph:
-        """Compare a component's files with their checksums, which together name the graph."""
+        """Compare a component's files with their checksums, which together name the graph, and look into it."""
         model = self.bundle.verified(component, self.backend)
         graph = self.bundle.component(component).graphs[self.backend]
+        check_graph(self.bundle, graph)
         files = (graph.model, graph.weights)
         digests = "".join(entry.sha256 for entry in self.bundle.manifest.files if entry.path in files)
         return CheckedGraph(model, hashlib.sha256(digests.encode()).hexdigest())

@@ -10,6 +10,7 @@ import errno
 import io
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from typing import TypeVar
 from nano_runtime import __version__
 from nano_runtime.errors import MachineError, NanoError
 
-__all__ = ["EXIT_BROKEN_PIPE", "EXIT_INTERRUPTED", "make_parser", "run_command"]
+__all__ = ["EXIT_BROKEN_PIPE", "EXIT_INTERRUPTED", "digest", "make_parser", "run_command"]
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
@@ -40,6 +41,13 @@ def make_parser(prog: str, description: str, examples: str) -> argparse.Argument
     )
     parser.add_argument("--version", action="version", version=f"{prog} {__version__}")
     return parser
+
+
+def digest(text: str) -> str:
+    """Read a bundle's digest from a command line."""
+    if re.fullmatch("[0-9a-fA-F]{64}", text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a sha256 in 64 hexadecimal digits")
+    return text.lower()
 
 
 def run_command(
