@@ -86,8 +86,9 @@ def folder(tmp_path: Path) -> Path:
 
 def _component(bundle: Path, name: str) -> Component:
     inputs, outputs = _TENSORS[name]
-    _write(bundle / name / "model.onnx", b"not ONNX: " + name.encode())
-    _write(bundle / name / "openvino_model.xml", b"not IR: " + name.encode())
+    # Well-formed, or no engine would be asked: a ModelProto with nothing but a producer_name (field 2), an empty net.
+    _write(bundle / name / "model.onnx", bytes([2 << 3 | 2, len(name)]) + name.encode())
+    _write(bundle / name / "openvino_model.xml", f'<?xml version="1.0"?>\n<net name="{name}"></net>\n'.encode())
     _write(bundle / name / "openvino_model.bin", b"not weights: " + name.encode())
     return Component(
         precision="fp32",
