@@ -45,19 +45,7 @@ def draw(tmp_path) -> Iterator[Callable[..., tuple[int, str]]]:
     )
 
     def run(folder: Path, backend: str) -> tuple[int, str]:
-        argv = [
-            "a fox",
-            "--bundle",
-            str(folder),
-            "--backend",
-            backend,
-            "--steps",
-            "1",
-            "--no-cache",
-            "-o",
-            "x.png",
-            "--force",
-        ]
+        argv = ["a fox", f"--bundle={folder}", f"--backend={backend}", "--steps=1", "--no-cache", "-ox.png", "--force"]
         process.stdin.write(json.dumps(argv) + "\n")
         process.stdin.flush()
         answer = process.stdout.readline()
@@ -162,13 +150,15 @@ def test_sealed_damage_is_an_error_that_names_the_part(int8, chunk, full, draw, 
 
 def document_edits() -> dict[str, Callable[[dict[str, Any]], object]]:
     """Changes of the manifest that no rule of the manifest can see."""
+
+    def tensor(kind: str, **changes: object) -> Callable[[dict[str, Any]], object]:
+        return lambda document: document["components"]["text_encoder"][kind][0].update(changes)
+
     return {
-        "output shape": lambda document: document["components"]["text_encoder"]["outputs"][0].update(
-            shape=["batch", 1]
-        ),
-        "output name": lambda document: document["components"]["text_encoder"]["outputs"][0].update(name="x"),
-        "output type": lambda document: document["components"]["text_encoder"]["outputs"][0].update(dtype="int64"),
-        "input name": lambda document: document["components"]["text_encoder"]["inputs"][0].update(name="x"),
+        "output shape": tensor("outputs", shape=["batch", 1]),
+        "output name": tensor("outputs", name="x"),
+        "output type": tensor("outputs", dtype="int64"),
+        "input name": tensor("inputs", name="x"),
         "a token beyond": lambda document: document["tokenizer"].update(pad_id=10**6),
     }
 

@@ -44,12 +44,10 @@ def grow(path: Path, _chance: random.Random) -> None:
 
 
 def swap(path: Path, chance: random.Random) -> None:
-    others = [
-        other for other in path.parents[1].rglob("*") if other.is_file() and other.read_bytes() != path.read_bytes()
-    ]
-    other = chance.choice(sorted(other for other in others if other.name != MANIFEST_NAME))
-    mine, theirs = path.read_bytes(), other.read_bytes()
-    path.write_bytes(theirs)
+    mine = path.read_bytes()
+    files = sorted(other for other in path.parents[1].rglob("*") if other.is_file() and other.name != MANIFEST_NAME)
+    other = chance.choice([other for other in files if other.read_bytes() != mine])
+    path.write_bytes(other.read_bytes())
     other.write_bytes(mine)
 
 
