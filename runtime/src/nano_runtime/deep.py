@@ -87,7 +87,7 @@ def deep_fault(bundle: Bundle, backend: Backend, limits: Limits) -> NanoError | 
         return None
     if "what" in said:
         branch = MachineError if said.get("code") == MachineError.exit_code else BundleError
-        return branch(_plain(said["what"]), _plain(said.get("hint", "")))
+        return branch(str(said["what"])[:_MAX_CHARACTERS], str(said.get("hint"))[:_MAX_CHARACTERS])
     listed = {entry.path for entry in bundle.manifest.files}
     file = said.get("file")
     return LoaderDiedError(bundle.path / file if file in listed else bundle.path, "load and run", how)
@@ -114,9 +114,3 @@ def _read(report: IO[bytes]) -> dict[str, Any]:
         if isinstance(said, dict):
             return said
     return {}
-
-
-def _plain(text: object) -> str:
-    """Return text of another process as one line that does nothing to a terminal."""
-    line = str(text)[:_MAX_CHARACTERS]
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)

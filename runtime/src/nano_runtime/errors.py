@@ -79,14 +79,18 @@ class NanoError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, what: str, hint: str) -> None:
-        super().__init__(f"{what}\n{hint}")
-        self.what = what
-        self.hint = hint
+        self.what, self.hint = _printable(what), _printable(hint)
+        super().__init__(f"{self.what}\n{self.hint}")
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle as the branch with the finished message: leaves want arguments that are no longer known."""
         branch = next(base for base in type(self).__mro__ if "__init__" not in vars(base))
         return branch, (self.what, self.hint)
+
+
+def _printable(text: str) -> str:
+    """Escape what would do something to a terminal: names out of files and what engines say of them end in messages."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 class UsageError(NanoError, ValueError):

@@ -18,7 +18,7 @@ _MAX_DIGITS: Final = 20  # of a 64-bit number
 _MAX_NUMBER_CHARACTERS: Final = 40
 _SHOWN: Final = 60  # characters of a text in a message
 # Control characters, halves of surrogate pairs, and what turns the direction of text around.
-_UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def check_json(raw: bytes) -> None:
