@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 from tests.contract.hostile import cases
 from tests.contract.sealed import copied, seal
@@ -57,9 +54,8 @@ def test_there_are_40_of_them():
     assert len(CASES) >= 40
 
 
-@pytest.mark.parametrize("bundle", ["fp32", "int8", "sd1"])
-def test_a_good_bundle_is_good(bundle, capsys, request):
-    assert command.main(["verify", str(request.getfixturevalue(bundle)), "--deep"]) == 0
+def test_a_good_bundle_is_good(int8, capsys):
+    assert command.main(["verify", str(int8), "--deep"]) == 0
     assert "every graph loads and runs" in capsys.readouterr().out
 
 
@@ -67,16 +63,6 @@ def test_what_takes_too_long_is_an_error(int8):
     fault = deep_fault(Bundle.open(int8), "onnxruntime", Limits(seconds=0.2, memory_bytes=3 << 30))
     assert isinstance(fault, LoaderDiedError)
     assert "did not come to an end" in fault.what
-
-
-def test_an_engine_shown_one_of_them_dies(int8, tmp_path):
-    """Negative control: without the look before, and without a process of its own, this would be the end."""
-    folder = copied(int8, tmp_path / "bundle")
-    (spoil,) = [spoil for _, name, spoil in CASES if name == "information 50,000 deep"]
-    spoil(folder)
-    program = "import sys, openvino; openvino.Core().read_model(sys.argv[1])"
-    model = folder / "text_encoder" / "openvino_model.xml"
-    assert subprocess.run([sys.executable, "-c", program, model], capture_output=True, check=False).returncode < 0
 
 
 def test_a_process_that_dies_becomes_an_error_with_the_signal_and_the_file(int8, tmp_path):

@@ -62,8 +62,8 @@ def engines_of(bundle: Bundle) -> list[Backend]:
 def deep_fault(bundle: Bundle, backend: Backend, limits: Limits) -> NanoError | None:
     """Have another process load every graph and the tokenizer, and run each once; return what went wrong.
 
-    The other process checks all checksums itself before, writes nothing but its report, and is believed nothing but
-    text: should hostile code run in it, the report is all it has here.
+    The other process checks all checksums itself before, and is believed nothing but text: should hostile code run in
+    it, the report is all it has here.
     """
     arguments = [str(bundle.path.resolve()), bundle.digest, backend, str(limits.seconds), str(limits.memory_bytes)]
     with TemporaryFile() as report:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nano_runtime.backends import Arrays, EngineOptions
 from nano_runtime.bundle import Bundle
@@ -66,7 +67,7 @@ def _try(bundle: Bundle, backend: Backend) -> None:
 
 def _feeds(component: Component, generator: np.random.Generator, token: int) -> Arrays:
     """Return inputs of the shapes the manifest says: unit normal numbers, or one token over and over."""
-    feeds = {}
+    feeds: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {}
     for tensor in component.inputs:
         shape = [_BATCH if size == "batch" else size for size in tensor.shape]
         if tensor.dtype == "int64":

@@ -36,7 +36,7 @@ _MESSAGES: Final[dict[str, dict[int, tuple[str, bool]]]] = {
     "sparse": {1: ("tensor", False), 2: ("tensor", False)},
     "tensor": {13: ("entry", True)},
 }
-_TRAINING_INFO, _FUNCTIONS = 20, 25  # of a model: nothing the exporter writes, and known to overflow parsers' stacks
+_TRAINING_INFO, _FUNCTIONS = 20, 25  # of a model: nothing the exporter writes; deep ones were reported to end engines
 
 
 def fault_of_onnx(raw: bytes, weights: str | None, weights_bytes: int) -> str | None:
