@@ -1,7 +1,8 @@
 """What an OpenVINO IR is checked for before the engine parses it: flat XML whose weights lie inside its ``.bin``.
 
-Deeply nested IRs were reported to end the process that reads them. OpenVINO's own writer uses a small part of XML: elements and double-quoted attributes. Only that part is accepted, because for it brackets can be counted
-without a parser, and thus by numpy: 4 MB in some 30 ms.
+Deeply nested IRs were reported to end the process that reads them. OpenVINO's own writer uses a small part of XML:
+elements and double-quoted attributes. Only that part is accepted, because for it brackets can be counted without a
+parser, and thus by numpy: 4 MB in some 30 ms.
 """
 
 from __future__ import annotations
