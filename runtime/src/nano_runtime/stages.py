@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nano_runtime.backends import Arrays, CheckedGraph, EngineOptions, Session, import_engine, open_session
 from nano_runtime.backends.base import LayerTime
+from nano_runtime.backends.pages import give_back_heap
 from nano_runtime.bundle import Bundle
 from nano_runtime.errors import NonFiniteError
 from nano_runtime.manifest import Backend
@@ -86,6 +87,7 @@ class Stages:
                 self._checks.pop(name).cancel()
             if name in self._loaded:
                 self._loaded.pop(name)[1].close()
+                give_back_heap()
         if not components and self._checkers is not None:
             self._checkers.shutdown(wait=False, cancel_futures=True)
             self._checkers = None
@@ -109,4 +111,5 @@ class Stages:
         graph = self.bundle.component(component).graphs[self.backend]
         files = (graph.model, graph.weights)
         digests = "".join(entry.sha256 for entry in self.bundle.manifest.files if entry.path in files)
-        return CheckedGraph(model, hashlib.sha256(digests.encode()).hexdigest())
+        weights = None if graph.weights is None else self.bundle.path / graph.weights
+        return CheckedGraph(model, hashlib.sha256(digests.encode()).hexdigest(), weights)

@@ -22,12 +22,14 @@ class CheckedGraph:
     """A graph whose files were compared with the manifest: no engine gets to see another.
 
     Attributes:
-        model: ``model.onnx`` for onnxruntime, ``openvino_model.xml`` for openvino; weights lie beside it.
+        model: ``model.onnx`` for onnxruntime, ``openvino_model.xml`` for openvino.
         digest: hex digest that names the content of the model and its weights.
+        weights: the file with the weights, beside ``model``; None where they are inside it.
     """
 
     model: Path
     digest: str
+    weights: Path | None = None
 
 
 @dataclass(frozen=True)

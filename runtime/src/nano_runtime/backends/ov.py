@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nano_runtime.backends.base import Arrays, CheckedGraph, EngineOptions, LayerTime
 from nano_runtime.backends.blobs import Blobs
+from nano_runtime.backends.pages import mapped_once
 from nano_runtime.errors import EngineError, PrecisionError
 from nano_runtime.machine import instruction_sets
 
@@ -29,6 +30,8 @@ class OvSession:
         self._compiled: openvino.CompiledModel | None = compiled
         self._request: openvino.InferRequest | None = compiled.create_infer_request()
         self._model = graph.model
+        self._weights = graph.weights
+        self._packed = False
         self._bound: dict[str, NDArray[Any]] = {}
         self._outputs = [sorted(port.get_names()) for port in compiled.outputs]
 
@@ -38,7 +41,12 @@ class OvSession:
             raise RuntimeError(f"{self._model} was closed")
         try:
             self._bind(self._request, feeds)
-            self._request.infer(share_outputs=True)
+            if self._packed:
+                self._request.infer(share_outputs=True)
+            else:  # the first call packs the weights that loading left in the file
+                with mapped_once(self._weights):
+                    self._request.infer(share_outputs=True)
+                self._packed = True
         except Exception as error:
             raise EngineError(_NAME, "run", self._model, _cause(error)) from error
         # The request writes its next results into the same memory, hence the copies.
@@ -90,10 +98,11 @@ def open_graph(graph: CheckedGraph, *, batch: int, options: EngineOptions) -> Ov
         "PERF_COUNT": "YES" if options.profile else "NO",
     }
     try:
-        if options.cache is None:
-            compiled = _compiled(core, graph, batch, choices)
-        else:
-            compiled = _compiled_once(core, graph, batch, choices, Blobs(options.cache))
+        with mapped_once(graph.weights):
+            if options.cache is None:
+                compiled = _compiled(core, graph, batch, choices)
+            else:
+                compiled = _compiled_once(core, graph, batch, choices, Blobs(options.cache))
     except MemoryError:
         raise
     except Exception as error:
@@ -121,7 +130,7 @@ def _compiled_once(
     made_by = (openvino.get_version(), core.get_property("CPU", "FULL_DEVICE_NAME"), instruction_sets())
     key = repr((graph.digest, batch, sorted(choices.items()), made_by))
     if (blob := blobs.get(key)) is not None:
-        weights = {"WEIGHTS_PATH": str(graph.model.with_suffix(".bin"))}
+        weights = {} if graph.weights is None else {"WEIGHTS_PATH": str(graph.weights)}
         try:
             return core.import_model(blob, "CPU", {**choices, **weights})
         except RuntimeError as error:  # the engine knows a reason that the key does not
