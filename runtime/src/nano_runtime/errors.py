@@ -17,7 +17,7 @@ line prints the message and leaves with ``exit_code``; a traceback means a bug o
     │   └── EngineError · NonFiniteError
     ├── MachineError          4                       the machine lacks something
     │   ├── BackendMissingError       ImportError
-    │   ├── NotEnoughMemoryError      MemoryError
+    │   ├── NotEnoughMemoryError · OutOfMemoryError   MemoryError
     │   ├── DiskSpaceError · OutputError   OSError
     │   └── WorkerDiedError           ChildProcessError
     └── NetworkError          5   ConnectionError     the network or the far end failed
@@ -25,6 +25,7 @@ line prints the message and leaves with ``exit_code``; a traceback means a bug o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
@@ -47,6 +48,7 @@ __all__ = [
     "NotABundleError",
     "NotEnoughMemoryError",
     "OptionError",
+    "OutOfMemoryError",
     "OutputError",
     "OutputExistsError",
     "OutputNameError",
@@ -60,7 +62,16 @@ __all__ = [
     "UnsupportedScheduleError",
     "UsageError",
     "WorkerDiedError",
+    "is_out_of_memory",
 ]
+
+# There is no class for it: the words of glibc and torch, C++, onnxruntime, oneDNN, the loader, and of threads that
+# get no stack.
+_OUT_OF_MEMORY = re.compile(
+    r"(cannot|can't|failed to|unable to|could not) alloc|bad[ _]alloc|out[ _]of[ _]memory|failed to map segment"
+    r"|resource temporarily unavailable",
+    re.IGNORECASE,
+)
 
 
 class NanoError(Exception):
@@ -307,12 +318,22 @@ class DiskSpaceError(MachineError, OSError):
 
 
 class NotEnoughMemoryError(MachineError, MemoryError):
-    """Too little memory to finish what was asked."""
+    """Too little memory to begin what was asked."""
 
     def __init__(self, what: str, needed_bytes: int, free_bytes: int) -> None:
         super().__init__(
             f"{what} needs {needed_bytes / 1e9:.2f} GB of memory, {free_bytes / 1e9:.2f} GB are available",
             "Close other programs, or use a machine with more memory.",
+        )
+
+
+class OutOfMemoryError(MachineError, MemoryError):
+    """Memory that the system refused in the middle of the work."""
+
+    def __init__(self, doing: str) -> None:
+        super().__init__(
+            f"memory ran out while {doing}",
+            "Close other programs, raise this process's memory limit if it has one, or draw fewer pictures at once.",
         )
 
 
@@ -332,3 +353,8 @@ class WorkerDiedError(MachineError, ChildProcessError):
             f"the process for {work} ended without an answer ({end})",
             "Signal 9 usually means too little memory: close other programs, or measure fewer bundles at once.",
         )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception, of Python or out of native code, says that memory could not be had."""
+    return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None
