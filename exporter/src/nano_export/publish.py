@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -71,8 +72,8 @@ def staged(target: Path, *, force: bool) -> Iterator[Path]:
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
-        ours = error.filename is None or Path(os.fsdecode(error.filename)).is_relative_to(target.parent)
-        if error.errno not in MACHINE_ERRNOS or not ours:
+        where = target if error.filename is None else Path(str(error.filename))
+        if error.errno not in MACHINE_ERRNOS or not where.is_relative_to(target.parent):
             raise
         raise _said(target, error) from error
 
@@ -169,9 +170,9 @@ def _may_be_replaced(target: Path, *, force: bool) -> bool:
 
 
 def _left(target: Path, kind: str) -> list[Path]:
-    """Return the folders of one kind beside a target."""
-    prefix = _beside(target, f"{kind}-").name
-    return [path for path in target.parent.iterdir() if path.name.startswith(prefix)]
+    """Return the folders of one kind beside a target: those with a name that ``_fresh`` could have made."""
+    ours = re.compile(re.escape(_beside(target, f"{kind}-").name) + r"[0-9a-f]{8,12}")
+    return [path for path in target.parent.iterdir() if ours.fullmatch(path.name)]
 
 
 def _fresh(target: Path, kind: str) -> Path:

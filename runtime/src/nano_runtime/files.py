@@ -22,7 +22,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["MACHINE_ERRNOS", "sync_folder", "sync_tree", "write_whole"]
+__all__ = ["MACHINE_ERRNOS", "check_folder", "sync_folder", "sync_tree", "write_whole"]
 
 MACHINE_ERRNOS = frozenset(
     {
@@ -36,9 +36,19 @@ MACHINE_ERRNOS = frozenset(
 """What the system says when the machine, not this program, is in the way."""
 
 _PREFIX, _SUFFIX = ".nano-", ".part"
-_FRESH_S = (
-    60.0  # nothing younger is removed: locks are worthless on some network file systems, and say nothing about it
-)
+_FRESH_S = 60.0  # nothing younger is removed: on some network file systems everyone gets every lock
+
+
+def check_folder(folder: Path) -> None:
+    """Raise what ``write_whole`` would, as far as it can be known before there is anything to write.
+
+    Raises:
+        OutputError: the folder is missing or not writable.
+    """
+    if not folder.is_dir():
+        raise OutputError(folder, "there is no such folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(folder, "no permission")
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
