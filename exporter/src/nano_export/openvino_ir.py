@@ -5,11 +5,11 @@ The same QDQ graph serves both engines; the IR is the form OpenVINO loads fastes
 
 from __future__ import annotations
 
-import os
 import shutil
+import sys
 from pathlib import Path
 
-os.environ["OPENVINO_TELEMETRY_ENABLED"] = "0"  # conversion reports usage by default; this program reports nothing
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # see nano_runtime/backends/ov.py
 
 import openvino
 

@@ -25,7 +25,6 @@ line prints the message and leaves with ``exit_code``; a traceback means a bug o
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
@@ -62,16 +61,7 @@ __all__ = [
     "UnsupportedScheduleError",
     "UsageError",
     "WorkerDiedError",
-    "is_out_of_memory",
 ]
-
-# There is no class for it: the words of glibc and torch, C++, onnxruntime, oneDNN, the loader, and of threads that
-# get no stack.
-_OUT_OF_MEMORY = re.compile(
-    r"(cannot|can't|failed to|unable to|could not) alloc|bad[ _]alloc|out[ _]of[ _]memory|failed to map segment"
-    r"|resource temporarily unavailable",
-    re.IGNORECASE,
-)
 
 
 class NanoError(Exception):
@@ -353,8 +343,3 @@ class WorkerDiedError(MachineError, ChildProcessError):
             f"the process for {work} ended without an answer ({end})",
             "Signal 9 usually means too little memory: close other programs, or measure fewer bundles at once.",
         )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception, of Python or out of native code, says that memory could not be had."""
-    return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None

@@ -17,8 +17,9 @@ from types import FrameType
 from typing import TypeVar
 
 from nano_runtime import __version__
-from nano_runtime.errors import MachineError, NanoError, is_out_of_memory
+from nano_runtime.errors import MachineError, NanoError
 from nano_runtime.files import MACHINE_ERRNOS
+from nano_runtime.memory import is_out_of_memory
 from nano_runtime.text import escaped
 
 __all__ = ["EXIT_BROKEN_PIPE", "EXIT_INTERRUPTED", "make_parser", "run_command"]
