@@ -14,8 +14,9 @@ from nano_runtime import Pipeline
 from nano_runtime.benchmark.start import anonymous_bytes
 
 BACKENDS = ["onnxruntime", "openvino"]
-# How far a picture may be from itself drawn alone, on a scale from 0 to 1: measured and rounded up (see the test).
-ALONE = {"fp32": 1e-4, "int8": 0.05}
+# How far a picture in [0, 1] may be from itself drawn alone. Measured: 0 for all four on AVX2. An engine may choose
+# another kernel for another batch, which sums in another order; in INT8 such a sum can be rounded to the next number.
+ALONE = {"fp32": 1e-5, "int8": 1e-2}
 
 
 def draw(pipe: Pipeline, seed: int, count: int = 1):

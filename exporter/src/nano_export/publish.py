@@ -61,11 +61,11 @@ def staged(target: Path, *, force: bool) -> Iterator[Path]:
     check_target(target, force=force)
     staging = _fresh(target, "staging")
     try:
-        with _only_export(target) as alone:
-            if alone:
-                _recover(target)
+        with _only_export(target):
             try:
                 staging.mkdir()
+                if _locks_work(staging):
+                    _recover(target, staging)
                 yield staging
                 sync_tree(staging)
                 _swap(staging, target, force=force)
@@ -79,12 +79,8 @@ def staged(target: Path, *, force: bool) -> Iterator[Path]:
 
 
 @contextmanager
-def _only_export(target: Path) -> Iterator[bool]:
-    """Refuse to run beside another export into the same place; tell whether that is certain.
-
-    On some network file systems everyone gets every lock. Then two exports into one place are two bundles, of which one
-    stays, and nothing that might be somebody's staging folder is removed.
-    """
+def _only_export(target: Path) -> Iterator[None]:
+    """Refuse to run beside another export into the same place."""
     path = _beside(target, "lock")
     lock = FileLock(path)
     try:
@@ -92,33 +88,43 @@ def _only_export(target: Path) -> Iterator[bool]:
     except Timeout as error:
         raise OutputError(target, "another export into this folder is running") from error
     try:
-        yield _is_locked(path)
+        yield
     finally:
         with suppress(OSError):
             path.unlink()  # while the lock is held: whoever waits for this file notices that it is no longer the lock
         lock.release()
 
 
-def _is_locked(path: Path) -> bool:
-    """Whether a lock that is held keeps others out."""
-    second = FileLock(path)
-    try:
-        second.acquire(blocking=False)
-    except Timeout:
-        return True
-    second.release()
-    return False
+def _locks_work(folder: Path) -> bool:
+    """Whether a lock keeps others out here: on some network file systems everyone gets every lock.
+
+    There, two exports into one place are two bundles, of which one stays, and nothing is removed that might be the
+    staging folder of a run that is alive. The question is put to a file that nobody else knows.
+    """
+    path = folder / "lock"
+    with FileLock(path):
+        second = FileLock(path)
+        try:
+            second.acquire(blocking=False)
+        except Timeout:
+            return True
+        else:
+            second.release()
+            return False
+        finally:
+            path.unlink(missing_ok=True)
 
 
-def _recover(target: Path) -> None:
-    """Clean up after a run that was killed: restore a bundle caught between two renames, remove what is unfinished."""
+def _recover(target: Path, staging: Path) -> None:
+    """Clean up after runs that were killed: restore a bundle caught between two renames, remove what is unfinished."""
     moved_away = sorted(_left(target, "old"), key=lambda path: path.stat().st_ctime_ns)
     if moved_away and _may_be_replaced(target, force=False):
         moved_away.pop().rename(target)
     for old in moved_away:
         _discard(old, target)
     for unfinished in _left(target, "staging"):
-        shutil.rmtree(unfinished, ignore_errors=True)
+        if unfinished != staging:
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _swap(staging: Path, target: Path, *, force: bool) -> None:
@@ -163,10 +169,24 @@ def _discard(old: Path, target: Path) -> None:
 
 
 def _may_be_replaced(target: Path, *, force: bool) -> bool:
-    """Whether nothing is there, or an empty folder, or with ``force`` a bundle."""
-    if target.is_symlink() or not target.is_dir():
-        return not target.is_symlink() and not target.exists()
-    return not any(target.iterdir()) or (force and (target / "manifest.json").is_file())
+    """Whether nothing is there, or an empty folder, or with ``force`` a bundle; one and the same thing all the time."""
+    while (before := _identity(target)) is not None:
+        folder = target.is_dir() and not target.is_symlink()
+        with suppress(FileNotFoundError):  # another run has just moved it
+            if folder and (not any(target.iterdir()) or (force and (target / "manifest.json").is_file())):
+                return True
+        if _identity(target) == before:
+            return False
+    return True
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """Return what tells a file or folder from all others, also from the next of its name; None if there is none."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns
 
 
 def _left(target: Path, kind: str) -> list[Path]:
