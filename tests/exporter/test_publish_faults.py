@@ -9,7 +9,9 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Iterator
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +53,18 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def cases() -> Iterator[object]:
+    """Every kind of fault, with and without a bundle to replace; those that differ by a number alone are slow tests."""
+    for error, before, lasting in product((*ERRORS, SHORT), ("old", None), (True, False)):
+        quick = error not in {errno.EIO, errno.EACCES} or (before == "old" and lasting)
+        name = f"{errno.errorcode.get(error, 'short')}, {'new' if before is None else 'replaced'}"
+        yield pytest.param(
+            *(error, before, lasting),
+            id=f"{name}, {'lasting' if lasting else 'once'}",
+            marks=() if quick else pytest.mark.slow,
+        )
+
+
 def test_half_a_folder_is_recognized_as_one(tmp_path):
     """The control for everything below."""
     publish(tmp_path / "bundle", "old")
@@ -63,12 +77,7 @@ def test_half_a_folder_is_recognized_as_one(tmp_path):
         content_of(tmp_path / "bundle")
 
 
-@pytest.mark.parametrize(
-    ("before", "lasting"),
-    [("old", False), ("old", True), pytest.param(None, False, marks=pytest.mark.slow), (None, True)],
-    ids=["replaced, once", "replaced, lasting", "new, once", "new, lasting"],
-)
-@pytest.mark.parametrize("error", [*ERRORS, SHORT], ids=[*map(errno.errorcode.get, ERRORS), "short"])
+@pytest.mark.parametrize(("error", "before", "lasting"), list(cases()))
 def test_every_operation_may_fail(tmp_path, error, before, lasting):
     parent = tmp_path / "place"
     parent.mkdir()
@@ -111,7 +120,7 @@ def publish_for_ever(target: Path, bytes_each: int) -> None:
         publish(target, f"{os.getpid()}-{number} ", bytes_each=bytes_each)
 
 
-@pytest.mark.parametrize("kills", [40, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [20, pytest.param(500, marks=pytest.mark.slow)])
 def test_killed_at_any_moment(tmp_path, kills):
     """A child publishes one folder after the other; a kill finds it filling, syncing, renaming or removing."""
     target = tmp_path / "bundle"
