@@ -166,6 +166,11 @@ def test_bench_names_the_engines_it_knows(folder, capsys):
     assert "openvino:bf16" in capsys.readouterr().err
 
 
+def test_bench_refuses_a_report_it_could_not_write_before_it_measures(folder, tmp_path, capsys):
+    assert bench.main([str(folder), "--json", str(tmp_path / "nowhere" / "report.json")]) == 4
+    assert "nowhere" in capsys.readouterr().err
+
+
 def test_help_names_every_scheduler():
     text = generate._parser().format_help()  # noqa: SLF001
     assert [name for name in SAMPLERS if name not in text] == []

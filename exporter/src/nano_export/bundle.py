@@ -91,7 +91,8 @@ def write_small_files(folder: Path, checkpoint: Checkpoint, form: GraphForm) -> 
     A standard bundle also gets the configs that diffusers-like pipelines look for; a hoisted one would mislead them.
     """
     (folder / "tokenizer").mkdir()
-    checkpoint.tokenizer.backend_tokenizer.save(str(folder / "tokenizer" / "tokenizer.json"))
+    tokenizer = checkpoint.tokenizer.backend_tokenizer.to_str(pretty=True)
+    (folder / "tokenizer" / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
     _write_json(folder / "scheduler" / "scheduler_config.json", checkpoint.scheduler)
     (folder / "LICENSE").write_text(checkpoint.licence.text, encoding="utf-8")
     if checkpoint.card is not None:

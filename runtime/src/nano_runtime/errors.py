@@ -17,7 +17,7 @@ line prints the message and leaves with ``exit_code``; a traceback means a bug o
     │   └── EngineError · NonFiniteError
     ├── MachineError          4                       the machine lacks something
     │   ├── BackendMissingError       ImportError
-    │   ├── NotEnoughMemoryError      MemoryError
+    │   ├── NotEnoughMemoryError · OutOfMemoryError   MemoryError
     │   ├── DiskSpaceError · OutputError   OSError
     │   └── WorkerDiedError           ChildProcessError
     └── NetworkError          5   ConnectionError     the network or the far end failed
@@ -47,6 +47,7 @@ __all__ = [
     "NotABundleError",
     "NotEnoughMemoryError",
     "OptionError",
+    "OutOfMemoryError",
     "OutputError",
     "OutputExistsError",
     "OutputNameError",
@@ -307,12 +308,22 @@ class DiskSpaceError(MachineError, OSError):
 
 
 class NotEnoughMemoryError(MachineError, MemoryError):
-    """Too little memory to finish what was asked."""
+    """Too little memory to begin what was asked."""
 
     def __init__(self, what: str, needed_bytes: int, free_bytes: int) -> None:
         super().__init__(
             f"{what} needs {needed_bytes / 1e9:.2f} GB of memory, {free_bytes / 1e9:.2f} GB are available",
             "Close other programs, or use a machine with more memory.",
+        )
+
+
+class OutOfMemoryError(MachineError, MemoryError):
+    """Memory that the system refused in the middle of the work."""
+
+    def __init__(self, doing: str) -> None:
+        super().__init__(
+            f"memory ran out while {doing}",
+            "Close other programs, raise this process's memory limit if it has one, or draw fewer pictures at once.",
         )
 
 

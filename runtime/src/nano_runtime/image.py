@@ -80,7 +80,8 @@ class Parameters:
             f"{_printable(self.prompt)}\n{negative}"
             f"Steps: {self.steps}, Sampler: {_a1111_sampler(self.scheduler)}, "
             f"CFG scale: {self.guidance_scale:g}, Seed: {self.seed}, Size: {self.width}x{self.height}, "
-            f"Model hash: {self.bundle_digest[:10]}, Model: {self.bundle}, Version: nano-runtime {self.version}"
+            f"Model hash: {self.bundle_digest[:10]}, Model: {_printable(self.bundle)}, "
+            f"Version: nano-runtime {self.version}"
         )
 
 

@@ -225,7 +225,8 @@ class Pipeline:
     ) -> Iterator[Progress | Result]:
         """Do what a call does, one UNet call at a time: the caller owns progress bars, previews and cancelling.
 
-        Work begins with the first ``next``; closing the iterator ends it.
+        Work begins with the first ``next``; closing the iterator ends it. Where memory does not suffice for so many
+        pictures at once, their group begins again as two: ``Progress`` then goes back and counts more calls.
 
         Yields:
             A ``Progress`` after every UNet call and, last, the ``Result``.
@@ -251,9 +252,10 @@ class Pipeline:
             times = self._conditioner.timesteps(timesteps, watch)
             self._release("text_encoder", "unet_prompt")
 
-            groups = np.array_split(np.arange(len(request.seeds)), _groups(len(request.seeds)))
+            groups = _groups(range(len(request.seeds)), _MOST_AT_ONCE)
             drawn: list[Floats] = []
-            for group in groups:
+            while groups:
+                group = groups[0]
                 noise = noise_source([request.seeds[i] for i in group], self.bundle.manifest.latent_shape)
                 if latents is None:
                     noise()  # the first draw is ``request.noise``
@@ -262,10 +264,20 @@ class Pipeline:
                 positive_rows = [known[request.prompts[i]] for i in group]
                 negative_rows = [known[request.negative_prompt]] * len(group) if guided else []
                 predict = self._predictor(negative_rows, positive_rows, times, request.guidance_scale, watch)
-                for step in denoise(predict, sampler, start):
-                    call = len(drawn) * len(timesteps) + step.index + 1
-                    yield Progress(call, len(groups) * len(timesteps), step.index, step.timestep, step.latents)
+                calls = (len(drawn) + len(groups)) * len(timesteps)
+                try:
+                    for step in denoise(predict, sampler, start):
+                        call = len(drawn) * len(timesteps) + step.index + 1
+                        yield Progress(call, calls, step.index, step.timestep, step.latents)
+                except MemoryError:
+                    if len(group) == 1:
+                        raise
+                    _log.warning("memory ran out with %d pictures at once; fewer at once take longer", len(group))
+                    self._stages.close("unet")
+                    groups = _groups([i for waiting in groups for i in waiting], math.ceil(len(group) / 2))
+                    continue
                 drawn.append(step.latents)
+                groups = groups[1:]
             self._release("unet")
 
             images = self._decode(np.concatenate(drawn), request.output_type, watch)
@@ -284,8 +296,8 @@ class Pipeline:
             StepsError: the number of steps is outside the schedule.
             OptionError: the number of pictures is not positive.
         """
-        groups = _groups(positive("num_images_per_prompt", num_images_per_prompt))
-        return groups * len(self._sampler(num_inference_steps, scheduler).timesteps)
+        groups = _groups(range(positive("num_images_per_prompt", num_images_per_prompt)), _MOST_AT_ONCE)
+        return len(groups) * len(self._sampler(num_inference_steps, scheduler).timesteps)
 
     def scheduler_name(self, scheduler: str | None) -> str:
         """Return the given name, or for None the name of the bundle's own sampler."""
@@ -367,9 +379,9 @@ class Pipeline:
             self._stages.close(*components)
 
 
-def _groups(pictures: int) -> int:
-    """Return how many groups the pictures are drawn in; they are of equal size, or nearly."""
-    return math.ceil(pictures / _MOST_AT_ONCE)
+def _groups(pictures: Sequence[int], most: int) -> list[list[int]]:
+    """Sort pictures into groups that are drawn together: at most ``most``, of equal size, or nearly."""
+    return [group.tolist() for group in np.array_split(np.asarray(pictures), math.ceil(len(pictures) / most))]
 
 
 def _own_scheduler(bundle: Bundle) -> str:

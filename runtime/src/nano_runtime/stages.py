@@ -13,7 +13,7 @@ from nano_runtime.backends import Arrays, CheckedGraph, EngineOptions, Session, 
 from nano_runtime.backends.base import LayerTime
 from nano_runtime.backends.pages import give_back_heap
 from nano_runtime.bundle import Bundle
-from nano_runtime.errors import NonFiniteError
+from nano_runtime.errors import NonFiniteError, OutOfMemoryError
 from nano_runtime.manifest import Backend
 from nano_runtime.timing import Stopwatch
 
@@ -66,11 +66,15 @@ class Stages:
         Raises:
             TamperedFileError: a file is not the one the manifest describes.
             EngineError: the engine refuses the graph or the inputs.
+            OutOfMemoryError: it could not get the memory it needs.
             NonFiniteError: an output has a NaN or an infinity.
         """
         session = self._session(component, watch, batch=batch)
-        with watch.time("run", component):
-            outputs = session.run(feeds)
+        try:
+            with watch.time("run", component):
+                outputs = session.run(feeds)
+        except MemoryError as error:
+            raise OutOfMemoryError(f"running the {component} of {self.bundle.path}") from error
         for name, values in outputs.items():
             if not np.isfinite(values).all():
                 raise NonFiniteError(component, f"output {name!r}")

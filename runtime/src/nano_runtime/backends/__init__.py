@@ -10,8 +10,7 @@ from importlib.util import find_spec
 from typing import cast, get_args
 
 from nano_runtime.backends.base import Arrays, CheckedGraph, EngineOptions, Open, Session
-from nano_runtime.errors import BackendMissingError, NotEnoughMemoryError, OptionError
-from nano_runtime.machine import memory_available_bytes
+from nano_runtime.errors import BackendMissingError, OptionError, OutOfMemoryError
 from nano_runtime.manifest import Backend
 
 __all__ = [
@@ -66,11 +65,10 @@ def open_session(backend: Backend, graph: CheckedGraph, *, batch: int, options: 
         BackendMissingError: its package is not installed.
         PrecisionError: it does not have this precision on this machine.
         EngineError: it refuses the file.
-        NotEnoughMemoryError: it ran out of memory.
+        OutOfMemoryError: it ran out of memory.
     """
     open_graph = import_engine(backend)
     try:
         return open_graph(graph, batch=batch, options=options)
     except MemoryError as error:
-        needed = sum(file.stat().st_size for file in graph.model.parent.iterdir() if file.is_file())
-        raise NotEnoughMemoryError(f"loading {graph.model}", needed, memory_available_bytes() or 0) from error
+        raise OutOfMemoryError(f"loading {graph.model}") from error

@@ -73,6 +73,10 @@ class Session(Protocol):
         """Compute all outputs from all inputs; shapes and dtypes are those of the manifest.
 
         The engine reads the arrays where they are; the outputs are new arrays.
+
+        Raises:
+            EngineError: the engine refuses the inputs.
+            MemoryError: it could not get the memory it needs.
         """
 
     def layer_times(self) -> list[LayerTime]:
@@ -86,4 +90,4 @@ class Open(Protocol):
     """How a backend module opens a graph, with ``batch`` for every free dimension."""
 
     def __call__(self, graph: CheckedGraph, *, batch: int, options: EngineOptions) -> Session:
-        """Load the graph; see ``backends.open_session``."""
+        """Load the graph; see ``backends.open_session``, which makes a ``MemoryError`` an error of ours."""

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from nano_runtime.backends.base import Arrays, CheckedGraph, EngineOptions, LayerTime
 from nano_runtime.errors import EngineError, PrecisionError
+from nano_runtime.memory import is_out_of_memory
 
 __all__ = ["OrtSession", "open_graph"]
 
@@ -52,6 +53,8 @@ class OrtSession:
         try:
             outputs = self._session.run(self._outputs, dict(feeds))
         except Exception as error:
+            if is_out_of_memory(error):
+                raise MemoryError(str(error)) from error
             raise EngineError(_NAME, "run", self._model, _first_line(error)) from error
         return dict(zip(self._outputs, outputs, strict=True))
 
@@ -91,9 +94,9 @@ def open_graph(graph: CheckedGraph, *, batch: int, options: EngineOptions) -> Or
         session = onnxruntime.InferenceSession(
             str(graph.model), choices, providers=["CPUExecutionProvider"], disabled_optimizers=_DISABLED_OPTIMIZERS
         )
-    except MemoryError:
-        raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise MemoryError(str(error)) from error
         raise EngineError(_NAME, "load", graph.model, _first_line(error)) from error
     return OrtSession(session, graph, profile)
 

@@ -1,19 +1,28 @@
-"""OpenVINO: the only file that imports openvino."""
+"""OpenVINO: the only file that imports openvino.
+
+Its Python package reports every import to its maker, over the network, from a process of its own, and leaves a folder
+``intel`` in the user's home. It does without where the package that reports, ``openvino_telemetry``, cannot be
+imported; there is no variable that forbids it.
+"""
 
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Any
 
-import numpy as np
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # what makes an import fail
+
+import numpy as np  # the line above must come before openvino
 import openvino
 from numpy.typing import NDArray
 
-from nano_runtime.backends.base import Arrays, CheckedGraph, EngineOptions, LayerTime
+from nano_runtime.backends.base import Arrays, CheckedGraph, EngineOptions, LayerTime, Precision
 from nano_runtime.backends.blobs import Blobs
 from nano_runtime.backends.pages import mapped_once
 from nano_runtime.errors import EngineError, PrecisionError
 from nano_runtime.machine import instruction_sets
+from nano_runtime.memory import is_out_of_memory
 
 __all__ = ["OvSession", "open_graph"]
 
@@ -48,6 +57,8 @@ class OvSession:
                     self._request.infer(share_outputs=True)
                 self._packed = True
         except Exception as error:
+            if is_out_of_memory(error):
+                raise MemoryError(str(error)) from error
             raise EngineError(_NAME, "run", self._model, _cause(error)) from error
         # The request writes its next results into the same memory, hence the copies.
         return {
@@ -86,9 +97,6 @@ class OvSession:
 
 def open_graph(graph: CheckedGraph, *, batch: int, options: EngineOptions) -> OvSession:
     """Load ``openvino_model.xml`` with every free dimension fixed; see ``backends.open_session``."""
-    core = openvino.Core()
-    if _CAPABILITY[options.precision] not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        raise PrecisionError(_NAME, options.precision, "this processor has no such instructions")
     # The precision hint's default is bf16 on processors that have it: written out, a bundle computes alike everywhere.
     choices = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -98,16 +106,27 @@ def open_graph(graph: CheckedGraph, *, batch: int, options: EngineOptions) -> Ov
         "PERF_COUNT": "YES" if options.profile else "NO",
     }
     try:
+        core = _core(options.precision)
         with mapped_once(graph.weights):
             if options.cache is None:
                 compiled = _compiled(core, graph, batch, choices)
             else:
                 compiled = _compiled_once(core, graph, batch, choices, Blobs(options.cache))
-    except MemoryError:
+        return OvSession(compiled, graph)
+    except PrecisionError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise MemoryError(str(error)) from error
         raise EngineError(_NAME, "load", graph.model, _cause(error)) from error
-    return OvSession(compiled, graph)
+
+
+def _core(precision: Precision) -> openvino.Core:
+    """Return the engine, if its CPU plugin can be loaded and computes in this precision."""
+    core = openvino.Core()
+    if _CAPABILITY[precision] not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise PrecisionError(_NAME, precision, "this processor has no such instructions")
+    return core
 
 
 def _compiled(core: openvino.Core, graph: CheckedGraph, batch: int, choices: dict[str, str]) -> openvino.CompiledModel:

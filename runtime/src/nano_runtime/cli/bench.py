@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nano_runtime.bundle import Bundle
 from nano_runtime.cli import make_parser, run_command
 from nano_runtime.errors import BackendMissingError, OptionError
-from nano_runtime.files import write_whole
+from nano_runtime.files import check_folder, write_whole
 from nano_runtime.machine import Machine, describe_machine, usable_cores
 
 if TYPE_CHECKING:
@@ -97,6 +97,8 @@ def _bench(options: _Options) -> int:
     from nano_runtime.cli.report import print_report
     from nano_runtime.request import positive
 
+    if options.json is not None:
+        check_folder(options.json.parent)  # minutes before the file is written
     cases = _cases(options)
     settings = Settings(
         prompt=options.prompt,

@@ -11,6 +11,7 @@ from typing import Any
 
 from nano_runtime.bundle import Bundle
 from nano_runtime.cli import make_parser, run_command
+from nano_runtime.text import escaped
 
 __all__ = ["main"]
 
@@ -58,7 +59,7 @@ def _verify(options: _Options) -> int:
         count, size = len(bundle.manifest.files), bundle.size_bytes()
         print(f"{bundle.path}: all {count} files ({_megabytes(size)}) are as the manifest says; digest {bundle.digest}")
     for fault in faults:
-        print(f"nano-bundle: {fault.what}", file=sys.stderr)
+        print(f"nano-bundle: {escaped(fault.what)}", file=sys.stderr)
     if not faults:
         return 0
     print(faults[0].hint, file=sys.stderr)
@@ -86,7 +87,7 @@ def _info(options: _Options) -> int:
         "digest": bundle.digest,
     }
     for key, value in lines.items():
-        print(f"{key:<12}{value}")
+        print(f"{key:<12}{escaped(value)}")
     print()
     _print_components(bundle)
     return 0
@@ -97,9 +98,9 @@ def _print_components(bundle: Bundle) -> None:
     for name, component in bundle.manifest.components.items():
         tensors = f"{len(component.inputs)} in, {len(component.outputs)} out"
         fidelity = ", ".join(f"{key} {value:.4g}" for key, value in component.fidelity.items())
-        print(f"{name:<14}{component.precision:<6}{tensors:<16}{fidelity}".rstrip())
+        print(escaped(f"{name:<14}{component.precision:<6}{tensors:<16}{fidelity}".rstrip()))
     for key, value in bundle.manifest.fidelity.items():
-        print(f"{'whole images':<36}{key} {value:.4g}")
+        print(escaped(f"{'whole images':<36}{key} {value:.4g}"))
 
 
 def _facts(bundle: Bundle) -> dict[str, Any]:

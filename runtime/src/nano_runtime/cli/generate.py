@@ -18,6 +18,7 @@ from nano_runtime.cli.output import Output
 from nano_runtime.errors import PromptError
 from nano_runtime.machine import peak_rss_bytes
 from nano_runtime.manifest import Backend
+from nano_runtime.text import escaped
 
 if TYPE_CHECKING:
     from nano_runtime.backends.base import Precision
@@ -181,8 +182,8 @@ def _report(pipe: Pipeline, result: Result, paths: list[Path]) -> dict[str, Any]
 
 
 def _say(line: str) -> None:
-    """Talk to the person: on stderr, so that stdout carries only results."""
-    print(line, file=sys.stderr)
+    """Talk to the person: on stderr, so that stdout carries only results. Names in a bundle are somebody else's."""
+    print(escaped(line), file=sys.stderr)
 
 
 if __name__ == "__main__":
