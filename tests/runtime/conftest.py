@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -28,6 +29,13 @@ _TENSORS = {
     "unet": (["sample", "key_0", "value_0", "time_0"], ["out_sample"]),
     "vae_decoder": (["latent_sample"], ["sample"]),
 }
+_SHAPES: dict[str, list[int | Literal["batch"]]] = {
+    "input_ids": ["batch", 77],
+    "sample": ["batch", 4, 16, 16],
+    "out_sample": ["batch", 4, 16, 16],
+    "latent_sample": ["batch", 4, 16, 16],
+}
+_PICTURES: list[int | Literal["batch"]] = ["batch", 3, 128, 128]
 _TOKENIZER = b'{"version": "1.0", "model": {"type": "WordLevel", "vocab": {"?": 3}, "unk_token": "?"}}'
 _BACKENDS: list[Backend] = ["onnxruntime", "openvino"]
 
@@ -78,18 +86,23 @@ def folder(tmp_path: Path) -> Path:
 
 def _component(bundle: Path, name: str) -> Component:
     inputs, outputs = _TENSORS[name]
-    _write(bundle / name / "model.onnx", b"not ONNX: " + name.encode())
-    _write(bundle / name / "openvino_model.xml", b"not IR: " + name.encode())
+    # Well-formed, or no engine would be asked: a ModelProto with nothing but a producer_name (field 2), an empty net.
+    _write(bundle / name / "model.onnx", bytes([2 << 3 | 2, len(name)]) + name.encode())
+    _write(bundle / name / "openvino_model.xml", f'<?xml version="1.0"?>\n<net name="{name}"></net>\n'.encode())
     _write(bundle / name / "openvino_model.bin", b"not weights: " + name.encode())
     return Component(
         precision="fp32",
-        inputs=[TensorSpec(name=tensor, dtype="float32", shape=["batch", 4]) for tensor in inputs],
-        outputs=[TensorSpec(name=tensor, dtype="float32", shape=["batch", 4]) for tensor in outputs],
+        inputs=[_tensor(tensor) for tensor in inputs],
+        outputs=[_tensor(tensor, _PICTURES if name == "vae_decoder" else None) for tensor in outputs],
         graphs={
             "onnxruntime": Graph(model=f"{name}/model.onnx", weights=None),
             "openvino": Graph(model=f"{name}/openvino_model.xml", weights=f"{name}/openvino_model.bin"),
         },
     )
+
+
+def _tensor(name: str, shape: list[int | Literal["batch"]] | None = None) -> TensorSpec:
+    return TensorSpec(name=name, dtype="float32", shape=_SHAPES.get(name, ["batch", 4]) if shape is None else shape)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -53,6 +53,11 @@ def test_every_leaf_comes_home_from_a_worker_with_its_message_and_code(leaf):
     assert again.exit_code == error.exit_code
 
 
+def test_what_a_file_says_does_nothing_to_a_terminal():
+    error = errors.EngineError("onnxruntime", "load", Path("x"), "node \x1b[2J\r\u202eevil\udc80 is née\nno")
+    assert error.what == r"onnxruntime cannot load x: node \x1b[2J\r\u202eevil\udc80 is née\nno"
+
+
 @pytest.mark.parametrize(
     ("branch", "code", "builtin"),
     [

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nano_runtime.errors import BackendNotInBundleError, ExtraFileError, ManifestError, NanoError
+from nano_runtime.errors import BackendNotInBundleError, DigestError, ExtraFileError, ManifestError, NanoError
 from nano_runtime.manifest import (
     MANIFEST_NAME,
     Backend,
@@ -15,8 +16,8 @@ from nano_runtime.manifest import (
     Manifest,
     check_file,
     fault_of,
-    read_manifest,
-    sha256_of,
+    manifest_bytes,
+    parse_manifest,
 )
 
 __all__ = ["DEMO", "Bundle"]
@@ -42,16 +43,25 @@ class Bundle:
     _checked: set[str] = field(default_factory=set, repr=False, compare=False)
 
     @classmethod
-    def open(cls, path: str | Path) -> Bundle:
+    def open(cls, path: str | Path, expect_digest: str | None = None) -> Bundle:
         """Read the manifest; graphs and tokenizer are checked when they are asked for.
+
+        Args:
+            path: the folder.
+            expect_digest: the digest the bundle must have, as 64 hex digits, for those who know it from elsewhere;
+                None takes any.
 
         Raises:
             NotABundleError: there is no such folder or no manifest in it.
+            DigestError: it is another bundle than expected.
             ManifestError: the manifest is damaged or contradicts itself.
         """
         folder = Path(path)
-        manifest = read_manifest(folder)
-        return cls(folder, manifest, sha256_of(folder / MANIFEST_NAME))
+        raw = manifest_bytes(folder)
+        digest = hashlib.sha256(raw).hexdigest()
+        if expect_digest is not None and digest != expect_digest.lower():
+            raise DigestError(folder, digest, expect_digest)
+        return cls(folder, parse_manifest(raw, folder / MANIFEST_NAME), digest)
 
     def component(self, name: str) -> Component:
         """Return one graph's description.
@@ -97,7 +107,7 @@ class Bundle:
             TamperedFileError: it is not the file the manifest describes.
         """
         if name not in self._checked:
-            check_file(self.path, self._entry(name))
+            check_file(self.path, self.entry(name))
             self._checked.add(name)
         return self.path / name
 
@@ -121,6 +131,6 @@ class Bundle:
                 names |= {graph.model} if graph.weights is None else {graph.model, graph.weights}
         return sum(entry.size for entry in self.manifest.files if entry.path in names)
 
-    def _entry(self, name: str) -> FileEntry:
+    def entry(self, name: str) -> FileEntry:
         """Return the checksum record of a file; the manifest was checked to have one for every path it mentions."""
         return next(entry for entry in self.manifest.files if entry.path == name)

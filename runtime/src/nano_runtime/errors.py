@@ -13,8 +13,9 @@ line prints the message and leaves with ``exit_code``; a traceback means a bug o
     │   └── OutputNameError · OutputExistsError · NoParametersError
     ├── BundleError           3   ValueError          the bundle is not one, is damaged, or computes nonsense
     │   ├── NotABundleError · ManifestError · TamperedFileError · ExtraFileError
+    │   ├── DigestError · UnsafeGraphError · LoaderDiedError
     │   ├── UnsupportedScheduleError
-    │   └── EngineError · NonFiniteError
+    │   └── EngineError · OutputShapeError · NonFiniteError
     ├── MachineError          4                       the machine lacks something
     │   ├── BackendMissingError       ImportError
     │   ├── NotEnoughMemoryError · OutOfMemoryError   MemoryError
@@ -29,15 +30,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
+from nano_runtime.text import escaped
+
 __all__ = [
     "BackendMissingError",
     "BackendNotInBundleError",
     "BundleError",
+    "DigestError",
     "DiskSpaceError",
     "EngineError",
     "ExtraFileError",
     "GuidanceError",
     "LatentsError",
+    "LoaderDiedError",
     "MachineError",
     "ManifestError",
     "NanoError",
@@ -51,6 +56,7 @@ __all__ = [
     "OutputError",
     "OutputExistsError",
     "OutputNameError",
+    "OutputShapeError",
     "PrecisionError",
     "PromptError",
     "SeedError",
@@ -58,6 +64,7 @@ __all__ = [
     "StepsError",
     "TamperedFileError",
     "UnknownSchedulerError",
+    "UnsafeGraphError",
     "UnsupportedScheduleError",
     "UsageError",
     "WorkerDiedError",
@@ -75,9 +82,9 @@ class NanoError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, what: str, hint: str) -> None:
-        super().__init__(f"{what}\n{hint}")
-        self.what = what
-        self.hint = hint
+        # Names out of files and what engines say of them end in messages, and a terminal would obey them.
+        self.what, self.hint = escaped(what), escaped(hint)
+        super().__init__(f"{self.what}\n{self.hint}")
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle as the branch with the finished message: leaves want arguments that are no longer known."""
@@ -257,6 +264,36 @@ class ExtraFileError(BundleError):
         )
 
 
+class DigestError(BundleError):
+    """Another bundle than the one that was asked for."""
+
+    def __init__(self, path: Path, found: str, expected: str) -> None:
+        super().__init__(
+            f"{path} is another bundle than expected: its digest is {found}, not {expected}",
+            "Compare the digest with where you got it from; if it is right there, fetch a fresh copy.",
+        )
+
+
+class UnsafeGraphError(BundleError):
+    """A graph that no engine may see, though its checksum is right."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(
+            f"{path} is not a graph to be trusted: {why}",
+            "Do not use this bundle; tell whoever made it, or export your own.",
+        )
+
+
+class LoaderDiedError(BundleError):
+    """A graph or tokenizer that ended the process that tried it."""
+
+    def __init__(self, path: Path, doing: str, how: str) -> None:
+        super().__init__(
+            f"{path} cannot be trusted: the process that tried to {doing} it {how}",
+            "Do not use this bundle; if it should be good, check the memory of this machine and try again.",
+        )
+
+
 class UnsupportedScheduleError(BundleError):
     """A noise schedule this runtime does not implement."""
 
@@ -274,6 +311,16 @@ class EngineError(BundleError):
         super().__init__(
             f"{backend} cannot {doing} {model}: {why}",
             "Export the bundle again with the tool versions of this release, or try the other engine.",
+        )
+
+
+class OutputShapeError(BundleError):
+    """A graph that computed something else than its manifest says."""
+
+    def __init__(self, component: str, tensor: str, found: str, wanted: str) -> None:
+        super().__init__(
+            f"the {component} computed {found} for {tensor!r}, not the {wanted} of the manifest",
+            "Export the bundle again, or fetch a fresh copy.",
         )
 
 

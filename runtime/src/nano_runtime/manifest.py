@@ -16,13 +16,17 @@ by name. A dimension called ``"batch"`` is the one free dimension; an engine fix
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from nano_runtime.errors import ManifestError, NotABundleError, TamperedFileError
+from nano_runtime.manifest_rules import contradictions
+from nano_runtime.paths import fault_of_place, open_plain
+from nano_runtime.strict_json import check_json
 
 __all__ = [
     "FORMAT_VERSION",
@@ -39,6 +43,8 @@ __all__ = [
     "Work",
     "check_file",
     "fault_of",
+    "manifest_bytes",
+    "parse_manifest",
     "read_manifest",
     "sha256_of",
     "write_manifest",
@@ -47,8 +53,18 @@ __all__ = [
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 _MAX_MANIFEST_BYTES = 1 << 20
+_MAX_WHY_CHARACTERS = 300
 _CHUNK_BYTES = 1 << 20
 
+# Ranges keep out what is damaged or hostile; what is real lies far inside.
+Size = Annotated[int, Meta(ge=1, le=1 << 20)]
+Pixels = Annotated[int, Meta(ge=8, le=4096)]
+TokenId = Annotated[int, Meta(ge=0, lt=1 << 31)]
+Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
+Positive = Annotated[float, Meta(gt=0, le=1e6)]
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+Text = Annotated[str, Meta(max_length=10_000)]
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Backend = Literal["onnxruntime", "openvino"]
 
 
@@ -59,15 +75,16 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class TensorSpec(_Record, frozen=True, kw_only=True):
     """One input or output of a graph; ``"batch"`` in ``shape`` is the free dimension."""
 
-    name: str
+    name: Name
     dtype: Literal["float32", "int64"]
-    shape: list[int | Literal["batch"]]
+    shape: Annotated[list[Size | Literal["batch"]], Meta(max_length=8)]
 
 
 class Graph(_Record, frozen=True, kw_only=True):
     """Files of one graph for one engine, as POSIX paths inside the bundle.
 
-    ``weights`` is the ONNX external data file, or the ``.bin`` beside an OpenVINO ``.xml``.
+    ``weights`` is the ONNX external data file, or the ``.bin`` beside an OpenVINO ``.xml``. It lies in the folder of
+    the model, and a ``.bin`` has the name of its ``.xml``: the engine finds it by that.
     """
 
     model: str
@@ -88,13 +105,13 @@ class Work(_Record, frozen=True, kw_only=True):
         weight_bytes: size of their weights, which a call reads once whatever its batch.
     """
 
-    positions: tuple[int, ...]
+    positions: tuple[Size, ...]
     kind: Literal["conv", "matmul", "attention"]
     arithmetic: Literal["int8", "f32"]
-    layers: int
-    macs: int
+    layers: Count
+    macs: Count
     batched: bool
-    weight_bytes: int
+    weight_bytes: Count
 
 
 class Component(_Record, frozen=True, kw_only=True):
@@ -106,8 +123,8 @@ class Component(_Record, frozen=True, kw_only=True):
     """
 
     precision: Literal["fp32", "int8"]
-    inputs: list[TensorSpec]
-    outputs: list[TensorSpec]
+    inputs: Annotated[list[TensorSpec], Meta(min_length=1)]
+    outputs: Annotated[list[TensorSpec], Meta(min_length=1)]
     graphs: dict[Backend, Graph]
     fidelity: dict[str, float] = {}
     work: list[Work] = []
@@ -117,23 +134,23 @@ class TokenizerSpec(_Record, frozen=True, kw_only=True):
     """How prompts become ids: file inside the bundle, fixed length, and the ids of the special tokens."""
 
     file: str
-    length: int
-    pad_id: int
-    bos_id: int
-    eos_id: int
+    length: Annotated[int, Meta(ge=3, le=10_000)]
+    pad_id: TokenId
+    bos_id: TokenId
+    eos_id: TokenId
 
 
 class Source(_Record, frozen=True, kw_only=True):
     """Where the weights came from; ``revision`` is a commit of the Hub, or None for folders and built-ins."""
 
-    model: str
-    revision: str | None
+    model: Text
+    revision: Text | None
 
 
 class Licence(_Record, frozen=True, kw_only=True):
     """Licence of the weights: identifier and the file in the bundle with its text."""
 
-    id: str
+    id: Name
     file: str
 
 
@@ -141,8 +158,8 @@ class FileEntry(_Record, frozen=True, kw_only=True):
     """One file of the bundle: POSIX path, size in bytes, lower-case hex sha256."""
 
     path: str
-    size: int
-    sha256: str
+    size: Count
+    sha256: Sha256
 
 
 class Manifest(_Record, frozen=True, kw_only=True):
@@ -155,23 +172,29 @@ class Manifest(_Record, frozen=True, kw_only=True):
     """
 
     format_version: int
-    name: str
+    name: Text
     source: Source
     licence: Licence
     graph: Literal["hoisted", "standard"]
     precision: Literal["fp32", "int8"]
-    backends: list[Backend]
-    image_size: tuple[int, int]
-    latent_shape: tuple[int, int, int]
-    scaling_factor: float
+    backends: Annotated[list[Backend], Meta(min_length=1)]
+    image_size: tuple[Pixels, Pixels]
+    latent_shape: tuple[Annotated[int, Meta(ge=1, le=64)], Size, Size]
+    scaling_factor: Positive
     tokenizer: TokenizerSpec
     scheduler: dict[str, Any]
-    guidance_scale: float = 7.5
-    components: dict[str, Component]
+    guidance_scale: Annotated[float, Meta(ge=0, le=1e6)] = 7.5
+    components: Annotated[dict[Name, Component], Meta(max_length=64)]
     fidelity: dict[str, float]
     versions: dict[str, str]
     options: dict[str, Any]
-    files: list[FileEntry]
+    files: Annotated[list[FileEntry], Meta(max_length=4096)]
+
+
+class _Versioned(msgspec.Struct):
+    """Any document with a version, to say that it is another one before saying what is wrong with it."""
+
+    format_version: Any = None
 
 
 def read_manifest(bundle: Path) -> Manifest:
@@ -181,22 +204,48 @@ def read_manifest(bundle: Path) -> Manifest:
         NotABundleError: there is no such folder or no manifest in it.
         ManifestError: it is too large, not JSON, of another version, or breaks the schema.
     """
+    return parse_manifest(manifest_bytes(bundle), bundle / MANIFEST_NAME)
+
+
+def manifest_bytes(bundle: Path) -> bytes:
+    """Read ``bundle/manifest.json`` without looking into it.
+
+    Raises:
+        NotABundleError: there is no such folder or no manifest in it.
+        ManifestError: it is too large, a link, or not a plain file.
+    """
     path = bundle / MANIFEST_NAME
     if not bundle.is_dir():
         raise NotABundleError(bundle, "there is no such folder")
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise NotABundleError(bundle, f"it has no {MANIFEST_NAME}")
+    if (fault := fault_of_place(bundle, MANIFEST_NAME)) is not None:
+        raise ManifestError(path, fault)
     if (size := path.stat().st_size) > _MAX_MANIFEST_BYTES:
         raise ManifestError(path, f"{size} bytes, more than the {_MAX_MANIFEST_BYTES} allowed")
-    raw = path.read_bytes()
+    with os.fdopen(open_plain(path), "rb") as file:
+        return file.read(_MAX_MANIFEST_BYTES)
+
+
+def parse_manifest(raw: bytes, path: Path) -> Manifest:
+    """Read and validate the content of a manifest; nothing else is opened.
+
+    Args:
+        raw: the content.
+        path: where it came from, for messages.
+
+    Raises:
+        ManifestError: it is not strict JSON, of another version, breaks the schema, or contradicts itself.
+    """
     try:
-        version = msgspec.json.decode(raw, type=dict[str, Any]).get("format_version")
-        if version != FORMAT_VERSION:
-            raise ManifestError(path, f"format_version {version!r}, this runtime reads {FORMAT_VERSION}")
-        manifest = msgspec.json.decode(raw, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ManifestError(path, str(error)) from error
-    if (fault := _contradiction(manifest)) is not None:
+        check_json(raw)
+        version = msgspec.json.decode(raw, type=_Versioned).format_version
+        manifest = msgspec.json.decode(raw, type=Manifest) if version == FORMAT_VERSION else None
+    except (ValueError, RecursionError) as error:  # also what msgspec raises
+        raise ManifestError(path, str(error)[:_MAX_WHY_CHARACTERS]) from error
+    if manifest is None:
+        raise ManifestError(path, f"format_version {str(version)[:40]}, this runtime reads {FORMAT_VERSION}")
+    for fault in contradictions(manifest, MANIFEST_NAME):
         raise ManifestError(path, fault)
     return manifest
 
@@ -220,8 +269,8 @@ def check_file(bundle: Path, entry: FileEntry) -> None:
 def fault_of(bundle: Path, entry: FileEntry) -> TamperedFileError | None:
     """Return what ``check_file`` would raise, for those who want to see all faults."""
     path = bundle / entry.path
-    if not path.is_file():
-        return TamperedFileError(path, "it is missing")
+    if (fault := fault_of_place(bundle, entry.path)) is not None:
+        return TamperedFileError(path, fault)
     if (size := path.stat().st_size) != entry.size:
         return TamperedFileError(path, f"{size} bytes instead of {entry.size}")
     if (digest := sha256_of(path)) != entry.sha256:
@@ -230,66 +279,11 @@ def fault_of(bundle: Path, entry: FileEntry) -> TamperedFileError | None:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the lower-case hex sha256 of a file, read in chunks of 1 MiB."""
+    """Return the lower-case hex sha256 of a plain file, read in chunks of 1 MiB."""
     digest = hashlib.sha256()
     buffer = bytearray(_CHUNK_BYTES)
     view = memoryview(buffer)
-    with path.open("rb", buffering=0) as file:
+    with os.fdopen(open_plain(path), "rb", buffering=0) as file:
         while count := file.readinto(buffer):
             digest.update(view[:count])
     return digest.hexdigest()
-
-
-def _contradiction(manifest: Manifest) -> str | None:
-    """Return the first thing in a well-formed manifest that cannot be true or is not safe."""
-    listed = [entry.path for entry in manifest.files]
-    if len(set(listed)) != len(listed):
-        return "a file is listed twice"
-    for name in _paths_in(manifest):
-        if _escapes(name):
-            return f"the path {name!r} leaves the bundle"
-        if name not in listed:
-            return f"the file {name!r} has no checksum"
-    for name in _pipeline_of(manifest):
-        if name not in manifest.components:
-            return f"the component {name!r} is missing"
-        for backend in manifest.backends:
-            if backend not in manifest.components[name].graphs:
-                return f"the component {name!r} has no graph for {backend}"
-    return _miswired(manifest)
-
-
-def _pipeline_of(manifest: Manifest) -> tuple[str, ...]:
-    """Components that a picture from a prompt needs, in the order they run."""
-    hoisted = ("unet_prompt", "unet_time") if manifest.graph == "hoisted" else ()
-    return ("text_encoder", *hoisted, "unet", "vae_decoder")
-
-
-def _miswired(manifest: Manifest) -> str | None:
-    """Return what no graph before the UNet feeds, or None."""
-    fed = {"sample", "timestep", "encoder_hidden_states"}
-    if manifest.graph == "hoisted":
-        fed = {"sample"}
-        for name in ("unet_prompt", "unet_time"):
-            fed |= {tensor.name for tensor in manifest.components[name].outputs}
-    if dangling := sorted({tensor.name for tensor in manifest.components["unet"].inputs} ^ fed):
-        return f"the tensor {dangling[0]!r} joins no two graphs"
-    return None
-
-
-def _paths_in(manifest: Manifest) -> Iterator[str]:
-    """All paths a manifest mentions."""
-    yield from (entry.path for entry in manifest.files)
-    yield manifest.tokenizer.file
-    yield manifest.licence.file
-    for component in manifest.components.values():
-        for graph in component.graphs.values():
-            yield graph.model
-            if graph.weights is not None:
-                yield graph.weights
-
-
-def _escapes(name: str) -> bool:
-    """Whether a manifest path could point outside its bundle."""
-    parts = name.split("/")
-    return not name or "\\" in name or ":" in name or "\0" in name or any(part in ("", ".", "..") for part in parts)

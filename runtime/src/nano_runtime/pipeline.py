@@ -117,6 +117,7 @@ class Pipeline:
         *,
         keep_loaded: bool = True,
         cache: str | Path | None = None,
+        expect_digest: str | None = None,
     ) -> Pipeline:
         """Open a bundle; its graphs are checked and loaded when a call needs them.
 
@@ -129,13 +130,14 @@ class Pipeline:
             keep_loaded: see the class.
             cache: folder where OpenVINO's compiled graphs are kept for the next process, which then loads in a fraction
                 of the time; None keeps nothing.
+            expect_digest: see ``Bundle.open``.
 
         Raises:
             BundleError: the folder is not a bundle, or was tampered with.
             UsageError: the bundle does not serve the engine, or an argument is out of range.
             BackendMissingError: the engine is not installed.
         """
-        opened = Bundle.open(bundle)
+        opened = Bundle.open(bundle, expect_digest)
         options = EngineOptions(
             threads=usable_cores() if threads is None else positive("threads", threads),
             precision="f32" if precision is None else one_of("precision", precision, PRECISIONS),

@@ -160,7 +160,9 @@ class Schedule:
         Raises:
             UnsupportedScheduleError: a value is malformed, or asks for something that is not implemented.
         """
-        filled_in = config.get("_use_default_values", ())
+        filled_in = config.get("_use_default_values") or ()
+        if not isinstance(filled_in, list | tuple):
+            raise UnsupportedScheduleError("_use_default_values", filled_in, ("lists of keys",))
         said = {key: value for key, value in config.items() if key not in filled_in}
         for key, known in _ONLY.items():
             if key in said and said[key] not in known:

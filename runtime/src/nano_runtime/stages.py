@@ -13,7 +13,8 @@ from nano_runtime.backends import Arrays, CheckedGraph, EngineOptions, Session, 
 from nano_runtime.backends.base import LayerTime
 from nano_runtime.backends.pages import give_back_heap
 from nano_runtime.bundle import Bundle
-from nano_runtime.errors import NonFiniteError, OutOfMemoryError
+from nano_runtime.errors import NonFiniteError, OutOfMemoryError, OutputShapeError
+from nano_runtime.graph_check import check_graph
 from nano_runtime.manifest import Backend
 from nano_runtime.timing import Stopwatch
 
@@ -65,8 +66,10 @@ class Stages:
 
         Raises:
             TamperedFileError: a file is not the one the manifest describes.
+            UnsafeGraphError: the graph would make the engine read elsewhere, or recurse without end.
             EngineError: the engine refuses the graph or the inputs.
             OutOfMemoryError: it could not get the memory it needs.
+            OutputShapeError: an output is not what the manifest describes.
             NonFiniteError: an output has a NaN or an infinity.
         """
         session = self._session(component, watch, batch=batch)
@@ -75,6 +78,7 @@ class Stages:
                 outputs = session.run(feeds)
         except MemoryError as error:
             raise OutOfMemoryError(f"running the {component} of {self.bundle.path}") from error
+        self._check_shapes(component, outputs, batch)
         for name, values in outputs.items():
             if not np.isfinite(values).all():
                 raise NonFiniteError(component, f"output {name!r}")
@@ -109,10 +113,20 @@ class Stages:
         self._loaded[component] = (batch, session)
         return session
 
+    def _check_shapes(self, component: str, outputs: Arrays, batch: int) -> None:
+        """Compare what a graph computed with what the manifest says it does."""
+        for tensor in self.bundle.component(component).outputs:
+            shape = tuple(batch if size == "batch" else size for size in tensor.shape)
+            values = outputs.get(tensor.name)
+            if values is None or values.shape != shape or values.dtype != tensor.dtype:
+                found = "nothing" if values is None else f"{values.dtype} {list(values.shape)}"
+                raise OutputShapeError(component, tensor.name, found, f"{tensor.dtype} {list(shape)}")
+
     def _checked(self, component: str) -> CheckedGraph:
-        """Compare a component's files with their checksums, which together name the graph."""
+        """Compare a component's files with their checksums, which together name the graph, and look into it."""
         model = self.bundle.verified(component, self.backend)
         graph = self.bundle.component(component).graphs[self.backend]
+        check_graph(self.bundle, graph)
         files = (graph.model, graph.weights)
         digests = "".join(entry.sha256 for entry in self.bundle.manifest.files if entry.path in files)
         weights = None if graph.weights is None else self.bundle.path / graph.weights

@@ -9,6 +9,7 @@ import argparse
 import io
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,7 @@ from nano_runtime.files import MACHINE_ERRNOS
 from nano_runtime.memory import is_out_of_memory
 from nano_runtime.text import escaped
 
-__all__ = ["EXIT_BROKEN_PIPE", "EXIT_INTERRUPTED", "make_parser", "run_command"]
+__all__ = ["EXIT_BROKEN_PIPE", "EXIT_INTERRUPTED", "digest", "make_parser", "run_command"]
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
@@ -40,6 +41,13 @@ def make_parser(prog: str, description: str, examples: str) -> argparse.Argument
     )
     parser.add_argument("--version", action="version", version=f"{prog} {__version__}")
     return parser
+
+
+def digest(text: str) -> str:
+    """Read a bundle's digest from a command line."""
+    if re.fullmatch("[0-9a-fA-F]{64}", text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a sha256 in 64 hexadecimal digits")
+    return text.lower()
 
 
 def run_command(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nano_runtime.bundle import Bundle
-from nano_runtime.cli import make_parser, run_command
+from nano_runtime.cli import digest, make_parser, run_command
 from nano_runtime.errors import BackendMissingError, OptionError
 from nano_runtime.files import check_folder, write_whole
 from nano_runtime.machine import Machine, describe_machine, usable_cores
@@ -37,6 +37,7 @@ class _Options(argparse.Namespace):
     """The command line, typed."""
 
     bundles: list[Path]
+    expect_digests: list[str] | None
     backends: list[str] | None
     precision: Precision
     prompt: str
@@ -65,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("bundles", nargs="+", type=Path, metavar="DIR", help="folders that nano-export wrote")
+    add("--expect-digest", dest="expect_digests", action="append", type=digest, metavar="SHA256",
+        help="refuse bundles that have another digest; once for each DIR, in their order")  # fmt: skip
     add("--backend", dest="backends", action="append", metavar="NAME",
         help="onnxruntime, openvino, or with a precision: openvino:bf16; repeatable (default: all served)")  # fmt: skip
     add("--precision", choices=("f32", "bf16"), default="f32",
@@ -140,8 +143,11 @@ def _cases(options: _Options) -> list[Case]:
     threads = [usable_cores()] if options.threads is None else [positive("threads", n) for n in options.threads]
     counts = [positive("count", n) for n in options.counts]
     cases = []
-    for path in options.bundles:
-        served = Bundle.open(path).manifest.backends
+    digests = [None] * len(options.bundles) if options.expect_digests is None else options.expect_digests
+    if len(digests) != len(options.bundles):
+        raise OptionError("expect_digest", f"{len(digests)} digests", [f"{len(options.bundles)}, one for each DIR"])
+    for path, expected in zip(options.bundles, digests, strict=True):
+        served = Bundle.open(path, expected).manifest.backends
         usable = [name for name in served if installed(name)]
         if not usable:
             raise BackendMissingError(served[0])

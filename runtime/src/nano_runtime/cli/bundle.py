@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from nano_runtime.bundle import Bundle
-from nano_runtime.cli import make_parser, run_command
-from nano_runtime.text import escaped
+from nano_runtime.cli import digest, make_parser, run_command
+from nano_runtime.errors import NanoError
 
 __all__ = ["main"]
 
 _EXAMPLES = """\
-  nano-bundle verify nano-int8      compare every file with its checksum; exit code 3 if one differs
-  nano-bundle info nano-int8        model, licence, precision, graphs, sizes
+  nano-bundle verify nano-int8               compare every file with its checksum; exit code 3 if one differs
+  nano-bundle verify nano-int8 --deep        and run every graph once, in a process that may die of it
+  nano-bundle info nano-int8                 model, licence, precision, graphs, sizes
 """
 
 
@@ -27,6 +28,8 @@ class _Options(argparse.Namespace):
     act: Callable[[_Options], int]
     bundle: Path
     json: bool
+    deep: bool
+    expect_digest: str | None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,31 +47,61 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=what, description=what)
         command.add_argument("bundle", type=Path, metavar="DIR", help="a folder that nano-export wrote")
         command.add_argument("--json", action="store_true", help="print one JSON document")
-        command.set_defaults(act=act)
+        command.add_argument(
+            "--expect-digest", type=digest, metavar="SHA256", help="refuse a bundle that has another digest"
+        )
+        command.set_defaults(act=act, deep=False)
+        if act is _verify:
+            command.add_argument(
+                "--deep",
+                action="store_true",
+                help="also load and run every graph once, in a process of its own with bounded time and memory",
+            )
     return parser
 
 
 def _verify(options: _Options) -> int:
-    """Report every changed, missing or unknown file; the exit code is that of the first fault."""
-    bundle = Bundle.open(options.bundle)
-    faults = list(bundle.faults())
+    """Report every changed, missing, unknown or hostile file; the exit code is that of the first fault."""
+    bundle = Bundle.open(options.bundle, options.expect_digest)
+    faults: list[NanoError] = list(bundle.faults())
+    if not faults:
+        faults += _unsafe(bundle)
+    if not faults and options.deep:
+        faults += _deep(bundle)
     if options.json:
         report = {"bundle": str(bundle.path), "digest": bundle.digest, "faults": [fault.what for fault in faults]}
         print(json.dumps(report, indent=1))
     elif not faults:
         count, size = len(bundle.manifest.files), bundle.size_bytes()
         print(f"{bundle.path}: all {count} files ({_megabytes(size)}) are as the manifest says; digest {bundle.digest}")
+        if options.deep:
+            print("every graph loads and runs")
     for fault in faults:
-        print(f"nano-bundle: {escaped(fault.what)}", file=sys.stderr)
+        print(f"nano-bundle: {fault.what}", file=sys.stderr)
     if not faults:
         return 0
     print(faults[0].hint, file=sys.stderr)
     return faults[0].exit_code
 
 
+def _unsafe(bundle: Bundle) -> list[NanoError]:
+    """Return what keeps engines from seeing a graph."""
+    from nano_runtime.graph_check import unsafe_graphs
+
+    return [*unsafe_graphs(bundle)]
+
+
+def _deep(bundle: Bundle) -> list[NanoError]:
+    """Return what every installed engine makes of the bundle."""
+    from nano_runtime.deep import Limits, deep_fault, engines_of
+
+    faults = (deep_fault(bundle, backend, Limits.of(bundle, backend)) for backend in engines_of(bundle))
+    return [fault for fault in faults if fault is not None]
+
+
 def _info(options: _Options) -> int:
     """Show the manifest: as a table, or whole as JSON."""
-    bundle = Bundle.open(options.bundle)
+    bundle = Bundle.open(options.bundle, options.expect_digest)
     if options.json:
         print(json.dumps(_facts(bundle), indent=1))
         return 0

@@ -12,7 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, get_args
 
 from nano_runtime.bundle import DEMO
-from nano_runtime.cli import make_parser, run_command
+from nano_runtime.cli import digest, make_parser, run_command
 from nano_runtime.cli.cache import CacheOptions, add_cache_options, cache_folder
 from nano_runtime.cli.output import Output
 from nano_runtime.errors import PromptError
@@ -43,6 +43,7 @@ class _Options(CacheOptions):
 
     prompt: str
     bundle: Path | None
+    expect_digest: str | None
     backend: Backend | None
     negative_prompt: str | None
     output: Path | None
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("prompt", metavar="PROMPT", help="what to draw; - reads it from standard input")
     add("--bundle", type=Path, metavar="DIR", help="a folder that nano-export wrote (default: the built-in demo model)")
+    add("--expect-digest", type=digest, metavar="SHA256", help="refuse a bundle that has another digest")
     add("--backend", choices=get_args(Backend), help="the engine (default: onnxruntime if installed)")
     add("--negative-prompt", metavar="TEXT", help="what to move away from")
     add("-o", "--output", type=Path, metavar="FILE", help="a .png file or an existing folder (default: nano-SEED.png)")
@@ -101,6 +103,7 @@ def _generate(options: _Options) -> int:
         options.precision,
         keep_loaded=False,
         cache=cache_folder(options),
+        expect_digest=options.expect_digest,
     )
     _say(_plan(pipe, options))
     result = _draw(pipe, prompt, options)

@@ -1,0 +1,116 @@
+"""Names of files in a bundle: which are safe on every system, and how such a file is opened.
+
+A bundle is made on one system and opened on another, so a name has to mean the same file on all of them: what Windows
+reserves or trims, what macOS folds, what a shell or terminal would interpret is refused everywhere.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import unicodedata
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+__all__ = ["collision", "fault_of_name", "fault_of_place", "open_plain"]
+
+_MAX_NAME_CHARACTERS: Final = 200
+_MAX_PARTS: Final = 4
+# Control characters, halves of surrogate pairs, line separators, and what turns the direction of text around.
+_INVISIBLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+_NOT_ON_WINDOWS: Final = re.compile(r'[\\:*?"<>|]')
+# learn.microsoft.com/windows/win32/fileio/naming-a-file: also with any suffix, and with superscript digits.
+_DEVICES: Final = re.compile("(con|prn|aux|nul|conin\\$|conout\\$|(com|lpt)[0-9\xb9\xb2\xb3]) *([.].*)?", re.IGNORECASE)
+_PLAIN_FLAGS: Final = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
+
+
+def fault_of_name(name: str) -> str | None:
+    """Return why a POSIX path relative to a bundle is refused, as the end of a sentence; None for a good one."""
+    return next(_faults_of_name(name), None)
+
+
+def _faults_of_name(name: str) -> Iterator[str]:
+    """Yield all reasons to refuse a name; what comes later relies on what came before."""
+    if not 0 < len(name) <= _MAX_NAME_CHARACTERS:
+        yield f"has {len(name)} characters, not 1 to {_MAX_NAME_CHARACTERS}"
+    if _INVISIBLE.search(name) is not None:
+        yield "has a control character"
+    if (found := _NOT_ON_WINDOWS.search(name)) is not None:
+        yield f"has the character {found.group()}"
+    if unicodedata.normalize("NFC", name) != name:
+        yield "is not in Unicode's composed form (NFC)"
+    parts = name.split("/")
+    if len(parts) > _MAX_PARTS:
+        yield f"is more than {_MAX_PARTS} levels deep"
+    if any(part in ("", ".", "..") for part in parts):
+        yield "leaves the bundle"
+    for part in parts:
+        if part[-1] in ". " or part[0] == " ":
+            yield "has a part that begins with a space, or ends with one or with a dot"
+        if _DEVICES.fullmatch(part) is not None:
+            yield f"has the part {part}, a device on Windows"
+
+
+def collision(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return two names that are one file where case does not count, or of which one is a folder of the other."""
+    files: dict[str, str] = {}
+    folders: dict[str, str] = {}
+    for name in names:
+        folded = unicodedata.normalize("NFC", name.casefold())
+        if folded in files:
+            return files[folded], name
+        files[folded] = name
+        parts, spelled = folded.split("/"), name.split("/")
+        for depth in range(1, len(parts)):
+            inner, inner_spelled = "/".join(parts[:depth]), "/".join(spelled[:depth])
+            if folders.setdefault(inner, inner_spelled) != inner_spelled:
+                return folders[inner], inner_spelled
+    for folded, name in files.items():
+        if folded in folders:
+            return name, folders[folded]
+    return None
+
+
+def fault_of_place(folder: Path, name: str) -> str | None:
+    """Return why what a safe name leads to is not a plain file, or None.
+
+    Symbolic links are refused, of folders too: what is checked shall be what is in the bundle. Hard links are not: they
+    are how package managers and backups keep one copy of equal files, cannot be told from them, and lead to nothing
+    that the checksum does not know.
+    """
+    path = folder
+    *folders, _ = name.split("/")
+    for part in folders:
+        path /= part
+        mode = _mode(path)
+        if mode is not None and stat.S_ISLNK(mode):
+            return f"{part} is a symbolic link"
+    mode = _mode(folder / name)
+    if mode is None:
+        return "it is missing"
+    if stat.S_ISLNK(mode):
+        return "it is a symbolic link"
+    return None if stat.S_ISREG(mode) else "it is not a plain file"
+
+
+def open_plain(path: Path) -> int:
+    """Open a plain file for reading and return its descriptor; a FIFO or a device cannot make this wait.
+
+    Raises:
+        OSError: it is missing, may not be read, is a symbolic link, or is not a plain file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | _PLAIN_FLAGS)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(f"{path} is not a plain file")
+    return descriptor
+
+
+def _mode(path: Path) -> int | None:
+    """Return the kind of what is at a path, links not followed; None if there is nothing."""
+    try:
+        return path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None

@@ -1,0 +1,89 @@
+"""Crafted bundles whose checksums match end, at worst, the process that tries them; the one that asked stays."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from tests.contract.hostile import cases
+from tests.contract.sealed import copied, seal
+
+from nano_runtime.bundle import Bundle
+from nano_runtime.cli import bundle as command
+from nano_runtime.deep import Limits, deep_fault
+from nano_runtime.errors import LoaderDiedError, UnsafeGraphError
+from nano_runtime.graph_check import unsafe_graphs
+
+LIMITS = Limits(seconds=20, memory_bytes=3 << 30)  # the small bundle needs 2 s and 1 GiB
+FEW = {  # one of each kind of end: refused before, refused by the engine, out of memory, out of time
+    "functions 3000 deep",
+    "information 50,000 deep",
+    "weights at an address",
+    "constant of 10**12",
+    "an edge around",
+    "half of it",
+}
+CASES = list(cases())
+REFUSED = {  # before an engine sees them
+    "functions 3000 deep", "function that calls itself", "weights at /etc/passwd", "weights above the bundle",
+    "weights in another listed file", "weights at an address", "weights beyond the file", "weights before the file",
+    "weights around 2**64", "information 50,000 deep", "bodies 20,000 deep", "entities of 10**12 letters",
+    "a constant beyond the file", "a constant around 2**64", "noise",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=[f"{backend}-{name}" for backend, name, _ in CASES])
+def test_the_parent_survives(case, int8, tmp_path, full):
+    backend, name, spoil = case
+    if not full and name not in FEW:
+        pytest.skip("needs --counts full")
+    folder = copied(int8, tmp_path / "bundle")
+    spoil(folder)
+    bundle = Bundle.open(seal(folder))
+    assert list(bundle.faults()) == []  # the checksums say nothing
+    refused = list(unsafe_graphs(bundle))
+    fault = deep_fault(bundle, backend, LIMITS)
+    assert fault is not None, "harmless"
+    assert fault.exit_code == 3
+    assert fault.what.isprintable()
+    if name in REFUSED:
+        assert refused
+        assert fault.what == refused[0].what
+        assert isinstance(refused[0], UnsafeGraphError)
+
+
+def test_there_are_40_of_them():
+    assert len(CASES) >= 40
+
+
+@pytest.mark.parametrize("bundle", ["fp32", "int8", "sd1"])
+def test_a_good_bundle_is_good(bundle, capsys, request):
+    assert command.main(["verify", str(request.getfixturevalue(bundle)), "--deep"]) == 0
+    assert "every graph loads and runs" in capsys.readouterr().out
+
+
+def test_what_takes_too_long_is_an_error(int8):
+    fault = deep_fault(Bundle.open(int8), "onnxruntime", Limits(seconds=0.2, memory_bytes=3 << 30))
+    assert isinstance(fault, LoaderDiedError)
+    assert "did not come to an end" in fault.what
+
+
+def test_an_engine_shown_one_of_them_dies(int8, tmp_path):
+    """Negative control: without the look before, and without a process of its own, this would be the end."""
+    folder = copied(int8, tmp_path / "bundle")
+    (spoil,) = [spoil for _, name, spoil in CASES if name == "information 50,000 deep"]
+    spoil(folder)
+    program = "import sys, openvino; openvino.Core().read_model(sys.argv[1])"
+    model = folder / "text_encoder" / "openvino_model.xml"
+    assert subprocess.run([sys.executable, "-c", program, model], capture_output=True, check=False).returncode < 0
+
+
+def test_a_process_that_dies_becomes_an_error_with_the_signal_and_the_file(int8, tmp_path):
+    folder = copied(int8, tmp_path / "bundle")
+    (spoil,) = [spoil for _, name, spoil in CASES if name == "a prompt of 10**19 letters"]
+    spoil(folder)
+    fault = deep_fault(Bundle.open(seal(folder)), "onnxruntime", Limits(seconds=60, memory_bytes=1 << 30))
+    assert isinstance(fault, LoaderDiedError)
+    assert "tokenizer.json" in fault.what
+    assert "SIGABRT" in fault.what
