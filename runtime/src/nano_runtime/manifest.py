@@ -150,7 +150,8 @@ class Manifest(_Record, frozen=True, kw_only=True):
 
     ``image_size`` is (height, width) in pixels; ``latent_shape`` is (channels, height, width); latents are divided by
     ``scaling_factor`` before decoding. ``scheduler`` is the checkpoint's diffusers scheduler config, verbatim;
-    ``guidance_scale`` is what its author draws with.
+    ``guidance_scale`` is what its author draws with. ``preview`` turns clean latents into colours in [0, 1]: a row of
+    red, green and blue for each channel, and one that is added; None in bundles of earlier exporters.
     ``fidelity`` compares whole images of this bundle with fp32 torch at the same seeds.
     """
 
@@ -167,6 +168,7 @@ class Manifest(_Record, frozen=True, kw_only=True):
     tokenizer: TokenizerSpec
     scheduler: dict[str, Any]
     guidance_scale: float = 7.5
+    preview: list[tuple[float, float, float]] | None = None
     components: dict[str, Component]
     fidelity: dict[str, float]
     versions: dict[str, str]
@@ -256,7 +258,10 @@ def _contradiction(manifest: Manifest) -> str | None:
         for backend in manifest.backends:
             if backend not in manifest.components[name].graphs:
                 return f"the component {name!r} has no graph for {backend}"
-    return _miswired(manifest)
+    fault, channels = _miswired(manifest), manifest.latent_shape[0]
+    if fault is None and manifest.preview is not None and len(manifest.preview) != channels + 1:
+        fault = f"preview has {len(manifest.preview)} rows for {channels} channels and one to add"
+    return fault
 
 
 def _pipeline_of(manifest: Manifest) -> tuple[str, ...]:
