@@ -133,6 +133,15 @@ def test_defaults_are_those_of_diffusers_and_so_are_the_pixels(ours, theirs, mas
     assert distance(ours("pndm", None, "np", mask_image=mask), theirs("pndm", 1.0, "np", masked=True)) < TOLERANCE
 
 
+def test_the_other_engine_draws_the_same(fp32, theirs, picture, mask):
+    pipe = Pipeline.from_pretrained(fp32, "openvino", threads=2)
+    options = {"negative_prompt": NEGATIVE, "scheduler": "ddim", "num_inference_steps": STEPS, "guidance_scale": 7.5}
+    options |= {"image": picture, "seed": SEED, "output_type": "latent", "strength": 0.5}
+    assert distance(pipe(PROMPT, **options).images, theirs("ddim", 0.5)) < TOLERANCE
+    assert distance(pipe(PROMPT, mask_image=mask, **options).images, theirs("ddim", 0.5, masked=True)) < TOLERANCE
+    pipe.close()
+
+
 def test_other_settings_are_far_away(ours, theirs, picture, mask):
     """Negative controls: what the tests above compare depends on each setting."""
     plain, masked = theirs("ddim", 0.8), theirs("ddim", 0.5, masked=True)

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import math
 import struct
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -63,22 +64,14 @@ def open_picture(path: str | Path) -> Image:
     Raises:
         ImageError: it cannot be read, is of another format, is damaged, or is larger than 64 MiB or 67 megapixels.
     """
-    from PIL import Image, ImageOps  # noqa: PLC0415 - callers without a picture need no Pillow
+    from PIL.Image import DecompressionBombError  # noqa: PLC0415 - callers without a picture need no Pillow
 
     file = Path(path)
     try:
-        if (size := file.stat().st_size) > _MOST_BYTES:
-            raise ImageError(str(file), f"{size / 1e6:.0f} MB are more than the {_MOST_BYTES / 1e6:.0f} allowed")
-        with Image.open(file, formats=FORMATS) as image:
-            if (pixels := image.width * image.height) > _MOST_PIXELS:
-                raise ImageError(
-                    str(file), f"{pixels / 1e6:.0f} megapixels, more than the {_MOST_PIXELS / 1e6:.0f} allowed"
-                )
-            image.load()
-            return ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        if isinstance(error, ImageError):
-            raise
+        return _decoded(file)
+    except ImageError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, DecompressionBombError) as error:
         raise ImageError(str(file), _in_short(error)) from error
 
 
@@ -136,6 +129,23 @@ def strength_of(strength: float | None, *, masked: bool) -> float:
     if not (math.isfinite(share) and 0 < share <= 1):
         raise StrengthError(share)
     return share
+
+
+def _decoded(file: Path) -> Image:
+    """Read a file whose size, in bytes and in what its header claims, is bearable."""
+    from PIL import Image, ImageOps  # noqa: PLC0415 - see open_picture
+
+    if (size := file.stat().st_size) > _MOST_BYTES:
+        raise ImageError(str(file), f"{size / 1e6:.0f} MB are more than the {_MOST_BYTES / 1e6:.0f} allowed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Pillow's limit; ours is lower
+        image = Image.open(file, formats=FORMATS)
+    with image:
+        if (pixels := image.width * image.height) > _MOST_PIXELS:
+            most = f"{_MOST_PIXELS / 1e6:.0f}"
+            raise ImageError(str(file), f"{pixels / 1e6:.0f} megapixels are more than the {most} allowed")
+        image.load()
+        return ImageOps.exif_transpose(image)
 
 
 def _require_image(argument: str, value: object) -> None:
