@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from nano_runtime.errors import ConflictError, OptionError
 
@@ -35,6 +35,11 @@ class Axis:
 
     option: str
     values: tuple[int | float | str, ...]
+
+    @property
+    def field(self) -> str:
+        """Return the option's name in ``Settings``."""
+        return self.option.replace("-", "_")
 
     @property
     def labels(self) -> list[str]:
@@ -86,5 +91,7 @@ def cells(settings: Settings, axes: Sequence[Axis]) -> Iterator[Settings]:
     across, down = axes[0], axes[1] if len(axes) == _MOST_AXES else None
     for lower in (None,) if down is None else down.values:
         for value in across.values:
-            changes = {across.option: value, **({} if down is None else {down.option: lower})}
-            yield replace(settings, **{option.replace("-", "_"): chosen for option, chosen in changes.items()})
+            changes: dict[str, Any] = {across.field: value}
+            if down is not None:
+                changes[down.field] = lower
+            yield replace(settings, **changes)
