@@ -115,14 +115,16 @@ def distance(actual: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(actual - expected).max() / np.abs(expected).max())
 
 
-@pytest.mark.parametrize("strength", [0.3, 0.8, 1.0])
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize(
+    ("scheduler", "strength"), [*((name, 0.6) for name in SCHEDULERS), ("heun", 0.3), ("euler_a", 1.0), ("pndm", 1.0)]
+)
 def test_a_picture_from_a_picture_is_diffusers(ours, theirs, scheduler, strength):
     assert distance(ours(scheduler, strength), theirs(scheduler, strength)) < TOLERANCE
 
 
-@pytest.mark.parametrize("strength", [0.5, 1.0])
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize(
+    ("scheduler", "strength"), [*((name, 0.5) for name in SCHEDULERS), ("heun", 1.0), ("euler_a", 1.0), ("pndm", 1.0)]
+)
 def test_a_masked_picture_is_diffusers(ours, theirs, mask, scheduler, strength):
     expected = theirs(scheduler, strength, masked=True)
     assert distance(ours(scheduler, strength, mask_image=mask), expected) < TOLERANCE

@@ -15,7 +15,6 @@ import torch
 
 from nano_export import builtin
 from nano_export.reference import diffusers_pipeline
-from nano_runtime.backends import BACKENDS
 from nano_runtime.errors import NonFiniteError
 from nano_runtime.manifest import sha256_of
 from nano_runtime.noise import randn
@@ -47,8 +46,9 @@ def damaged(bundle: Path, target: Path, component: str, value: float, which: Cal
     return copy
 
 
-@pytest.mark.parametrize("component", COMPONENTS)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("component", "backend"), [*((component, "onnxruntime") for component in COMPONENTS), ("unet", "openvino")]
+)
 def test_the_graph_that_computes_nan_is_named(fp32, tmp_path, component, backend):
     pipe = Pipeline.from_pretrained(damaged(fp32, tmp_path / "nan", component, np.nan, lambda _: True), backend)
     picture = {"image": builtin_picture()} if component == "vae_encoder" else {}
