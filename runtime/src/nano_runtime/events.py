@@ -62,7 +62,8 @@ class Result:
     Attributes:
         images: Pillow images; float32 [n, height, width, 3] in [0, 1] for ``output_type="np"``; the final latents,
             float32 [n, *latent_shape], for ``"latent"``.
-        seeds: the seed of each picture; it alone draws that picture again (unless the call was given latents).
+        seeds: the seed of each picture; it draws that picture again, alone (unless the call was given latents, and with
+            the same image and variation if it had one).
         parameters: the same and all else for each picture, as ``image.save_png`` stores them.
         timings: where the time went.
     """
