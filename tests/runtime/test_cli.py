@@ -133,7 +133,7 @@ def test_info_shows_the_manifest(folder, capsys):
     assert json.loads(capsys.readouterr().out)["manifest"]["name"] == "noise"
 
 
-@pytest.mark.parametrize("argv", [["a fox", "--bundle"], ["a fox", "--steps", "many"], [], ["a", "--backend", "cuda"]])
+@pytest.mark.parametrize("argv", [["a fox", "--bundle"], ["a fox", "--steps", "many"], ["a", "--backend", "cuda"]])
 def test_generate_knows_its_command_line(argv, capsys):
     with pytest.raises(SystemExit) as caught:
         generate.main(argv)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from nano_runtime.errors import NoParametersError, OutputError
 from nano_runtime.image import Parameters, read_parameters, save_png, to_pil, to_uint8, to_unit_range
@@ -64,6 +66,20 @@ def test_a_png_holds_pixels_and_parameters(tmp_path, picture):
             "Seed: 18446744073709551615, Size: 128x128, Model hash: 0123456789, Model: nano, "
             "Version: nano-runtime 0.1.0"
         )
+
+
+def test_what_earlier_releases_stored_is_still_read(tmp_path, picture):
+    """A picture has fields for edits and variations only since there are such."""
+    later = ("edited", "strength", "masked", "variation_seed", "variation_strength", "interrupted_after")
+    chunks = PngInfo()
+    chunks.add_itxt("nano", json.dumps({key: value for key, value in asdict(PARAMETERS).items() if key not in later}))
+    picture.save(tmp_path / "old.png", pnginfo=chunks)
+    assert read_parameters(tmp_path / "old.png") == PARAMETERS
+
+
+def test_viewers_are_told_of_edits_and_variations_in_their_words():
+    text = replace(PARAMETERS, strength=0.6, variation_seed=3, variation_strength=0.25).as_text()
+    assert ", Denoising strength: 0.6, Variation seed: 3, Variation seed strength: 0.25, Model hash: 01" in text
 
 
 def test_control_characters_reach_no_terminal(tmp_path, picture):

@@ -50,7 +50,7 @@ _IR, _IR_DATA = "openvino_model.xml", "openvino_model.bin"
 
 @dataclass(frozen=True)
 class Contents:
-    """What the manifest says of a checkpoint, kept after its weights are gone."""
+    """What the manifest says of a checkpoint, kept after its weights are gone; ``preview`` needs pictures first."""
 
     name: str
     source: Source
@@ -61,6 +61,7 @@ class Contents:
     tokenizer: TokenizerSpec
     scheduler: dict[str, Any]
     guidance_scale: float
+    preview: list[tuple[float, float, float]] | None = None
 
 
 def describe(checkpoint: Checkpoint, latent_shape: tuple[int, int, int], size: int) -> Contents:
@@ -171,6 +172,7 @@ def manifest_of(
         tokenizer=contents.tokenizer,
         scheduler=contents.scheduler,
         guidance_scale=contents.guidance_scale,
+        preview=contents.preview,
         components=described,
         fidelity={
             f"{backend}.{name}": round(value, 6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +18,7 @@ from nano_export.graphs import GraphForm, graph_sources, latent_shape
 from nano_export.lora import merge
 from nano_export.lora_file import LoraFile, open_lora
 from nano_export.openvino_ir import write_ir
+from nano_export.preview import fit_preview
 from nano_export.prompts import Prompts, prompts_for
 from nano_export.publish import staged
 from nano_export.quantize import INT8_PLAN, Range, calibrate, quantize, tensors_to_calibrate, write_watching_graph
@@ -107,6 +108,7 @@ def export(options: Options) -> Iterator[Progress | Exported]:
         for prompt in prompts.judge:
             yield Progress(f"drawing “{prompt}” with the original", 0.05 + 0.1 * len(references))
             references += draw_references(checkpoint, [prompt], _JUDGE_STEPS, contents.guidance_scale, options.size)
+        contents = replace(contents, preview=fit_preview(references))
 
         components: dict[str, Component] = {}
         for index, source in enumerate(graph_sources(checkpoint, options.graph, options.size)):

@@ -6,11 +6,14 @@ line prints the message and leaves with ``exit_code``; a traceback means a bug o
 
     NanoError
     ├── UsageError            2   ValueError          the request cannot be met as asked
-    │   ├── PromptError
+    │   ├── PromptError · NoPromptError
     │   ├── UnknownSchedulerError
     │   ├── StepsError · SeedError · GuidanceError · SizeError · LatentsError · OptionError
+    │   ├── ImageError · MaskSizeError · StrengthError · VariationError
+    │   ├── MissingArgumentError · ConflictError
     │   ├── BackendNotInBundleError · PrecisionError
-    │   └── OutputNameError · OutputExistsError · NoParametersError
+    │   ├── OutputNameError · OutputExistsError · NoPreviewError
+    │   └── NoParametersError · OtherBundleError · NoOriginalError
     ├── BundleError           3   ValueError          the bundle is not one, is damaged, or computes nonsense
     │   ├── NotABundleError · ManifestError · TamperedFileError · ExtraFileError
     │   ├── DigestError · UnsafeGraphError · LoaderDiedError
@@ -36,22 +39,30 @@ __all__ = [
     "BackendMissingError",
     "BackendNotInBundleError",
     "BundleError",
+    "ConflictError",
     "DigestError",
     "DiskSpaceError",
     "EngineError",
     "ExtraFileError",
     "GuidanceError",
+    "ImageError",
     "LatentsError",
     "LoaderDiedError",
     "MachineError",
     "ManifestError",
+    "MaskSizeError",
+    "MissingArgumentError",
     "NanoError",
     "NetworkError",
+    "NoOriginalError",
     "NoParametersError",
+    "NoPreviewError",
+    "NoPromptError",
     "NonFiniteError",
     "NotABundleError",
     "NotEnoughMemoryError",
     "OptionError",
+    "OtherBundleError",
     "OutOfMemoryError",
     "OutputError",
     "OutputExistsError",
@@ -62,11 +73,13 @@ __all__ = [
     "SeedError",
     "SizeError",
     "StepsError",
+    "StrengthError",
     "TamperedFileError",
     "UnknownSchedulerError",
     "UnsafeGraphError",
     "UnsupportedScheduleError",
     "UsageError",
+    "VariationError",
     "WorkerDiedError",
 ]
 
@@ -123,6 +136,13 @@ class PromptError(UsageError):
         super().__init__(f"the prompt cannot be used: {why}", "Shorten it or remove the characters named above.")
 
 
+class NoPromptError(UsageError):
+    """A command without anything to draw."""
+
+    def __init__(self) -> None:
+        super().__init__("there is no prompt", "Give one, - to read it from standard input, or --from PICTURE.")
+
+
 class UnknownSchedulerError(UsageError):
     """A scheduler name that does not exist."""
 
@@ -139,6 +159,58 @@ class StepsError(UsageError):
 
     def __init__(self, steps: int, most: int) -> None:
         super().__init__(f"{steps} steps cannot be run", f"Choose a number from 1 to {most}; 20 is usual.")
+
+
+class StrengthError(UsageError):
+    """A strength that is no share, or leaves no step to run."""
+
+    def __init__(self, strength: float) -> None:
+        super().__init__(
+            f"the strength {strength} cannot be used",
+            "Choose a number above 0 and up to 1 that leaves a step: strength times steps is rounded down.",
+        )
+
+
+class MissingArgumentError(UsageError):
+    """An argument without the other that it needs."""
+
+    def __init__(self, argument: str, needed: str) -> None:
+        super().__init__(f"{argument} means nothing without {needed}", f"Give {needed}, or leave {argument} out.")
+
+
+class ConflictError(UsageError):
+    """Two arguments that exclude each other."""
+
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(f"{one} and {other} exclude each other", f"Leave out {one} or {other}.")
+
+
+class ImageError(UsageError):
+    """A picture to start from, or a mask, that cannot be used."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"{name} cannot be used: {why}", "Give a PNG, JPEG or WebP picture.")
+
+
+class MaskSizeError(UsageError):
+    """A mask of another size than its picture."""
+
+    def __init__(self, mask: tuple[int, int], picture: tuple[int, int]) -> None:
+        sizes = [f"{width} x {height}" for width, height in (mask, picture)]
+        super().__init__(
+            f"the mask has {sizes[0]} pixels and its picture {sizes[1]}",
+            "Give a mask of the picture's own size, white where it is to be painted anew.",
+        )
+
+
+class VariationError(UsageError):
+    """A strength of variation outside [0, 1]."""
+
+    def __init__(self, strength: float) -> None:
+        super().__init__(
+            f"the variation strength {strength} cannot be used",
+            "Choose a number from 0, the seed's own picture, to 1, the variation seed's; 0.1 to 0.3 are usual.",
+        )
 
 
 class SeedError(UsageError):
@@ -220,6 +292,16 @@ class OutputExistsError(UsageError):
         super().__init__(f"{path} exists already", "Choose another name with -o, or add --force to replace it.")
 
 
+class NoPreviewError(UsageError):
+    """A bundle that does not say how latents become colours."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the bundle has no matrix for previews",
+            "Export it again with this release of nano-export, or leave the preview out.",
+        )
+
+
 class NoParametersError(UsageError):
     """A picture without the parameters that drew it."""
 
@@ -227,6 +309,26 @@ class NoParametersError(UsageError):
         super().__init__(
             f"{path} holds no drawing parameters: {why}",
             "Give a PNG that nano-generate wrote without --no-metadata.",
+        )
+
+
+class OtherBundleError(UsageError):
+    """A picture to repeat that another bundle drew."""
+
+    def __init__(self, picture: Path, name: str, digest: str, bundle: Path) -> None:
+        super().__init__(
+            f"{picture} was drawn by the bundle {name} ({digest[:10]}), and {bundle} is another",
+            "Name with --bundle the one that drew it, or the one that is to draw it now.",
+        )
+
+
+class NoOriginalError(UsageError):
+    """A picture to repeat that was drawn from a picture."""
+
+    def __init__(self, picture: Path) -> None:
+        super().__init__(
+            f"{picture} was drawn from another picture, which it does not hold",
+            "Give that one with --image, and its mask, if there was one, with --mask.",
         )
 
 
@@ -325,9 +427,10 @@ class OutputShapeError(BundleError):
 
 
 class NonFiniteError(BundleError):
-    """A graph that computed NaN or infinity."""
+    """A graph, or the sampler, that computed NaN or infinity."""
 
     def __init__(self, component: str, where: str) -> None:
+        self.component = component
         super().__init__(
             f"the {component} computed values that are not finite ({where})",
             "Try another engine or an fp32 bundle; if it stays, the weights are damaged.",

@@ -167,7 +167,8 @@ class Manifest(_Record, frozen=True, kw_only=True):
 
     ``image_size`` is (height, width) in pixels; ``latent_shape`` is (channels, height, width); latents are divided by
     ``scaling_factor`` before decoding. ``scheduler`` is the checkpoint's diffusers scheduler config, verbatim;
-    ``guidance_scale`` is what its author draws with.
+    ``guidance_scale`` is what its author draws with. ``preview`` turns clean latents into colours in [0, 1]: a row of
+    red, green and blue for each channel, and one that is added; None in bundles of earlier exporters.
     ``fidelity`` compares whole images of this bundle with fp32 torch at the same seeds.
     """
 
@@ -184,6 +185,7 @@ class Manifest(_Record, frozen=True, kw_only=True):
     tokenizer: TokenizerSpec
     scheduler: dict[str, Any]
     guidance_scale: Annotated[float, Meta(ge=0, le=1e6)] = 7.5
+    preview: Annotated[list[tuple[float, float, float]], Meta(max_length=65)] | None = None
     components: Annotated[dict[Name, Component], Meta(max_length=64)]
     fidelity: dict[str, float]
     versions: dict[str, str]

@@ -38,6 +38,9 @@ def contradictions(manifest: Manifest, own_name: str) -> Iterator[str]:
             yield f"the component {name!r} has {fault}"
     yield from _miswired(manifest)
     yield from _misshapen(manifest)
+    channels = manifest.latent_shape[0]
+    if manifest.preview is not None and len(manifest.preview) != channels + 1:
+        yield f"preview has {len(manifest.preview)} rows for {channels} channels and one to add"
 
 
 def _bad_files(manifest: Manifest, own_name: str) -> Iterator[str]:

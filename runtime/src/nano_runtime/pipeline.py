@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,21 +17,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nano_runtime import __version__
+from nano_runtime.autoencoder import decode, encode
 from nano_runtime.backends import BACKENDS, EngineOptions, installed
 from nano_runtime.backends.base import PRECISIONS, Precision
 from nano_runtime.bundle import DEMO, Bundle
 from nano_runtime.conditioning import Conditioner, UNetInputs
 from nano_runtime.denoise import denoise, guide
 from nano_runtime.errors import BackendMissingError, UnsupportedScheduleError
-from nano_runtime.image import Parameters, to_pil, to_uint8, to_unit_range
+from nano_runtime.events import Progress, Result
+from nano_runtime.image import Parameters, to_pil, to_uint8
 from nano_runtime.machine import usable_cores
 from nano_runtime.manifest import Backend
 from nano_runtime.noise import NoiseSource, noise_source
+from nano_runtime.preview import predicted_latents
 from nano_runtime.request import OutputType, Request, one_of, positive
-from nano_runtime.samplers import Sampler, make_sampler, own_sampler
+from nano_runtime.samplers import Sampler, first_call, make_sampler, own_sampler
 from nano_runtime.schedule import Schedule
 from nano_runtime.stages import Stages
-from nano_runtime.timing import Stopwatch, Timings
+from nano_runtime.start import start_of
+from nano_runtime.timing import Stopwatch
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,45 +50,7 @@ _log = logging.getLogger(__name__)
 _PREFERRED: tuple[Backend, ...] = ("onnxruntime", "openvino")  # loads sooner, in half the memory (bench/LOG.md)
 _MOST_AT_ONCE = 4  # pictures per UNet call: memory grows with each, speed hardly any more
 # The largest comes second: two files are checked at a time, and the text encoder need not wait for it.
-_IN_ORDER_OF_CHECKING = ("text_encoder", "unet", "unet_prompt", "unet_time", "vae_decoder")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One UNet call is done.
-
-    Attributes:
-        call: its number, from 1.
-        calls: how many there will be for all pictures.
-        step_index: its index in the schedule, from 0.
-        timestep: noise level it ran at, on the training scale.
-        latents: float32 [n, *latent_shape] after it, for the n pictures drawn together. The next step starts from this
-            array, with whatever was written into it.
-    """
-
-    call: int
-    calls: int
-    step_index: int
-    timestep: float
-    latents: Floats
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a call drew.
-
-    Attributes:
-        images: Pillow images; float32 [n, height, width, 3] in [0, 1] for ``output_type="np"``; the final latents,
-            float32 [n, *latent_shape], for ``"latent"``.
-        seeds: the seed of each picture; it alone draws that picture again (unless the call was given latents).
-        parameters: the same and all else for each picture, as ``image.save_png`` stores them.
-        timings: where the time went.
-    """
-
-    images: list[Image] | Floats
-    seeds: tuple[int, ...]
-    parameters: tuple[Parameters, ...]
-    timings: Timings
+_IN_ORDER_OF_CHECKING = ("text_encoder", "unet", "unet_prompt", "unet_time", "vae_encoder", "vae_decoder")
 
 
 class Pipeline:
@@ -104,6 +69,9 @@ class Pipeline:
         self.keep_loaded = keep_loaded
         self._schedule = Schedule.from_config(self.bundle.manifest.scheduler)
         self._own_scheduler = _own_scheduler(self.bundle)
+        preview = self.bundle.manifest.preview
+        self._preview_weights = None if preview is None else np.array(preview, np.float32)
+        self._interrupt = False
         self._stages = stages
         self._conditioner = Conditioner(stages)
 
@@ -160,6 +128,11 @@ class Pipeline:
         height: int | None = None,
         width: int | None = None,
         callback_on_step_end: Callback | None = None,
+        image: Image | None = None,
+        mask_image: Image | None = None,
+        strength: float | None = None,
+        variation_seed: int | None = None,
+        variation_strength: float | None = None,
     ) -> Result:
         """Draw pictures of a prompt; names and meanings are those of diffusers' ``StableDiffusionPipeline``.
 
@@ -181,7 +154,15 @@ class Pipeline:
             height: None or the bundle's; another size needs another bundle.
             width: as height.
             callback_on_step_end: called after every UNet call with (pipe, step_index, timestep, {"latents": ...}); may
-                return {"latents": replacement}.
+                return {"latents": replacement}, and may set ``pipe.interrupt = True``: what is drawn by then is
+                decoded.
+            image: a Pillow image to start from (``edit.open_picture`` reads one from a file), scaled to cover the
+                bundle's size and cropped around its centre.
+            mask_image: a Pillow image of the same size: white is painted anew, black stays.
+            strength: share of the steps that is run on the image, in (0, 1]. None means diffusers' 0.8, with a mask 1.
+            variation_seed: 0 to 2**64 - 1; picture i turns from the noise of ``seed`` towards that of
+                variation_seed + i. None takes a random one, if there is a strength.
+            variation_strength: how far, 0 to 1; None and 0 do not vary, 0.1 to 0.3 give siblings of the seed's picture.
 
         Raises:
             UsageError: an argument is out of range.
@@ -200,6 +181,11 @@ class Pipeline:
             output_type=output_type,
             height=height,
             width=width,
+            image=image,
+            mask_image=mask_image,
+            strength=strength,
+            variation_seed=variation_seed,
+            variation_strength=variation_strength,
         )
         for event in events:
             if isinstance(event, Result):
@@ -224,6 +210,11 @@ class Pipeline:
         output_type: OutputType = "pil",
         height: int | None = None,
         width: int | None = None,
+        image: Image | None = None,
+        mask_image: Image | None = None,
+        strength: float | None = None,
+        variation_seed: int | None = None,
+        variation_strength: float | None = None,
     ) -> Iterator[Progress | Result]:
         """Do what a call does, one UNet call at a time: the caller owns progress bars, previews and cancelling.
 
@@ -244,33 +235,54 @@ class Pipeline:
             latents=latents,
             output_type=output_type,
             size=(height, width),
+            image=image,
+            mask_image=mask_image,
+            strength=strength,
+            variation_seed=variation_seed,
+            variation_strength=variation_strength,
         )
+        self._interrupt = False
         try:
-            timesteps = self._sampler(num_inference_steps, scheduler).timesteps
-            self._stages.prepare(name for name in _IN_ORDER_OF_CHECKING if name in self.bundle.manifest.components)
+            name = self.scheduler_name(scheduler)
+            timesteps = self._sampler(num_inference_steps, name).timesteps
+            first = 0 if request.edit is None else first_call(name, num_inference_steps, request.edit.strength)
+            self._prepare(editing=request.edit is not None)
             guided = request.guidance_scale > 1
             texts = [*((request.negative_prompt,) if guided else ()), *request.prompts]
             known = self._conditioner.texts(dict.fromkeys(texts), watch)
             times = self._conditioner.timesteps(timesteps, watch)
-            self._release("text_encoder", "unet_prompt")
+            picture = None if request.edit is None else encode(self._stages, request.edit, first, watch)
+            self._release("text_encoder", "unet_prompt", "vae_encoder")
 
             groups = _groups(range(len(request.seeds)), _MOST_AT_ONCE)
+            per_group = calls = len(timesteps) - first
             drawn: list[Floats] = []
-            while groups:
+            done = 0
+            while groups and not self._interrupt:
                 group = groups[0]
                 noise = noise_source([request.seeds[i] for i in group], self.bundle.manifest.latent_shape)
-                if latents is None:
-                    noise()  # the first draw is ``request.noise``
-                sampler = self._sampler(num_inference_steps, scheduler, noise)
-                start = request.noise[group] * np.float32(sampler.init_noise_sigma)
+                sampler = self._sampler(num_inference_steps, name, noise)
+                start = start_of(request, group, sampler, noise, picture)
                 positive_rows = [known[request.prompts[i]] for i in group]
                 negative_rows = [known[request.negative_prompt]] * len(group) if guided else []
                 predict = self._predictor(negative_rows, positive_rows, times, request.guidance_scale, watch)
-                calls = (len(drawn) + len(groups)) * len(timesteps)
+                calls = (len(drawn) + len(groups)) * per_group
                 try:
-                    for step in denoise(predict, sampler, start):
-                        call = len(drawn) * len(timesteps) + step.index + 1
-                        yield Progress(call, calls, step.index, step.timestep, step.latents)
+                    for step in denoise(predict, sampler, start.latents, start.first_call):
+                        done = len(drawn) * per_group + step.index - first + 1
+                        if start.kept is not None:
+                            start.kept.put_back(sampler, step.index, step.latents)
+                        yield Progress(
+                            call=done,
+                            calls=calls,
+                            step_index=step.index - first,
+                            timestep=step.timestep,
+                            latents=step.latents,
+                            predicted=predicted_latents(step, self._schedule),
+                            preview_weights=self._preview_weights,
+                        )
+                        if self._interrupt:
+                            break
                 except MemoryError:
                     if len(group) == 1:
                         raise
@@ -282,24 +294,45 @@ class Pipeline:
                 groups = groups[1:]
             self._release("unet")
 
-            images = self._decode(np.concatenate(drawn), request.output_type, watch)
+            latents = np.concatenate(drawn)
+            images: list[Image] | Floats = latents
+            if request.output_type != "latent":
+                unit = decode(self._stages, latents, request.seeds, watch)
+                images = unit if request.output_type == "np" else [to_pil(pixels) for pixels in to_uint8(unit)]
+            stopped = done if done < calls else None
             parameters = tuple(
-                self._parameters(request, i, num_inference_steps, scheduler) for i in range(len(request.seeds))
+                self._parameters(request, i, num_inference_steps, name, stopped) for i in range(len(latents))
             )
-            yield Result(images, request.seeds, parameters, watch.timings())
+            yield Result(images, request.seeds[: len(latents)], parameters, watch.timings())
         finally:
             self._release()  # whatever is left, also when the caller stops early
 
-    def unet_calls(self, num_inference_steps: int, scheduler: str | None, num_images_per_prompt: int) -> int:
-        """Return how often a call with these arguments runs the UNet.
+    def unet_calls(
+        self, num_inference_steps: int, scheduler: str | None, num_images_per_prompt: int, strength: float = 1.0
+    ) -> int:
+        """Return how often a call with these arguments, of which ``strength`` is 1 without an image, runs the UNet.
 
         Raises:
+            StrengthError: it leaves no step.
             UnknownSchedulerError: there is no such name.
             StepsError: the number of steps is outside the schedule.
             OptionError: the number of pictures is not positive.
         """
         groups = _groups(range(positive("num_images_per_prompt", num_images_per_prompt)), _MOST_AT_ONCE)
-        return len(groups) * len(self._sampler(num_inference_steps, scheduler).timesteps)
+        calls = len(self._sampler(num_inference_steps, scheduler).timesteps)
+        return len(groups) * (calls - first_call(self.scheduler_name(scheduler), num_inference_steps, strength))
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether the call that is running, or ran last, was told to draw no further; set it from its callback.
+
+        diffusers' own pipelines want ``pipe._interrupt = True``, which works here too.
+        """
+        return self._interrupt
+
+    @interrupt.setter
+    def interrupt(self, value: bool) -> None:
+        self._interrupt = value
 
     def scheduler_name(self, scheduler: str | None) -> str:
         """Return the given name, or for None the name of the bundle's own sampler."""
@@ -344,27 +377,23 @@ class Pipeline:
 
         return predict
 
-    def _decode(self, latents: Floats, output_type: OutputType, watch: Stopwatch) -> list[Image] | Floats:
-        """Decode final latents picture by picture: a batch is no quicker per picture, and takes more memory."""
-        if output_type == "latent":
-            return latents
-        decoder = self.bundle.component("vae_decoder")
-        scaled = latents / np.float32(self.bundle.manifest.scaling_factor)
-        decoded = [
-            self._stages.run("vae_decoder", {decoder.inputs[0].name: one[np.newaxis]}, watch, batch=1) for one in scaled
-        ]
-        unit = to_unit_range(np.concatenate([outputs[decoder.outputs[0].name] for outputs in decoded]))
-        return unit if output_type == "np" else [to_pil(pixels) for pixels in to_uint8(unit)]
+    def _prepare(self, *, editing: bool) -> None:
+        """Begin to check the graphs that are going to run."""
+        present = self.bundle.manifest.components
+        self._stages.prepare(
+            name for name in _IN_ORDER_OF_CHECKING if name in present and (editing or name != "vae_encoder")
+        )
 
-    def _parameters(self, request: Request, index: int, steps: int, scheduler: str | None) -> Parameters:
+    def _parameters(self, request: Request, index: int, steps: int, scheduler: str, stopped: int | None) -> Parameters:
         """Describe how one picture was drawn."""
+        edit, variation = request.edit, request.variation
         height, width = self.bundle.manifest.image_size
         return Parameters(
             prompt=request.prompts[index],
             negative_prompt=request.negative_prompt,
             seed=request.seeds[index],
             steps=steps,
-            scheduler=self.scheduler_name(scheduler),
+            scheduler=scheduler,
             guidance_scale=request.guidance_scale,
             height=height,
             width=width,
@@ -373,6 +402,12 @@ class Pipeline:
             backend=self.backend,
             precision=self.options.precision,
             version=__version__,
+            edited=None if edit is None else edit.digest,
+            strength=None if edit is None else edit.strength,
+            masked=edit is not None and edit.mask is not None,
+            variation_seed=None if variation is None else variation.seeds[index],
+            variation_strength=None if variation is None else variation.strength,
+            interrupted_after=stopped,
         )
 
     def _release(self, *components: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from nano_runtime.bundle import Bundle
 from nano_runtime.cli import digest, make_parser, run_command
 from nano_runtime.errors import NanoError
+from nano_runtime.text import escaped
 
 __all__ = ["main"]
 
