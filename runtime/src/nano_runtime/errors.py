@@ -6,7 +6,7 @@ line prints the message and leaves with ``exit_code``; a traceback means a bug o
 
     NanoError
     ├── UsageError            2   ValueError          the request cannot be met as asked
-    │   ├── PromptError
+    │   ├── PromptError · LongPromptError
     │   ├── UnknownSchedulerError
     │   ├── StepsError · SeedError · GuidanceError · SizeError · LatentsError · OptionError
     │   ├── BackendNotInBundleError · PrecisionError
@@ -38,6 +38,7 @@ __all__ = [
     "ExtraFileError",
     "GuidanceError",
     "LatentsError",
+    "LongPromptError",
     "MachineError",
     "ManifestError",
     "NanoError",
@@ -113,6 +114,16 @@ class PromptError(UsageError):
 
     def __init__(self, why: str) -> None:
         super().__init__(f"the prompt cannot be used: {why}", "Shorten it or remove the characters named above.")
+
+
+class LongPromptError(UsageError):
+    """A prompt of several chunks for graphs that take one."""
+
+    def __init__(self, bundle: Path, chunks: int) -> None:
+        super().__init__(
+            f"the prompt fills {chunks} chunks, and the graphs in {bundle} take one",
+            "Export the bundle again with this release of nano-export, or leave out --long-prompt (long_prompts).",
+        )
 
 
 class UnknownSchedulerError(UsageError):

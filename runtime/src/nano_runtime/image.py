@@ -57,6 +57,8 @@ class Parameters:
         backend: the engine.
         precision: arithmetic of the layers that are not quantized.
         version: of nano-runtime.
+        prompt_weighting: whether the texts were read with A1111's syntax.
+        long_prompts: whether they could be longer than one chunk.
     """
 
     prompt: str
@@ -72,6 +74,8 @@ class Parameters:
     backend: str
     precision: str
     version: str
+    prompt_weighting: bool = False
+    long_prompts: bool = False
 
     def as_text(self) -> str:
         """Return the ``parameters`` text in the layout that AUTOMATIC1111's web UI made common, which viewers show."""

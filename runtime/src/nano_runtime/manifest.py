@@ -10,7 +10,9 @@ definition.
                  standard: text_encoder -> unet (timestep and hidden states as inputs) -> vae_decoder
 
 Outputs of ``unet_prompt`` and ``unet_time`` carry the names of the ``unet`` inputs they feed, so a reader wires graphs
-by name. A dimension called ``"batch"`` is the one free dimension; an engine fixes it when it loads the graph.
+by name. Two dimensions are free, and an engine fixes them when it loads the graph: ``"batch"``, always the first, and
+``"tokens"``, never the first, the length of the prompt that ``unet`` attends to. It is a multiple of the tokenizer's:
+the graphs before see one chunk of a prompt at a time.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ __all__ = [
     "write_manifest",
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_OLDEST_VERSION = 1  # it has no free prompt length
 MANIFEST_NAME = "manifest.json"
 _MAX_MANIFEST_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 20
@@ -57,11 +60,16 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class TensorSpec(_Record, frozen=True, kw_only=True):
-    """One input or output of a graph; ``"batch"`` in ``shape`` is the free dimension."""
+    """One input or output of a graph; ``"batch"`` and ``"tokens"`` in ``shape`` are free dimensions."""
 
     name: str
     dtype: Literal["float32", "int64"]
-    shape: list[int | Literal["batch"]]
+    shape: list[int | Literal["batch", "tokens"]]
+
+    def __post_init__(self) -> None:
+        """Refuse free dimensions where no engine looks for them."""
+        if "tokens" in self.shape[:1] or "batch" in self.shape[1:] or self.shape.count("tokens") > 1:
+            raise ValueError(f"the tensor {self.name!r} has a free dimension out of place")
 
 
 class Graph(_Record, frozen=True, kw_only=True):
@@ -191,8 +199,9 @@ def read_manifest(bundle: Path) -> Manifest:
     raw = path.read_bytes()
     try:
         version = msgspec.json.decode(raw, type=dict[str, Any]).get("format_version")
-        if version != FORMAT_VERSION:
-            raise ManifestError(path, f"format_version {version!r}, this runtime reads {FORMAT_VERSION}")
+        if version not in range(_OLDEST_VERSION, FORMAT_VERSION + 1):
+            known = f"{_OLDEST_VERSION} to {FORMAT_VERSION}"
+            raise ManifestError(path, f"format_version {version!r}, this runtime reads {known}")
         manifest = msgspec.json.decode(raw, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ManifestError(path, str(error)) from error

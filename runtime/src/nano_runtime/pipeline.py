@@ -33,6 +33,7 @@ from nano_runtime.samplers import Sampler, make_sampler, own_sampler
 from nano_runtime.schedule import Schedule
 from nano_runtime.stages import Stages
 from nano_runtime.timing import Stopwatch, Timings
+from nano_runtime.tokenizer import Reading, TokenIds
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -157,13 +158,15 @@ class Pipeline:
         output_type: OutputType = "pil",
         height: int | None = None,
         width: int | None = None,
+        prompt_weighting: bool = False,
+        long_prompts: bool = False,
         callback_on_step_end: Callback | None = None,
     ) -> Result:
         """Draw pictures of a prompt; names and meanings are those of diffusers' ``StableDiffusionPipeline``.
 
         Args:
             prompt: what to draw, or a list of such; beyond the text encoder's length it is cut, with a warning in the
-                log.
+                log, unless ``long_prompts`` is set.
             negative_prompt: what to move away from; None means the empty text.
             num_inference_steps: 1 to the length of the training schedule. PNDM makes one UNet call more, Heun one less
                 than twice as many.
@@ -178,6 +181,11 @@ class Pipeline:
             output_type: see ``Result.images``.
             height: None or the bundle's; another size needs another bundle.
             width: as height.
+            prompt_weighting: True reads both prompts with A1111's syntax, ``(word:1.3)``, ``[word]``, ``BREAK``; see
+                ``weighting``. False takes them as they stand, brackets included: diffusers does, and the same call is
+                to draw the same picture.
+            long_prompts: True lets prompts go on in further chunks of the text encoder's length, each encoded by
+                itself, up to 16; every UNet call then takes a little longer. Needs a bundle of format 2.
             callback_on_step_end: called after every UNet call with (pipe, step_index, timestep, {"latents": ...}); may
                 return {"latents": replacement}.
 
@@ -198,6 +206,8 @@ class Pipeline:
             output_type=output_type,
             height=height,
             width=width,
+            prompt_weighting=prompt_weighting,
+            long_prompts=long_prompts,
         )
         for event in events:
             if isinstance(event, Result):
@@ -222,6 +232,8 @@ class Pipeline:
         output_type: OutputType = "pil",
         height: int | None = None,
         width: int | None = None,
+        prompt_weighting: bool = False,
+        long_prompts: bool = False,
     ) -> Iterator[Progress | Result]:
         """Do what a call does, one UNet call at a time: the caller owns progress bars, previews and cancelling.
 
@@ -242,12 +254,13 @@ class Pipeline:
             output_type=output_type,
             size=(height, width),
         )
+        reading = Reading(weighted=prompt_weighting, long=long_prompts)
         try:
             timesteps = self._sampler(num_inference_steps, scheduler).timesteps
             self._stages.prepare(name for name in _IN_ORDER_OF_CHECKING if name in self.bundle.manifest.components)
             guided = request.guidance_scale > 1
             texts = [*((request.negative_prompt,) if guided else ()), *request.prompts]
-            known = self._conditioner.texts(dict.fromkeys(texts), watch)
+            known = self._conditioner.texts(dict.fromkeys(texts), watch, reading)
             times = self._conditioner.timesteps(timesteps, watch)
             self._release("text_encoder", "unet_prompt")
 
@@ -270,7 +283,7 @@ class Pipeline:
 
             images = self._decode(np.concatenate(drawn), request.output_type, watch)
             parameters = tuple(
-                self._parameters(request, i, num_inference_steps, scheduler) for i in range(len(request.seeds))
+                self._parameters(request, i, num_inference_steps, scheduler, reading) for i in range(len(request.seeds))
             )
             yield Result(images, request.seeds, parameters, watch.timings())
         finally:
@@ -286,6 +299,15 @@ class Pipeline:
         """
         groups = _groups(positive("num_images_per_prompt", num_images_per_prompt))
         return groups * len(self._sampler(num_inference_steps, scheduler).timesteps)
+
+    def tokenize(self, prompt: str, *, prompt_weighting: bool = False, long_prompts: bool = False) -> TokenIds:
+        """Return what a call makes of a prompt: how many tokens it has, and which of its words do not fit.
+
+        Raises:
+            PromptError: it cannot be used.
+            TamperedFileError: the tokenizer is not the one the manifest describes.
+        """
+        return self._conditioner.tokens(prompt, Reading(weighted=prompt_weighting, long=long_prompts))
 
     def scheduler_name(self, scheduler: str | None) -> str:
         """Return the given name, or for None the name of the bundle's own sampler."""
@@ -342,7 +364,9 @@ class Pipeline:
         unit = to_unit_range(np.concatenate([outputs[decoder.outputs[0].name] for outputs in decoded]))
         return unit if output_type == "np" else [to_pil(pixels) for pixels in to_uint8(unit)]
 
-    def _parameters(self, request: Request, index: int, steps: int, scheduler: str | None) -> Parameters:
+    def _parameters(
+        self, request: Request, index: int, steps: int, scheduler: str | None, reading: Reading
+    ) -> Parameters:
         """Describe how one picture was drawn."""
         height, width = self.bundle.manifest.image_size
         return Parameters(
@@ -359,6 +383,8 @@ class Pipeline:
             backend=self.backend,
             precision=self.options.precision,
             version=__version__,
+            prompt_weighting=reading.weighted,
+            long_prompts=reading.long,
         )
 
     def _release(self, *components: str) -> None:

@@ -15,6 +15,7 @@ from nano_runtime.bundle import DEMO
 from nano_runtime.cli import make_parser, run_command
 from nano_runtime.cli.cache import CacheOptions, add_cache_options, cache_folder
 from nano_runtime.cli.output import Output
+from nano_runtime.cli.prompts import PromptOptions, add_prompt_options, print_tokens
 from nano_runtime.errors import PromptError
 from nano_runtime.machine import peak_rss_bytes
 from nano_runtime.manifest import Backend
@@ -29,6 +30,7 @@ _EXAMPLES = """\
   nano-generate "an otter on a teal background"            the built-in demo model, into nano-SEED.png
   nano-generate "a red fox" --bundle nano-int8 -o fox.png --seed 7
   nano-generate "a red fox" --bundle nano-int8 -n 4 --steps 30 --negative-prompt "blurry"
+  nano-generate "a (red:1.3) fox, [snow]" --weights --bundle nano-int8
   echo "a red fox" | nano-generate - --json
 """
 _SCHEDULERS = """\
@@ -37,7 +39,7 @@ heun, lms, dpmpp_... and unipc also _karras, _exponential or _beta, as in dpmpp_
 """
 
 
-class _Options(CacheOptions):
+class _Options(CacheOptions, PromptOptions):
     """The command line, typed."""
 
     prompt: str
@@ -69,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--bundle", type=Path, metavar="DIR", help="a folder that nano-export wrote (default: the built-in demo model)")
     add("--backend", choices=get_args(Backend), help="the engine (default: onnxruntime if installed)")
     add("--negative-prompt", metavar="TEXT", help="what to move away from")
+    add_prompt_options(parser)
     add("-o", "--output", type=Path, metavar="FILE", help="a .png file or an existing folder (default: nano-SEED.png)")
     add("--seed", type=int, metavar="N", help="of the first picture, the next ones count up (default: random)")
     add("--steps", type=int, default=20, metavar="N", help="denoising steps (default: %(default)s)")
@@ -88,7 +91,7 @@ def _generate(options: _Options) -> int:
     """Draw, save, and report: paths on stdout, talk on stderr."""
     prompt = _read_stdin() if options.prompt == "-" else options.prompt
     bundle = DEMO if options.bundle is None else options.bundle
-    output = Output.plan(options.output, options.count, force=options.force)
+    output = None if options.count_tokens else Output.plan(options.output, options.count, force=options.force)
 
     from nano_runtime.image import save_png
     from nano_runtime.pipeline import Pipeline
@@ -101,6 +104,9 @@ def _generate(options: _Options) -> int:
         keep_loaded=False,
         cache=cache_folder(options),
     )
+    if output is None:
+        print_tokens(pipe, prompt, options, as_json=options.json)
+        return 0
     _say(_plan(pipe, options))
     result = _draw(pipe, prompt, options)
     paths = []
@@ -131,6 +137,8 @@ def _draw(pipe: Pipeline, prompt: str, options: _Options) -> Result:
         seed=options.seed,
         num_images_per_prompt=options.count,
         scheduler=options.scheduler,
+        prompt_weighting=options.weights,
+        long_prompts=options.long_prompt,
     )
     with tqdm(unit="call", leave=False, file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
         for event in events:
