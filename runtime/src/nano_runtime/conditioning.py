@@ -60,7 +60,7 @@ class Conditioner:
         axes = self._length_axes()
         if chunks > 1 and not axes:
             raise LongPromptError(self._stages.bundle.path, chunks)
-        filling = self.tokens("", LITERAL)
+        empty = self.tokens("", LITERAL)
         known = {}
         for text, tokens in read.items():
             if tokens.cut:
@@ -68,9 +68,8 @@ class Conditioner:
                 _log.warning(
                     "of %d tokens in the prompt, the last %d were not used: %s", tokens.count, unused, tokens.cut
                 )
-            ids = [*tokens.ids, *filling.ids.repeat(chunks - len(tokens.ids), axis=0)]
-            weights = [*tokens.weights, *filling.weights.repeat(chunks - len(tokens.ids), axis=0)]
-            rows = [self._chunk(*chunk, watch) for chunk in zip(ids, weights, strict=True)]
+            rows = [self._chunk(*chunk, watch) for chunk in zip(tokens.ids, tokens.weights, strict=True)]
+            rows += [self._chunk(empty.ids[0], empty.weights[0], watch) for _ in range(chunks - len(rows))]
             known[text] = rows[0] if chunks == 1 else _joined(rows, axes)
         return known
 

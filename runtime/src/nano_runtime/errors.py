@@ -113,7 +113,7 @@ class PromptError(UsageError):
     """A prompt that cannot be tokenized."""
 
     def __init__(self, why: str) -> None:
-        super().__init__(f"the prompt cannot be used: {why}", "Shorten it or remove the characters named above.")
+        super().__init__(f"the prompt cannot be used: {why}", "Shorten it, or change what is named above.")
 
 
 class LongPromptError(UsageError):
