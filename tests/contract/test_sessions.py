@@ -84,7 +84,7 @@ def test_the_prompt_may_be_of_any_length(stages):
         for spec in stages.bundle.component("unet").inputs
         if "tokens" in spec.shape
     }
-    assert len(axes) == 2 * 9  # keys and values
+    assert len(axes) == 2 * 10  # keys and values
 
     def longer(name: str, other: np.ndarray) -> np.ndarray:
         return np.concatenate([other, feeds[name]], axes[name]) if name in axes else feeds[name]

@@ -94,7 +94,8 @@ class Stages:
         """Return the length of the prompt in the feeds; 1 for graphs where it is not free."""
         for spec in self.bundle.component(component).inputs:
             if "tokens" in spec.shape and spec.name in feeds:
-                return feeds[spec.name].shape[spec.shape.index("tokens")]
+                length: int = feeds[spec.name].shape[spec.shape.index("tokens")]
+                return length
         return 1
 
     def _session(self, component: str, watch: Stopwatch, *, batch: int, tokens: int) -> Session:
