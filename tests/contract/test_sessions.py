@@ -14,6 +14,7 @@ from nano_runtime.stages import Stages
 from nano_runtime.timing import Stopwatch
 
 BATCH = 2
+FREE = {"batch": BATCH, "tokens": 77}
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -27,7 +28,7 @@ def inputs(stages: Stages, seed: int) -> dict[str, np.ndarray]:
     """Random values for all inputs of the UNet."""
     rng = np.random.default_rng(seed)
     shapes = {
-        spec.name: [BATCH if size == "batch" else size for size in spec.shape]
+        spec.name: [FREE[size] if isinstance(size, str) else size for size in spec.shape]
         for spec in stages.bundle.component("unet").inputs
     }
     return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
@@ -72,6 +73,28 @@ def test_arrays_need_not_be_contiguous(stages):
     for name, array in backwards.items():
         array[:] = np.moveaxis(others[name], 0, -1)
     np.testing.assert_array_equal(run(stages, views), expected[1])
+
+
+def test_the_prompt_may_be_of_any_length(stages):
+    """Attention does not know the order of what it attends to, and what is there twice counts as once."""
+    feeds = inputs(stages, 1)
+    expected = run(stages, feeds)
+    axes = {
+        spec.name: spec.shape.index("tokens")
+        for spec in stages.bundle.component("unet").inputs
+        if "tokens" in spec.shape
+    }
+    assert len(axes) == 2 * 10  # keys and values
+
+    def longer(name: str, other: np.ndarray) -> np.ndarray:
+        return np.concatenate([other, feeds[name]], axes[name]) if name in axes else feeds[name]
+
+    twice = run(stages, {name: longer(name, feeds[name]) for name in feeds})
+    assert np.abs(twice - expected).max() < 1e-5 * np.abs(expected).max()  # sums in another order
+    others = inputs(stages, 2)
+    more = run(stages, {name: longer(name, others[name]) for name in feeds})
+    assert np.abs(more - expected).max() > 1e-3 * np.abs(expected).max()
+    assert len(stages._loaded) == 1  # noqa: SLF001 - what holds the weights
 
 
 def test_another_batch_replaces_the_graph(stages):

@@ -90,6 +90,20 @@ def test_control_characters_reach_no_terminal(tmp_path, picture):
         assert again.info["parameters"].splitlines()[0] == "red [31m Steps: 1 "
 
 
+def test_pictures_of_earlier_versions_can_be_read(tmp_path, picture):
+    """Prompts were taken as they stand before there was a choice."""
+    plain = replace(PARAMETERS, prompt_weighting=True, long_prompts=True)
+    save_png(picture, tmp_path / "new.png", plain)
+    assert read_parameters(tmp_path / "new.png") == plain
+    with Image.open(tmp_path / "new.png") as image:
+        older = json.loads(image.text["nano"])
+    del older["prompt_weighting"], older["long_prompts"]
+    chunks = PngInfo()
+    chunks.add_itxt("nano", json.dumps(older))
+    picture.save(tmp_path / "old.png", pnginfo=chunks)
+    assert read_parameters(tmp_path / "old.png") == PARAMETERS
+
+
 def test_without_metadata_the_file_says_nothing(tmp_path, picture):
     save_png(picture, tmp_path / "a.png", None)
     with Image.open(tmp_path / "a.png") as again:

@@ -125,15 +125,17 @@ def write_small_files(folder: Path, checkpoint: Checkpoint, form: GraphForm) -> 
         )
 
 
-def component_entry(model: ir.Model, precision: Literal["fp32", "int8"], backends: Sequence[Backend]) -> Component:
-    """Describe a graph; its files are named when the manifest is written."""
+def component_entry(
+    model: ir.Model, precision: Literal["fp32", "int8"], backends: Sequence[Backend], tokens: int
+) -> Component:
+    """Describe a graph, its work for prompts of ``tokens``; its files are named when the manifest is written."""
     files: dict[Backend, Graph] = {backend: Graph(model="", weights=None) for backend in backends}
     return Component(
         precision=precision,
         inputs=tensor_specs(model.graph.inputs),
         outputs=tensor_specs(model.graph.outputs),
         graphs=files,
-        work=work_of(model),
+        work=work_of(model, tokens),
     )
 
 

@@ -101,6 +101,7 @@ def export(options: Options) -> Iterator[Progress | Exported]:
         merged = [{"name": lora.file.path.name, "sha256": lora.sha256, "scale": lora.file.scale} for lora in loras]
         del loras
         contents = describe(checkpoint, latent_shape(checkpoint, options.size), options.size)
+        tokens = contents.tokenizer.length
         write_small_files(folder, checkpoint, options.graph)
 
         prompts = prompts_for(checkpoint.card)
@@ -114,7 +115,7 @@ def export(options: Options) -> Iterator[Progress | Exported]:
         for index, source in enumerate(graph_sources(checkpoint, options.graph, options.size)):
             yield Progress(f"tracing {source.component}", 0.25 + 0.03 * index)
             model = to_onnx(source.module, source.inputs, source.input_names, source.output_names)
-            components[source.component] = component_entry(model, options.precision, options.backends)
+            components[source.component] = component_entry(model, options.precision, options.backends, tokens)
             _save(model, work / source.component)
             source.module.to("meta")  # its weights are on the disk now
             del source, model
@@ -162,8 +163,10 @@ def _to_int8(
         write_watching_graph(plain, watched[name], path)
     for path in (folder / "tokenizer", folder / "LICENSE"):
         (shutil.copytree if path.is_dir() else shutil.copy)(path, work / path.name)
+    tokens = contents.tokenizer.length
     float_components = {
-        name: component_entry(ir.load(work / name / "plain.onnx"), "fp32", ("onnxruntime",)) for name in components
+        name: component_entry(ir.load(work / name / "plain.onnx"), "fp32", ("onnxruntime",), tokens)
+        for name in components
     }
     write_manifest(work, manifest_of(work, contents, float_components, {}, {}))
     ranges: dict[str, dict[str, Range]] = {}
@@ -174,7 +177,9 @@ def _to_int8(
         yield Progress(f"quantizing {name}", 0.65 + 0.015 * index)
         model = ir.load(work / name / "plain.onnx")
         quantize(model, INT8_PLAN[name], ranges[name])
-        components[name] = component_entry(model, "int8", tuple(components[name].graphs))  # its work is int8 now
+        components[name] = component_entry(
+            model, "int8", tuple(components[name].graphs), tokens
+        )  # its work is int8 now
         _save(model, folder / name)
         del model
         gc.collect()  # a graph is a web of references, and holds its mapped weights until it is found

@@ -6,7 +6,7 @@ line prints the message and leaves with ``exit_code``; a traceback means a bug o
 
     NanoError
     ├── UsageError            2   ValueError          the request cannot be met as asked
-    │   ├── PromptError · NoPromptError
+    │   ├── PromptError · NoPromptError · LongPromptError
     │   ├── UnknownSchedulerError
     │   ├── StepsError · SeedError · GuidanceError · SizeError · LatentsError · OptionError
     │   ├── ImageError · MaskSizeError · StrengthError · VariationError
@@ -48,6 +48,7 @@ __all__ = [
     "ImageError",
     "LatentsError",
     "LoaderDiedError",
+    "LongPromptError",
     "MachineError",
     "ManifestError",
     "MaskSizeError",
@@ -133,7 +134,17 @@ class PromptError(UsageError):
     """A prompt that cannot be tokenized."""
 
     def __init__(self, why: str) -> None:
-        super().__init__(f"the prompt cannot be used: {why}", "Shorten it or remove the characters named above.")
+        super().__init__(f"the prompt cannot be used: {why}", "Shorten it, or change what is named above.")
+
+
+class LongPromptError(UsageError):
+    """A prompt of several chunks for graphs that take one."""
+
+    def __init__(self, bundle: Path, chunks: int) -> None:
+        super().__init__(
+            f"the prompt fills {chunks} chunks, and the graphs in {bundle} take one",
+            "Export the bundle again with this release of nano-export, or leave out --long-prompt (long_prompts).",
+        )
 
 
 class NoPromptError(UsageError):

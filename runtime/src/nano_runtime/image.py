@@ -63,6 +63,8 @@ class Parameters:
         variation_seed: towards whose noise the seed's was turned.
         variation_strength: how far, 0 to 1.
         interrupted_after: UNet calls of a drawing that was stopped early, which cannot be repeated.
+        prompt_weighting: whether the texts were read with A1111's syntax.
+        long_prompts: whether they could be longer than one chunk.
     """
 
     prompt: str
@@ -84,6 +86,8 @@ class Parameters:
     variation_seed: int | None = None
     variation_strength: float | None = None
     interrupted_after: int | None = None
+    prompt_weighting: bool = False
+    long_prompts: bool = False
 
     def as_text(self) -> str:
         """Return the ``parameters`` text in the layout that AUTOMATIC1111's web UI made common, which viewers show."""

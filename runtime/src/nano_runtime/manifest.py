@@ -10,7 +10,9 @@ definition.
                  standard: text_encoder -> unet (timestep and hidden states as inputs) -> vae_decoder
 
 Outputs of ``unet_prompt`` and ``unet_time`` carry the names of the ``unet`` inputs they feed, so a reader wires graphs
-by name. A dimension called ``"batch"`` is the one free dimension; an engine fixes it when it loads the graph.
+by name. Two dimensions are free, and an engine fixes them when it loads the graph: ``"batch"``, always the first, and
+``"tokens"``, never the first, the length of the prompt that ``unet`` attends to. It is a multiple of the tokenizer's:
+the graphs before see one chunk of a prompt at a time.
 """
 
 from __future__ import annotations
@@ -50,7 +52,8 @@ __all__ = [
     "write_manifest",
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_OLDEST_VERSION = 1  # it has no free prompt length
 MANIFEST_NAME = "manifest.json"
 _MAX_MANIFEST_BYTES = 1 << 20
 _MAX_WHY_CHARACTERS = 300
@@ -73,11 +76,16 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class TensorSpec(_Record, frozen=True, kw_only=True):
-    """One input or output of a graph; ``"batch"`` in ``shape`` is the free dimension."""
+    """One input or output of a graph; ``"batch"`` and ``"tokens"`` in ``shape`` are free dimensions."""
 
     name: Name
     dtype: Literal["float32", "int64"]
-    shape: Annotated[list[Size | Literal["batch"]], Meta(max_length=8)]
+    shape: Annotated[list[Size | Literal["batch", "tokens"]], Meta(max_length=8)]
+
+    def __post_init__(self) -> None:
+        """Refuse free dimensions where no engine looks for them."""
+        if "tokens" in self.shape[:1] or "batch" in self.shape[1:] or self.shape.count("tokens") > 1:
+            raise ValueError(f"the tensor {self.name!r} has a free dimension out of place")
 
 
 class Graph(_Record, frozen=True, kw_only=True):
@@ -242,11 +250,13 @@ def parse_manifest(raw: bytes, path: Path) -> Manifest:
     try:
         check_json(raw)
         version = msgspec.json.decode(raw, type=_Versioned).format_version
-        manifest = msgspec.json.decode(raw, type=Manifest) if version == FORMAT_VERSION else None
+        known = range(_OLDEST_VERSION, FORMAT_VERSION + 1)
+        manifest = msgspec.json.decode(raw, type=Manifest) if version in known else None
     except (ValueError, RecursionError) as error:  # also what msgspec raises
         raise ManifestError(path, str(error)[:_MAX_WHY_CHARACTERS]) from error
     if manifest is None:
-        raise ManifestError(path, f"format_version {str(version)[:40]}, this runtime reads {FORMAT_VERSION}")
+        reads = f"this runtime reads {_OLDEST_VERSION} to {FORMAT_VERSION}"
+        raise ManifestError(path, f"format_version {str(version)[:40]}, {reads}")
     for fault in contradictions(manifest, MANIFEST_NAME):
         raise ManifestError(path, fault)
     return manifest

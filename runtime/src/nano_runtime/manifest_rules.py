@@ -75,7 +75,7 @@ def _unbelievable(component: Component) -> Iterator[str]:
         if len({tensor.name for tensor in tensors}) != len(tensors):
             yield "two tensors of one name"
         for tensor in tensors:
-            if math.prod(size for size in tensor.shape if size != "batch") > _MAX_ELEMENTS:
+            if math.prod(size for size in tensor.shape if not isinstance(size, str)) > _MAX_ELEMENTS:
                 yield f"a tensor {tensor.name!r} of more than {_MAX_ELEMENTS} values"
 
 

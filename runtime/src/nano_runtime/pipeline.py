@@ -36,6 +36,7 @@ from nano_runtime.schedule import Schedule
 from nano_runtime.stages import Stages
 from nano_runtime.start import start_of
 from nano_runtime.timing import Stopwatch
+from nano_runtime.tokenizer import Reading, TokenIds
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -127,6 +128,8 @@ class Pipeline:
         output_type: OutputType = "pil",
         height: int | None = None,
         width: int | None = None,
+        prompt_weighting: bool = False,
+        long_prompts: bool = False,
         callback_on_step_end: Callback | None = None,
         image: Image | None = None,
         mask_image: Image | None = None,
@@ -138,7 +141,7 @@ class Pipeline:
 
         Args:
             prompt: what to draw, or a list of such; beyond the text encoder's length it is cut, with a warning in the
-                log.
+                log, unless ``long_prompts`` is set.
             negative_prompt: what to move away from; None means the empty text.
             num_inference_steps: 1 to the length of the training schedule. PNDM makes one UNet call more, Heun one less
                 than twice as many.
@@ -153,6 +156,11 @@ class Pipeline:
             output_type: see ``Result.images``.
             height: None or the bundle's; another size needs another bundle.
             width: as height.
+            prompt_weighting: True reads both prompts with A1111's syntax, ``(word:1.3)``, ``[word]``, ``BREAK``; see
+                ``weighting``. False takes them as they stand, brackets included: diffusers does, and the same call is
+                to draw the same picture.
+            long_prompts: True lets prompts go on in further chunks of the text encoder's length, each encoded by
+                itself, up to 16; every UNet call then takes a little longer. Needs a bundle of format 2.
             callback_on_step_end: called after every UNet call with (pipe, step_index, timestep, {"latents": ...}); may
                 return {"latents": replacement}, and may set ``pipe.interrupt = True``: what is drawn by then is
                 decoded.
@@ -186,6 +194,8 @@ class Pipeline:
             strength=strength,
             variation_seed=variation_seed,
             variation_strength=variation_strength,
+            prompt_weighting=prompt_weighting,
+            long_prompts=long_prompts,
         )
         for event in events:
             if isinstance(event, Result):
@@ -215,6 +225,8 @@ class Pipeline:
         strength: float | None = None,
         variation_seed: int | None = None,
         variation_strength: float | None = None,
+        prompt_weighting: bool = False,
+        long_prompts: bool = False,
     ) -> Iterator[Progress | Result]:
         """Do what a call does, one UNet call at a time: the caller owns progress bars, previews and cancelling.
 
@@ -242,6 +254,7 @@ class Pipeline:
             variation_strength=variation_strength,
         )
         self._interrupt = False
+        reading = Reading(weighted=prompt_weighting, long=long_prompts)
         try:
             name = self.scheduler_name(scheduler)
             timesteps = self._sampler(num_inference_steps, name).timesteps
@@ -249,7 +262,7 @@ class Pipeline:
             self._prepare(editing=request.edit is not None)
             guided = request.guidance_scale > 1
             texts = [*((request.negative_prompt,) if guided else ()), *request.prompts]
-            known = self._conditioner.texts(dict.fromkeys(texts), watch)
+            known = self._conditioner.texts(dict.fromkeys(texts), watch, reading)
             times = self._conditioner.timesteps(timesteps, watch)
             picture = None if request.edit is None else encode(self._stages, request.edit, first, watch)
             self._release("text_encoder", "unet_prompt", "vae_encoder")
@@ -301,7 +314,7 @@ class Pipeline:
                 images = unit if request.output_type == "np" else [to_pil(pixels) for pixels in to_uint8(unit)]
             stopped = done if done < calls else None
             parameters = tuple(
-                self._parameters(request, i, num_inference_steps, name, stopped) for i in range(len(latents))
+                self._parameters(request, i, num_inference_steps, name, reading, stopped) for i in range(len(latents))
             )
             yield Result(images, request.seeds[: len(latents)], parameters, watch.timings())
         finally:
@@ -333,6 +346,15 @@ class Pipeline:
     @interrupt.setter
     def interrupt(self, value: bool) -> None:
         self._interrupt = value
+
+    def tokenize(self, prompt: str, *, prompt_weighting: bool = False, long_prompts: bool = False) -> TokenIds:
+        """Return what a call makes of a prompt: how many tokens it has, and which of its words do not fit.
+
+        Raises:
+            PromptError: it cannot be used.
+            TamperedFileError: the tokenizer is not the one the manifest describes.
+        """
+        return self._conditioner.tokens(prompt, Reading(weighted=prompt_weighting, long=long_prompts))
 
     def scheduler_name(self, scheduler: str | None) -> str:
         """Return the given name, or for None the name of the bundle's own sampler."""
@@ -384,7 +406,9 @@ class Pipeline:
             name for name in _IN_ORDER_OF_CHECKING if name in present and (editing or name != "vae_encoder")
         )
 
-    def _parameters(self, request: Request, index: int, steps: int, scheduler: str, stopped: int | None) -> Parameters:
+    def _parameters(
+        self, request: Request, index: int, steps: int, scheduler: str, reading: Reading, stopped: int | None
+    ) -> Parameters:
         """Describe how one picture was drawn."""
         edit, variation = request.edit, request.variation
         height, width = self.bundle.manifest.image_size
@@ -408,6 +432,8 @@ class Pipeline:
             variation_seed=None if variation is None else variation.seeds[index],
             variation_strength=None if variation is None else variation.strength,
             interrupted_after=stopped,
+            prompt_weighting=reading.weighted,
+            long_prompts=reading.long,
         )
 
     def _release(self, *components: str) -> None:

@@ -24,13 +24,13 @@ _CHECKERS = 2  # the first graph and the largest side by side
 
 
 class Stages:
-    """Holds at most one loaded engine per component; asking for another batch size replaces it."""
+    """Holds at most one loaded engine per component; asking for another batch or prompt length replaces it."""
 
     def __init__(self, bundle: Bundle, backend: Backend, options: EngineOptions) -> None:
         self.bundle = bundle
         self.backend = backend
         self.options = options
-        self._loaded: dict[str, tuple[int, Session]] = {}
+        self._loaded: dict[str, tuple[tuple[int, int], Session]] = {}
         self._checkers: ThreadPoolExecutor | None = None
         self._checks: dict[str, Future[CheckedGraph]] = {}
 
@@ -62,7 +62,7 @@ class Stages:
             component: its name in the manifest.
             feeds: all inputs by name, as the manifest describes them.
             watch: gets a ``run`` sample, and a ``verify`` and a ``load`` sample if the graph was not loaded.
-            batch: size of the free dimension.
+            batch: size of the free dimension of that name; that of the prompt is what the feeds have.
 
         Raises:
             TamperedFileError: a file is not the one the manifest describes.
@@ -72,13 +72,14 @@ class Stages:
             OutputShapeError: an output is not what the manifest describes.
             NonFiniteError: an output has a NaN or an infinity.
         """
-        session = self._session(component, watch, batch=batch)
+        tokens = self._tokens(component, feeds)
+        session = self._session(component, watch, batch=batch, tokens=tokens)
         try:
             with watch.time("run", component):
                 outputs = session.run(feeds)
         except MemoryError as error:
             raise OutOfMemoryError(f"running the {component} of {self.bundle.path}") from error
-        self._check_shapes(component, outputs, batch)
+        self._check_shapes(component, outputs, {"batch": batch, "tokens": tokens})
         for name, values in outputs.items():
             if not np.isfinite(values).all():
                 raise NonFiniteError(component, f"output {name!r}")
@@ -100,23 +101,31 @@ class Stages:
             self._checkers.shutdown(wait=False, cancel_futures=True)
             self._checkers = None
 
-    def _session(self, component: str, watch: Stopwatch, *, batch: int) -> Session:
+    def _tokens(self, component: str, feeds: Arrays) -> int:
+        """Return the length of the prompt in the feeds; 1 for graphs where it is not free."""
+        for spec in self.bundle.component(component).inputs:
+            if "tokens" in spec.shape and spec.name in feeds:
+                length: int = feeds[spec.name].shape[spec.shape.index("tokens")]
+                return length
+        return 1
+
+    def _session(self, component: str, watch: Stopwatch, *, batch: int, tokens: int) -> Session:
         """Return the loaded engine for a component, loading it if needed."""
-        if component in self._loaded and self._loaded[component][0] == batch:
+        if component in self._loaded and self._loaded[component][0] == (batch, tokens):
             return self._loaded[component][1]
         check = self._checks.pop(component, None)
         self.close(component)
         with watch.time("verify", component):
             graph = self._checked(component) if check is None else check.result()
         with watch.time("load", component):
-            session = open_session(self.backend, graph, batch=batch, options=self.options)
-        self._loaded[component] = (batch, session)
+            session = open_session(self.backend, graph, batch=batch, tokens=tokens, options=self.options)
+        self._loaded[component] = ((batch, tokens), session)
         return session
 
-    def _check_shapes(self, component: str, outputs: Arrays, batch: int) -> None:
+    def _check_shapes(self, component: str, outputs: Arrays, free: dict[str, int]) -> None:
         """Compare what a graph computed with what the manifest says it does."""
         for tensor in self.bundle.component(component).outputs:
-            shape = tuple(batch if size == "batch" else size for size in tensor.shape)
+            shape = tuple(free[size] if isinstance(size, str) else size for size in tensor.shape)
             values = outputs.get(tensor.name)
             if values is None or values.shape != shape or values.dtype != tensor.dtype:
                 found = "nothing" if values is None else f"{values.dtype} {list(values.shape)}"

@@ -51,14 +51,17 @@ def import_engine(backend: Backend) -> Open:
     return cast("Open", importlib.import_module(_DOORS[backend]).open_graph)
 
 
-def open_session(backend: Backend, graph: CheckedGraph, *, batch: int, options: EngineOptions) -> Session:
+def open_session(
+    backend: Backend, graph: CheckedGraph, *, batch: int, options: EngineOptions, tokens: int = 1
+) -> Session:
     """Load a graph.
 
     Args:
         backend: the engine.
         graph: in the engine's format.
-        batch: size of every free dimension, at least 1.
+        batch: size of every free first dimension, at least 1.
         options: threads, precision and cache.
+        tokens: size of every other free dimension, at least 1; graphs without one do not ask.
 
     Raises:
         OptionError: there is no such engine.
@@ -69,6 +72,6 @@ def open_session(backend: Backend, graph: CheckedGraph, *, batch: int, options: 
     """
     open_graph = import_engine(backend)
     try:
-        return open_graph(graph, batch=batch, options=options)
+        return open_graph(graph, batch=batch, tokens=tokens, options=options)
     except MemoryError as error:
         raise OutOfMemoryError(f"loading {graph.model}") from error

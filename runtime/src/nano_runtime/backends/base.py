@@ -87,7 +87,7 @@ class Session(Protocol):
 
 
 class Open(Protocol):
-    """How a backend module opens a graph, with ``batch`` for every free dimension."""
+    """How a backend module opens a graph, with ``batch`` and ``tokens`` for its free dimensions."""
 
-    def __call__(self, graph: CheckedGraph, *, batch: int, options: EngineOptions) -> Session:
+    def __call__(self, graph: CheckedGraph, *, batch: int, tokens: int, options: EngineOptions) -> Session:
         """Load the graph; see ``backends.open_session``, which makes a ``MemoryError`` an error of ours."""

@@ -71,8 +71,8 @@ class OrtSession:
         self._session = None
 
 
-def open_graph(graph: CheckedGraph, *, batch: int, options: EngineOptions) -> OrtSession:
-    """Load ``model.onnx`` with every dimension named ``batch`` fixed; see ``backends.open_session``."""
+def open_graph(graph: CheckedGraph, *, batch: int, tokens: int, options: EngineOptions) -> OrtSession:
+    """Load ``model.onnx`` with the dimensions named ``batch`` and ``tokens`` fixed; see ``backends.open_session``."""
     if options.precision != "f32":
         raise PrecisionError(_NAME, options.precision, "its CPU kernels compute in f32")
     choices = onnxruntime.SessionOptions()
@@ -82,6 +82,7 @@ def open_graph(graph: CheckedGraph, *, batch: int, options: EngineOptions) -> Or
     choices.inter_op_num_threads = 1
     choices.log_severity_level = _LOG_ERRORS_ONLY
     choices.add_free_dimension_override_by_name("batch", batch)
+    choices.add_free_dimension_override_by_name("tokens", tokens)
     # Weights live as long as the session: the arena would round their blocks up and keep the slack.
     choices.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     # A MatMul with INT8 weights alone would round its activations to int8 as well; 1 keeps them in f32.

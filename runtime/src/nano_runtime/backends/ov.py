@@ -95,8 +95,9 @@ class OvSession:
                 request.set_tensor(name, openvino.Tensor(self._bound[name], shared_memory=True))
 
 
-def open_graph(graph: CheckedGraph, *, batch: int, options: EngineOptions) -> OvSession:
+def open_graph(graph: CheckedGraph, *, batch: int, tokens: int, options: EngineOptions) -> OvSession:
     """Load ``openvino_model.xml`` with every free dimension fixed; see ``backends.open_session``."""
+    sizes = (batch, tokens)
     # The precision hint's default is bf16 on processors that have it: written out, a bundle computes alike everywhere.
     choices = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -109,9 +110,9 @@ def open_graph(graph: CheckedGraph, *, batch: int, options: EngineOptions) -> Ov
         core = _core(options.precision)
         with mapped_once(graph.weights):
             if options.cache is None:
-                compiled = _compiled(core, graph, batch, choices)
+                compiled = _compiled(core, graph, sizes, choices)
             else:
-                compiled = _compiled_once(core, graph, batch, choices, Blobs(options.cache))
+                compiled = _compiled_once(core, graph, sizes, choices, Blobs(options.cache))
         return OvSession(compiled, graph)
     except PrecisionError:
         raise
@@ -129,15 +130,17 @@ def _core(precision: Precision) -> openvino.Core:
     return core
 
 
-def _compiled(core: openvino.Core, graph: CheckedGraph, batch: int, choices: dict[str, str]) -> openvino.CompiledModel:
-    """Read and compile a graph."""
+def _compiled(
+    core: openvino.Core, graph: CheckedGraph, sizes: tuple[int, int], choices: dict[str, str]
+) -> openvino.CompiledModel:
+    """Read and compile a graph; ``sizes`` are those of batch and prompt."""
     model = core.read_model(graph.model)
-    model.reshape({port: _fixed(port.get_partial_shape(), batch) for port in model.inputs})
+    model.reshape({port: _fixed(port.get_partial_shape(), sizes) for port in model.inputs})
     return core.compile_model(model, "CPU", choices)
 
 
 def _compiled_once(
-    core: openvino.Core, graph: CheckedGraph, batch: int, choices: dict[str, str], blobs: Blobs
+    core: openvino.Core, graph: CheckedGraph, sizes: tuple[int, int], choices: dict[str, str], blobs: Blobs
 ) -> openvino.CompiledModel:
     """Take a graph from the cache, or compile it and put it there.
 
@@ -147,7 +150,7 @@ def _compiled_once(
     """
     choices = {**choices, "CACHE_MODE": "OPTIMIZE_SIZE"}  # a blob without weights
     made_by = (openvino.get_version(), core.get_property("CPU", "FULL_DEVICE_NAME"), instruction_sets())
-    key = repr((graph.digest, batch, sorted(choices.items()), made_by))
+    key = repr((graph.digest, sizes, sorted(choices.items()), made_by))
     if (blob := blobs.get(key)) is not None:
         weights = {} if graph.weights is None else {"WEIGHTS_PATH": str(graph.weights)}
         try:
@@ -155,14 +158,16 @@ def _compiled_once(
         except RuntimeError as error:  # the engine knows a reason that the key does not
             _log.info("the cached form of %s cannot be used: %s", graph.model, _cause(error))
             blobs.drop(key)
-    compiled = _compiled(core, graph, batch, choices)
+    compiled = _compiled(core, graph, sizes, choices)
     blobs.put(key, compiled.export_model().getvalue())
     return compiled
 
 
-def _fixed(shape: openvino.PartialShape, batch: int) -> openvino.PartialShape:
-    """Return the shape with ``batch`` in every free dimension."""
-    return openvino.PartialShape([batch if size.is_dynamic else size.get_length() for size in shape])
+def _fixed(shape: openvino.PartialShape, sizes: tuple[int, int]) -> openvino.PartialShape:
+    """Return the shape with its free dimensions fixed: the first is the batch, any other the prompt's length."""
+    return openvino.PartialShape(
+        [sizes[min(axis, 1)] if size.is_dynamic else size.get_length() for axis, size in enumerate(shape)]
+    )
 
 
 def _cause(error: Exception) -> str:

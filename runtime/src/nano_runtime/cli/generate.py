@@ -17,6 +17,7 @@ from nano_runtime.cli.cache import CacheOptions, add_cache_options, cache_folder
 from nano_runtime.cli.grid import Axis, cells, check_axes, parse_axis
 from nano_runtime.cli.output import Output
 from nano_runtime.cli.preview import Preview
+from nano_runtime.cli.prompts import PromptOptions, add_prompt_options, print_tokens
 from nano_runtime.cli.settings import Settings, check_origin, settings_of
 from nano_runtime.machine import peak_rss_bytes
 from nano_runtime.manifest import Backend
@@ -35,6 +36,7 @@ _EXAMPLES = """\
   nano-generate "a red fox" --bundle nano-int8 --image fox.jpg --strength 0.6
   nano-generate "an otter" --grid steps=4,8,16 --grid guidance=1,3,7.5 -o sheet.png
   nano-generate --from nano-7.png -n 4 --variation-strength 0.2       siblings of a picture
+  nano-generate "a (red:1.3) fox, [snow]" --weights --bundle nano-int8
   echo "a red fox" | nano-generate - --json
 """
 _SCHEDULERS = """\
@@ -43,7 +45,7 @@ heun, lms, dpmpp_... and unipc also _karras, _exponential or _beta, as in dpmpp_
 """
 
 
-class _Options(CacheOptions):
+class _Options(CacheOptions, PromptOptions):
     """The command line, typed."""
 
     prompt: str | None
@@ -86,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--expect-digest", type=digest, metavar="SHA256", help="refuse a bundle that has another digest")
     add("--backend", choices=get_args(Backend), help="the engine (default: onnxruntime if installed)")
     add("--negative-prompt", metavar="TEXT", help="what to move away from")
+    add_prompt_options(parser)
     add("-o", "--output", type=Path, metavar="FILE", help="a .png file or an existing folder (default: nano-SEED.png)")
     add("--seed", type=int, metavar="N", help="of the first picture, the next ones count up (default: random)")
     add("--steps", type=int, metavar="N", help="denoising steps (default: 20)")
@@ -112,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
 def _generate(options: _Options) -> int:
     """Draw, save, and report: paths on stdout, talk on stderr."""
     check_axes(options.grid, options.count)
-    output = Output.plan(options.output, options.count, force=options.force)
+    output = None if options.count_tokens else Output.plan(options.output, options.count, force=options.force)
 
     from nano_runtime.image import read_parameters, save_png
     from nano_runtime.pipeline import Pipeline
@@ -128,6 +131,9 @@ def _generate(options: _Options) -> int:
         cache=cache_folder(options),
         expect_digest=options.expect_digest,
     )
+    if output is None:
+        print_tokens(pipe, settings, as_json=options.json)
+        return 0
     if origin is not None and options.origin is not None:
         check_origin(options.origin, origin, settings, pipe.bundle, chosen=options.bundle is not None)
     preview = None if options.preview is None else Preview.plan(options.preview, pipe.bundle, force=options.force)

@@ -40,6 +40,8 @@ class Settings:
     strength: float | None
     variation_seed: int | None
     variation_strength: float | None
+    weights: bool
+    long_prompt: bool
 
     def stream(self, pipe: Pipeline) -> Iterator[Progress | Result]:
         """Draw."""
@@ -56,6 +58,8 @@ class Settings:
             strength=self.strength,
             variation_seed=self.variation_seed,
             variation_strength=self.variation_strength,
+            prompt_weighting=self.weights,
+            long_prompts=self.long_prompt,
         )
 
     def calls(self, pipe: Pipeline) -> int:
@@ -95,6 +99,8 @@ def settings_of(options: Any, origin: Parameters | None) -> Settings:  # noqa: A
         strength=said(options.strength, lambda of: of.strength),
         variation_seed=said(options.variation_seed, lambda of: of.variation_seed),
         variation_strength=said(options.variation_strength, lambda of: of.variation_strength),
+        weights=options.weights or (origin is not None and origin.prompt_weighting),
+        long_prompt=options.long_prompt or (origin is not None and origin.long_prompts),
     )
 
 
