@@ -8,8 +8,8 @@ line prints the message and leaves with ``exit_code``; a traceback means a bug o
     ├── UsageError            2   ValueError          the request cannot be met as asked
     │   ├── PromptError
     │   ├── UnknownSchedulerError
-    │   ├── StepsError · SeedError · GuidanceError · SizeError · LatentsError · OptionError
-    │   ├── BackendNotInBundleError · PrecisionError
+    │   ├── StepsError · SeedError · GuidanceError · IntervalError · SizeError · LatentsError · OptionError
+    │   ├── BackendNotInBundleError · NoShortcutError · PrecisionError
     │   └── OutputNameError · OutputExistsError · NoParametersError
     ├── BundleError           3   ValueError          the bundle is not one, is damaged, or computes nonsense
     │   ├── NotABundleError · ManifestError · TamperedFileError · ExtraFileError
@@ -37,12 +37,14 @@ __all__ = [
     "EngineError",
     "ExtraFileError",
     "GuidanceError",
+    "IntervalError",
     "LatentsError",
     "MachineError",
     "ManifestError",
     "NanoError",
     "NetworkError",
     "NoParametersError",
+    "NoShortcutError",
     "NonFiniteError",
     "NotABundleError",
     "NotEnoughMemoryError",
@@ -147,6 +149,26 @@ class GuidanceError(UsageError):
         super().__init__(
             f"the guidance scale {guidance_scale} cannot be used",
             "Choose a number of at least 0; 7.5 is usual, 1 turns guidance off and halves the work.",
+        )
+
+
+class IntervalError(UsageError):
+    """A guidance interval that is not two shares of the steps in ascending order."""
+
+    def __init__(self, interval: object) -> None:
+        super().__init__(
+            f"the guidance interval {interval!r} cannot be used",
+            "Give two shares of the steps from 0 to 1, the smaller first, as in 0.1:0.8; 0:1 is all steps.",
+        )
+
+
+class NoShortcutError(UsageError):
+    """A bundle that was exported without what a cheaper way of drawing needs."""
+
+    def __init__(self, bundle: Path, what: str) -> None:
+        super().__init__(
+            f"{bundle} has no {what}",
+            "Draw with --quality exact and without --cache-interval, or export again, with --graph hoisted.",
         )
 
 

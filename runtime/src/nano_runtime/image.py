@@ -57,6 +57,8 @@ class Parameters:
         backend: the engine.
         precision: arithmetic of the layers that are not quantized.
         version: of nano-runtime.
+        cache_interval: every how many UNet calls all of it ran; 1 means always.
+        guidance_interval: between which shares of the UNet calls guidance was used; (0, 1) means always.
     """
 
     prompt: str
@@ -72,6 +74,8 @@ class Parameters:
     backend: str
     precision: str
     version: str
+    cache_interval: int = 1
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
 
     def as_text(self) -> str:
         """Return the ``parameters`` text in the layout that AUTOMATIC1111's web UI made common, which viewers show."""

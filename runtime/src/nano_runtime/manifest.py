@@ -8,9 +8,11 @@ definition.
     components   hoisted: text_encoder -> unet_prompt \
                                            unet_time   > unet -> vae_decoder      (vae_encoder for img2img)
                  standard: text_encoder -> unet (timestep and hidden states as inputs) -> vae_decoder
+                 either may have unet_shallow: the outermost layers of unet, for step caching
 
 Outputs of ``unet_prompt`` and ``unet_time`` carry the names of the ``unet`` inputs they feed, so a reader wires graphs
-by name. A dimension called ``"batch"`` is the one free dimension; an engine fixes it when it loads the graph.
+by name; so does the second output of ``unet``, which ``unet_shallow`` takes in. A dimension called ``"batch"`` is the
+one free dimension; an engine fixes or bounds it when it loads the graph.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -33,6 +35,8 @@ __all__ = [
     "Graph",
     "Licence",
     "Manifest",
+    "Preset",
+    "Quality",
     "Source",
     "TensorSpec",
     "TokenizerSpec",
@@ -50,6 +54,8 @@ _MAX_MANIFEST_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 20
 
 Backend = Literal["onnxruntime", "openvino"]
+Quality = Literal["exact", "balanced", "fast"]
+_Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -145,12 +151,30 @@ class FileEntry(_Record, frozen=True, kw_only=True):
     sha256: str
 
 
+class Preset(_Record, frozen=True, kw_only=True):
+    """What a quality preset leaves out when it draws with this bundle, and what the exporter measured.
+
+    Attributes:
+        cache_interval: see ``shortcuts.Shortcuts``.
+        guidance_interval: see ``shortcuts.Shortcuts``.
+        work: multiply-accumulates of all UNet calls of a picture, as a share of ``exact``'s at the same steps.
+        fidelity: mean distances of pictures from those of ``exact`` at the same seeds: ``image_psnr_db`` and
+            ``image_ssim``.
+    """
+
+    cache_interval: Annotated[int, msgspec.Meta(ge=1)]
+    guidance_interval: tuple[_Share, _Share]
+    work: float
+    fidelity: dict[str, float]
+
+
 class Manifest(_Record, frozen=True, kw_only=True):
     """Everything a reader must know about a bundle.
 
     ``image_size`` is (height, width) in pixels; ``latent_shape`` is (channels, height, width); latents are divided by
     ``scaling_factor`` before decoding. ``scheduler`` is the checkpoint's diffusers scheduler config, verbatim;
-    ``guidance_scale`` is what its author draws with.
+    ``guidance_scale`` is what its author draws with. ``presets`` says what each quality but ``exact`` means; it is
+    empty in bundles that cannot cache steps.
     ``fidelity`` compares whole images of this bundle with fp32 torch at the same seeds.
     """
 
@@ -168,6 +192,7 @@ class Manifest(_Record, frozen=True, kw_only=True):
     scheduler: dict[str, Any]
     guidance_scale: float = 7.5
     components: dict[str, Component]
+    presets: dict[Literal["balanced", "fast"], Preset] = {}
     fidelity: dict[str, float]
     versions: dict[str, str]
     options: dict[str, Any]
@@ -250,19 +275,29 @@ def _contradiction(manifest: Manifest) -> str | None:
             return f"the path {name!r} leaves the bundle"
         if name not in listed:
             return f"the file {name!r} has no checksum"
+    for preset, meant in manifest.presets.items():
+        if meant.guidance_interval[0] > meant.guidance_interval[1]:
+            return f"the guidance interval of {preset!r} ends before it begins"
+    return _incomplete(manifest) or _miswired(manifest)
+
+
+def _incomplete(manifest: Manifest) -> str | None:
+    """Return the first graph that drawing needs and the bundle lacks, or None."""
     for name in _pipeline_of(manifest):
         if name not in manifest.components:
             return f"the component {name!r} is missing"
         for backend in manifest.backends:
             if backend not in manifest.components[name].graphs:
                 return f"the component {name!r} has no graph for {backend}"
-    return _miswired(manifest)
+    return None
 
 
 def _pipeline_of(manifest: Manifest) -> tuple[str, ...]:
-    """Components that a picture from a prompt needs, in the order they run."""
+    """Components that a picture from a prompt needs at every quality the bundle has, in the order they run."""
     hoisted = ("unet_prompt", "unet_time") if manifest.graph == "hoisted" else ()
-    return ("text_encoder", *hoisted, "unet", "vae_decoder")
+    caching = any(preset.cache_interval > 1 for preset in manifest.presets.values())
+    shallow = ("unet_shallow",) if caching or "unet_shallow" in manifest.components else ()
+    return ("text_encoder", *hoisted, "unet", *shallow, "vae_decoder")
 
 
 def _miswired(manifest: Manifest) -> str | None:
@@ -272,7 +307,11 @@ def _miswired(manifest: Manifest) -> str | None:
         fed = {"sample"}
         for name in ("unet_prompt", "unet_time"):
             fed |= {tensor.name for tensor in manifest.components[name].outputs}
-    if dangling := sorted({tensor.name for tensor in manifest.components["unet"].inputs} ^ fed):
+    unet = manifest.components["unet"]
+    dangling = sorted({tensor.name for tensor in unet.inputs} ^ fed)
+    if (shallow := manifest.components.get("unet_shallow")) is not None:
+        dangling += sorted({tensor.name for tensor in shallow.inputs} - fed - {tensor.name for tensor in unet.outputs})
+    if dangling:
         return f"the tensor {dangling[0]!r} joins no two graphs"
     return None
 

@@ -21,16 +21,18 @@ from nano_runtime import __version__
 from nano_runtime.backends import BACKENDS, EngineOptions, installed
 from nano_runtime.backends.base import PRECISIONS, Precision
 from nano_runtime.bundle import DEMO, Bundle
-from nano_runtime.conditioning import Conditioner, UNetInputs
-from nano_runtime.denoise import denoise, guide
+from nano_runtime.conditioning import Conditioner
+from nano_runtime.denoise import denoise
 from nano_runtime.errors import BackendMissingError, UnsupportedScheduleError
 from nano_runtime.image import Parameters, to_pil, to_uint8, to_unit_range
 from nano_runtime.machine import usable_cores
-from nano_runtime.manifest import Backend
+from nano_runtime.manifest import Backend, Quality
 from nano_runtime.noise import NoiseSource, noise_source
+from nano_runtime.predict import Predictor
 from nano_runtime.request import OutputType, Request, one_of, positive
 from nano_runtime.samplers import Sampler, make_sampler, own_sampler
 from nano_runtime.schedule import Schedule
+from nano_runtime.shortcuts import Shortcuts, plan, resolve
 from nano_runtime.stages import Stages
 from nano_runtime.timing import Stopwatch, Timings
 
@@ -46,7 +48,8 @@ _log = logging.getLogger(__name__)
 
 _PREFERRED: tuple[Backend, ...] = ("onnxruntime", "openvino")  # loads sooner, in half the memory (bench/LOG.md)
 _MOST_AT_ONCE = 4  # pictures per UNet call: memory grows with each, speed hardly any more
-# The largest comes second: two files are checked at a time, and the text encoder need not wait for it.
+# The largest comes second: two files are checked at a time, and the text encoder need not wait for it. The shallow UNet
+# shares its weights and is checked when it is needed.
 _IN_ORDER_OF_CHECKING = ("text_encoder", "unet", "unet_prompt", "unet_time", "vae_decoder")
 
 
@@ -153,6 +156,9 @@ class Pipeline:
         seed: int | None = None,
         num_images_per_prompt: int = 1,
         scheduler: str | None = None,
+        quality: Quality | None = None,
+        cache_interval: int | None = None,
+        guidance_interval: Sequence[float] | None = None,
         latents: Floats | None = None,
         output_type: OutputType = "pil",
         height: int | None = None,
@@ -173,6 +179,10 @@ class Pipeline:
                 ``torch.Generator("cpu").manual_seed(seed)``, so diffusers draws the same picture.
             num_images_per_prompt: at least 1; up to 4 share a UNet call.
             scheduler: a name that ``nano_runtime.samplers.make_sampler`` knows; None takes the bundle's own.
+            quality: ``"exact"`` (None means that), ``"balanced"`` or ``"fast"``: what the last two leave out was chosen
+                and measured for this bundle when it was exported, and stands in its manifest.
+            cache_interval: in place of the preset's; see ``shortcuts.Shortcuts``, also for the next.
+            guidance_interval: in place of the preset's.
             latents: float32 [pictures, *latent_shape], unit-variance noise to start from instead of the
                 seeds'.
             output_type: see ``Result.images``.
@@ -194,6 +204,9 @@ class Pipeline:
             seed=seed,
             num_images_per_prompt=num_images_per_prompt,
             scheduler=scheduler,
+            quality=quality,
+            cache_interval=cache_interval,
+            guidance_interval=guidance_interval,
             latents=latents,
             output_type=output_type,
             height=height,
@@ -218,6 +231,9 @@ class Pipeline:
         seed: int | None = None,
         num_images_per_prompt: int = 1,
         scheduler: str | None = None,
+        quality: Quality | None = None,
+        cache_interval: int | None = None,
+        guidance_interval: Sequence[float] | None = None,
         latents: Floats | None = None,
         output_type: OutputType = "pil",
         height: int | None = None,
@@ -242,10 +258,12 @@ class Pipeline:
             output_type=output_type,
             size=(height, width),
         )
+        shortcuts = resolve(self.bundle, quality, cache_interval, guidance_interval)
         try:
             timesteps = self._sampler(num_inference_steps, scheduler).timesteps
+            planned = plan(len(timesteps), shortcuts, guided=request.guidance_scale > 1)
             self._stages.prepare(name for name in _IN_ORDER_OF_CHECKING if name in self.bundle.manifest.components)
-            guided = request.guidance_scale > 1
+            guided = any(call.guided for call in planned)
             texts = [*((request.negative_prompt,) if guided else ()), *request.prompts]
             known = self._conditioner.texts(dict.fromkeys(texts), watch)
             times = self._conditioner.timesteps(timesteps, watch)
@@ -261,16 +279,26 @@ class Pipeline:
                 start = request.noise[group] * np.float32(sampler.init_noise_sigma)
                 positive_rows = [known[request.prompts[i]] for i in group]
                 negative_rows = [known[request.negative_prompt]] * len(group) if guided else []
-                predict = self._predictor(negative_rows, positive_rows, times, request.guidance_scale, watch)
+                predict = Predictor(
+                    self._stages,
+                    watch,
+                    negative=negative_rows,
+                    positive=positive_rows,
+                    times=times,
+                    timesteps=timesteps,
+                    guidance_scale=request.guidance_scale,
+                    calls=planned,
+                )
                 for step in denoise(predict, sampler, start):
                     call = len(drawn) * len(timesteps) + step.index + 1
                     yield Progress(call, len(groups) * len(timesteps), step.index, step.timestep, step.latents)
                 drawn.append(step.latents)
-            self._release("unet")
+            self._release("unet", "unet_shallow")
 
             images = self._decode(np.concatenate(drawn), request.output_type, watch)
             parameters = tuple(
-                self._parameters(request, i, num_inference_steps, scheduler) for i in range(len(request.seeds))
+                self._parameters(request, i, num_inference_steps, scheduler, shortcuts)
+                for i in range(len(request.seeds))
             )
             yield Result(images, request.seeds, parameters, watch.timings())
         finally:
@@ -299,37 +327,6 @@ class Pipeline:
         """Return a fresh sampler: it holds the history of the pictures it draws, and their source of noise."""
         return make_sampler(self.scheduler_name(scheduler), self._schedule, num_inference_steps, noise)
 
-    def _predictor(
-        self,
-        negative: list[UNetInputs],
-        positive: list[UNetInputs],
-        times: UNetInputs,
-        guidance_scale: float,
-        watch: Stopwatch,
-    ) -> Callable[[Floats, int], Floats]:
-        """Return the function that predicts the noise in the latents of a group; no ``negative`` means no guidance.
-
-        Guidance is one call with the negative rows first, as in diffusers: the weights, which are what takes the time,
-        are read from memory once.
-        """
-        count, batch = len(positive), len(negative) + len(positive)
-        output = self.bundle.component("unet").outputs[0].name
-        feeds: UNetInputs = {
-            name: np.concatenate([row[name] for row in (*negative, *positive)]) for name in positive[0]
-        }
-        feeds |= {name: values[:1].copy() for name, values in times.items()}
-        feeds["sample"] = np.empty((batch, *self.bundle.manifest.latent_shape), np.float32)
-
-        def predict(latents: Floats, index: int) -> Floats:
-            # Into the same arrays every time: an engine that knows where its inputs are is not told again.
-            for name, values in times.items():
-                feeds[name][:] = values[index]
-            feeds["sample"].reshape(-1, *latents.shape)[:] = latents
-            noise = self._stages.run("unet", feeds, watch, batch=batch)[output]
-            return noise if batch == count else guide(noise[:count], noise[count:], guidance_scale)
-
-        return predict
-
     def _decode(self, latents: Floats, output_type: OutputType, watch: Stopwatch) -> list[Image] | Floats:
         """Decode final latents picture by picture: a batch is no quicker per picture, and takes more memory."""
         if output_type == "latent":
@@ -342,7 +339,9 @@ class Pipeline:
         unit = to_unit_range(np.concatenate([outputs[decoder.outputs[0].name] for outputs in decoded]))
         return unit if output_type == "np" else [to_pil(pixels) for pixels in to_uint8(unit)]
 
-    def _parameters(self, request: Request, index: int, steps: int, scheduler: str | None) -> Parameters:
+    def _parameters(
+        self, request: Request, index: int, steps: int, scheduler: str | None, shortcuts: Shortcuts
+    ) -> Parameters:
         """Describe how one picture was drawn."""
         height, width = self.bundle.manifest.image_size
         return Parameters(
@@ -359,6 +358,8 @@ class Pipeline:
             backend=self.backend,
             precision=self.options.precision,
             version=__version__,
+            cache_interval=shortcuts.cache_interval,
+            guidance_interval=shortcuts.guidance_interval,
         )
 
     def _release(self, *components: str) -> None:

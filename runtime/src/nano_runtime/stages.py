@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from nano_runtime.backends import Arrays, CheckedGraph, EngineOptions, Session, import_engine, open_session
+from nano_runtime.backends import Arrays, Batch, CheckedGraph, EngineOptions, Session, import_engine, open_session
 from nano_runtime.backends.base import LayerTime
 from nano_runtime.bundle import Bundle
 from nano_runtime.errors import NonFiniteError
@@ -28,7 +28,7 @@ class Stages:
         self.bundle = bundle
         self.backend = backend
         self.options = options
-        self._loaded: dict[str, tuple[int, Session]] = {}
+        self._loaded: dict[str, tuple[Batch, Session]] = {}
         self._checkers: ThreadPoolExecutor | None = None
         self._checks: dict[str, Future[CheckedGraph]] = {}
 
@@ -53,14 +53,14 @@ class Stages:
                 self._checks[name] = self._checkers.submit(self._checked, name)
         import_engine(self.backend)
 
-    def run(self, component: str, feeds: Arrays, watch: Stopwatch, *, batch: int) -> dict[str, NDArray[np.float32]]:
+    def run(self, component: str, feeds: Arrays, watch: Stopwatch, *, batch: Batch) -> dict[str, NDArray[np.float32]]:
         """Compute one component's outputs.
 
         Args:
             component: its name in the manifest.
             feeds: all inputs by name, as the manifest describes them.
             watch: gets a ``run`` sample, and a ``verify`` and a ``load`` sample if the graph was not loaded.
-            batch: size of the free dimension.
+            batch: size of the free dimension, or the smallest and the largest that the calls to come will have.
 
         Raises:
             TamperedFileError: a file is not the one the manifest describes.
@@ -90,7 +90,7 @@ class Stages:
             self._checkers.shutdown(wait=False, cancel_futures=True)
             self._checkers = None
 
-    def _session(self, component: str, watch: Stopwatch, *, batch: int) -> Session:
+    def _session(self, component: str, watch: Stopwatch, *, batch: Batch) -> Session:
         """Return the loaded engine for a component, loading it if needed."""
         if component in self._loaded and self._loaded[component][0] == batch:
             return self._loaded[component][1]

@@ -9,7 +9,7 @@ import importlib
 from importlib.util import find_spec
 from typing import cast, get_args
 
-from nano_runtime.backends.base import Arrays, CheckedGraph, EngineOptions, Open, Session
+from nano_runtime.backends.base import Arrays, Batch, CheckedGraph, EngineOptions, Open, Session
 from nano_runtime.errors import BackendMissingError, NotEnoughMemoryError, OptionError
 from nano_runtime.machine import memory_available_bytes
 from nano_runtime.manifest import Backend
@@ -17,6 +17,7 @@ from nano_runtime.manifest import Backend
 __all__ = [
     "BACKENDS",
     "Arrays",
+    "Batch",
     "CheckedGraph",
     "EngineOptions",
     "Session",
@@ -52,13 +53,13 @@ def import_engine(backend: Backend) -> Open:
     return cast("Open", importlib.import_module(_DOORS[backend]).open_graph)
 
 
-def open_session(backend: Backend, graph: CheckedGraph, *, batch: int, options: EngineOptions) -> Session:
+def open_session(backend: Backend, graph: CheckedGraph, *, batch: Batch, options: EngineOptions) -> Session:
     """Load a graph.
 
     Args:
         backend: the engine.
         graph: in the engine's format.
-        batch: size of every free dimension, at least 1.
+        batch: size of every free dimension, at least 1, or the smallest and the largest that it will have.
         options: threads, precision and cache.
 
     Raises:

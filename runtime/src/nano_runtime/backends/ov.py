@@ -9,7 +9,7 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from nano_runtime.backends.base import Arrays, CheckedGraph, EngineOptions, LayerTime
+from nano_runtime.backends.base import Arrays, Batch, CheckedGraph, EngineOptions, LayerTime
 from nano_runtime.backends.blobs import Blobs
 from nano_runtime.errors import EngineError, PrecisionError
 from nano_runtime.machine import instruction_sets
@@ -76,8 +76,8 @@ class OvSession:
                 request.set_tensor(name, openvino.Tensor(self._bound[name], shared_memory=True))
 
 
-def open_graph(graph: CheckedGraph, *, batch: int, options: EngineOptions) -> OvSession:
-    """Load ``openvino_model.xml`` with every free dimension fixed; see ``backends.open_session``."""
+def open_graph(graph: CheckedGraph, *, batch: Batch, options: EngineOptions) -> OvSession:
+    """Load a graph with every free dimension fixed or bounded; see ``backends.open_session``."""
     core = openvino.Core()
     if _CAPABILITY[options.precision] not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise PrecisionError(_NAME, options.precision, "this processor has no such instructions")
@@ -101,7 +101,9 @@ def open_graph(graph: CheckedGraph, *, batch: int, options: EngineOptions) -> Ov
     return OvSession(compiled, graph)
 
 
-def _compiled(core: openvino.Core, graph: CheckedGraph, batch: int, choices: dict[str, str]) -> openvino.CompiledModel:
+def _compiled(
+    core: openvino.Core, graph: CheckedGraph, batch: Batch, choices: dict[str, str]
+) -> openvino.CompiledModel:
     """Read and compile a graph."""
     model = core.read_model(graph.model)
     model.reshape({port: _fixed(port.get_partial_shape(), batch) for port in model.inputs})
@@ -109,7 +111,7 @@ def _compiled(core: openvino.Core, graph: CheckedGraph, batch: int, choices: dic
 
 
 def _compiled_once(
-    core: openvino.Core, graph: CheckedGraph, batch: int, choices: dict[str, str], blobs: Blobs
+    core: openvino.Core, graph: CheckedGraph, batch: Batch, choices: dict[str, str], blobs: Blobs
 ) -> openvino.CompiledModel:
     """Take a graph from the cache, or compile it and put it there.
 
@@ -132,9 +134,10 @@ def _compiled_once(
     return compiled
 
 
-def _fixed(shape: openvino.PartialShape, batch: int) -> openvino.PartialShape:
+def _fixed(shape: openvino.PartialShape, batch: Batch) -> openvino.PartialShape:
     """Return the shape with ``batch`` in every free dimension."""
-    return openvino.PartialShape([batch if size.is_dynamic else size.get_length() for size in shape])
+    free = openvino.Dimension(batch) if isinstance(batch, int) else openvino.Dimension(*batch)
+    return openvino.PartialShape([free if size.is_dynamic else size for size in shape])
 
 
 def _cause(error: Exception) -> str:
