@@ -34,8 +34,7 @@ def inputs(stages: Stages, seed: int) -> dict[str, np.ndarray]:
 
 
 def run(stages: Stages, feeds: dict[str, np.ndarray]) -> np.ndarray:
-    (output,) = stages.run("unet", feeds, Stopwatch(), batch=BATCH).values()
-    return output
+    return stages.run("unet", feeds, Stopwatch(), batch=BATCH)["out_sample"]
 
 
 def test_every_input_is_read_at_every_run(stages):
