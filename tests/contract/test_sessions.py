@@ -77,7 +77,7 @@ def test_another_batch_replaces_the_graph(stages):
     """The weights are in memory once, whatever was drawn before."""
     assert stages.loaded == {"unet"}
     alone = {name: array[:1] for name, array in inputs(stages, 1).items()}
-    (output,) = stages.run("unet", alone, Stopwatch(), batch=1).values()
+    output = stages.run("unet", alone, Stopwatch(), batch=1)["out_sample"]
     assert output.shape[0] == 1
     assert stages.loaded == {"unet"}
     assert len(stages._loaded) == 1  # noqa: SLF001 - what holds the weights
