@@ -26,8 +26,8 @@ _STEPS = 20
 # Ways to spend the same: half of the exact UNet's arithmetic for ``balanced``, a third for ``fast``. Which of them a
 # checkpoint bears best, guidance left out late or early, more whole calls or more guided ones, is what drawing tells.
 _CANDIDATES: dict[_Name, tuple[Shortcuts, ...]] = {
-    "balanced": (Shortcuts(2, (0.0, 0.9)), Shortcuts(2, (0.1, 1.0))),
-    "fast": (Shortcuts(4, (0.0, 0.9)), Shortcuts(3, (0.0, 0.6))),
+    "balanced": (Shortcuts(2, (0.0, 0.8)), Shortcuts(2, (0.1, 0.9))),
+    "fast": (Shortcuts(4, (0.0, 0.8)), Shortcuts(3, (0.0, 0.5))),
 }
 
 
