@@ -35,8 +35,7 @@ def inputs(stages: Stages, seed: int) -> dict[str, np.ndarray]:
 
 
 def run(stages: Stages, feeds: dict[str, np.ndarray]) -> np.ndarray:
-    (output,) = stages.run("unet", feeds, Stopwatch(), batch=BATCH).values()
-    return output
+    return stages.run("unet", feeds, Stopwatch(), batch=BATCH)["out_sample"]
 
 
 def test_every_input_is_read_at_every_run(stages):
@@ -101,7 +100,7 @@ def test_another_batch_replaces_the_graph(stages):
     """The weights are in memory once, whatever was drawn before."""
     assert stages.loaded == {"unet"}
     alone = {name: array[:1] for name, array in inputs(stages, 1).items()}
-    (output,) = stages.run("unet", alone, Stopwatch(), batch=1).values()
+    output = stages.run("unet", alone, Stopwatch(), batch=1)["out_sample"]
     assert output.shape[0] == 1
     assert stages.loaded == {"unet"}
     assert len(stages._loaded) == 1  # noqa: SLF001 - what holds the weights

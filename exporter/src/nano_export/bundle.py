@@ -30,7 +30,7 @@ from nano_runtime.manifest import (
     sha256_of,
 )
 
-__all__ = ["Contents", "component_entry", "describe", "manifest_of", "write_small_files"]
+__all__ = ["Contents", "component_entry", "describe", "ir_path", "manifest_of", "onnx_path", "write_small_files"]
 
 _TOOLS = (
     "nano-export",
@@ -44,8 +44,7 @@ _TOOLS = (
     "openvino",
 )
 _GUIDANCE_SCALE = 7.5  # diffusers' default, for models whose card says nothing
-_ONNX, _ONNX_DATA = "model.onnx", "model.onnx.data"
-_IR, _IR_DATA = "openvino_model.xml", "openvino_model.bin"
+_WITHIN = {"unet_shallow": "unet"}  # ONNX finds weights beside the graph only, and this graph's are the UNet's
 
 
 @dataclass(frozen=True)
@@ -125,6 +124,17 @@ def write_small_files(folder: Path, checkpoint: Checkpoint, form: GraphForm) -> 
         )
 
 
+def onnx_path(folder: Path, component: str) -> Path:
+    """Return where a component's ONNX graph lies in a bundle; its weights are in ``model.onnx.data`` beside it."""
+    return folder / _WITHIN.get(component, component) / ("shallow.onnx" if component in _WITHIN else "model.onnx")
+
+
+def ir_path(folder: Path, component: str) -> Path:
+    """Return where a component's OpenVINO graph lies; its weights are in the ``.bin`` of the same name."""
+    name = "openvino_shallow.xml" if component in _WITHIN else "openvino_model.xml"
+    return folder / _WITHIN.get(component, component) / name
+
+
 def component_entry(
     model: ir.Model, precision: Literal["fp32", "int8"], backends: Sequence[Backend], tokens: int
 ) -> Component:
@@ -196,10 +206,15 @@ def manifest_of(
 
 def _graph(folder: Path, component: str, backend: Backend) -> Graph:
     """Name the files of one graph; small graphs have no separate weights, compact bundles no IR."""
-    has_ir = (folder / component / _IR).is_file()
-    model, weights = (_IR, _IR_DATA) if backend == "openvino" and has_ir else (_ONNX, _ONNX_DATA)
-    has_weights = (folder / component / weights).is_file()
-    return Graph(model=f"{component}/{model}", weights=f"{component}/{weights}" if has_weights else None)
+    onnx, ir_model = onnx_path(folder, component), ir_path(folder, component)
+    if backend == "openvino" and ir_model.is_file():
+        model, weights = ir_model, ir_model.with_suffix(".bin")
+    else:
+        model, weights = onnx, onnx.with_name("model.onnx.data")
+    return Graph(
+        model=model.relative_to(folder).as_posix(),
+        weights=weights.relative_to(folder).as_posix() if weights.is_file() else None,
+    )
 
 
 def _component_fidelity(component: str, scores: Mapping[Backend, Scores]) -> dict[str, float]:

@@ -8,10 +8,10 @@ line prints the message and leaves with ``exit_code``; a traceback means a bug o
     ├── UsageError            2   ValueError          the request cannot be met as asked
     │   ├── PromptError · NoPromptError · LongPromptError
     │   ├── UnknownSchedulerError
-    │   ├── StepsError · SeedError · GuidanceError · SizeError · LatentsError · OptionError
+    │   ├── StepsError · SeedError · GuidanceError · IntervalError · SizeError · LatentsError · OptionError
     │   ├── ImageError · MaskSizeError · StrengthError · VariationError
     │   ├── MissingArgumentError · ConflictError
-    │   ├── BackendNotInBundleError · PrecisionError
+    │   ├── BackendNotInBundleError · NoShortcutError · PrecisionError
     │   ├── OutputNameError · OutputExistsError · NoPreviewError
     │   └── NoParametersError · OtherBundleError · NoOriginalError
     ├── BundleError           3   ValueError          the bundle is not one, is damaged, or computes nonsense
@@ -46,6 +46,7 @@ __all__ = [
     "ExtraFileError",
     "GuidanceError",
     "ImageError",
+    "IntervalError",
     "LatentsError",
     "LoaderDiedError",
     "LongPromptError",
@@ -59,6 +60,7 @@ __all__ = [
     "NoParametersError",
     "NoPreviewError",
     "NoPromptError",
+    "NoShortcutError",
     "NonFiniteError",
     "NotABundleError",
     "NotEnoughMemoryError",
@@ -238,6 +240,26 @@ class GuidanceError(UsageError):
         super().__init__(
             f"the guidance scale {guidance_scale} cannot be used",
             "Choose a number of at least 0; 7.5 is usual, 1 turns guidance off and halves the work.",
+        )
+
+
+class IntervalError(UsageError):
+    """A guidance interval that is not two shares of the steps in ascending order."""
+
+    def __init__(self, interval: object) -> None:
+        super().__init__(
+            f"the guidance interval {interval!r} cannot be used",
+            "Give two shares of the steps from 0 to 1, the smaller first, as in 0.1:0.8; 0:1 is all steps.",
+        )
+
+
+class NoShortcutError(UsageError):
+    """A bundle that was exported without what a cheaper way of drawing needs."""
+
+    def __init__(self, bundle: Path, what: str) -> None:
+        super().__init__(
+            f"{bundle} has no {what}",
+            "Draw with --quality exact and without --cache-interval, or export again, with --graph hoisted.",
         )
 
 

@@ -65,6 +65,8 @@ class Parameters:
         interrupted_after: UNet calls of a drawing that was stopped early, which cannot be repeated.
         prompt_weighting: whether the texts were read with A1111's syntax.
         long_prompts: whether they could be longer than one chunk.
+        cache_interval: every how many UNet calls all of it ran; 1 means always.
+        guidance_interval: between which shares of the UNet calls guidance was used; (0, 1) means always.
     """
 
     prompt: str
@@ -88,6 +90,8 @@ class Parameters:
     interrupted_after: int | None = None
     prompt_weighting: bool = False
     long_prompts: bool = False
+    cache_interval: int = 1
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
 
     def as_text(self) -> str:
         """Return the ``parameters`` text in the layout that AUTOMATIC1111's web UI made common, which viewers show."""

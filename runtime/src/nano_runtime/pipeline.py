@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,19 +23,21 @@ from nano_runtime.backends import BACKENDS, EngineOptions, installed
 from nano_runtime.backends.base import PRECISIONS, Precision
 from nano_runtime.bundle import DEMO, Bundle
 from nano_runtime.conditioning import Conditioner, UNetInputs
-from nano_runtime.denoise import denoise, guide
+from nano_runtime.denoise import denoise
 from nano_runtime.errors import BackendMissingError, UnsupportedScheduleError
 from nano_runtime.events import Progress, Result
 from nano_runtime.image import Parameters, to_pil, to_uint8
 from nano_runtime.machine import usable_cores
-from nano_runtime.manifest import Backend
+from nano_runtime.manifest import Backend, Quality
 from nano_runtime.noise import NoiseSource, noise_source
+from nano_runtime.predict import Predictor
 from nano_runtime.preview import predicted_latents
 from nano_runtime.request import OutputType, Request, one_of, positive
 from nano_runtime.samplers import Sampler, first_call, make_sampler, own_sampler
 from nano_runtime.schedule import Schedule
+from nano_runtime.shortcuts import Call, Shortcuts, plan, resolve
 from nano_runtime.stages import Stages
-from nano_runtime.start import start_of
+from nano_runtime.start import Encoded, start_of
 from nano_runtime.timing import Stopwatch
 from nano_runtime.tokenizer import Reading, TokenIds
 
@@ -50,7 +53,8 @@ _log = logging.getLogger(__name__)
 
 _PREFERRED: tuple[Backend, ...] = ("onnxruntime", "openvino")  # loads sooner, in half the memory (bench/LOG.md)
 _MOST_AT_ONCE = 4  # pictures per UNet call: memory grows with each, speed hardly any more
-# The largest comes second: two files are checked at a time, and the text encoder need not wait for it.
+# The largest comes second: two files are checked at a time, and the text encoder need not wait for it. The shallow UNet
+# shares its weights and is checked when it is needed.
 _IN_ORDER_OF_CHECKING = ("text_encoder", "unet", "unet_prompt", "unet_time", "vae_encoder", "vae_decoder")
 
 
@@ -136,6 +140,9 @@ class Pipeline:
         strength: float | None = None,
         variation_seed: int | None = None,
         variation_strength: float | None = None,
+        quality: Quality | None = None,
+        cache_interval: int | None = None,
+        guidance_interval: Sequence[float] | None = None,
     ) -> Result:
         """Draw pictures of a prompt; names and meanings are those of diffusers' ``StableDiffusionPipeline``.
 
@@ -171,6 +178,10 @@ class Pipeline:
             variation_seed: 0 to 2**64 - 1; picture i turns from the noise of ``seed`` towards that of
                 variation_seed + i. None takes a random one, if there is a strength.
             variation_strength: how far, 0 to 1; None and 0 do not vary, 0.1 to 0.3 give siblings of the seed's picture.
+            quality: ``"exact"`` (None means that), ``"balanced"`` or ``"fast"``: what the last two leave out was chosen
+                and measured for this bundle when it was exported, and stands in its manifest.
+            cache_interval: in place of the preset's; see ``shortcuts.Shortcuts``, also for the next.
+            guidance_interval: in place of the preset's.
 
         Raises:
             UsageError: an argument is out of range.
@@ -196,6 +207,9 @@ class Pipeline:
             variation_strength=variation_strength,
             prompt_weighting=prompt_weighting,
             long_prompts=long_prompts,
+            quality=quality,
+            cache_interval=cache_interval,
+            guidance_interval=guidance_interval,
         )
         for event in events:
             if isinstance(event, Result):
@@ -227,6 +241,9 @@ class Pipeline:
         variation_strength: float | None = None,
         prompt_weighting: bool = False,
         long_prompts: bool = False,
+        quality: Quality | None = None,
+        cache_interval: int | None = None,
+        guidance_interval: Sequence[float] | None = None,
     ) -> Iterator[Progress | Result]:
         """Do what a call does, one UNet call at a time: the caller owns progress bars, previews and cancelling.
 
@@ -254,68 +271,28 @@ class Pipeline:
             variation_strength=variation_strength,
         )
         self._interrupt = False
-        reading = Reading(weighted=prompt_weighting, long=long_prompts)
+        settled = self._settled(
+            request,
+            num_inference_steps,
+            scheduler,
+            Reading(weighted=prompt_weighting, long=long_prompts),
+            resolve(self.bundle, quality, cache_interval, guidance_interval),
+        )
         try:
-            name = self.scheduler_name(scheduler)
-            timesteps = self._sampler(num_inference_steps, name).timesteps
-            first = 0 if request.edit is None else first_call(name, num_inference_steps, request.edit.strength)
             self._prepare(editing=request.edit is not None)
-            guided = request.guidance_scale > 1
-            texts = [*((request.negative_prompt,) if guided else ()), *request.prompts]
-            known = self._conditioner.texts(dict.fromkeys(texts), watch, reading)
-            times = self._conditioner.timesteps(timesteps, watch)
-            picture = None if request.edit is None else encode(self._stages, request.edit, first, watch)
+            texts = [*((request.negative_prompt,) if settled.guided else ()), *request.prompts]
+            known = self._conditioner.texts(dict.fromkeys(texts), watch, settled.reading)
+            times = self._conditioner.timesteps(settled.timesteps, watch)
+            edit = request.edit
+            picture = None if edit is None else encode(self._stages, edit, settled.first_call, watch)
             self._release("text_encoder", "unet_prompt", "vae_encoder")
-
-            groups = _groups(range(len(request.seeds)), _MOST_AT_ONCE)
-            per_group = calls = len(timesteps) - first
-            drawn: list[Floats] = []
-            done = 0
-            while groups and not self._interrupt:
-                group = groups[0]
-                noise = noise_source([request.seeds[i] for i in group], self.bundle.manifest.latent_shape)
-                sampler = self._sampler(num_inference_steps, name, noise)
-                start = start_of(request, group, sampler, noise, picture)
-                positive_rows = [known[request.prompts[i]] for i in group]
-                negative_rows = [known[request.negative_prompt]] * len(group) if guided else []
-                predict = self._predictor(negative_rows, positive_rows, times, request.guidance_scale, watch)
-                calls = (len(drawn) + len(groups)) * per_group
-                try:
-                    for step in denoise(predict, sampler, start.latents, start.first_call):
-                        done = len(drawn) * per_group + step.index - first + 1
-                        if start.kept is not None:
-                            start.kept.put_back(sampler, step.index, step.latents)
-                        yield Progress(
-                            call=done,
-                            calls=calls,
-                            step_index=step.index - first,
-                            timestep=step.timestep,
-                            latents=step.latents,
-                            predicted=predicted_latents(step, self._schedule),
-                            preview_weights=self._preview_weights,
-                        )
-                        if self._interrupt:
-                            break
-                except MemoryError:
-                    if len(group) == 1:
-                        raise
-                    _log.warning("memory ran out with %d pictures at once; fewer at once take longer", len(group))
-                    self._stages.close("unet")
-                    groups = _groups([i for waiting in groups for i in waiting], math.ceil(len(group) / 2))
-                    continue
-                drawn.append(step.latents)
-                groups = groups[1:]
-            self._release("unet")
-
-            latents = np.concatenate(drawn)
+            latents, stopped = yield from self._denoised(request, settled, known, times, picture, watch)
+            self._release("unet", "unet_shallow")
             images: list[Image] | Floats = latents
             if request.output_type != "latent":
                 unit = decode(self._stages, latents, request.seeds, watch)
                 images = unit if request.output_type == "np" else [to_pil(pixels) for pixels in to_uint8(unit)]
-            stopped = done if done < calls else None
-            parameters = tuple(
-                self._parameters(request, i, num_inference_steps, name, reading, stopped) for i in range(len(latents))
-            )
+            parameters = tuple(self._parameters(request, i, settled, stopped) for i in range(len(latents)))
             yield Result(images, request.seeds[: len(latents)], parameters, watch.timings())
         finally:
             self._release()  # whatever is left, also when the caller stops early
@@ -368,36 +345,76 @@ class Pipeline:
         """Return a fresh sampler: it holds the history of the pictures it draws, and their source of noise."""
         return make_sampler(self.scheduler_name(scheduler), self._schedule, num_inference_steps, noise)
 
-    def _predictor(
+    def _settled(
+        self, request: Request, steps: int, scheduler: str | None, reading: Reading, shortcuts: Shortcuts
+    ) -> _Settled:
+        """Decide how each UNet call is going to be made."""
+        name = self.scheduler_name(scheduler)
+        timesteps = self._sampler(steps, name).timesteps
+        first = 0 if request.edit is None else first_call(name, steps, request.edit.strength)
+        planned = plan(len(timesteps) - first, shortcuts, guided=request.guidance_scale > 1)
+        return _Settled(steps, name, timesteps, first, (*planned[:1] * first, *planned), reading, shortcuts)
+
+    def _denoised(  # noqa: PLR0917 (what was prepared for the loop)
         self,
-        negative: list[UNetInputs],
-        positive: list[UNetInputs],
+        request: Request,
+        settled: _Settled,
+        known: Mapping[str, UNetInputs],
         times: UNetInputs,
-        guidance_scale: float,
+        picture: Encoded | None,
         watch: Stopwatch,
-    ) -> Callable[[Floats, int], Floats]:
-        """Return the function that predicts the noise in the latents of a group; no ``negative`` means no guidance.
+    ) -> Generator[Progress, None, tuple[Floats, int | None]]:
+        """Draw the pictures in groups, smaller ones if memory runs out.
 
-        Guidance is one call with the negative rows first, as in diffusers: the weights, which are what takes the time,
-        are read from memory once.
+        Returns:
+            Final latents, and after how many UNet calls the caller interrupted; None if it did not.
         """
-        count, batch = len(positive), len(negative) + len(positive)
-        output = self.bundle.component("unet").outputs[0].name
-        feeds: UNetInputs = {
-            name: np.concatenate([row[name] for row in (*negative, *positive)]) for name in positive[0]
-        }
-        feeds |= {name: values[:1].copy() for name, values in times.items()}
-        feeds["sample"] = np.empty((batch, *self.bundle.manifest.latent_shape), np.float32)
-
-        def predict(latents: Floats, index: int) -> Floats:
-            # Into the same arrays every time: an engine that knows where its inputs are is not told again.
-            for name, values in times.items():
-                feeds[name][:] = values[index]
-            feeds["sample"].reshape(-1, *latents.shape)[:] = latents
-            noise = self._stages.run("unet", feeds, watch, batch=batch)[output]
-            return noise if batch == count else guide(noise[:count], noise[count:], guidance_scale)
-
-        return predict
+        groups = _groups(range(len(request.seeds)), _MOST_AT_ONCE)
+        per_group = calls = len(settled.timesteps) - settled.first_call
+        drawn: list[Floats] = []
+        done = 0
+        while groups and not self._interrupt:
+            group = groups[0]
+            noise = noise_source([request.seeds[i] for i in group], self.bundle.manifest.latent_shape)
+            sampler = self._sampler(settled.steps, settled.scheduler, noise)
+            start = start_of(request, group, sampler, noise, picture)
+            predict = Predictor(
+                self._stages,
+                watch,
+                negative=[known[request.negative_prompt]] * len(group) if settled.guided else [],
+                positive=[known[request.prompts[i]] for i in group],
+                times=times,
+                timesteps=settled.timesteps,
+                guidance_scale=request.guidance_scale,
+                calls=settled.calls,
+            )
+            calls = (len(drawn) + len(groups)) * per_group
+            try:
+                for step in denoise(predict, sampler, start.latents, start.first_call):
+                    done = len(drawn) * per_group + step.index - settled.first_call + 1
+                    if start.kept is not None:
+                        start.kept.put_back(sampler, step.index, step.latents)
+                    yield Progress(
+                        call=done,
+                        calls=calls,
+                        step_index=step.index - settled.first_call,
+                        timestep=step.timestep,
+                        latents=step.latents,
+                        predicted=predicted_latents(step, self._schedule),
+                        preview_weights=self._preview_weights,
+                    )
+                    if self._interrupt:
+                        break
+            except MemoryError:
+                if len(group) == 1:
+                    raise
+                _log.warning("memory ran out with %d pictures at once; fewer at once take longer", len(group))
+                self._stages.close("unet", "unet_shallow")
+                groups = _groups([i for waiting in groups for i in waiting], math.ceil(len(group) / 2))
+                continue
+            drawn.append(step.latents)
+            groups = groups[1:]
+        return np.concatenate(drawn), done if done < calls else None
 
     def _prepare(self, *, editing: bool) -> None:
         """Begin to check the graphs that are going to run."""
@@ -406,9 +423,7 @@ class Pipeline:
             name for name in _IN_ORDER_OF_CHECKING if name in present and (editing or name != "vae_encoder")
         )
 
-    def _parameters(
-        self, request: Request, index: int, steps: int, scheduler: str, reading: Reading, stopped: int | None
-    ) -> Parameters:
+    def _parameters(self, request: Request, index: int, settled: _Settled, stopped: int | None) -> Parameters:
         """Describe how one picture was drawn."""
         edit, variation = request.edit, request.variation
         height, width = self.bundle.manifest.image_size
@@ -416,8 +431,8 @@ class Pipeline:
             prompt=request.prompts[index],
             negative_prompt=request.negative_prompt,
             seed=request.seeds[index],
-            steps=steps,
-            scheduler=scheduler,
+            steps=settled.steps,
+            scheduler=settled.scheduler,
             guidance_scale=request.guidance_scale,
             height=height,
             width=width,
@@ -432,14 +447,44 @@ class Pipeline:
             variation_seed=None if variation is None else variation.seeds[index],
             variation_strength=None if variation is None else variation.strength,
             interrupted_after=stopped,
-            prompt_weighting=reading.weighted,
-            long_prompts=reading.long,
+            prompt_weighting=settled.reading.weighted,
+            long_prompts=settled.reading.long,
+            cache_interval=settled.shortcuts.cache_interval,
+            guidance_interval=settled.shortcuts.guidance_interval,
         )
 
     def _release(self, *components: str) -> None:
         """Free graphs whose part of the work is done, all if none is named, unless they are to be kept."""
         if not self.keep_loaded:
             self._stages.close(*components)
+
+
+@dataclass(frozen=True)
+class _Settled:
+    """What is decided before anything runs.
+
+    Attributes:
+        steps: as asked for.
+        scheduler: name of the sampler.
+        timesteps: float32, of each UNet call of the whole schedule.
+        first_call: index of the first one that is made.
+        calls: how each is made.
+        reading: of the prompts.
+        shortcuts: that the calls take.
+    """
+
+    steps: int
+    scheduler: str
+    timesteps: Floats
+    first_call: int
+    calls: tuple[Call, ...]
+    reading: Reading
+    shortcuts: Shortcuts
+
+    @property
+    def guided(self) -> bool:
+        """Whether any call needs the negative prompt."""
+        return any(call.guided for call in self.calls)
 
 
 def _groups(pictures: Sequence[int], most: int) -> list[list[int]]:

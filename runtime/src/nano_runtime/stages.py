@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nano_runtime.backends import Arrays, CheckedGraph, EngineOptions, Session, import_engine, open_session
+from nano_runtime.backends import Arrays, Batch, CheckedGraph, EngineOptions, Session, import_engine, open_session
 from nano_runtime.backends.base import LayerTime
 from nano_runtime.backends.pages import give_back_heap
 from nano_runtime.bundle import Bundle
@@ -30,7 +31,7 @@ class Stages:
         self.bundle = bundle
         self.backend = backend
         self.options = options
-        self._loaded: dict[str, tuple[tuple[int, int], Session]] = {}
+        self._loaded: dict[str, tuple[tuple[Batch, int], Session]] = {}
         self._checkers: ThreadPoolExecutor | None = None
         self._checks: dict[str, Future[CheckedGraph]] = {}
 
@@ -55,14 +56,15 @@ class Stages:
                 self._checks[name] = self._checkers.submit(self._checked, name)
         import_engine(self.backend)
 
-    def run(self, component: str, feeds: Arrays, watch: Stopwatch, *, batch: int) -> dict[str, NDArray[np.float32]]:
+    def run(self, component: str, feeds: Arrays, watch: Stopwatch, *, batch: Batch) -> dict[str, NDArray[np.float32]]:
         """Compute one component's outputs.
 
         Args:
             component: its name in the manifest.
             feeds: all inputs by name, as the manifest describes them.
             watch: gets a ``run`` sample, and a ``verify`` and a ``load`` sample if the graph was not loaded.
-            batch: size of the free dimension of that name; that of the prompt is what the feeds have.
+            batch: size of the free dimension of that name, or the smallest and the largest that the calls to come will
+                have; the length of the prompt is what the feeds have.
 
         Raises:
             TamperedFileError: a file is not the one the manifest describes.
@@ -72,14 +74,14 @@ class Stages:
             OutputShapeError: an output is not what the manifest describes.
             NonFiniteError: an output has a NaN or an infinity.
         """
-        tokens = self._tokens(component, feeds)
+        tokens = self._free(component, feeds, "tokens")
         session = self._session(component, watch, batch=batch, tokens=tokens)
         try:
             with watch.time("run", component):
                 outputs = session.run(feeds)
         except MemoryError as error:
             raise OutOfMemoryError(f"running the {component} of {self.bundle.path}") from error
-        self._check_shapes(component, outputs, {"batch": batch, "tokens": tokens})
+        self._check_shapes(component, outputs, {"batch": self._free(component, feeds, "batch"), "tokens": tokens})
         for name, values in outputs.items():
             if not np.isfinite(values).all():
                 raise NonFiniteError(component, f"output {name!r}")
@@ -101,15 +103,15 @@ class Stages:
             self._checkers.shutdown(wait=False, cancel_futures=True)
             self._checkers = None
 
-    def _tokens(self, component: str, feeds: Arrays) -> int:
-        """Return the length of the prompt in the feeds; 1 for graphs where it is not free."""
+    def _free(self, component: str, feeds: Arrays, name: Literal["batch", "tokens"]) -> int:
+        """Return the size of a free dimension in the feeds; 1 for graphs where it is not free."""
         for spec in self.bundle.component(component).inputs:
-            if "tokens" in spec.shape and spec.name in feeds:
-                length: int = feeds[spec.name].shape[spec.shape.index("tokens")]
-                return length
+            if name in spec.shape and spec.name in feeds:
+                size: int = feeds[spec.name].shape[spec.shape.index(name)]
+                return size
         return 1
 
-    def _session(self, component: str, watch: Stopwatch, *, batch: int, tokens: int) -> Session:
+    def _session(self, component: str, watch: Stopwatch, *, batch: Batch, tokens: int) -> Session:
         """Return the loaded engine for a component, loading it if needed."""
         if component in self._loaded and self._loaded[component][0] == (batch, tokens):
             return self._loaded[component][1]

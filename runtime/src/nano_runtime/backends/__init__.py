@@ -9,13 +9,14 @@ import importlib
 from importlib.util import find_spec
 from typing import cast, get_args
 
-from nano_runtime.backends.base import Arrays, CheckedGraph, EngineOptions, Open, Session
+from nano_runtime.backends.base import Arrays, Batch, CheckedGraph, EngineOptions, Open, Session
 from nano_runtime.errors import BackendMissingError, OptionError, OutOfMemoryError
 from nano_runtime.manifest import Backend
 
 __all__ = [
     "BACKENDS",
     "Arrays",
+    "Batch",
     "CheckedGraph",
     "EngineOptions",
     "Session",
@@ -52,14 +53,14 @@ def import_engine(backend: Backend) -> Open:
 
 
 def open_session(
-    backend: Backend, graph: CheckedGraph, *, batch: int, options: EngineOptions, tokens: int = 1
+    backend: Backend, graph: CheckedGraph, *, batch: Batch, options: EngineOptions, tokens: int = 1
 ) -> Session:
     """Load a graph.
 
     Args:
         backend: the engine.
         graph: in the engine's format.
-        batch: size of every free first dimension, at least 1.
+        batch: size of every free first dimension, at least 1, or the smallest and the largest that it will have.
         options: threads, precision and cache.
         tokens: size of every other free dimension, at least 1; graphs without one do not ask.
 

@@ -10,11 +10,23 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PRECISIONS", "Arrays", "CheckedGraph", "EngineOptions", "LayerTime", "Open", "Precision", "Session"]
+__all__ = [
+    "PRECISIONS",
+    "Arrays",
+    "Batch",
+    "CheckedGraph",
+    "EngineOptions",
+    "LayerTime",
+    "Open",
+    "Precision",
+    "Session",
+]
 
 Precision = Literal["f32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 Arrays = Mapping[str, NDArray[np.float32] | NDArray[np.int64]]
+Batch = int | tuple[int, int]
+"""Size of every free dimension of a graph; or the smallest and the largest that it will have, from call to call."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,7 @@ class LayerTime:
 
 
 class Session(Protocol):
-    """A loaded graph with all shapes fixed."""
+    """A loaded graph with all shapes fixed, but for the batch if it was asked to be between two sizes."""
 
     def run(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         """Compute all outputs from all inputs; shapes and dtypes are those of the manifest.
@@ -89,5 +101,5 @@ class Session(Protocol):
 class Open(Protocol):
     """How a backend module opens a graph, with ``batch`` and ``tokens`` for its free dimensions."""
 
-    def __call__(self, graph: CheckedGraph, *, batch: int, tokens: int, options: EngineOptions) -> Session:
+    def __call__(self, graph: CheckedGraph, *, batch: Batch, tokens: int, options: EngineOptions) -> Session:
         """Load the graph; see ``backends.open_session``, which makes a ``MemoryError`` an error of ours."""

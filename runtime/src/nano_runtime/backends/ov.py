@@ -17,7 +17,7 @@ import numpy as np  # the line above must come before openvino
 import openvino
 from numpy.typing import NDArray
 
-from nano_runtime.backends.base import Arrays, CheckedGraph, EngineOptions, LayerTime, Precision
+from nano_runtime.backends.base import Arrays, Batch, CheckedGraph, EngineOptions, LayerTime, Precision
 from nano_runtime.backends.blobs import Blobs
 from nano_runtime.backends.pages import mapped_once
 from nano_runtime.errors import EngineError, PrecisionError
@@ -28,6 +28,8 @@ __all__ = ["OvSession", "open_graph"]
 
 _NAME = "openvino"
 _CAPABILITY = {"f32": "FP32", "bf16": "BF16"}
+
+_Sizes = tuple[Batch, int]
 
 _log = logging.getLogger(__name__)
 
@@ -95,9 +97,9 @@ class OvSession:
                 request.set_tensor(name, openvino.Tensor(self._bound[name], shared_memory=True))
 
 
-def open_graph(graph: CheckedGraph, *, batch: int, tokens: int, options: EngineOptions) -> OvSession:
-    """Load ``openvino_model.xml`` with every free dimension fixed; see ``backends.open_session``."""
-    sizes = (batch, tokens)
+def open_graph(graph: CheckedGraph, *, batch: Batch, tokens: int, options: EngineOptions) -> OvSession:
+    """Load a graph with every free dimension fixed or bounded; see ``backends.open_session``."""
+    sizes: _Sizes = (batch, tokens)
     # The precision hint's default is bf16 on processors that have it: written out, a bundle computes alike everywhere.
     choices = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -131,7 +133,7 @@ def _core(precision: Precision) -> openvino.Core:
 
 
 def _compiled(
-    core: openvino.Core, graph: CheckedGraph, sizes: tuple[int, int], choices: dict[str, str]
+    core: openvino.Core, graph: CheckedGraph, sizes: _Sizes, choices: dict[str, str]
 ) -> openvino.CompiledModel:
     """Read and compile a graph; ``sizes`` are those of batch and prompt."""
     model = core.read_model(graph.model)
@@ -140,7 +142,7 @@ def _compiled(
 
 
 def _compiled_once(
-    core: openvino.Core, graph: CheckedGraph, sizes: tuple[int, int], choices: dict[str, str], blobs: Blobs
+    core: openvino.Core, graph: CheckedGraph, sizes: _Sizes, choices: dict[str, str], blobs: Blobs
 ) -> openvino.CompiledModel:
     """Take a graph from the cache, or compile it and put it there.
 
@@ -163,10 +165,15 @@ def _compiled_once(
     return compiled
 
 
-def _fixed(shape: openvino.PartialShape, sizes: tuple[int, int]) -> openvino.PartialShape:
-    """Return the shape with its free dimensions fixed: the first is the batch, any other the prompt's length."""
+def _fixed(shape: openvino.PartialShape, sizes: _Sizes) -> openvino.PartialShape:
+    """Return the shape with its free dimensions fixed or bounded: the first is the batch, others the prompt."""
+    batch, tokens = sizes
+    free = openvino.Dimension(batch) if isinstance(batch, int) else openvino.Dimension(*batch)
     return openvino.PartialShape(
-        [sizes[min(axis, 1)] if size.is_dynamic else size.get_length() for axis, size in enumerate(shape)]
+        [
+            size if size.is_static else free if axis == 0 else openvino.Dimension(tokens)
+            for axis, size in enumerate(shape)
+        ]
     )
 
 

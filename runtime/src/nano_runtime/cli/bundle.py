@@ -135,6 +135,11 @@ def _print_components(bundle: Bundle) -> None:
         print(escaped(f"{name:<14}{component.precision:<6}{tensors:<16}{fidelity}".rstrip()))
     for key, value in bundle.manifest.fidelity.items():
         print(escaped(f"{'whole images':<36}{key} {value:.4g}"))
+    for name, preset in bundle.manifest.presets.items():
+        low, high = preset.guidance_interval
+        meant = f"1 UNet call in {preset.cache_interval} whole, guided from {low:.0%} to {high:.0%}"
+        distance = ", ".join(f"{key} {value:.4g}" for key, value in preset.fidelity.items())
+        print(escaped(f"{name:<14}{meant}: {preset.work:.0%} of the work, {distance} to exact"))
 
 
 def _facts(bundle: Bundle) -> dict[str, Any]:

@@ -144,7 +144,8 @@ def _print_table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> N
 def _name(result: Measured) -> str:
     """Return a case in few words."""
     case = result.case
-    return f"{result.name} {result.weights}, {case.backend} {case.precision}, {case.threads} threads, n={case.pictures}"
+    engine = f"{case.backend} {case.precision}, {case.threads} threads, n={case.pictures}"
+    return f"{result.name} {result.weights}, {engine}" + ("" if case.quality == "exact" else f", {case.quality}")
 
 
 def _against(ms: float, limit_ms: float | None) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nano_runtime.cli.shortcuts import guidance_interval
 from nano_runtime.errors import NoOriginalError, NoPromptError, OtherBundleError, PromptError
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
     from nano_runtime.bundle import Bundle
     from nano_runtime.image import Parameters
+    from nano_runtime.manifest import Quality
     from nano_runtime.pipeline import Pipeline, Progress, Result
+    from nano_runtime.shortcuts import Shortcuts
 
 __all__ = ["Settings", "check_origin", "settings_of"]
 
@@ -42,6 +45,9 @@ class Settings:
     variation_strength: float | None
     weights: bool
     long_prompt: bool
+    quality: Quality | None
+    cache_interval: int | None
+    guidance_interval: tuple[float, float] | None
 
     def stream(self, pipe: Pipeline) -> Iterator[Progress | Result]:
         """Draw."""
@@ -60,6 +66,9 @@ class Settings:
             variation_strength=self.variation_strength,
             prompt_weighting=self.weights,
             long_prompts=self.long_prompt,
+            quality=self.quality,
+            cache_interval=self.cache_interval,
+            guidance_interval=self.guidance_interval,
         )
 
     def calls(self, pipe: Pipeline) -> int:
@@ -68,6 +77,12 @@ class Settings:
 
         share = 1.0 if self.image is None else strength_of(self.strength, masked=self.mask is not None)
         return pipe.unet_calls(self.steps, self.scheduler, self.count, share)
+
+    def shortcuts(self, pipe: Pipeline) -> Shortcuts:
+        """Return what is left out of the exact computation."""
+        from nano_runtime.shortcuts import resolve
+
+        return resolve(pipe.bundle, self.quality, self.cache_interval, self.guidance_interval)
 
 
 def settings_of(options: Any, origin: Parameters | None) -> Settings:  # noqa: ANN401 - the namespace of the command
@@ -86,6 +101,7 @@ def settings_of(options: Any, origin: Parameters | None) -> Settings:  # noqa: A
     prompt = said(_read_stdin() if options.prompt == "-" else options.prompt, lambda of: of.prompt)
     if prompt is None:
         raise NoPromptError
+    interval, preset = guidance_interval(options), options.quality is not None
     return Settings(
         prompt=prompt,
         negative_prompt=said(options.negative_prompt, lambda of: of.negative_prompt),
@@ -101,6 +117,10 @@ def settings_of(options: Any, origin: Parameters | None) -> Settings:  # noqa: A
         variation_strength=said(options.variation_strength, lambda of: of.variation_strength),
         weights=options.weights or (origin is not None and origin.prompt_weighting),
         long_prompt=options.long_prompt or (origin is not None and origin.long_prompts),
+        quality=options.quality,
+        # A preset beside --from takes the place of what the picture was drawn with.
+        cache_interval=options.cache_interval if preset else said(options.cache_interval, lambda of: of.cache_interval),
+        guidance_interval=interval if preset else said(interval, lambda of: of.guidance_interval),
     )
 
 
