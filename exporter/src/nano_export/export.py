@@ -40,7 +40,7 @@ from nano_runtime.manifest import Backend, Component, Manifest, Preset, write_ma
 
 __all__ = ["Exported", "Options", "Progress", "export"]
 
-_JUDGE_STEPS = 6
+_JUDGE_STEPS = 10
 _CALIBRATION_STEPS = 4  # twice as many: the same ranges to 0.2 dB, in twice the time (bench/LOG.md)
 
 
