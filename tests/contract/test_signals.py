@@ -8,13 +8,7 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
-
-from nano_runtime.bundle import Bundle
-
-SEED = 5
-SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 
 def started(module: str, *arguments: object) -> subprocess.Popen[str]:
@@ -67,32 +61,6 @@ def test_measuring_stops_and_takes_its_processes_along(tmp_path, fp32, number):
     code, error = ended(process)  # which returns when nobody holds the pipes any more
     assert (code, error) == (130, "nano-bench: interrupted\n")
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("trial", range(6))
-@pytest.mark.parametrize("number", SIGNALS)
-def test_an_export_stops_anywhere(tmp_path, fp32, number, trial):
-    """At a random moment after the command has begun to report; the old bundle stays."""
-    target = tmp_path / "bundle"
-    target.mkdir()
-    for path in sorted(fp32.rglob("*")):
-        copy = target / path.relative_to(fp32)
-        if path.is_dir():
-            copy.mkdir()
-        else:
-            copy.write_bytes(path.read_bytes())
-    before = Bundle.open(target).digest
-    process = started("nano_export.cli", "tiny", "-o", target, "--force", "--backend", "onnxruntime")
-    process.stderr.readline()
-    time.sleep(float(np.random.default_rng([SEED, trial]).uniform(0, 15)))
-    send(process, number)
-    code, error = ended(process)
-    assert code in {130, 0}  # 0: it was quicker
-    assert "Traceback" not in error
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
-    assert list(Bundle.open(target).faults()) == []
-    assert code == 0 or Bundle.open(target).digest == before
 
 
 def test_a_signal_that_nobody_catches_ends_otherwise():
