@@ -7,7 +7,7 @@ TOOLS := build editables hatchling mypy peft pytest ruff scikit-image types-PyYA
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo embedded-demo quality test test-slow lint bench clean
+.PHONY: help setup demo embedded-demo quality test test-slow lint bench bench-peers clean
 
 help:
 	@echo "make setup      install everything into .venv"
@@ -16,6 +16,7 @@ help:
 	@echo "make lint       ruff and mypy"
 	@echo "make quality    400 prompts: does the demo model draw what was asked, in fp32 and INT8"
 	@echo "make bench      export the full-size network in INT8 and time it; needs gigabytes and patience"
+	@echo "make bench-peers  the same, beside openvino-genai, optimum-intel and diffusers; 15 GB, and an hour the first time"
 	@echo "make embedded-demo  make the demo bundle inside the runtime's wheel anew"
 	@echo "make clean      remove what the others built; .venv stays"
 
@@ -56,6 +57,9 @@ lint: $(READY)
 
 bench: build/synthetic-int8/manifest.json
 	$(BIN)/nano-bench build/synthetic-int8
+
+bench-peers: build/synthetic-int8/manifest.json
+	$(BIN)/python -m bench.peers
 
 build/synthetic-int8/manifest.json: | $(READY)
 	@mkdir -p build

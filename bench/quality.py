@@ -1,6 +1,7 @@
 """How well bundles of the demo model draw what was asked, and how far they are from the original: accuracy, PSNR, SSIM.
 
     python -m bench.quality build/demo build/demo-fp32 --count 400
+    python -m bench.quality build/demo --quality exact --quality balanced --quality fast
 
 Every prompt is drawn from the same seed by the checkpoint in fp32 torch, with diffusers' own pipeline, and by each
 bundle on each engine. The pictures are judged by `models/demo/score.py`; the last column, pictures judged by the next
@@ -15,7 +16,9 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -31,6 +34,7 @@ from nano_export.reference import diffusers_pipeline
 from nano_runtime.bundle import Bundle
 from nano_runtime.image import to_uint8
 from nano_runtime.manifest import Backend
+from nano_runtime.manifest import Quality as Preset
 from nano_runtime.pipeline import Pipeline, Result
 
 ROOT = Path(__file__).parents[1]
@@ -120,13 +124,19 @@ def original(task: Task, knowledge: Knowledge, folder: Path) -> Drawn:
     return drawn
 
 
-def draw(bundle: Path, backend: Backend, task: Task, knowledge: Knowledge) -> Drawn:
+def draw(bundle: Path, backend: Backend, quality: Preset, task: Task, knowledge: Knowledge) -> Drawn:
     """Draw with a bundle, one picture at a time, as a user would."""
     pipe = Pipeline.from_pretrained(bundle, backend)
     images, latents = [], []
-    for seed, prompt in enumerate(tqdm(task.prompts(knowledge), desc=f"{bundle.name} {backend}", unit="picture")):
+    title = f"{bundle.name} {backend} {quality}"
+    for seed, prompt in enumerate(tqdm(task.prompts(knowledge), desc=title, unit="picture")):
         events = pipe.stream(
-            prompt, num_inference_steps=task.steps, guidance_scale=task.guidance, seed=seed, output_type="np"
+            prompt,
+            num_inference_steps=task.steps,
+            guidance_scale=task.guidance,
+            quality=quality,
+            seed=seed,
+            output_type="np",
         )
         for event in events:
             if isinstance(event, Result):
@@ -188,9 +198,9 @@ def run(options: argparse.Namespace) -> Iterator[Quality]:
     yield judge("original, fp32 torch", expected, None, task, scorer)
     for path in options.bundles:
         manifest = Bundle.open(path).manifest
-        for backend in options.backend or manifest.backends:
-            drawn = draw(path, backend, task, scorer.knowledge)
-            yield judge(f"{path.name}, {manifest.precision} {backend}", drawn, expected, task, scorer)
+        for backend, quality in product(options.backend or manifest.backends, options.quality or ["exact"]):
+            drawn = draw(path, backend, quality, task, scorer.knowledge)
+            yield judge(f"{path.name}, {manifest.precision} {backend}, {quality}", drawn, expected, task, scorer)
 
 
 def table(rows: list[Quality]) -> str:
@@ -216,6 +226,7 @@ def main() -> None:
     )
     parser.add_argument("bundles", type=Path, nargs="*", help="bundles of the demo; none judges the original alone")
     parser.add_argument("--backend", action="append", choices=("onnxruntime", "openvino"), help="default: all served")
+    parser.add_argument("--quality", action="append", choices=get_args(Preset), help="default: exact")
     parser.add_argument(
         "--count", type=int, default=400, help="prompts, a quarter of them held out if there are so many"
     )

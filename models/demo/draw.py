@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from statistics import median
+from typing import get_args
 
 from nano_runtime.image import contact_sheet, save_png
+from nano_runtime.manifest import Quality
 from nano_runtime.pipeline import Pipeline
 
 PROMPTS = (
@@ -26,22 +29,28 @@ COLUMNS = 4
 
 
 def main() -> None:
-    """Draw every prompt from its own seed, save the sheet, and say where it is and what a picture took."""
+    """Draw every prompt from its own seed, save the sheet, and say where it is and what a picture took.
+
+    Several qualities make one row each, for comparing.
+    """
     parser = argparse.ArgumentParser(prog="python -m models.demo.draw", description=__doc__)
     parser.add_argument("bundle", type=Path, help="a bundle that `nano-export demo` wrote")
     parser.add_argument("-o", "--output", type=Path, default=Path("demo.png"), help="the sheet to write")
     parser.add_argument("--backend", choices=("onnxruntime", "openvino"), help="the engine")
+    parser.add_argument("--quality", action="append", choices=get_args(Quality), help="repeatable (default: exact)")
     options = parser.parse_args()
+    qualities = ["exact"] if options.quality is None else options.quality
     pipe = Pipeline.from_pretrained(options.bundle, options.backend)
     pipe(PROMPTS[0], seed=0)  # loads the graphs
-    images, milliseconds = [], []
-    for seed, prompt in enumerate(PROMPTS):
-        result = pipe(prompt, seed=seed)
-        images.extend(result.images)
-        milliseconds.append(result.timings.total_ms)
-    save_png(contact_sheet(images, COLUMNS), options.output, None)
-    median = sorted(milliseconds)[len(milliseconds) // 2]
-    print(f"{options.output}: {len(images)} pictures, {median:.0f} ms each on {pipe.backend}")
+    images = []
+    for quality in qualities:
+        milliseconds = []
+        for seed, prompt in enumerate(PROMPTS):
+            result = pipe(prompt, seed=seed, quality=quality)
+            images.extend(result.images)
+            milliseconds.append(result.timings.total_ms)
+        print(f"{quality}: {len(PROMPTS)} pictures, {median(milliseconds):.0f} ms each on {pipe.backend}")
+    save_png(contact_sheet(images, COLUMNS if len(qualities) == 1 else len(PROMPTS)), options.output, None)
 
 
 if __name__ == "__main__":

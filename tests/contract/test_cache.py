@@ -121,6 +121,20 @@ def test_another_batch_is_another_graph(int8, cache):
     assert len(state(cache)) == 6
 
 
+@pytest.mark.slow
+def test_another_length_of_the_prompt_is_another_graph(fp32, tmp_path):
+    """Only the UNet's: the graphs before it see one chunk at a time."""
+
+    def long(cache: Path | None) -> np.ndarray:
+        pipe = Pipeline.from_pretrained(fp32, "openvino", threads=1, keep_loaded=False, cache=cache)
+        return pipe("a " * 76, seed=1, num_inference_steps=1, long_prompts=True, output_type="np").images
+
+    draw(fp32, tmp_path)
+    assert len(state(tmp_path)) == 5
+    np.testing.assert_array_equal(long(tmp_path), long(None))
+    assert len(state(tmp_path)) == 6
+
+
 def test_onnxruntime_keeps_nothing(int8, tmp_path):
     draw(int8, tmp_path / "cache", backend="onnxruntime")
     assert list(tmp_path.iterdir()) == []

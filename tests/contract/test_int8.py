@@ -61,7 +61,7 @@ def prediction(bundle: Path, backend: Backend, inputs: dict[str, dict[str, np.nd
     feeds = stages.run("unet_prompt", {"encoder_hidden_states": hidden}, watch, batch=2)
     feeds |= stages.run("unet_time", inputs["unet_time"], watch, batch=1)
     feeds["sample"] = inputs["unet"]["sample"]
-    (predicted,) = stages.run("unet", feeds, watch, batch=2).values()
+    predicted = stages.run("unet", feeds, watch, batch=2)["out_sample"]
     stages.close()
     return predicted
 

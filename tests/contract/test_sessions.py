@@ -14,6 +14,7 @@ from nano_runtime.stages import Stages
 from nano_runtime.timing import Stopwatch
 
 BATCH = 2
+FREE = {"batch": BATCH, "tokens": 77}
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -27,15 +28,14 @@ def inputs(stages: Stages, seed: int) -> dict[str, np.ndarray]:
     """Random values for all inputs of the UNet."""
     rng = np.random.default_rng(seed)
     shapes = {
-        spec.name: [BATCH if size == "batch" else size for size in spec.shape]
+        spec.name: [FREE[size] if isinstance(size, str) else size for size in spec.shape]
         for spec in stages.bundle.component("unet").inputs
     }
     return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
 
 
 def run(stages: Stages, feeds: dict[str, np.ndarray]) -> np.ndarray:
-    (output,) = stages.run("unet", feeds, Stopwatch(), batch=BATCH).values()
-    return output
+    return stages.run("unet", feeds, Stopwatch(), batch=BATCH)["out_sample"]
 
 
 def test_every_input_is_read_at_every_run(stages):
@@ -74,11 +74,33 @@ def test_arrays_need_not_be_contiguous(stages):
     np.testing.assert_array_equal(run(stages, views), expected[1])
 
 
+def test_the_prompt_may_be_of_any_length(stages):
+    """Attention does not know the order of what it attends to, and what is there twice counts as once."""
+    feeds = inputs(stages, 1)
+    expected = run(stages, feeds)
+    axes = {
+        spec.name: spec.shape.index("tokens")
+        for spec in stages.bundle.component("unet").inputs
+        if "tokens" in spec.shape
+    }
+    assert len(axes) == 2 * 10  # keys and values
+
+    def longer(name: str, other: np.ndarray) -> np.ndarray:
+        return np.concatenate([other, feeds[name]], axes[name]) if name in axes else feeds[name]
+
+    twice = run(stages, {name: longer(name, feeds[name]) for name in feeds})
+    assert np.abs(twice - expected).max() < 1e-5 * np.abs(expected).max()  # sums in another order
+    others = inputs(stages, 2)
+    more = run(stages, {name: longer(name, others[name]) for name in feeds})
+    assert np.abs(more - expected).max() > 1e-3 * np.abs(expected).max()
+    assert len(stages._loaded) == 1  # noqa: SLF001 - what holds the weights
+
+
 def test_another_batch_replaces_the_graph(stages):
     """The weights are in memory once, whatever was drawn before."""
     assert stages.loaded == {"unet"}
     alone = {name: array[:1] for name, array in inputs(stages, 1).items()}
-    (output,) = stages.run("unet", alone, Stopwatch(), batch=1).values()
+    output = stages.run("unet", alone, Stopwatch(), batch=1)["out_sample"]
     assert output.shape[0] == 1
     assert stages.loaded == {"unet"}
     assert len(stages._loaded) == 1  # noqa: SLF001 - what holds the weights

@@ -47,6 +47,7 @@ def told(manifest, rows: int) -> dict[str, int]:
         for name, component in manifest.components.items()
     }
     macs["unet"] = sum(macs.pop(name) for name in UNET if name in macs)
+    macs.pop("unet_shallow", None)  # a part of the UNet, see below
     return macs
 
 
@@ -58,6 +59,23 @@ def test_the_work_is_what_torch_counts(bundle, rows, request):
     if rows > 1:  # diffusers projects the one timestep for every row, which hoisting spares
         counted["unet"] -= (rows - 1) * sum(group.macs for group in manifest.components["unet_time"].work)
     assert told(manifest, rows) == counted
+
+
+def test_the_shallow_graphs_work_is_that_of_its_layers(fp32):
+    manifest, unet = read_manifest(fp32), builtin.build("tiny").unet
+    first, block = unet.config.block_out_channels[0], unet.up_blocks[-1]
+    resnet, attention = block.resnets[-1], block.attentions[-1]
+    cross = attention.transformer_blocks[0].attn2
+    feature, embedding = torch.zeros(1, first, 16, 16), torch.zeros(1, unet.time_embedding.linear_2.out_features)
+    hidden = torch.zeros(1, 77, unet.config.cross_attention_dim)
+    counted = macs_of(lambda: unet.conv_in(torch.zeros(1, 4, 16, 16)))
+    counted += macs_of(lambda: resnet(torch.cat([feature, feature], 1), embedding))
+    counted += macs_of(lambda: attention(feature, hidden))
+    counted += macs_of(lambda: unet.conv_out(feature))
+    hoisted = macs_of(lambda: (cross.to_k(hidden), cross.to_v(hidden), resnet.time_emb_proj(embedding)))
+    work = manifest.components["unet_shallow"].work
+    assert sum(group.macs for group in work) == counted - hoisted
+    assert hoisted > 0
 
 
 def test_the_standard_form_too(sd1, sd1_checkpoint):
@@ -79,9 +97,10 @@ def test_quantizing_leaves_the_products_and_shrinks_the_weights(fp32, int8):
         before, after = component.work, quantized.components[name].work
         assert sum(group.macs for group in before) == sum(group.macs for group in after)
         assert {group.arithmetic for group in before} == {"f32"}
-        # A byte instead of four, except in the few layers that stay float; the decoder has more of them.
+        # A byte instead of four, except in the few layers that stay float; the decoder and the shallow UNet, whose
+        # shortcut is one of them, have more of them.
         ratio = sum(group.weight_bytes for group in before) / sum(group.weight_bytes for group in after)
-        assert (2.5 if name == "vae_decoder" else 3) < ratio <= 4
+        assert (2 if name in ("vae_decoder", "unet_shallow") else 3) < ratio <= 4
     levels = {group.positions for group in quantized.components["unet"].work}
     assert levels == {(16, 16), (8, 8), (4, 4), (2, 2)}
     assert {group.arithmetic for group in quantized.components["unet"].work if group.kind == "attention"} == {"f32"}

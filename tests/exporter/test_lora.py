@@ -438,7 +438,9 @@ def test_a_config_that_is_not_pefts_is_refused(config, why, file):
     assert why in caught.value.what
 
 
-@pytest.mark.parametrize("damage", ["missing", "a folder", "a pickle", "cut short", "longer than a LoRA"])
+@pytest.mark.parametrize(
+    "damage", ["missing", "a folder", "a pickle", "cut short", "longer than a LoRA", "a long header", "a false length"]
+)
 def test_files_that_cannot_be_read_are_refused(damage, file, tmp_path, capsys):
     save_file(FITTING, file)
     if damage == "missing":
@@ -454,6 +456,12 @@ def test_files_that_cannot_be_read_are_refused(damage, file, tmp_path, capsys):
     elif damage == "cut short":
         file.write_bytes(file.read_bytes()[:-1])
         why = "it is not a safetensors file, or a damaged one"
+    elif damage == "a long header":
+        save_file(FITTING, file, {"comment": "x" * (17 << 20)})
+        why = "it is not a safetensors file, or a damaged one (a header of 1782"
+    elif damage == "a false length":
+        file.write_bytes(b"\xff" * 8 + file.read_bytes()[8:])
+        why = "it is not a safetensors file, or a damaged one (a header of 18446744073709551615 bytes)"
     else:
         with file.open("r+b") as opened:
             opened.truncate(5 * 10**9)  # a hole

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nano_export.passes import TRACE_BATCH, free_batch, name_nodes
+from nano_export.passes import TRACE_BATCH, TRACE_TOKENS, free_batch, free_tokens, name_nodes
 from nano_export.to_onnx import to_onnx
 
 LENGTH, WIDTH, HEADS = 5, 8, 2
@@ -90,13 +90,54 @@ class Spreads(nn.Module):
         return torch.cat([tokens.mean((0, 1, 2), keepdim=True).expand(len(tokens), LENGTH, 1), tokens], 2)
 
 
+class Attends(nn.Module):
+    """Attention of a few positions to a prompt of any length, as in a standard UNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.to_k = nn.Linear(WIDTH, WIDTH, bias=False)
+
+    def forward(self, tokens: Tensor, prompt: Tensor) -> Tensor:
+        query = tokens.unflatten(2, (HEADS, -1)).transpose(1, 2)
+        key = self.to_k(prompt).view(*prompt.shape[:2], HEADS, -1).transpose(1, 2)
+        mixed = torch.softmax(query @ key.transpose(2, 3), -1) @ key
+        return mixed.transpose(1, 2).flatten(2)
+
+
+class CountsTokens(nn.Module):
+    """Divides by the length of the prompt."""
+
+    def forward(self, tokens: Tensor, prompt: Tensor) -> Tensor:
+        return tokens + (prompt * torch.arange(float(prompt.shape[1]))[None, :, None]).sum(1, keepdim=True)
+
+
+class RepeatsForTokens(nn.Module):
+    """Writes a row once for each token of the prompt."""
+
+    def forward(self, tokens: Tensor, prompt: Tensor) -> Tensor:
+        return torch.cat([tokens.mean(1, keepdim=True).expand(-1, prompt.shape[1], -1), prompt], 2)
+
+
+class MovesTokens(nn.Module):
+    """Reshapes what has the prompt in another place."""
+
+    def forward(self, tokens: Tensor, prompt: Tensor) -> Tensor:
+        return tokens + prompt.transpose(1, 2).reshape(prompt.shape).mean(1, keepdim=True)
+
+
+def traced_with_prompt(module: nn.Module) -> ir.Model:
+    inputs = torch.zeros(TRACE_BATCH, LENGTH, WIDTH), torch.zeros(TRACE_BATCH, TRACE_TOKENS, WIDTH)
+    return to_onnx(module.eval(), inputs, ["tokens", "prompt"], ["mixed"])
+
+
 def traced(module: nn.Module) -> ir.Model:
     return to_onnx(module.eval(), (torch.zeros(TRACE_BATCH, LENGTH, WIDTH),), ["tokens"], ["mixed"])
 
 
-def compute(model: ir.Model, tokens: Tensor) -> np.ndarray:
+def compute(model: ir.Model, *inputs: Tensor) -> np.ndarray:
     session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {"tokens": tokens.numpy()})[0]
+    names = [value.name for value in model.graph.inputs]
+    return session.run(None, {name: one.numpy() for name, one in zip(names, inputs, strict=True)})[0]
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +187,42 @@ def test_inputs_and_outputs_say_that_the_batch_is_free(model):
 def test_a_batch_that_is_baked_in_is_refused(module, why):
     with pytest.raises(ValueError, match=why):
         traced(module)
+
+
+@pytest.mark.parametrize(("batch", "length"), [(1, 1), (2, 77), (5, 154), (TRACE_BATCH, TRACE_TOKENS)])
+def test_any_prompt_computes_what_torch_computes(batch, length):
+    torch.manual_seed(1)
+    module = Attends().eval()
+    model = traced_with_prompt(module)
+    tokens, prompt = torch.randn(batch, LENGTH, WIDTH), torch.randn(batch, length, WIDTH)
+    with torch.no_grad():
+        expected = module(tokens, prompt).numpy()
+    actual = compute(model, tokens, prompt)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE)
+    if length > 1:  # negative control: the result depends on every token
+        assert np.abs(compute(model, tokens, prompt[:, 1:]) - expected).max() > 100 * TOLERANCE
+
+
+def test_the_prompts_length_has_a_name():
+    model = traced_with_prompt(Attends())
+    assert [[str(size) for size in value.shape] for value in model.graph.inputs] == [
+        ["batch", "5", "8"],
+        ["batch", "tokens", "8"],
+    ]
+    assert free_tokens(model, TRACE_TOKENS) == 0  # nothing is left to free
+
+
+@pytest.mark.parametrize(
+    ("module", "why"),
+    [
+        (CountsTokens(), "a constant has the prompt's length"),
+        (RepeatsForTokens(), "baked into Expand"),
+        (MovesTokens(), "baked into Reshape"),
+    ],
+)
+def test_a_length_that_is_baked_in_is_refused(module, why):
+    with pytest.raises(ValueError, match=why):
+        traced_with_prompt(module)
 
 
 def test_nodes_are_named_after_their_modules(model):

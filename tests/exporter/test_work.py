@@ -35,7 +35,7 @@ def count(*nodes: ir.Node) -> list[Work]:
     inputs = [used for used in read if used.const_value is None]
     constants = [used for used in read if used.const_value is not None]
     graph = ir.Graph(inputs, [nodes[-1].outputs[0]], nodes=nodes, initializers=constants, opset_imports={"": 20})
-    return work_of(ir.Model(graph, ir_version=10))
+    return work_of(ir.Model(graph, ir_version=10), 77)
 
 
 def quantized(name: str, source: ir.Value, *shape: int | str) -> ir.Node:
@@ -103,7 +103,7 @@ def test_what_cannot_be_counted_is_refused():
 
     with pytest.raises(ValueError, match="the Einsum: the products of Einsum are not counted"):
         count(node("Einsum", [value("x", "batch", 77, 48), weight()], "batch", 77, 96))
-    with pytest.raises(ValueError, match="free dimension besides the batch"):
+    with pytest.raises(ValueError, match="free dimension besides batch and prompt"):
         count(node("MatMul", [value("x", "batch", "length", 48), weight()], "batch", "length", 96))
     unknown = node("MatMul", [value("x", "batch", 77, 48), weight()], "batch", 77, 96)
     unknown.outputs[0].shape = None

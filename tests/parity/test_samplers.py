@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 import diffusers
 import numpy as np
 import pytest
 import torch
 
-from nano_runtime.errors import StepsError, UnknownSchedulerError, UnsupportedScheduleError
+from nano_runtime.errors import StepsError, StrengthError, UnknownSchedulerError, UnsupportedScheduleError
 from nano_runtime.noise import noise_source, randn
-from nano_runtime.samplers import SAMPLERS, SPREADABLE, Sampler, make_sampler, own_sampler, split_name
+from nano_runtime.samplers import SAMPLERS, SPREADABLE, Sampler, first_call, make_sampler, own_sampler, split_name
 from nano_runtime.samplers.ddim import DDIM
 from nano_runtime.schedule import Schedule
 
@@ -304,6 +305,33 @@ def test_a_start_in_the_middle_is_diffusers(name):
         output = torch.from_numpy(network(scheduler.scale_model_input(right, timestep).numpy(), float(timestep)))
         right = scheduler.step(output, timestep, right, **options).prev_sample
         assert distance([left], [right.numpy()]) < TOLERANCE, index
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_noise_is_added_to_a_picture_as_diffusers_adds_it(name):
+    picture, noise, index, steps = randn(1, SHAPE), randn(2, SHAPE), 8, 20
+    scheduler, _, _ = reference(name, CONFIG, steps)
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(index)
+    tensors = torch.from_numpy(picture), torch.from_numpy(noise)
+    expected = scheduler.add_noise(*tensors, scheduler.timesteps[index : index + 1]).numpy()
+    sampler = make_sampler(name, Schedule.from_config(CONFIG), steps)
+    assert distance([sampler.add_noise(picture, noise, index)], [expected]) < TOLERANCE
+    assert distance([sampler.add_noise(picture, noise, index + 1)], [expected]) > MISTAKE
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_strength_leaves_out_the_calls_that_diffusers_leaves_out(name):
+    for steps, strength in ((20, 0.8), (20, 0.05), (10, 1.0), (7, 0.29), (50, 0.58)):  # the last is 28.999... steps
+        scheduler, _, _ = reference(name, CONFIG, steps)
+        begun = SimpleNamespace(scheduler=scheduler)
+        expected, _ = diffusers.StableDiffusionImg2ImgPipeline.get_timesteps(begun, steps, strength, None)
+        timesteps = make_sampler(name, Schedule.from_config(CONFIG), steps).timesteps
+        first = first_call(name, steps, strength)
+        np.testing.assert_allclose(timesteps[first:], expected.numpy(), rtol=1e-6)
+        assert len(timesteps[first + 1 :]) != len(expected)
+    with pytest.raises(StrengthError):
+        first_call(name, 20, 0.049)
 
 
 def test_lms_starts_in_the_middle_as_euler_does():

@@ -14,7 +14,7 @@ from transformers import CLIPTokenizer
 
 from nano_runtime.errors import PromptError, TamperedFileError
 from nano_runtime.manifest import TokenizerSpec
-from nano_runtime.tokenizer import MAX_PROMPT_BYTES, Tokenizer
+from nano_runtime.tokenizer import MAX_CHUNKS, MAX_PROMPT_BYTES, Reading, Tokenizer
 
 LENGTH = 77
 WORDS = [
@@ -184,6 +184,78 @@ def test_what_does_not_fit_is_cut_and_reported(pair, count, cut):
     np.testing.assert_array_equal(tokens.ids, pair.expected(prompt))
     assert tokens.cut.lower() == cut
     assert prompt.endswith(tokens.cut)
+
+
+WEIGHTED, LONG = Reading(weighted=True, long=False), Reading(weighted=False, long=True)
+BOTH = Reading(weighted=True, long=True)
+
+
+@pytest.mark.parametrize(("words", "chunks"), [(0, 1), (75, 1), (76, 2), (150, 2), (151, 3), (75 * MAX_CHUNKS, 16)])
+def test_long_prompts_go_on_in_chunks(pair, words, chunks):
+    """Each chunk is what transformers makes of its 75 words alone."""
+    prompt = ["cat", "dog", "a"] * (words // 3) + ["a"] * (words % 3)
+    tokens = pair.ours.encode(" ".join(prompt), LONG)
+    assert (tokens.count, tokens.used, tokens.cut) == (words, words, "")
+    assert tokens.ids.shape == tokens.weights.shape == (chunks, LENGTH)
+    for index, ids in enumerate(tokens.ids):
+        expected = pair.expected(" ".join(prompt[75 * index : 75 * (index + 1)]))
+        np.testing.assert_array_equal(ids[np.newaxis], expected)
+    assert (tokens.weights == 1).all()
+
+
+def test_one_chunk_too_many_is_refused(pair):
+    with pytest.raises(PromptError, match=f"fills {MAX_CHUNKS + 1} chunks of 75 tokens, more than {MAX_CHUNKS}"):
+        pair.ours.encode("a " * (75 * MAX_CHUNKS + 1), LONG)
+    pair.ours.encode("a " * (75 * MAX_CHUNKS + 1))  # cut, as ever
+
+
+def test_weights_stand_where_their_words_do(pair):
+    tokens = pair.ours.encode("a (cat:1.5) [dog]", WEIGHTED)
+    np.testing.assert_array_equal(tokens.ids, pair.expected("a cat dog"))
+    assert tokens.count == np.argmax(tokens.ids[0] == pair.spec.eos_id) - 1
+    cat = len(pair.ours.encode("cat").ids[0][1 : pair.ours.encode("cat").count + 1])
+    expected = [1.0, 1.0, *[1.5] * cat, *[1 / 1.1] * (tokens.count - cat - 1)]
+    assert tokens.weights[0].tolist() == [*expected, *[1.0] * (LENGTH - len(expected))]
+
+
+def test_a_literal_prompt_keeps_its_brackets(pair):
+    prompt = "a (cat:1.5) BREAK [dog]"
+    np.testing.assert_array_equal(pair.ours.encode(prompt).ids, pair.expected(prompt))
+    assert not np.array_equal(pair.ours.encode(prompt, WEIGHTED).ids, pair.expected(prompt))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chunks"),
+    [
+        ("cat BREAK dog", ["cat", "dog"]),
+        ("cat BREAK", ["cat"]),
+        ("BREAK dog", ["", "dog"]),
+        ("cat BREAK BREAK dog", ["cat", "", "dog"]),
+        ("(cat BREAK dog)", ["cat", "dog"]),
+        ("a " * 75 + "BREAK dog", ["a " * 75, "dog"]),
+        ("a " * 76 + "BREAK dog", ["a " * 75, "a", "dog"]),
+    ],
+)
+def test_a_break_starts_a_chunk(pair, prompt, chunks):
+    expected = np.concatenate([pair.expected(chunk) for chunk in chunks])
+    np.testing.assert_array_equal(pair.ours.encode(prompt, BOTH).ids, expected)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "cut"),
+    [
+        ("cat BREAK (dog:2) a", "dog a"),
+        ("cat BREAK BREAK dog", "dog"),
+        ("cat BREAK", ""),
+        ("(a) " * 76 + "[dog], BREAK cat", "a dog, cat"),
+    ],
+)
+def test_what_follows_the_first_chunk_is_cut_where_one_is_wanted(pair, prompt, cut):
+    tokens, whole = pair.ours.encode(prompt, WEIGHTED), pair.ours.encode(prompt, BOTH)
+    np.testing.assert_array_equal(tokens.ids, whole.ids[:1])
+    assert tokens.cut == cut
+    assert tokens.count == whole.count
+    assert (tokens.used < tokens.count) == bool(cut)
 
 
 def test_the_cut_is_in_the_users_characters(pair):

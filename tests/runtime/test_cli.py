@@ -133,7 +133,7 @@ def test_info_shows_the_manifest(folder, capsys):
     assert json.loads(capsys.readouterr().out)["manifest"]["name"] == "noise"
 
 
-@pytest.mark.parametrize("argv", [["a fox", "--bundle"], ["a fox", "--steps", "many"], [], ["a", "--backend", "cuda"]])
+@pytest.mark.parametrize("argv", [["a fox", "--bundle"], ["a fox", "--steps", "many"], ["a", "--backend", "cuda"]])
 def test_generate_knows_its_command_line(argv, capsys):
     with pytest.raises(SystemExit) as caught:
         generate.main(argv)
@@ -164,6 +164,11 @@ def test_generate_refuses_a_tampered_tokenizer(folder, tmp_path, monkeypatch, ca
 def test_bench_names_the_engines_it_knows(folder, capsys):
     assert bench.main([str(folder), "--backend", "openvino:int4"]) == 2
     assert "openvino:bf16" in capsys.readouterr().err
+
+
+def test_bench_refuses_a_report_it_could_not_write_before_it_measures(folder, tmp_path, capsys):
+    assert bench.main([str(folder), "--json", str(tmp_path / "nowhere" / "report.json")]) == 4
+    assert "nowhere" in capsys.readouterr().err
 
 
 def test_help_names_every_scheduler():

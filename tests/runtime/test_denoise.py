@@ -99,6 +99,33 @@ def test_values_that_are_not_finite_stop_the_loop(poison):
         seen.extend(denoise(predict, make_sampler("ddim", SCHEDULE, 20), randn(0, SHAPE)))
 
 
+def test_a_graph_that_computes_nan_is_named_with_the_call():
+    def predict(latents, index):
+        if index == 4:
+            raise NonFiniteError("unet", "output 'out_sample'")
+        return latents
+
+    with pytest.raises(NonFiniteError, match=r"unet.*call 5 of 20, timestep 751"):
+        list(denoise(predict, make_sampler("ddim", SCHEDULE, 20), randn(0, SHAPE)))
+
+
+def test_a_sampler_that_overflows_is_not_taken_for_the_network():
+    def predict(latents, index):
+        return np.full_like(latents, 3e38 if index == 2 else 0)
+
+    with np.errstate(over="ignore"), pytest.raises(NonFiniteError, match=r"the sampler .*call 3 of 20"):
+        list(denoise(predict, make_sampler("ddim", SCHEDULE, 20), -randn(0, SHAPE)))
+
+
+def test_a_start_in_the_middle_leaves_out_the_calls_before():
+    sampler = make_sampler("ddim", SCHEDULE, 20)
+    noised = sampler.add_noise(PICTURE, randn(0, SHAPE), 12)
+    steps = list(denoise(knows_the_picture(sampler, PICTURE), sampler, noised, 12))
+    assert [step.index for step in steps] == list(range(12, 20))
+    assert np.abs(steps[-1].latents - PICTURE).max() < 1e-5
+    assert np.abs(noised - PICTURE).max() > 0.5
+
+
 def test_guidance_extrapolates_from_the_unconditional_prediction():
     uncond, cond = np.float32([1, 2, -3]), np.float32([2, 2, 1])
     np.testing.assert_array_equal(guide(uncond, cond, 0), uncond)

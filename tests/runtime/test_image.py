@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from nano_runtime.errors import NoParametersError, OutputError
 from nano_runtime.image import Parameters, read_parameters, save_png, to_pil, to_uint8, to_unit_range
@@ -66,12 +68,40 @@ def test_a_png_holds_pixels_and_parameters(tmp_path, picture):
         )
 
 
+def test_what_earlier_releases_stored_is_still_read(tmp_path, picture):
+    """A picture has fields for edits and variations only since there are such."""
+    later = ("edited", "strength", "masked", "variation_seed", "variation_strength", "interrupted_after")
+    chunks = PngInfo()
+    chunks.add_itxt("nano", json.dumps({key: value for key, value in asdict(PARAMETERS).items() if key not in later}))
+    picture.save(tmp_path / "old.png", pnginfo=chunks)
+    assert read_parameters(tmp_path / "old.png") == PARAMETERS
+
+
+def test_viewers_are_told_of_edits_and_variations_in_their_words():
+    text = replace(PARAMETERS, strength=0.6, variation_seed=3, variation_strength=0.25).as_text()
+    assert ", Denoising strength: 0.6, Variation seed: 3, Variation seed strength: 0.25, Model hash: 01" in text
+
+
 def test_control_characters_reach_no_terminal(tmp_path, picture):
     nasty = replace(PARAMETERS, prompt="red\x1b[31m\nSteps: 1\x00")
     save_png(picture, tmp_path / "a.png", nasty)
     assert read_parameters(tmp_path / "a.png") == nasty
     with Image.open(tmp_path / "a.png") as again:
         assert again.info["parameters"].splitlines()[0] == "red [31m Steps: 1 "
+
+
+def test_pictures_of_earlier_versions_can_be_read(tmp_path, picture):
+    """Prompts were taken as they stand before there was a choice."""
+    plain = replace(PARAMETERS, prompt_weighting=True, long_prompts=True)
+    save_png(picture, tmp_path / "new.png", plain)
+    assert read_parameters(tmp_path / "new.png") == plain
+    with Image.open(tmp_path / "new.png") as image:
+        older = json.loads(image.text["nano"])
+    del older["prompt_weighting"], older["long_prompts"]
+    chunks = PngInfo()
+    chunks.add_itxt("nano", json.dumps(older))
+    picture.save(tmp_path / "old.png", pnginfo=chunks)
+    assert read_parameters(tmp_path / "old.png") == PARAMETERS
 
 
 def test_without_metadata_the_file_says_nothing(tmp_path, picture):

@@ -102,6 +102,17 @@ def test_onnxruntime_is_imported_with_telemetry_off():
     assert done.stdout.strip() == "['1', '1']"
 
 
+def test_openvino_is_imported_without_what_reports_its_use():
+    pytest.importorskip("openvino")
+    assert "openvino_telemetry" in imported_by("import openvino")  # what it would do
+    program = (
+        "import sys\nimport nano_runtime.backends.ov\n"
+        "print([name for name in sys.modules if 'openvino_telemetry' in name and sys.modules[name] is not None])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_public_names_resolve():
     for name in nano_runtime.__all__:
         assert getattr(nano_runtime, name) is not None

@@ -59,7 +59,27 @@ def test_a_huge_manifest_is_refused_unread(folder):
 
 def test_another_format_version_is_named(folder):
     edit(folder, lambda document: document.update(format_version=99))
-    with pytest.raises(ManifestError, match="99"):
+    with pytest.raises(ManifestError, match="format_version 99, this runtime reads 1 to 2"):
+        read_manifest(folder)
+
+
+def test_the_format_before_this_one_is_read(folder):
+    edit(folder, lambda document: document.update(format_version=1))
+    assert read_manifest(folder).format_version == 1
+    edit(folder, lambda document: document.update(format_version=0))
+    with pytest.raises(ManifestError):
+        read_manifest(folder)
+
+
+@pytest.mark.parametrize("shape", [["tokens", 4], [2, "batch"], ["batch", "tokens", "tokens"], ["batch", "length"]])
+def test_a_free_dimension_has_its_place(folder, shape):
+    def change(shape):
+        return lambda document: document["components"]["unet"]["inputs"][1].update(shape=shape)
+
+    edit(folder, change(["batch", 4, "tokens"]))
+    assert read_manifest(folder).components["unet"].inputs[1].shape == ["batch", 4, "tokens"]
+    edit(folder, change(shape))
+    with pytest.raises(ManifestError, match=r"out of place|Invalid enum value"):
         read_manifest(folder)
 
 

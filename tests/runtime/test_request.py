@@ -5,9 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nano_runtime.errors import GuidanceError, LatentsError, OptionError, PromptError, SeedError, SizeError
+from nano_runtime.errors import (
+    ConflictError,
+    GuidanceError,
+    LatentsError,
+    MissingArgumentError,
+    OptionError,
+    PromptError,
+    SeedError,
+    SizeError,
+    VariationError,
+)
 from nano_runtime.manifest import read_manifest
-from nano_runtime.noise import randn
 from nano_runtime.request import Request
 
 DEFAULTS = {
@@ -19,6 +28,11 @@ DEFAULTS = {
     "latents": None,
     "output_type": "pil",
     "size": (None, None),
+    "image": None,
+    "mask_image": None,
+    "strength": None,
+    "variation_seed": None,
+    "variation_strength": None,
 }
 
 
@@ -31,29 +45,28 @@ def make(folder):
 def test_defaults_are_filled_in(make):
     request = make()
     assert (request.prompts, request.negative_prompt, request.seeds) == (("a fox",), "", (5,))
-    assert request.noise.shape == (1, 4, 16, 16)
-    assert request.noise.dtype == np.float32
-
-
-def test_each_picture_has_the_noise_of_its_own_seed(make):
-    request = make(count=6)
-    assert request.seeds == (5, 6, 7, 8, 9, 10)
-    for seed, noise in zip(request.seeds, request.noise, strict=True):
-        assert np.array_equal(noise, randn(seed, (4, 16, 16)))
-    assert not np.array_equal(request.noise[0], request.noise[1])
+    assert (request.latents, request.variation, request.edit) == (None, None, None)
 
 
 def test_random_seeds_differ_and_can_be_used_again(make):
     one, other = make(seed=None), make(seed=None)
     assert one.seeds != other.seeds
-    assert np.array_equal(make(seed=one.seeds[0]).noise, one.noise)
+    assert make(seed=one.seeds[0]).seeds == one.seeds
+
+
+def test_variations_keep_the_seed_and_count_up_their_own(make):
+    request = make(count=3, variation_seed=9, variation_strength=0.2)
+    assert request.seeds == (5, 5, 5)
+    assert (request.variation.seeds, request.variation.strength) == ((9, 10, 11), 0.2)
+    one, other = make(variation_strength=1), make(variation_strength=1)
+    assert one.variation.seeds != other.variation.seeds
 
 
 def test_given_latents_are_copied(make):
     latents = np.ones((2, 4, 16, 16), np.float32)
     request = make(count=2, latents=latents)
     latents[:] = 0
-    assert request.noise.min() == 1
+    assert request.latents.min() == 1
 
 
 @pytest.mark.parametrize(
@@ -73,6 +86,11 @@ def test_given_latents_are_copied(make):
         ({"count": 1.5}, OptionError),
         ({"output_type": "jpeg"}, OptionError),
         ({"size": (128, 512)}, SizeError),
+        ({"variation_strength": 1.1, "variation_seed": 1}, VariationError),
+        ({"variation_strength": float("nan")}, VariationError),
+        ({"variation_strength": 0.1, "variation_seed": 2**64 - 1, "count": 2}, SeedError),
+        ({"variation_seed": 1}, MissingArgumentError),
+        ({"latents": np.ones((1, 4, 16, 16), np.float32), "variation_strength": 0.1}, ConflictError),
         ({"latents": [[1.0]]}, LatentsError),
         ({"latents": np.ones((1, 4, 16, 16))}, LatentsError),
         ({"latents": np.ones((2, 4, 16, 16), np.float32)}, LatentsError),
@@ -95,4 +113,3 @@ def test_every_prompt_of_a_list_is_repeated_in_a_row(make):
     request = make(prompt=["a", "b"], count=2, seed=5)
     assert request.prompts == ("a", "a", "b", "b")
     assert request.seeds == (5, 6, 7, 8)
-    assert len(request.noise) == 4

@@ -30,7 +30,7 @@ from nano_runtime.manifest import (
     sha256_of,
 )
 
-__all__ = ["Contents", "component_entry", "describe", "manifest_of", "write_small_files"]
+__all__ = ["Contents", "component_entry", "describe", "ir_path", "manifest_of", "onnx_path", "write_small_files"]
 
 _TOOLS = (
     "nano-export",
@@ -44,13 +44,12 @@ _TOOLS = (
     "openvino",
 )
 _GUIDANCE_SCALE = 7.5  # diffusers' default, for models whose card says nothing
-_ONNX, _ONNX_DATA = "model.onnx", "model.onnx.data"
-_IR, _IR_DATA = "openvino_model.xml", "openvino_model.bin"
+_WITHIN = {"unet_shallow": "unet"}  # ONNX finds weights beside the graph only, and this graph's are the UNet's
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What the manifest says of a checkpoint, kept after its weights are gone."""
+    """What the manifest says of a checkpoint, kept after its weights are gone; ``preview`` needs pictures first."""
 
     name: str
     source: Source
@@ -61,6 +60,7 @@ class Contents:
     tokenizer: TokenizerSpec
     scheduler: dict[str, Any]
     guidance_scale: float
+    preview: list[tuple[float, float, float]] | None = None
 
 
 def describe(checkpoint: Checkpoint, latent_shape: tuple[int, int, int], size: int) -> Contents:
@@ -91,7 +91,8 @@ def write_small_files(folder: Path, checkpoint: Checkpoint, form: GraphForm) -> 
     A standard bundle also gets the configs that diffusers-like pipelines look for; a hoisted one would mislead them.
     """
     (folder / "tokenizer").mkdir()
-    checkpoint.tokenizer.backend_tokenizer.save(str(folder / "tokenizer" / "tokenizer.json"))
+    tokenizer = checkpoint.tokenizer.backend_tokenizer.to_str(pretty=True)
+    (folder / "tokenizer" / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
     _write_json(folder / "scheduler" / "scheduler_config.json", checkpoint.scheduler)
     (folder / "LICENSE").write_text(checkpoint.licence.text, encoding="utf-8")
     if checkpoint.card is not None:
@@ -123,15 +124,28 @@ def write_small_files(folder: Path, checkpoint: Checkpoint, form: GraphForm) -> 
         )
 
 
-def component_entry(model: ir.Model, precision: Literal["fp32", "int8"], backends: Sequence[Backend]) -> Component:
-    """Describe a graph; its files are named when the manifest is written."""
+def onnx_path(folder: Path, component: str) -> Path:
+    """Return where a component's ONNX graph lies in a bundle; its weights are in ``model.onnx.data`` beside it."""
+    return folder / _WITHIN.get(component, component) / ("shallow.onnx" if component in _WITHIN else "model.onnx")
+
+
+def ir_path(folder: Path, component: str) -> Path:
+    """Return where a component's OpenVINO graph lies; its weights are in the ``.bin`` of the same name."""
+    name = "openvino_shallow.xml" if component in _WITHIN else "openvino_model.xml"
+    return folder / _WITHIN.get(component, component) / name
+
+
+def component_entry(
+    model: ir.Model, precision: Literal["fp32", "int8"], backends: Sequence[Backend], tokens: int
+) -> Component:
+    """Describe a graph, its work for prompts of ``tokens``; its files are named when the manifest is written."""
     files: dict[Backend, Graph] = {backend: Graph(model="", weights=None) for backend in backends}
     return Component(
         precision=precision,
         inputs=tensor_specs(model.graph.inputs),
         outputs=tensor_specs(model.graph.outputs),
         graphs=files,
-        work=work_of(model),
+        work=work_of(model, tokens),
     )
 
 
@@ -170,6 +184,7 @@ def manifest_of(
         tokenizer=contents.tokenizer,
         scheduler=contents.scheduler,
         guidance_scale=contents.guidance_scale,
+        preview=contents.preview,
         components=described,
         fidelity={
             f"{backend}.{name}": round(value, 6)
@@ -191,10 +206,15 @@ def manifest_of(
 
 def _graph(folder: Path, component: str, backend: Backend) -> Graph:
     """Name the files of one graph; small graphs have no separate weights, compact bundles no IR."""
-    has_ir = (folder / component / _IR).is_file()
-    model, weights = (_IR, _IR_DATA) if backend == "openvino" and has_ir else (_ONNX, _ONNX_DATA)
-    has_weights = (folder / component / weights).is_file()
-    return Graph(model=f"{component}/{model}", weights=f"{component}/{weights}" if has_weights else None)
+    onnx, ir_model = onnx_path(folder, component), ir_path(folder, component)
+    if backend == "openvino" and ir_model.is_file():
+        model, weights = ir_model, ir_model.with_suffix(".bin")
+    else:
+        model, weights = onnx, onnx.with_name("model.onnx.data")
+    return Graph(
+        model=model.relative_to(folder).as_posix(),
+        weights=weights.relative_to(folder).as_posix() if weights.is_file() else None,
+    )
 
 
 def _component_fidelity(component: str, scores: Mapping[Backend, Scores]) -> dict[str, float]:

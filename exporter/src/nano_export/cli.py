@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from nano_runtime.cli import make_parser, run_command
 from nano_runtime.manifest import Backend
+from nano_runtime.text import escaped
 
 if TYPE_CHECKING:
     from nano_export.export import Exported, Options
@@ -133,9 +134,9 @@ def _run(options: Options) -> Exported:
             if isinstance(event, Exported):
                 return event
             if bar.disable and event.stage != stage:
-                print(f"{event.done:4.0%} {event.stage}", file=sys.stderr, flush=True)
+                print(f"{event.done:4.0%} {escaped(event.stage)}", file=sys.stderr, flush=True)
             stage = event.stage
-            bar.set_description_str(stage, refresh=False)
+            bar.set_description_str(escaped(stage), refresh=False)
             bar.update(event.done - bar.n)
     raise AssertionError("an export ends with its result")
 

@@ -120,5 +120,5 @@ def _compute(stages: Stages, probe: Probe) -> NDArray[np.float32]:
         feeds |= stages.run("unet_time", {"timestep": timestep}, watch, batch=1)
     elif probe.component == "unet":
         feeds["timestep"] = feeds["timestep"].astype(np.int64)
-    (output,) = stages.run(probe.component, feeds, watch, batch=batch).values()
-    return output
+    outputs = stages.run(probe.component, feeds, watch, batch=batch)
+    return outputs[stages.bundle.component(probe.component).outputs[0].name]

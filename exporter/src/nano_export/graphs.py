@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from nano_export.checkpoint import Checkpoint
 from nano_export.errors import ImageSizeError
 from nano_export.modules import HoistedUNet, PromptKV, StandardUNet, TextEncoder, TimeBiases, VaeDecoder, VaeEncoder
-from nano_export.passes import TRACE_BATCH
+from nano_export.passes import TRACE_BATCH, TRACE_TOKENS
 from nano_runtime.manifest import TensorSpec
 
 __all__ = ["GraphForm", "GraphSource", "graph_sources", "latent_shape", "tensor_specs"]
 
 GraphForm = Literal["hoisted", "standard"]
 _LARGEST_SIZE = 1024  # pixels; see ``TRACE_BATCH``
+_FREE: dict[str, Literal["batch", "tokens"]] = {"batch": "batch", "tokens": "tokens"}
 _DTYPES: dict[ir.DataType, Literal["float32", "int64"]] = {
     ir.DataType.FLOAT: "float32",
     ir.DataType.INT64: "int64",
@@ -33,7 +34,7 @@ _DTYPES: dict[ir.DataType, Literal["float32", "int64"]] = {
 
 @dataclass(frozen=True)
 class GraphSource:
-    """One component before export; ``inputs`` hold ``TRACE_BATCH`` rows wherever the batch is free."""
+    """One component before export; what is free is ``TRACE_BATCH`` and ``TRACE_TOKENS`` in the ``inputs``."""
 
     component: str
     module: nn.Module
@@ -73,17 +74,21 @@ def graph_sources(checkpoint: Checkpoint, form: GraphForm, size: int) -> Iterato
 
 
 def _unet_sources(checkpoint: Checkpoint, form: GraphForm, latents: Tensor, hidden: Tensor) -> Iterator[GraphSource]:
-    """Yield the UNet, in three parts if it is hoisted."""
+    """Yield the UNet, in three parts if it is hoisted.
+
+    The text encoder and ``unet_prompt`` see one chunk of a prompt at a time; the UNet attends to any number of tokens.
+    """
     unet, output = checkpoint.unet, ["out_sample"]
+    prompt = torch.zeros(TRACE_BATCH, TRACE_TOKENS, hidden.shape[2])
     if form == "standard":
         timestep = torch.zeros(1, dtype=torch.int64)
         names = ["sample", "timestep", "encoder_hidden_states"]
-        yield GraphSource("unet", StandardUNet(unet), (latents, timestep, hidden), names, output)
+        yield GraphSource("unet", StandardUNet(unet), (latents, timestep, prompt), names, output)
         return
     prompt_kv, time_biases = PromptKV(unet), TimeBiases(unet)
     timesteps = torch.zeros(TRACE_BATCH)
     with torch.no_grad():
-        keys_values = prompt_kv(hidden)
+        keys_values = prompt_kv(prompt)
         biases = tuple(bias[:1] for bias in time_biases(timesteps))
     yield GraphSource("unet_prompt", prompt_kv, (hidden,), ["encoder_hidden_states"], prompt_kv.names)
     yield GraphSource("unet_time", time_biases, (timesteps,), ["timestep"], time_biases.names)
@@ -97,6 +102,6 @@ def tensor_specs(values: Sequence[ir.Value]) -> list[TensorSpec]:
     for value in values:
         if value.name is None or value.shape is None or value.dtype is None:
             raise ValueError(f"{value} has no name, shape or type")
-        shape: list[int | Literal["batch"]] = [dim if isinstance(dim, int) else "batch" for dim in value.shape]
+        shape = [dim if isinstance(dim, int) else _FREE[str(dim)] for dim in value.shape]
         specs.append(TensorSpec(name=value.name, dtype=_DTYPES[value.dtype], shape=shape))
     return specs

@@ -35,6 +35,7 @@ _OTHER_KINDS = {"hada_": "LoHa", "lokr_": "LoKr", "oft_": "OFT", "dora_scale": "
 _PEFT_CONFIG = "lora_adapter_metadata"  # diffusers' name for it, in the file's metadata
 _PLAIN_NAME = re.compile(r"\^?[\w.]+")
 _LARGEST_BYTES = 4 << 30  # rank 256 for every layer of Stable Diffusion 2, in fp32, is about 2 GB
+_LARGEST_HEADER_BYTES = 16 << 20  # one with all layers of Stable Diffusion 2 has a third of a million
 _SHOWN_LETTERS = 120
 
 
@@ -127,11 +128,13 @@ def parse_lora(text: str) -> LoraFile:
 def open_lora(file: LoraFile) -> Lora:
     """Read a file and check everything that can be checked without a model.
 
-    Header, offsets and length are checked by safetensors, which reads at most 100 MB of header and runs no code.
+    Header, offsets and length are checked by safetensors, which runs no code; it would take 100 MB of header, of which
+    Python objects are many times as large.
 
     Raises:
-        LoraError: the file does not exist, is not safetensors or is damaged, is larger than any LoRA, holds another
-            kind of change, lacks a factor, has factors that do not fit each other, or a number that is not finite.
+        LoraError: the file does not exist, is not safetensors or is damaged, is larger than any LoRA or has a header
+            that is, holds another kind of change, lacks a factor, has factors that do not fit each other, or a number
+            that is not finite.
     """
     path = file.path
     if not path.is_file():
@@ -139,6 +142,10 @@ def open_lora(file: LoraFile) -> Lora:
     if (size := path.stat().st_size) > _LARGEST_BYTES:
         raise LoraError(path, f"{size / 1e9:.1f} GB are more than a LoRA can have")
     try:
+        with path.open("rb") as start:
+            header = int.from_bytes(start.read(8), "little")
+        if header > _LARGEST_HEADER_BYTES:
+            raise LoraError(path, f"it is not a safetensors file, or a damaged one (a header of {header} bytes)")
         with safe_open(path, framework="pt") as content:
             config = _peft_config(path, content.metadata())
             keys = _by_layer(path, content.keys())

@@ -9,13 +9,17 @@ import ast
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
-__all__ = ["TRACE_BATCH", "free_batch", "name_nodes"]
+__all__ = ["TRACE_BATCH", "TRACE_TOKENS", "free_batch", "free_tokens", "name_nodes"]
 
 # The batch that graphs are traced with: a prime that is no other dimension of any Stable Diffusion graph, so that a
 # shape that starts with it is known to be the batch. The deepest feature maps are up to 16 wide, at 1024 pixels.
 TRACE_BATCH = 17
-_FREE = "batch"
+# Likewise the length of the prompt, wherever that is free: another such prime.
+TRACE_TOKENS = 19
+_FREE, _FREE_TOKENS = "batch", "tokens"
+_SHAPED = ("Reshape", "Expand", "ConstantOfShape", "Tile")
 _BROADCASTING = frozenset({"Add", "Sub", "Mul", "Div", "Where"})
 
 
@@ -57,12 +61,7 @@ def free_batch(model: ir.Model, traced: int) -> int:
         if value.shape is not None and len(value.shape) > 1 and value.shape[0] == traced:
             _keep_one_row(value)
     for node in list(graph):
-        if node.op_type not in ("Reshape", "Expand", "ConstantOfShape", "Tile"):
-            continue
-        target = node.inputs[0 if node.op_type == "ConstantOfShape" else 1]
-        if target is None or target.const_value is None:
-            raise ValueError(f"{node.name}: the shape is not a constant")
-        shape = target.const_value.numpy()
+        shape = _target_shape(node)
         if traced in shape:
             node.replace_input_with(1, _free_target(graph, freed, node, shape, traced))
             node.attributes.pop("allowzero", None)
@@ -72,13 +71,61 @@ def free_batch(model: ir.Model, traced: int) -> int:
     return len(freed)
 
 
+def free_tokens(model: ir.Model, traced: int) -> int:
+    """Free the length of the prompt: shapes ``[..., traced, ...]`` --> ``[..., "tokens", ...]``, and what mentions it.
+
+    The prompt is never the first dimension, which is the batch. Reshape targets ``[n, traced, ...]`` become
+    ``[n, 0, ...]`` where the input is ``[n, traced, ...]`` too. Any other constant that mentions the traced length is
+    an error. Comes before ``free_batch``, while all shapes are numbers.
+
+    Raises:
+        ValueError: a constant depends on the length in another way.
+    """
+    graph = model.graph
+    for constant in graph.initializers.values():
+        if constant.shape is not None and len(constant.shape) > 1 and traced in constant.shape:
+            raise ValueError(f"{constant.name}: a constant has the prompt's length")
+    freed: dict[str, ir.Value] = {}
+    for node in graph:
+        shape = _target_shape(node)
+        if traced not in shape:
+            continue
+        if node.op_type != "Reshape" or not _same_until(traced, node.inputs[0], shape):
+            raise ValueError(f"{node.name}: the prompt's length is baked into {node.op_type} {shape.tolist()}")
+        node.replace_input_with(1, _shape_constant(graph, freed, np.where(shape == traced, 0, shape)))
+        node.attributes.pop("allowzero", None)
+    for value in _all_values(graph):
+        if value.shape is not None and traced in list(value.shape)[1:]:
+            value.shape = ir.Shape([_FREE_TOKENS if size == traced else size for size in value.shape])
+    return len(freed)
+
+
+def _same_until(size: int, value: ir.Value | None, shape: NDArray[np.int64]) -> bool:
+    """Whether a value's shape begins as ``shape`` does, up to the only dimension of this size."""
+    axis = int(np.argmax(shape == size))
+    begins = (
+        value is not None and value.shape is not None and list(value.shape)[: axis + 1] == shape[: axis + 1].tolist()
+    )
+    return begins and np.count_nonzero(shape == size) == 1
+
+
+def _target_shape(node: ir.Node) -> NDArray[np.int64]:
+    """Return the shape that an operator is told to produce; nothing for operators that are told none."""
+    if node.op_type not in _SHAPED:
+        return np.zeros(0, np.int64)
+    target = node.inputs[0 if node.op_type == "ConstantOfShape" else 1]
+    if target is None or target.const_value is None:
+        raise ValueError(f"{node.name}: the shape is not a constant")
+    return target.const_value.numpy()
+
+
 def _free_target(
     graph: ir.Graph, freed: dict[str, ir.Value], node: ir.Node, shape: np.ndarray, traced: int
 ) -> ir.Value:
     """Find what a node's target shape has to be for any batch."""
     leads = shape[0] == traced and traced not in shape[1:]
     if leads and node.op_type == "Reshape" and _starts_with(node.inputs[0], traced):
-        return _batch_free_shape(graph, freed, shape)
+        return _shape_constant(graph, freed, np.array([0, *shape[1:]]))
     if leads and node.op_type == "Expand":
         return _current_shape(graph, freed, shape, traced, before=node)
     raise ValueError(f"{node.name}: the batch is baked into {node.op_type} {shape.tolist()}")
@@ -123,11 +170,11 @@ def _current_shape(
     return joined.outputs[0]
 
 
-def _batch_free_shape(graph: ir.Graph, freed: dict[str, ir.Value], shape: np.ndarray) -> ir.Value:
-    """The shared initializer ``[0, *shape[1:]]``."""
-    name = "shape_0_" + "_".join(str(size) for size in shape[1:])
+def _shape_constant(graph: ir.Graph, freed: dict[str, ir.Value], shape: np.ndarray) -> ir.Value:
+    """Return the initializer that readers of this shape share."""
+    name = "shape_" + "_".join(str(size) for size in shape)
     if name not in freed:
-        tensor = ir.Tensor(np.array([0, *shape[1:]], dtype=np.int64), name=name)
+        tensor = ir.Tensor(shape.astype(np.int64), name=name)
         value = ir.Value(name=name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(ir.DataType.INT64))
         graph.register_initializer(value)
         freed[name] = value

@@ -17,7 +17,7 @@ import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import Tensor, nn
 
-from nano_export.passes import TRACE_BATCH, free_batch, name_nodes
+from nano_export.passes import TRACE_BATCH, TRACE_TOKENS, free_batch, free_tokens, name_nodes
 
 __all__ = ["OPSET", "to_onnx"]
 
@@ -30,16 +30,18 @@ def to_onnx(
     input_names: Sequence[str],
     output_names: Sequence[str],
 ) -> ir.Model:
-    """Export a module with a free batch dimension and nodes named after the modules they came from.
+    """Export a module with free batch and prompt length, and nodes named after the modules they came from.
 
     Args:
         module: in eval mode; its parameters are shared with the returned model, not copied.
-        inputs: example inputs; every one with a batch dimension has ``passes.TRACE_BATCH`` rows.
+        inputs: example inputs; every one with a batch dimension has ``passes.TRACE_BATCH`` rows, and every
+            one whose prompt length is free ``passes.TRACE_TOKENS`` tokens.
         input_names: flat, in order.
         output_names: flat, in order.
 
     Raises:
-        ValueError: a shape was baked in that depends on the batch in a way ``free_batch`` does not understand.
+        ValueError: a shape was baked in that depends on the batch, or the length, in a way that the passes do not
+            understand.
     """
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
@@ -56,6 +58,7 @@ def to_onnx(
         raise TypeError("torch.onnx.export returned no program")
     model = program.model
     name_nodes(model)
+    free_tokens(model, TRACE_TOKENS)
     free_batch(model, TRACE_BATCH)
     RemoveUnusedNodesPass()(model)
     return model

@@ -28,25 +28,26 @@ _UNKNOWN = frozenset({
 _MAP_RANK = 4  # [batch, channels, height, width]
 
 
-def work_of(model: ir.Model) -> list[Work]:
+def work_of(model: ir.Model, tokens: int) -> list[Work]:
     """Count convolutions, linear layers and attention products, in the order their groups first run.
 
     Each output of such a layer costs as many multiply-accumulates as it sums products. Biases, norms, activations and
     all other operators are left out: they could be done while the products are computed.
 
     Args:
-        model: float or QDQ, every product with a known shape, the batch as the only free dimension.
+        model: float or QDQ, every product with a known shape; only batch and prompt length are free.
+        tokens: length of a prompt of one chunk, at which the work is counted.
 
     Raises:
         ValueError: a product has an unknown shape, or is of an operator that is not counted here.
     """
-    maps = _feature_maps(model.graph)
+    maps = _feature_maps(model.graph, tokens)
     groups: dict[_Group, list[tuple[int, int]]] = defaultdict(list)
     for node in model.graph:
         if node.op_type in _UNKNOWN:
             raise ValueError(f"{node.name}: the products of {node.op_type} are not counted")
         if node.op_type in _COUNTED:
-            group, macs, weight_bytes = _count(node, maps)
+            group, macs, weight_bytes = _count(node, maps, tokens)
             groups[group].append((macs, weight_bytes))
     return [
         Work(
@@ -62,14 +63,14 @@ def work_of(model: ir.Model) -> list[Work]:
     ]
 
 
-def _feature_maps(graph: ir.Graph) -> dict[tuple[int, ...], tuple[int, ...]]:
+def _feature_maps(graph: ir.Graph, tokens: int) -> dict[tuple[int, ...], tuple[int, ...]]:
     """Height and width by their product, for the sizes at which a network of feature maps works.
 
     A linear layer or an attention sees a map as a sequence. The sizes are those of input and output, halved as often as
     possible.
     """
     maps: dict[tuple[int, ...], tuple[int, ...]] = {}
-    ends = [_sizes(value) for value in (graph.inputs[0], graph.outputs[0])]
+    ends = [_sizes(value, tokens) for value in (graph.inputs[0], graph.outputs[0])]
     for end in ends if len(ends[0]) == _MAP_RANK else ():
         size = end[2:]
         while min(size) > 0:
@@ -78,34 +79,34 @@ def _feature_maps(graph: ir.Graph) -> dict[tuple[int, ...], tuple[int, ...]]:
     return maps
 
 
-def _count(node: ir.Node, maps: dict[tuple[int, ...], tuple[int, ...]]) -> tuple[_Group, int, int]:
+def _count(node: ir.Node, maps: dict[tuple[int, ...], tuple[int, ...]], tokens: int) -> tuple[_Group, int, int]:
     """Return a layer's group, its multiply-accumulates for one row of the batch, and the bytes of its weight."""
-    output = node.outputs[0]
+    output, sizes = node.outputs[0], _sizes(node.outputs[0], tokens)
     weight = _constant(node.inputs[1])
     kind: _Kind = "conv" if node.op_type == "Conv" else "attention" if weight is None else "matmul"
     if kind == "conv":
-        positions = _sizes(output)[2:]
-        summed = prod(_sizes(node.inputs[1])[1:])  # of [channels out, channels in, height, width]
+        positions = sizes[2:]
+        summed = prod(_sizes(node.inputs[1], tokens)[1:])  # of [channels out, channels in, height, width]
     else:
-        sequence = _sizes(output)[1:][-2:-1]
+        sequence = sizes[1:][-2:-1]
         positions = maps.get(sequence, sequence)
-        summed = _sizes(node.inputs[0])[-1]
+        summed = _sizes(node.inputs[0], tokens)[-1]
     # Both factors quantized: only then can an engine compute with their quantized forms.
     arithmetic: _Arithmetic = "int8" if all(_dequantizer(value) is not None for value in node.inputs[:2]) else "f32"
     batched = output.shape is not None and not isinstance(output.shape[0], int)
     group = positions, kind, arithmetic, batched
-    return group, prod(_sizes(output)) * summed, 0 if weight is None else weight.nbytes
+    return group, prod(sizes) * summed, 0 if weight is None else weight.nbytes
 
 
-def _sizes(value: ir.Value | None) -> tuple[int, ...]:
-    """Return a value's shape with one row for a free batch."""
+def _sizes(value: ir.Value | None, tokens: int) -> tuple[int, ...]:
+    """Return a value's shape with one row for a free batch, and this length for a free prompt."""
     if value is None or value.shape is None:
         raise ValueError(f"the shape of {value} is unknown")
-    batch, *rest = value.shape
-    sizes = [size for size in rest if isinstance(size, int)]
-    if len(sizes) < len(rest):
-        raise ValueError(f"{value} has a free dimension besides the batch")
-    return batch if isinstance(batch, int) else 1, *sizes
+    known = {"batch": 1, "tokens": tokens}
+    sizes = [size if isinstance(size, int) else known.get(str(size), 0) for size in value.shape]
+    if 0 in sizes:
+        raise ValueError(f"{value} has a free dimension besides batch and prompt")
+    return tuple(sizes)
 
 
 def _dequantizer(value: ir.Value | None) -> ir.Node | None:

@@ -3,22 +3,28 @@
 In a *hoisted* bundle the UNet's inputs are what its cross-attention layers make of the prompt (keys and values) and
 what its residual blocks make of the timestep; in a *standard* bundle they are the hidden states and the timestep
 itself. Both are dictionaries of arrays by UNet input name here, so nothing further on tells the two forms apart.
+
+Prompts are computed in chunks of the text encoder's length, which do not know of each other; the UNet attends to all of
+them in a row. So a chunk is what is remembered, under its token ids and their weights: the same words, read in another
+way, have others.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nano_runtime.errors import LongPromptError
 from nano_runtime.stages import Stages
 from nano_runtime.timing import Stopwatch
-from nano_runtime.tokenizer import Tokenizer
+from nano_runtime.tokenizer import LITERAL, Reading, TokenIds, Tokenizer
+from nano_runtime.weighting import weigh
 
 __all__ = ["Conditioner", "UNetInputs"]
 
@@ -26,7 +32,7 @@ UNetInputs = dict[str, NDArray[Any]]  # float32; int64 for the timesteps of a st
 
 _log = logging.getLogger(__name__)
 
-_REMEMBERED = 8  # a prompt of the full-size model takes about 8 MB, a schedule about 1 MB
+_REMEMBERED = 8  # a chunk of the full-size model takes about 8 MB, a schedule about 1 MB
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -37,17 +43,43 @@ class Conditioner:
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
         self._hoisted = stages.bundle.manifest.graph == "hoisted"
-        self._texts: _Recent[str] = _Recent(_REMEMBERED)
+        self._chunks: _Recent[tuple[bytes, bytes]] = _Recent(_REMEMBERED)
         self._schedules: _Recent[bytes] = _Recent(_REMEMBERED)
 
-    def texts(self, texts: Iterable[str], watch: Stopwatch) -> dict[str, UNetInputs]:
-        """Return what the UNet knows of each text: arrays with one row."""
+    def texts(self, texts: Iterable[str], watch: Stopwatch, reading: Reading = LITERAL) -> dict[str, UNetInputs]:
+        """Return what the UNet knows of each text: arrays with one row.
+
+        All are of one length: those with fewer chunks than the longest go on with the empty text, as in A1111.
+
+        Raises:
+            PromptError: a text cannot be tokenized, or its weights are too large.
+            LongPromptError: a text fills several chunks, and the bundle was exported before prompts could.
+        """
+        read = {text: self.tokens(text, reading) for text in texts}
+        chunks = max(len(tokens.ids) for tokens in read.values())
+        axes = self._length_axes()
+        if chunks > 1 and not axes:
+            raise LongPromptError(self._stages.bundle.path, chunks)
+        empty = self.tokens("", LITERAL)
         known = {}
-        for text in texts:
-            if (row := self._texts.get(text)) is None:
-                row = self._texts.put(text, self._encode(text, watch))
-            known[text] = row
+        for text, tokens in read.items():
+            if tokens.cut:
+                unused = tokens.count - tokens.used
+                _log.warning(
+                    "of %d tokens in the prompt, the last %d were not used: %s", tokens.count, unused, tokens.cut
+                )
+            rows = [self._chunk(*chunk, watch) for chunk in zip(tokens.ids, tokens.weights, strict=True)]
+            rows += [self._chunk(empty.ids[0], empty.weights[0], watch) for _ in range(chunks - len(rows))]
+            known[text] = rows[0] if chunks == 1 else _joined(rows, axes)
         return known
+
+    def tokens(self, text: str, reading: Reading) -> TokenIds:
+        """Tokenize a text; nothing is computed.
+
+        Raises:
+            PromptError: it cannot be tokenized.
+        """
+        return self._tokenizer.encode(text, reading)
 
     def timesteps(self, timesteps: NDArray[np.float32], watch: Stopwatch) -> UNetInputs:
         """Return what the UNet knows of each timestep: arrays with one row for each."""
@@ -65,14 +97,23 @@ class Conditioner:
         spec = self._stages.bundle.manifest.tokenizer
         return Tokenizer.load(self._stages.bundle.verified_file(spec.file), spec)
 
-    def _encode(self, text: str, watch: Stopwatch) -> UNetInputs:
-        """Run one text through the text encoder and, in a hoisted bundle, the UNet's prompt projections."""
-        tokens = self._tokenizer.encode(text)
-        if tokens.cut:
-            _log.warning("the prompt is too long; this end of it was not used: %s", tokens.cut)
+    def _length_axes(self) -> dict[str, int]:
+        """Return which axis of what the UNet knows of a prompt is its length; none in bundles where it is fixed."""
+        inputs = self._stages.bundle.component("unet").inputs
+        return {spec.name: spec.shape.index("tokens") for spec in inputs if "tokens" in spec.shape}
+
+    def _chunk(self, ids: NDArray[np.int64], weights: NDArray[np.float64], watch: Stopwatch) -> UNetInputs:
+        """Return what the UNet knows of one chunk: ids and weights [length]."""
+        key = (ids.tobytes(), weights.tobytes())
+        if (row := self._chunks.get(key)) is None:
+            row = self._chunks.put(key, self._encode(ids, weights, watch))
+        return row
+
+    def _encode(self, ids: NDArray[np.int64], weights: NDArray[np.float64], watch: Stopwatch) -> UNetInputs:
+        """Run a chunk through the text encoder and, in a hoisted bundle, the UNet's prompt projections."""
         encoder = self._stages.bundle.component("text_encoder")
-        feeds = {encoder.inputs[0].name: tokens.ids}
-        hidden = self._stages.run("text_encoder", feeds, watch, batch=1)[encoder.outputs[0].name]
+        feeds = {encoder.inputs[0].name: ids[np.newaxis]}
+        hidden = weigh(self._stages.run("text_encoder", feeds, watch, batch=1)[encoder.outputs[0].name], weights)
         if not self._hoisted:
             return {"encoder_hidden_states": hidden}
         return {**self._stages.run("unet_prompt", {"encoder_hidden_states": hidden}, watch, batch=1)}
@@ -82,6 +123,11 @@ class Conditioner:
         table = self._stages.run("unet_time", {"timestep": timesteps}, watch, batch=len(timesteps))
         self._stages.close("unet_time")  # the next schedule needs another batch size
         return {**table}
+
+
+def _joined(rows: Sequence[UNetInputs], axes: Mapping[str, int]) -> UNetInputs:
+    """Put chunks in a row along the prompt's length."""
+    return {name: np.concatenate([row[name] for row in rows], axis) for name, axis in axes.items()}
 
 
 class _Recent(Generic[Key]):

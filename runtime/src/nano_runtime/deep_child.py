@@ -19,7 +19,7 @@ from nano_runtime.bundle import Bundle
 from nano_runtime.deep import REPORT_BYTES
 from nano_runtime.errors import BundleError, LoaderDiedError, NanoError, NotEnoughMemoryError
 from nano_runtime.machine import usable_cores
-from nano_runtime.manifest import Backend, Component
+from nano_runtime.manifest import Backend, Component, TokenizerSpec
 from nano_runtime.pipeline import Pipeline
 from nano_runtime.stages import Stages
 from nano_runtime.timing import Stopwatch
@@ -61,17 +61,18 @@ def _try(bundle: Bundle, backend: Backend) -> None:
     for name, component in bundle.manifest.components.items():
         if backend in component.graphs:
             _say(file=component.graphs[backend].model)
-            stages.run(name, _feeds(component, generator, spec.eos_id), Stopwatch(), batch=_BATCH)
+            stages.run(name, _feeds(component, generator, spec), Stopwatch(), batch=_BATCH)
             stages.close(name)
 
 
-def _feeds(component: Component, generator: np.random.Generator, token: int) -> Arrays:
+def _feeds(component: Component, generator: np.random.Generator, tokenizer: TokenizerSpec) -> Arrays:
     """Return inputs of the shapes the manifest says: unit normal numbers, or one token over and over."""
     feeds: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {}
+    free = {"batch": _BATCH, "tokens": tokenizer.length}
     for tensor in component.inputs:
-        shape = [_BATCH if size == "batch" else size for size in tensor.shape]
+        shape = [free[size] if isinstance(size, str) else size for size in tensor.shape]
         if tensor.dtype == "int64":
-            feeds[tensor.name] = np.full(shape, token, np.int64)
+            feeds[tensor.name] = np.full(shape, tokenizer.eos_id, np.int64)
         else:
             feeds[tensor.name] = generator.standard_normal(shape, np.float32)
     return feeds

@@ -6,11 +6,14 @@ line prints the message and leaves with ``exit_code``; a traceback means a bug o
 
     NanoError
     ├── UsageError            2   ValueError          the request cannot be met as asked
-    │   ├── PromptError
+    │   ├── PromptError · NoPromptError · LongPromptError
     │   ├── UnknownSchedulerError
-    │   ├── StepsError · SeedError · GuidanceError · SizeError · LatentsError · OptionError
-    │   ├── BackendNotInBundleError · PrecisionError
-    │   └── OutputNameError · OutputExistsError · NoParametersError
+    │   ├── StepsError · SeedError · GuidanceError · IntervalError · SizeError · LatentsError · OptionError
+    │   ├── ImageError · MaskSizeError · StrengthError · VariationError
+    │   ├── MissingArgumentError · ConflictError
+    │   ├── BackendNotInBundleError · NoShortcutError · PrecisionError
+    │   ├── OutputNameError · OutputExistsError · NoPreviewError
+    │   └── NoParametersError · OtherBundleError · NoOriginalError
     ├── BundleError           3   ValueError          the bundle is not one, is damaged, or computes nonsense
     │   ├── NotABundleError · ManifestError · TamperedFileError · ExtraFileError
     │   ├── DigestError · UnsafeGraphError · LoaderDiedError
@@ -18,7 +21,7 @@ line prints the message and leaves with ``exit_code``; a traceback means a bug o
     │   └── EngineError · OutputShapeError · NonFiniteError
     ├── MachineError          4                       the machine lacks something
     │   ├── BackendMissingError       ImportError
-    │   ├── NotEnoughMemoryError      MemoryError
+    │   ├── NotEnoughMemoryError · OutOfMemoryError   MemoryError
     │   ├── DiskSpaceError · OutputError   OSError
     │   └── WorkerDiedError           ChildProcessError
     └── NetworkError          5   ConnectionError     the network or the far end failed
@@ -30,26 +33,40 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
+from nano_runtime.text import escaped
+
 __all__ = [
     "BackendMissingError",
     "BackendNotInBundleError",
     "BundleError",
+    "ConflictError",
     "DigestError",
     "DiskSpaceError",
     "EngineError",
     "ExtraFileError",
     "GuidanceError",
+    "ImageError",
+    "IntervalError",
     "LatentsError",
     "LoaderDiedError",
+    "LongPromptError",
     "MachineError",
     "ManifestError",
+    "MaskSizeError",
+    "MissingArgumentError",
     "NanoError",
     "NetworkError",
+    "NoOriginalError",
     "NoParametersError",
+    "NoPreviewError",
+    "NoPromptError",
+    "NoShortcutError",
     "NonFiniteError",
     "NotABundleError",
     "NotEnoughMemoryError",
     "OptionError",
+    "OtherBundleError",
+    "OutOfMemoryError",
     "OutputError",
     "OutputExistsError",
     "OutputNameError",
@@ -59,11 +76,13 @@ __all__ = [
     "SeedError",
     "SizeError",
     "StepsError",
+    "StrengthError",
     "TamperedFileError",
     "UnknownSchedulerError",
     "UnsafeGraphError",
     "UnsupportedScheduleError",
     "UsageError",
+    "VariationError",
     "WorkerDiedError",
 ]
 
@@ -79,18 +98,14 @@ class NanoError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, what: str, hint: str) -> None:
-        self.what, self.hint = _printable(what), _printable(hint)
+        # Names out of files and what engines say of them end in messages, and a terminal would obey them.
+        self.what, self.hint = escaped(what), escaped(hint)
         super().__init__(f"{self.what}\n{self.hint}")
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle as the branch with the finished message: leaves want arguments that are no longer known."""
         branch = next(base for base in type(self).__mro__ if "__init__" not in vars(base))
         return branch, (self.what, self.hint)
-
-
-def _printable(text: str) -> str:
-    """Escape what would do something to a terminal: names out of files and what engines say of them end in messages."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 class UsageError(NanoError, ValueError):
@@ -121,7 +136,24 @@ class PromptError(UsageError):
     """A prompt that cannot be tokenized."""
 
     def __init__(self, why: str) -> None:
-        super().__init__(f"the prompt cannot be used: {why}", "Shorten it or remove the characters named above.")
+        super().__init__(f"the prompt cannot be used: {why}", "Shorten it, or change what is named above.")
+
+
+class LongPromptError(UsageError):
+    """A prompt of several chunks for graphs that take one."""
+
+    def __init__(self, bundle: Path, chunks: int) -> None:
+        super().__init__(
+            f"the prompt fills {chunks} chunks, and the graphs in {bundle} take one",
+            "Export the bundle again with this release of nano-export, or leave out --long-prompt (long_prompts).",
+        )
+
+
+class NoPromptError(UsageError):
+    """A command without anything to draw."""
+
+    def __init__(self) -> None:
+        super().__init__("there is no prompt", "Give one, - to read it from standard input, or --from PICTURE.")
 
 
 class UnknownSchedulerError(UsageError):
@@ -142,6 +174,58 @@ class StepsError(UsageError):
         super().__init__(f"{steps} steps cannot be run", f"Choose a number from 1 to {most}; 20 is usual.")
 
 
+class StrengthError(UsageError):
+    """A strength that is no share, or leaves no step to run."""
+
+    def __init__(self, strength: float) -> None:
+        super().__init__(
+            f"the strength {strength} cannot be used",
+            "Choose a number above 0 and up to 1 that leaves a step: strength times steps is rounded down.",
+        )
+
+
+class MissingArgumentError(UsageError):
+    """An argument without the other that it needs."""
+
+    def __init__(self, argument: str, needed: str) -> None:
+        super().__init__(f"{argument} means nothing without {needed}", f"Give {needed}, or leave {argument} out.")
+
+
+class ConflictError(UsageError):
+    """Two arguments that exclude each other."""
+
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(f"{one} and {other} exclude each other", f"Leave out {one} or {other}.")
+
+
+class ImageError(UsageError):
+    """A picture to start from, or a mask, that cannot be used."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"{name} cannot be used: {why}", "Give a PNG, JPEG or WebP picture.")
+
+
+class MaskSizeError(UsageError):
+    """A mask of another size than its picture."""
+
+    def __init__(self, mask: tuple[int, int], picture: tuple[int, int]) -> None:
+        sizes = [f"{width} x {height}" for width, height in (mask, picture)]
+        super().__init__(
+            f"the mask has {sizes[0]} pixels and its picture {sizes[1]}",
+            "Give a mask of the picture's own size, white where it is to be painted anew.",
+        )
+
+
+class VariationError(UsageError):
+    """A strength of variation outside [0, 1]."""
+
+    def __init__(self, strength: float) -> None:
+        super().__init__(
+            f"the variation strength {strength} cannot be used",
+            "Choose a number from 0, the seed's own picture, to 1, the variation seed's; 0.1 to 0.3 are usual.",
+        )
+
+
 class SeedError(UsageError):
     """A seed outside 64 bits."""
 
@@ -156,6 +240,26 @@ class GuidanceError(UsageError):
         super().__init__(
             f"the guidance scale {guidance_scale} cannot be used",
             "Choose a number of at least 0; 7.5 is usual, 1 turns guidance off and halves the work.",
+        )
+
+
+class IntervalError(UsageError):
+    """A guidance interval that is not two shares of the steps in ascending order."""
+
+    def __init__(self, interval: object) -> None:
+        super().__init__(
+            f"the guidance interval {interval!r} cannot be used",
+            "Give two shares of the steps from 0 to 1, the smaller first, as in 0.1:0.8; 0:1 is all steps.",
+        )
+
+
+class NoShortcutError(UsageError):
+    """A bundle that was exported without what a cheaper way of drawing needs."""
+
+    def __init__(self, bundle: Path, what: str) -> None:
+        super().__init__(
+            f"{bundle} has no {what}",
+            "Draw with --quality exact and without --cache-interval, or export again, with --graph hoisted.",
         )
 
 
@@ -221,6 +325,16 @@ class OutputExistsError(UsageError):
         super().__init__(f"{path} exists already", "Choose another name with -o, or add --force to replace it.")
 
 
+class NoPreviewError(UsageError):
+    """A bundle that does not say how latents become colours."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the bundle has no matrix for previews",
+            "Export it again with this release of nano-export, or leave the preview out.",
+        )
+
+
 class NoParametersError(UsageError):
     """A picture without the parameters that drew it."""
 
@@ -228,6 +342,26 @@ class NoParametersError(UsageError):
         super().__init__(
             f"{path} holds no drawing parameters: {why}",
             "Give a PNG that nano-generate wrote without --no-metadata.",
+        )
+
+
+class OtherBundleError(UsageError):
+    """A picture to repeat that another bundle drew."""
+
+    def __init__(self, picture: Path, name: str, digest: str, bundle: Path) -> None:
+        super().__init__(
+            f"{picture} was drawn by the bundle {name} ({digest[:10]}), and {bundle} is another",
+            "Name with --bundle the one that drew it, or the one that is to draw it now.",
+        )
+
+
+class NoOriginalError(UsageError):
+    """A picture to repeat that was drawn from a picture."""
+
+    def __init__(self, picture: Path) -> None:
+        super().__init__(
+            f"{picture} was drawn from another picture, which it does not hold",
+            "Give that one with --image, and its mask, if there was one, with --mask.",
         )
 
 
@@ -326,9 +460,10 @@ class OutputShapeError(BundleError):
 
 
 class NonFiniteError(BundleError):
-    """A graph that computed NaN or infinity."""
+    """A graph, or the sampler, that computed NaN or infinity."""
 
     def __init__(self, component: str, where: str) -> None:
+        self.component = component
         super().__init__(
             f"the {component} computed values that are not finite ({where})",
             "Try another engine or an fp32 bundle; if it stays, the weights are damaged.",
@@ -356,12 +491,22 @@ class DiskSpaceError(MachineError, OSError):
 
 
 class NotEnoughMemoryError(MachineError, MemoryError):
-    """Too little memory to finish what was asked."""
+    """Too little memory to begin what was asked."""
 
     def __init__(self, what: str, needed_bytes: int, free_bytes: int) -> None:
         super().__init__(
             f"{what} needs {needed_bytes / 1e9:.2f} GB of memory, {free_bytes / 1e9:.2f} GB are available",
             "Close other programs, or use a machine with more memory.",
+        )
+
+
+class OutOfMemoryError(MachineError, MemoryError):
+    """Memory that the system refused in the middle of the work."""
+
+    def __init__(self, doing: str) -> None:
+        super().__init__(
+            f"memory ran out while {doing}",
+            "Close other programs, raise this process's memory limit if it has one, or draw fewer pictures at once.",
         )
 
 

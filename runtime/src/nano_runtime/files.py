@@ -1,37 +1,123 @@
-"""Writing a file completely or not at all."""
+"""All writing: a file or a folder appears under its name whole or not at all, and stays after a power cut.
+
+What is unfinished lies beside its place under a name of its own, is put on the disk (fsync), and then renamed. Unique
+names and renames make this correct; locks only tell the leftovers of a dead process from the work of a living one.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
 from nano_runtime.errors import OutputError
 
-__all__ = ["write_whole"]
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
-_LONGEST_STEM = 40  # of the temporary name: with its suffixes it stays below any file system's limit
+__all__ = ["MACHINE_ERRNOS", "check_folder", "sync_folder", "sync_tree", "write_whole"]
+
+MACHINE_ERRNOS = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),  # full
+        *(errno.EACCES, errno.EPERM, errno.EROFS),  # forbidden
+        *(errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO),  # broken, or gone
+        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),  # too much at once
+        *(errno.ENAMETOOLONG, errno.ELOOP),
+    }
+)
+"""What the system says when the machine, not this program, is in the way."""
+
+_PREFIX, _SUFFIX = ".nano-", ".part"
+_FRESH_S = 60.0  # nothing younger is removed: on some network file systems everyone gets every lock
+
+
+def check_folder(folder: Path) -> None:
+    """Raise what ``write_whole`` would, as far as it can be known before there is anything to write.
+
+    Raises:
+        OutputError: the folder is missing or not writable.
+    """
+    if not folder.is_dir():
+        raise OutputError(folder, "there is no such folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(folder, "no permission")
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let ``write`` fill a file that appears under its name only when it is complete, replacing one of that name.
 
-    The data is on the disk (fsync) before the name is: after a crash there is the old file, the new one, or none.
+    The data is on the disk before the name is: after a crash there is the old file, the new one, or none. What earlier
+    processes were killed over is removed from the folder.
 
     Raises:
         OutputError: the folder is missing, full, or not writable.
     """
-    unfinished = path.with_name(f".{path.name[:_LONGEST_STEM]}.{uuid4().hex[:8]}.part")
+    unfinished = path.with_name(f"{_PREFIX}{uuid4().hex}{_SUFFIX}")
     try:
+        _remove_abandoned(path.parent)
         try:
             with unfinished.open("xb") as file:
+                _claim(file)
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
+        sync_folder(path.parent)
     except OSError as error:
         raise OutputError(path, str(error) if error.strerror is None else error.strerror) from error
+
+
+def sync_tree(folder: Path) -> None:
+    """Put every file below a folder, and the folders themselves, on the disk."""
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names in a folder on the disk, on systems where a folder can be opened."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems have no such thing as a folder's fsync
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _claim(file: BinaryIO) -> None:
+    """Lock an unfinished file until it is closed, which the system does when this process ends, however it ends."""
+    if fcntl is not None:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the unfinished files of processes that are gone; where that cannot be known, none."""
+    if fcntl is None:
+        return
+    with os.scandir(folder) as entries:
+        parts = [Path(entry) for entry in entries if entry.name.startswith(_PREFIX) and entry.name.endswith(_SUFFIX)]
+    for part in parts:
+        with suppress(OSError):  # it is claimed, gone by now, or not ours to remove
+            if time.time() - part.lstat().st_mtime > _FRESH_S and not part.is_symlink():
+                with part.open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    part.unlink()

@@ -57,6 +57,16 @@ class Parameters:
         backend: the engine.
         precision: arithmetic of the layers that are not quantized.
         version: of nano-runtime.
+        edited: hex sha256 of the picture, in the bundle's size, that drawing started from, and of its mask.
+        strength: share of the steps that were run on it.
+        masked: whether there was a mask.
+        variation_seed: towards whose noise the seed's was turned.
+        variation_strength: how far, 0 to 1.
+        interrupted_after: UNet calls of a drawing that was stopped early, which cannot be repeated.
+        prompt_weighting: whether the texts were read with A1111's syntax.
+        long_prompts: whether they could be longer than one chunk.
+        cache_interval: every how many UNet calls all of it ran; 1 means always.
+        guidance_interval: between which shares of the UNet calls guidance was used; (0, 1) means always.
     """
 
     prompt: str
@@ -72,6 +82,16 @@ class Parameters:
     backend: str
     precision: str
     version: str
+    edited: str | None = None
+    strength: float | None = None
+    masked: bool = False
+    variation_seed: int | None = None
+    variation_strength: float | None = None
+    interrupted_after: int | None = None
+    prompt_weighting: bool = False
+    long_prompts: bool = False
+    cache_interval: int = 1
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
 
     def as_text(self) -> str:
         """Return the ``parameters`` text in the layout that AUTOMATIC1111's web UI made common, which viewers show."""
@@ -80,8 +100,17 @@ class Parameters:
             f"{_printable(self.prompt)}\n{negative}"
             f"Steps: {self.steps}, Sampler: {_a1111_sampler(self.scheduler)}, "
             f"CFG scale: {self.guidance_scale:g}, Seed: {self.seed}, Size: {self.width}x{self.height}, "
-            f"Model hash: {self.bundle_digest[:10]}, Model: {self.bundle}, Version: nano-runtime {self.version}"
+            f"{self._extras()}Model hash: {self.bundle_digest[:10]}, Model: {_printable(self.bundle)}, "
+            f"Version: nano-runtime {self.version}"
         )
+
+    def _extras(self) -> str:
+        """Return what not every picture has, each item with the comma after it."""
+        denoising = "" if self.strength is None else f"Denoising strength: {self.strength:g}, "
+        if self.variation_strength is None:
+            return denoising
+        strength = f"Variation seed strength: {self.variation_strength:g}, "
+        return f"{denoising}Variation seed: {self.variation_seed}, {strength}"
 
 
 def to_unit_range(decoded: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -8,9 +8,13 @@ definition.
     components   hoisted: text_encoder -> unet_prompt \
                                            unet_time   > unet -> vae_decoder      (vae_encoder for img2img)
                  standard: text_encoder -> unet (timestep and hidden states as inputs) -> vae_decoder
+                 either may have unet_shallow: the outermost layers of unet, for step caching
 
 Outputs of ``unet_prompt`` and ``unet_time`` carry the names of the ``unet`` inputs they feed, so a reader wires graphs
-by name. A dimension called ``"batch"`` is the one free dimension; an engine fixes it when it loads the graph.
+by name; so does the second output of ``unet``, which ``unet_shallow`` takes in. Two dimensions are free, and an engine
+fixes or bounds them when it loads the graph: ``"batch"``, always the first, and ``"tokens"``, never the first, the
+length of the prompt that ``unet`` attends to. It is a multiple of the tokenizer's: the graphs before see one chunk of a
+prompt at a time.
 """
 
 from __future__ import annotations
@@ -37,6 +41,8 @@ __all__ = [
     "Graph",
     "Licence",
     "Manifest",
+    "Preset",
+    "Quality",
     "Source",
     "TensorSpec",
     "TokenizerSpec",
@@ -50,7 +56,8 @@ __all__ = [
     "write_manifest",
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_OLDEST_VERSION = 1  # it has no free prompt length
 MANIFEST_NAME = "manifest.json"
 _MAX_MANIFEST_BYTES = 1 << 20
 _MAX_WHY_CHARACTERS = 300
@@ -66,6 +73,8 @@ Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Text = Annotated[str, Meta(max_length=10_000)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Backend = Literal["onnxruntime", "openvino"]
+Quality = Literal["exact", "balanced", "fast"]
+_Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,11 +82,16 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class TensorSpec(_Record, frozen=True, kw_only=True):
-    """One input or output of a graph; ``"batch"`` in ``shape`` is the free dimension."""
+    """One input or output of a graph; ``"batch"`` and ``"tokens"`` in ``shape`` are free dimensions."""
 
     name: Name
     dtype: Literal["float32", "int64"]
-    shape: Annotated[list[Size | Literal["batch"]], Meta(max_length=8)]
+    shape: Annotated[list[Size | Literal["batch", "tokens"]], Meta(max_length=8)]
+
+    def __post_init__(self) -> None:
+        """Refuse free dimensions where no engine looks for them."""
+        if "tokens" in self.shape[:1] or "batch" in self.shape[1:] or self.shape.count("tokens") > 1:
+            raise ValueError(f"the tensor {self.name!r} has a free dimension out of place")
 
 
 class Graph(_Record, frozen=True, kw_only=True):
@@ -162,12 +176,31 @@ class FileEntry(_Record, frozen=True, kw_only=True):
     sha256: Sha256
 
 
+class Preset(_Record, frozen=True, kw_only=True):
+    """What a quality preset leaves out when it draws with this bundle, and what the exporter measured.
+
+    Attributes:
+        cache_interval: see ``shortcuts.Shortcuts``.
+        guidance_interval: see ``shortcuts.Shortcuts``.
+        work: multiply-accumulates of all UNet calls of a picture, as a share of ``exact``'s at the same steps.
+        fidelity: mean distances of pictures from those of ``exact`` at the same seeds: ``image_psnr_db`` and
+            ``image_ssim``.
+    """
+
+    cache_interval: Annotated[int, msgspec.Meta(ge=1)]
+    guidance_interval: tuple[_Share, _Share]
+    work: float
+    fidelity: dict[str, float]
+
+
 class Manifest(_Record, frozen=True, kw_only=True):
     """Everything a reader must know about a bundle.
 
     ``image_size`` is (height, width) in pixels; ``latent_shape`` is (channels, height, width); latents are divided by
     ``scaling_factor`` before decoding. ``scheduler`` is the checkpoint's diffusers scheduler config, verbatim;
-    ``guidance_scale`` is what its author draws with.
+    ``guidance_scale`` is what its author draws with. ``preview`` turns clean latents into colours in [0, 1]: a row of
+    red, green and blue for each channel, and one that is added; None in bundles of earlier exporters. ``presets`` says
+    what each quality but ``exact`` means; it is empty in bundles that cannot cache steps.
     ``fidelity`` compares whole images of this bundle with fp32 torch at the same seeds.
     """
 
@@ -184,7 +217,9 @@ class Manifest(_Record, frozen=True, kw_only=True):
     tokenizer: TokenizerSpec
     scheduler: dict[str, Any]
     guidance_scale: Annotated[float, Meta(ge=0, le=1e6)] = 7.5
+    preview: Annotated[list[tuple[float, float, float]], Meta(max_length=65)] | None = None
     components: Annotated[dict[Name, Component], Meta(max_length=64)]
+    presets: dict[Literal["balanced", "fast"], Preset] = {}
     fidelity: dict[str, float]
     versions: dict[str, str]
     options: dict[str, Any]
@@ -240,11 +275,13 @@ def parse_manifest(raw: bytes, path: Path) -> Manifest:
     try:
         check_json(raw)
         version = msgspec.json.decode(raw, type=_Versioned).format_version
-        manifest = msgspec.json.decode(raw, type=Manifest) if version == FORMAT_VERSION else None
+        known = range(_OLDEST_VERSION, FORMAT_VERSION + 1)
+        manifest = msgspec.json.decode(raw, type=Manifest) if version in known else None
     except (ValueError, RecursionError) as error:  # also what msgspec raises
         raise ManifestError(path, str(error)[:_MAX_WHY_CHARACTERS]) from error
     if manifest is None:
-        raise ManifestError(path, f"format_version {str(version)[:40]}, this runtime reads {FORMAT_VERSION}")
+        reads = f"this runtime reads {_OLDEST_VERSION} to {FORMAT_VERSION}"
+        raise ManifestError(path, f"format_version {str(version)[:40]}, {reads}")
     for fault in contradictions(manifest, MANIFEST_NAME):
         raise ManifestError(path, fault)
     return manifest

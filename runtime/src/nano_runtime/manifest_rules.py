@@ -38,6 +38,12 @@ def contradictions(manifest: Manifest, own_name: str) -> Iterator[str]:
             yield f"the component {name!r} has {fault}"
     yield from _miswired(manifest)
     yield from _misshapen(manifest)
+    channels = manifest.latent_shape[0]
+    if manifest.preview is not None and len(manifest.preview) != channels + 1:
+        yield f"preview has {len(manifest.preview)} rows for {channels} channels and one to add"
+    for preset, meant in manifest.presets.items():
+        if meant.guidance_interval[0] > meant.guidance_interval[1]:
+            yield f"the guidance interval of {preset!r} ends before it begins"
 
 
 def _bad_files(manifest: Manifest, own_name: str) -> Iterator[str]:
@@ -72,7 +78,7 @@ def _unbelievable(component: Component) -> Iterator[str]:
         if len({tensor.name for tensor in tensors}) != len(tensors):
             yield "two tensors of one name"
         for tensor in tensors:
-            if math.prod(size for size in tensor.shape if size != "batch") > _MAX_ELEMENTS:
+            if math.prod(size for size in tensor.shape if not isinstance(size, str)) > _MAX_ELEMENTS:
                 yield f"a tensor {tensor.name!r} of more than {_MAX_ELEMENTS} values"
 
 
@@ -81,9 +87,11 @@ def _folder_of(name: str) -> str:
 
 
 def _pipeline_of(manifest: Manifest) -> tuple[str, ...]:
-    """Components that a picture from a prompt needs, in the order they run."""
+    """Components that a picture from a prompt needs at every quality the bundle has, in the order they run."""
     hoisted = ("unet_prompt", "unet_time") if manifest.graph == "hoisted" else ()
-    return ("text_encoder", *hoisted, "unet", "vae_decoder")
+    caching = any(preset.cache_interval > 1 for preset in manifest.presets.values())
+    shallow = ("unet_shallow",) if caching or "unet_shallow" in manifest.components else ()
+    return ("text_encoder", *hoisted, "unet", *shallow, "vae_decoder")
 
 
 def _miswired(manifest: Manifest) -> Iterator[str]:
@@ -93,7 +101,11 @@ def _miswired(manifest: Manifest) -> Iterator[str]:
         fed = {"sample"}
         for name in ("unet_prompt", "unet_time"):
             fed |= {tensor.name for tensor in manifest.components[name].outputs}
-    if dangling := sorted({tensor.name for tensor in manifest.components["unet"].inputs} ^ fed):
+    unet = manifest.components["unet"]
+    dangling = sorted({tensor.name for tensor in unet.inputs} ^ fed)
+    if (shallow := manifest.components.get("unet_shallow")) is not None:
+        dangling += sorted({tensor.name for tensor in shallow.inputs} - fed - {tensor.name for tensor in unet.outputs})
+    if dangling:
         yield f"the tensor {dangling[0]!r} joins no two graphs"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,21 +18,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nano_runtime import __version__
+from nano_runtime.autoencoder import decode, encode
 from nano_runtime.backends import BACKENDS, EngineOptions, installed
 from nano_runtime.backends.base import PRECISIONS, Precision
 from nano_runtime.bundle import DEMO, Bundle
 from nano_runtime.conditioning import Conditioner, UNetInputs
-from nano_runtime.denoise import denoise, guide
+from nano_runtime.denoise import denoise
 from nano_runtime.errors import BackendMissingError, UnsupportedScheduleError
-from nano_runtime.image import Parameters, to_pil, to_uint8, to_unit_range
+from nano_runtime.events import Progress, Result
+from nano_runtime.image import Parameters, to_pil, to_uint8
 from nano_runtime.machine import usable_cores
-from nano_runtime.manifest import Backend
+from nano_runtime.manifest import Backend, Quality
 from nano_runtime.noise import NoiseSource, noise_source
+from nano_runtime.predict import Predictor
+from nano_runtime.preview import predicted_latents
 from nano_runtime.request import OutputType, Request, one_of, positive
-from nano_runtime.samplers import Sampler, make_sampler, own_sampler
+from nano_runtime.samplers import Sampler, first_call, make_sampler, own_sampler
 from nano_runtime.schedule import Schedule
+from nano_runtime.shortcuts import Call, Shortcuts, plan, resolve
 from nano_runtime.stages import Stages
-from nano_runtime.timing import Stopwatch, Timings
+from nano_runtime.start import Encoded, start_of
+from nano_runtime.timing import Stopwatch
+from nano_runtime.tokenizer import Reading, TokenIds
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,46 +53,9 @@ _log = logging.getLogger(__name__)
 
 _PREFERRED: tuple[Backend, ...] = ("onnxruntime", "openvino")  # loads sooner, in half the memory (bench/LOG.md)
 _MOST_AT_ONCE = 4  # pictures per UNet call: memory grows with each, speed hardly any more
-# The largest comes second: two files are checked at a time, and the text encoder need not wait for it.
-_IN_ORDER_OF_CHECKING = ("text_encoder", "unet", "unet_prompt", "unet_time", "vae_decoder")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One UNet call is done.
-
-    Attributes:
-        call: its number, from 1.
-        calls: how many there will be for all pictures.
-        step_index: its index in the schedule, from 0.
-        timestep: noise level it ran at, on the training scale.
-        latents: float32 [n, *latent_shape] after it, for the n pictures drawn together. The next step starts from this
-            array, with whatever was written into it.
-    """
-
-    call: int
-    calls: int
-    step_index: int
-    timestep: float
-    latents: Floats
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a call drew.
-
-    Attributes:
-        images: Pillow images; float32 [n, height, width, 3] in [0, 1] for ``output_type="np"``; the final latents,
-            float32 [n, *latent_shape], for ``"latent"``.
-        seeds: the seed of each picture; it alone draws that picture again (unless the call was given latents).
-        parameters: the same and all else for each picture, as ``image.save_png`` stores them.
-        timings: where the time went.
-    """
-
-    images: list[Image] | Floats
-    seeds: tuple[int, ...]
-    parameters: tuple[Parameters, ...]
-    timings: Timings
+# The largest comes second: two files are checked at a time, and the text encoder need not wait for it. The shallow UNet
+# shares its weights and is checked when it is needed.
+_IN_ORDER_OF_CHECKING = ("text_encoder", "unet", "unet_prompt", "unet_time", "vae_encoder", "vae_decoder")
 
 
 class Pipeline:
@@ -104,6 +74,9 @@ class Pipeline:
         self.keep_loaded = keep_loaded
         self._schedule = Schedule.from_config(self.bundle.manifest.scheduler)
         self._own_scheduler = _own_scheduler(self.bundle)
+        preview = self.bundle.manifest.preview
+        self._preview_weights = None if preview is None else np.array(preview, np.float32)
+        self._interrupt = False
         self._stages = stages
         self._conditioner = Conditioner(stages)
 
@@ -159,13 +132,23 @@ class Pipeline:
         output_type: OutputType = "pil",
         height: int | None = None,
         width: int | None = None,
+        prompt_weighting: bool = False,
+        long_prompts: bool = False,
         callback_on_step_end: Callback | None = None,
+        image: Image | None = None,
+        mask_image: Image | None = None,
+        strength: float | None = None,
+        variation_seed: int | None = None,
+        variation_strength: float | None = None,
+        quality: Quality | None = None,
+        cache_interval: int | None = None,
+        guidance_interval: Sequence[float] | None = None,
     ) -> Result:
         """Draw pictures of a prompt; names and meanings are those of diffusers' ``StableDiffusionPipeline``.
 
         Args:
             prompt: what to draw, or a list of such; beyond the text encoder's length it is cut, with a warning in the
-                log.
+                log, unless ``long_prompts`` is set.
             negative_prompt: what to move away from; None means the empty text.
             num_inference_steps: 1 to the length of the training schedule. PNDM makes one UNet call more, Heun one less
                 than twice as many.
@@ -180,8 +163,25 @@ class Pipeline:
             output_type: see ``Result.images``.
             height: None or the bundle's; another size needs another bundle.
             width: as height.
+            prompt_weighting: True reads both prompts with A1111's syntax, ``(word:1.3)``, ``[word]``, ``BREAK``; see
+                ``weighting``. False takes them as they stand, brackets included: diffusers does, and the same call is
+                to draw the same picture.
+            long_prompts: True lets prompts go on in further chunks of the text encoder's length, each encoded by
+                itself, up to 16; every UNet call then takes a little longer. Needs a bundle of format 2.
             callback_on_step_end: called after every UNet call with (pipe, step_index, timestep, {"latents": ...}); may
-                return {"latents": replacement}.
+                return {"latents": replacement}, and may set ``pipe.interrupt = True``: what is drawn by then is
+                decoded.
+            image: a Pillow image to start from (``edit.open_picture`` reads one from a file), scaled to cover the
+                bundle's size and cropped around its centre.
+            mask_image: a Pillow image of the same size: white is painted anew, black stays.
+            strength: share of the steps that is run on the image, in (0, 1]. None means diffusers' 0.8, with a mask 1.
+            variation_seed: 0 to 2**64 - 1; picture i turns from the noise of ``seed`` towards that of
+                variation_seed + i. None takes a random one, if there is a strength.
+            variation_strength: how far, 0 to 1; None and 0 do not vary, 0.1 to 0.3 give siblings of the seed's picture.
+            quality: ``"exact"`` (None means that), ``"balanced"`` or ``"fast"``: what the last two leave out was chosen
+                and measured for this bundle when it was exported, and stands in its manifest.
+            cache_interval: in place of the preset's; see ``shortcuts.Shortcuts``, also for the next.
+            guidance_interval: in place of the preset's.
 
         Raises:
             UsageError: an argument is out of range.
@@ -200,6 +200,16 @@ class Pipeline:
             output_type=output_type,
             height=height,
             width=width,
+            image=image,
+            mask_image=mask_image,
+            strength=strength,
+            variation_seed=variation_seed,
+            variation_strength=variation_strength,
+            prompt_weighting=prompt_weighting,
+            long_prompts=long_prompts,
+            quality=quality,
+            cache_interval=cache_interval,
+            guidance_interval=guidance_interval,
         )
         for event in events:
             if isinstance(event, Result):
@@ -224,10 +234,21 @@ class Pipeline:
         output_type: OutputType = "pil",
         height: int | None = None,
         width: int | None = None,
+        image: Image | None = None,
+        mask_image: Image | None = None,
+        strength: float | None = None,
+        variation_seed: int | None = None,
+        variation_strength: float | None = None,
+        prompt_weighting: bool = False,
+        long_prompts: bool = False,
+        quality: Quality | None = None,
+        cache_interval: int | None = None,
+        guidance_interval: Sequence[float] | None = None,
     ) -> Iterator[Progress | Result]:
         """Do what a call does, one UNet call at a time: the caller owns progress bars, previews and cancelling.
 
-        Work begins with the first ``next``; closing the iterator ends it.
+        Work begins with the first ``next``; closing the iterator ends it. Where memory does not suffice for so many
+        pictures at once, their group begins again as two: ``Progress`` then goes back and counts more calls.
 
         Yields:
             A ``Progress`` after every UNet call and, last, the ``Result``.
@@ -243,51 +264,74 @@ class Pipeline:
             latents=latents,
             output_type=output_type,
             size=(height, width),
+            image=image,
+            mask_image=mask_image,
+            strength=strength,
+            variation_seed=variation_seed,
+            variation_strength=variation_strength,
+        )
+        self._interrupt = False
+        settled = self._settled(
+            request,
+            num_inference_steps,
+            scheduler,
+            Reading(weighted=prompt_weighting, long=long_prompts),
+            resolve(self.bundle, quality, cache_interval, guidance_interval),
         )
         try:
-            timesteps = self._sampler(num_inference_steps, scheduler).timesteps
-            self._stages.prepare(name for name in _IN_ORDER_OF_CHECKING if name in self.bundle.manifest.components)
-            guided = request.guidance_scale > 1
-            texts = [*((request.negative_prompt,) if guided else ()), *request.prompts]
-            known = self._conditioner.texts(dict.fromkeys(texts), watch)
-            times = self._conditioner.timesteps(timesteps, watch)
-            self._release("text_encoder", "unet_prompt")
-
-            groups = np.array_split(np.arange(len(request.seeds)), _groups(len(request.seeds)))
-            drawn: list[Floats] = []
-            for group in groups:
-                noise = noise_source([request.seeds[i] for i in group], self.bundle.manifest.latent_shape)
-                if latents is None:
-                    noise()  # the first draw is ``request.noise``
-                sampler = self._sampler(num_inference_steps, scheduler, noise)
-                start = request.noise[group] * np.float32(sampler.init_noise_sigma)
-                positive_rows = [known[request.prompts[i]] for i in group]
-                negative_rows = [known[request.negative_prompt]] * len(group) if guided else []
-                predict = self._predictor(negative_rows, positive_rows, times, request.guidance_scale, watch)
-                for step in denoise(predict, sampler, start):
-                    call = len(drawn) * len(timesteps) + step.index + 1
-                    yield Progress(call, len(groups) * len(timesteps), step.index, step.timestep, step.latents)
-                drawn.append(step.latents)
-            self._release("unet")
-
-            images = self._decode(np.concatenate(drawn), request.output_type, watch)
-            parameters = tuple(
-                self._parameters(request, i, num_inference_steps, scheduler) for i in range(len(request.seeds))
-            )
-            yield Result(images, request.seeds, parameters, watch.timings())
+            self._prepare(editing=request.edit is not None)
+            texts = [*((request.negative_prompt,) if settled.guided else ()), *request.prompts]
+            known = self._conditioner.texts(dict.fromkeys(texts), watch, settled.reading)
+            times = self._conditioner.timesteps(settled.timesteps, watch)
+            edit = request.edit
+            picture = None if edit is None else encode(self._stages, edit, settled.first_call, watch)
+            self._release("text_encoder", "unet_prompt", "vae_encoder")
+            latents, stopped = yield from self._denoised(request, settled, known, times, picture, watch)
+            self._release("unet", "unet_shallow")
+            images: list[Image] | Floats = latents
+            if request.output_type != "latent":
+                unit = decode(self._stages, latents, request.seeds, watch)
+                images = unit if request.output_type == "np" else [to_pil(pixels) for pixels in to_uint8(unit)]
+            parameters = tuple(self._parameters(request, i, settled, stopped) for i in range(len(latents)))
+            yield Result(images, request.seeds[: len(latents)], parameters, watch.timings())
         finally:
             self._release()  # whatever is left, also when the caller stops early
 
-    def unet_calls(self, num_inference_steps: int, scheduler: str | None, num_images_per_prompt: int) -> int:
-        """Return how often a call with these arguments runs the UNet.
+    def unet_calls(
+        self, num_inference_steps: int, scheduler: str | None, num_images_per_prompt: int, strength: float = 1.0
+    ) -> int:
+        """Return how often a call with these arguments, of which ``strength`` is 1 without an image, runs the UNet.
 
         Raises:
+            StrengthError: it leaves no step.
             UnknownSchedulerError: there is no such name.
             StepsError: the number of steps is outside the schedule.
             OptionError: the number of pictures is not positive.
         """
-        groups = _groups(positive("num_images_per_prompt", num_images_per_prompt))
-        return groups * len(self._sampler(num_inference_steps, scheduler).timesteps)
+        groups = _groups(range(positive("num_images_per_prompt", num_images_per_prompt)), _MOST_AT_ONCE)
+        calls = len(self._sampler(num_inference_steps, scheduler).timesteps)
+        return len(groups) * (calls - first_call(self.scheduler_name(scheduler), num_inference_steps, strength))
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether the call that is running, or ran last, was told to draw no further; set it from its callback.
+
+        diffusers' own pipelines want ``pipe._interrupt = True``, which works here too.
+        """
+        return self._interrupt
+
+    @interrupt.setter
+    def interrupt(self, value: bool) -> None:
+        self._interrupt = value
+
+    def tokenize(self, prompt: str, *, prompt_weighting: bool = False, long_prompts: bool = False) -> TokenIds:
+        """Return what a call makes of a prompt: how many tokens it has, and which of its words do not fit.
+
+        Raises:
+            PromptError: it cannot be used.
+            TamperedFileError: the tokenizer is not the one the manifest describes.
+        """
+        return self._conditioner.tokens(prompt, Reading(weighted=prompt_weighting, long=long_prompts))
 
     def scheduler_name(self, scheduler: str | None) -> str:
         """Return the given name, or for None the name of the bundle's own sampler."""
@@ -301,58 +345,94 @@ class Pipeline:
         """Return a fresh sampler: it holds the history of the pictures it draws, and their source of noise."""
         return make_sampler(self.scheduler_name(scheduler), self._schedule, num_inference_steps, noise)
 
-    def _predictor(
+    def _settled(
+        self, request: Request, steps: int, scheduler: str | None, reading: Reading, shortcuts: Shortcuts
+    ) -> _Settled:
+        """Decide how each UNet call is going to be made."""
+        name = self.scheduler_name(scheduler)
+        timesteps = self._sampler(steps, name).timesteps
+        first = 0 if request.edit is None else first_call(name, steps, request.edit.strength)
+        planned = plan(len(timesteps) - first, shortcuts, guided=request.guidance_scale > 1)
+        return _Settled(steps, name, timesteps, first, (*planned[:1] * first, *planned), reading, shortcuts)
+
+    def _denoised(  # noqa: PLR0917 (what was prepared for the loop)
         self,
-        negative: list[UNetInputs],
-        positive: list[UNetInputs],
+        request: Request,
+        settled: _Settled,
+        known: Mapping[str, UNetInputs],
         times: UNetInputs,
-        guidance_scale: float,
+        picture: Encoded | None,
         watch: Stopwatch,
-    ) -> Callable[[Floats, int], Floats]:
-        """Return the function that predicts the noise in the latents of a group; no ``negative`` means no guidance.
+    ) -> Generator[Progress, None, tuple[Floats, int | None]]:
+        """Draw the pictures in groups, smaller ones if memory runs out.
 
-        Guidance is one call with the negative rows first, as in diffusers: the weights, which are what takes the time,
-        are read from memory once.
+        Returns:
+            Final latents, and after how many UNet calls the caller interrupted; None if it did not.
         """
-        count, batch = len(positive), len(negative) + len(positive)
-        output = self.bundle.component("unet").outputs[0].name
-        feeds: UNetInputs = {
-            name: np.concatenate([row[name] for row in (*negative, *positive)]) for name in positive[0]
-        }
-        feeds |= {name: values[:1].copy() for name, values in times.items()}
-        feeds["sample"] = np.empty((batch, *self.bundle.manifest.latent_shape), np.float32)
+        groups = _groups(range(len(request.seeds)), _MOST_AT_ONCE)
+        per_group = calls = len(settled.timesteps) - settled.first_call
+        drawn: list[Floats] = []
+        done = 0
+        while groups and not self._interrupt:
+            group = groups[0]
+            noise = noise_source([request.seeds[i] for i in group], self.bundle.manifest.latent_shape)
+            sampler = self._sampler(settled.steps, settled.scheduler, noise)
+            start = start_of(request, group, sampler, noise, picture)
+            predict = Predictor(
+                self._stages,
+                watch,
+                negative=[known[request.negative_prompt]] * len(group) if settled.guided else [],
+                positive=[known[request.prompts[i]] for i in group],
+                times=times,
+                timesteps=settled.timesteps,
+                guidance_scale=request.guidance_scale,
+                calls=settled.calls,
+            )
+            calls = (len(drawn) + len(groups)) * per_group
+            try:
+                for step in denoise(predict, sampler, start.latents, start.first_call):
+                    done = len(drawn) * per_group + step.index - settled.first_call + 1
+                    if start.kept is not None:
+                        start.kept.put_back(sampler, step.index, step.latents)
+                    yield Progress(
+                        call=done,
+                        calls=calls,
+                        step_index=step.index - settled.first_call,
+                        timestep=step.timestep,
+                        latents=step.latents,
+                        predicted=predicted_latents(step, self._schedule),
+                        preview_weights=self._preview_weights,
+                    )
+                    if self._interrupt:
+                        break
+            except MemoryError:
+                if len(group) == 1:
+                    raise
+                _log.warning("memory ran out with %d pictures at once; fewer at once take longer", len(group))
+                self._stages.close("unet", "unet_shallow")
+                groups = _groups([i for waiting in groups for i in waiting], math.ceil(len(group) / 2))
+                continue
+            drawn.append(step.latents)
+            groups = groups[1:]
+        return np.concatenate(drawn), done if done < calls else None
 
-        def predict(latents: Floats, index: int) -> Floats:
-            # Into the same arrays every time: an engine that knows where its inputs are is not told again.
-            for name, values in times.items():
-                feeds[name][:] = values[index]
-            feeds["sample"].reshape(-1, *latents.shape)[:] = latents
-            noise = self._stages.run("unet", feeds, watch, batch=batch)[output]
-            return noise if batch == count else guide(noise[:count], noise[count:], guidance_scale)
+    def _prepare(self, *, editing: bool) -> None:
+        """Begin to check the graphs that are going to run."""
+        present = self.bundle.manifest.components
+        self._stages.prepare(
+            name for name in _IN_ORDER_OF_CHECKING if name in present and (editing or name != "vae_encoder")
+        )
 
-        return predict
-
-    def _decode(self, latents: Floats, output_type: OutputType, watch: Stopwatch) -> list[Image] | Floats:
-        """Decode final latents picture by picture: a batch is no quicker per picture, and takes more memory."""
-        if output_type == "latent":
-            return latents
-        decoder = self.bundle.component("vae_decoder")
-        scaled = latents / np.float32(self.bundle.manifest.scaling_factor)
-        decoded = [
-            self._stages.run("vae_decoder", {decoder.inputs[0].name: one[np.newaxis]}, watch, batch=1) for one in scaled
-        ]
-        unit = to_unit_range(np.concatenate([outputs[decoder.outputs[0].name] for outputs in decoded]))
-        return unit if output_type == "np" else [to_pil(pixels) for pixels in to_uint8(unit)]
-
-    def _parameters(self, request: Request, index: int, steps: int, scheduler: str | None) -> Parameters:
+    def _parameters(self, request: Request, index: int, settled: _Settled, stopped: int | None) -> Parameters:
         """Describe how one picture was drawn."""
+        edit, variation = request.edit, request.variation
         height, width = self.bundle.manifest.image_size
         return Parameters(
             prompt=request.prompts[index],
             negative_prompt=request.negative_prompt,
             seed=request.seeds[index],
-            steps=steps,
-            scheduler=self.scheduler_name(scheduler),
+            steps=settled.steps,
+            scheduler=settled.scheduler,
             guidance_scale=request.guidance_scale,
             height=height,
             width=width,
@@ -361,6 +441,16 @@ class Pipeline:
             backend=self.backend,
             precision=self.options.precision,
             version=__version__,
+            edited=None if edit is None else edit.digest,
+            strength=None if edit is None else edit.strength,
+            masked=edit is not None and edit.mask is not None,
+            variation_seed=None if variation is None else variation.seeds[index],
+            variation_strength=None if variation is None else variation.strength,
+            interrupted_after=stopped,
+            prompt_weighting=settled.reading.weighted,
+            long_prompts=settled.reading.long,
+            cache_interval=settled.shortcuts.cache_interval,
+            guidance_interval=settled.shortcuts.guidance_interval,
         )
 
     def _release(self, *components: str) -> None:
@@ -369,9 +459,37 @@ class Pipeline:
             self._stages.close(*components)
 
 
-def _groups(pictures: int) -> int:
-    """Return how many groups the pictures are drawn in; they are of equal size, or nearly."""
-    return math.ceil(pictures / _MOST_AT_ONCE)
+@dataclass(frozen=True)
+class _Settled:
+    """What is decided before anything runs.
+
+    Attributes:
+        steps: as asked for.
+        scheduler: name of the sampler.
+        timesteps: float32, of each UNet call of the whole schedule.
+        first_call: index of the first one that is made.
+        calls: how each is made.
+        reading: of the prompts.
+        shortcuts: that the calls take.
+    """
+
+    steps: int
+    scheduler: str
+    timesteps: Floats
+    first_call: int
+    calls: tuple[Call, ...]
+    reading: Reading
+    shortcuts: Shortcuts
+
+    @property
+    def guided(self) -> bool:
+        """Whether any call needs the negative prompt."""
+        return any(call.guided for call in self.calls)
+
+
+def _groups(pictures: Sequence[int], most: int) -> list[list[int]]:
+    """Sort pictures into groups that are drawn together: at most ``most``, of equal size, or nearly."""
+    return [group.tolist() for group in np.array_split(np.asarray(pictures), math.ceil(len(pictures) / most))]
 
 
 def _own_scheduler(bundle: Bundle) -> str:

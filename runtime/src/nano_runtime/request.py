@@ -6,23 +6,37 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nano_runtime.errors import GuidanceError, LatentsError, OptionError, PromptError, SeedError, SizeError
+from nano_runtime.edit import Edit, edit_of
+from nano_runtime.errors import (
+    ConflictError,
+    GuidanceError,
+    LatentsError,
+    MissingArgumentError,
+    OptionError,
+    PromptError,
+    SeedError,
+    SizeError,
+    VariationError,
+)
 from nano_runtime.manifest import Manifest
-from nano_runtime.noise import randn
+from nano_runtime.variation import Variation
 
-__all__ = ["OutputType", "Request", "one_of", "positive"]
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["OutputType", "Request", "one_of", "positive", "random_seed"]
 
 OutputType = Literal["pil", "np", "latent"]
 
 Choice = TypeVar("Choice", bound=str)
 
 _SEEDS = 1 << 64
-_RANDOM_SEED_BYTES = 4  # short enough to be typed again
+_RANDOM_SEED_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -34,7 +48,9 @@ class Request:
         negative_prompt: what to move away from; empty for none.
         guidance_scale: classifier-free guidance, at least 0; up to 1 means none.
         seeds: one for each picture.
-        noise: float32 [len(seeds), *latent_shape], unit variance.
+        latents: float32 [len(seeds), *latent_shape], unit variance, instead of the seeds' noise; None for that.
+        variation: whose noise is mixed in; None for nobody's.
+        edit: the picture to start from; None starts from noise.
         output_type: form of the result.
     """
 
@@ -42,7 +58,9 @@ class Request:
     negative_prompt: str
     guidance_scale: float
     seeds: tuple[int, ...]
-    noise: NDArray[np.float32]
+    latents: NDArray[np.float32] | None
+    variation: Variation | None
+    edit: Edit | None
     output_type: OutputType
 
     @classmethod
@@ -58,6 +76,11 @@ class Request:
         latents: NDArray[np.float32] | None,
         output_type: OutputType,
         size: tuple[int | None, int | None],
+        image: Image | None,
+        mask_image: Image | None,
+        strength: float | None,
+        variation_seed: int | None,
+        variation_strength: float | None,
     ) -> Request:
         """Check the arguments of a call, described there, and fill in what was left out.
 
@@ -66,14 +89,20 @@ class Request:
         """
         _check_size(size, manifest.image_size)
         prompts = _repeated(prompt, positive("num_images_per_prompt", count))
-        seeds = _seeds(seed, len(prompts))
+        variation = _variation(variation_seed, variation_strength, len(prompts))
+        seeds = _seeds(seed, len(prompts), counting=variation is None)
+        for name, value in (("image", image), ("variation_strength", variation)):
+            if latents is not None and value is not None:
+                raise ConflictError("latents", name)
         shape = (len(prompts), *manifest.latent_shape)
         return cls(
             prompts=prompts,
             negative_prompt="" if negative_prompt is None else _text(negative_prompt),
             guidance_scale=_guidance(guidance_scale),
             seeds=seeds,
-            noise=_noise(seeds, manifest) if latents is None else _latents(latents, shape),
+            latents=None if latents is None else _latents(latents, shape),
+            variation=variation,
+            edit=edit_of(image, mask_image, strength, manifest.image_size, manifest.latent_shape),
             output_type=one_of("output_type", output_type, get_args(OutputType)),
         )
 
@@ -90,6 +119,11 @@ def one_of(argument: str, value: Choice, known: Iterable[Choice]) -> Choice:
     if value not in known:
         raise OptionError(argument, value, known)
     return value
+
+
+def random_seed() -> int:
+    """Return a seed that nobody chose, short enough to be typed again."""
+    return int.from_bytes(os.urandom(_RANDOM_SEED_BYTES), "little")
 
 
 def _text(prompt: str) -> str:
@@ -112,17 +146,25 @@ def _guidance(scale: float) -> float:
     return float(scale)
 
 
-def _seeds(seed: int | None, count: int) -> tuple[int, ...]:
-    """Return consecutive seeds; None starts at a random one."""
-    first = int.from_bytes(os.urandom(_RANDOM_SEED_BYTES), "little") if seed is None else int(seed)
-    if not 0 <= first <= _SEEDS - count:
+def _seeds(seed: int | None, count: int, *, counting: bool) -> tuple[int, ...]:
+    """Return a seed for each picture, consecutive if ``counting``, else all the same; None starts at a random one."""
+    first = random_seed() if seed is None else int(seed)
+    if not 0 <= first <= _SEEDS - (count if counting else 1):
         raise SeedError(first)
-    return tuple(range(first, first + count))
+    return tuple(range(first, first + count)) if counting else (first,) * count
 
 
-def _noise(seeds: tuple[int, ...], manifest: Manifest) -> NDArray[np.float32]:
-    """Draw each picture's noise from its own seed, so that a picture does not depend on those drawn with it."""
-    return np.concatenate([randn(seed, (1, *manifest.latent_shape)) for seed in seeds])
+def _variation(seed: int | None, strength: float | None, count: int) -> Variation | None:
+    """Return the variation of each picture, with seeds that count up; strength 0 is none."""
+    if strength is None:
+        if seed is not None:
+            raise MissingArgumentError("variation_seed", "variation_strength")
+        return None
+    if not (math.isfinite(strength) and 0 <= strength <= 1):
+        raise VariationError(strength)
+    if strength == 0:
+        return None
+    return Variation(_seeds(seed, count, counting=True), float(strength))
 
 
 def _latents(latents: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:

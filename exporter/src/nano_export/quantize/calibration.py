@@ -15,7 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from nano_export.quantize.qdq import Range
-from nano_runtime.backends import Arrays, EngineOptions
+from nano_runtime.backends import Arrays, Batch, EngineOptions
 from nano_runtime.bundle import Bundle
 from nano_runtime.machine import usable_cores
 from nano_runtime.pipeline import Pipeline, Result
@@ -82,7 +82,7 @@ class _WatchingStages(Stages):
         super().__init__(bundle, "onnxruntime", EngineOptions(threads=usable_cores(), precision="f32"))
         self._extremes = {name: dict.fromkeys(tensors, (np.inf, -np.inf)) for name, tensors in watched.items()}
 
-    def run(self, component: str, feeds: Arrays, watch: Stopwatch, *, batch: int) -> dict[str, NDArray[np.float32]]:
+    def run(self, component: str, feeds: Arrays, watch: Stopwatch, *, batch: Batch) -> dict[str, NDArray[np.float32]]:
         """Run, record the extremes, and return the rest."""
         outputs = super().run(component, feeds, watch, batch=batch)
         extremes = self._extremes.get(component, {})

@@ -9,14 +9,14 @@ import importlib
 from importlib.util import find_spec
 from typing import cast, get_args
 
-from nano_runtime.backends.base import Arrays, CheckedGraph, EngineOptions, Open, Session
-from nano_runtime.errors import BackendMissingError, NotEnoughMemoryError, OptionError
-from nano_runtime.machine import memory_available_bytes
+from nano_runtime.backends.base import Arrays, Batch, CheckedGraph, EngineOptions, Open, Session
+from nano_runtime.errors import BackendMissingError, OptionError, OutOfMemoryError
 from nano_runtime.manifest import Backend
 
 __all__ = [
     "BACKENDS",
     "Arrays",
+    "Batch",
     "CheckedGraph",
     "EngineOptions",
     "Session",
@@ -52,25 +52,27 @@ def import_engine(backend: Backend) -> Open:
     return cast("Open", importlib.import_module(_DOORS[backend]).open_graph)
 
 
-def open_session(backend: Backend, graph: CheckedGraph, *, batch: int, options: EngineOptions) -> Session:
+def open_session(
+    backend: Backend, graph: CheckedGraph, *, batch: Batch, options: EngineOptions, tokens: int = 1
+) -> Session:
     """Load a graph.
 
     Args:
         backend: the engine.
         graph: in the engine's format.
-        batch: size of every free dimension, at least 1.
+        batch: size of every free first dimension, at least 1, or the smallest and the largest that it will have.
         options: threads, precision and cache.
+        tokens: size of every other free dimension, at least 1; graphs without one do not ask.
 
     Raises:
         OptionError: there is no such engine.
         BackendMissingError: its package is not installed.
         PrecisionError: it does not have this precision on this machine.
         EngineError: it refuses the file.
-        NotEnoughMemoryError: it ran out of memory.
+        OutOfMemoryError: it ran out of memory.
     """
     open_graph = import_engine(backend)
     try:
-        return open_graph(graph, batch=batch, options=options)
+        return open_graph(graph, batch=batch, tokens=tokens, options=options)
     except MemoryError as error:
-        needed = sum(file.stat().st_size for file in graph.model.parent.iterdir() if file.is_file())
-        raise NotEnoughMemoryError(f"loading {graph.model}", needed, memory_available_bytes() or 0) from error
+        raise OutOfMemoryError(f"loading {graph.model}") from error

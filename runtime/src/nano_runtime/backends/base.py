@@ -10,11 +10,23 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PRECISIONS", "Arrays", "CheckedGraph", "EngineOptions", "LayerTime", "Open", "Precision", "Session"]
+__all__ = [
+    "PRECISIONS",
+    "Arrays",
+    "Batch",
+    "CheckedGraph",
+    "EngineOptions",
+    "LayerTime",
+    "Open",
+    "Precision",
+    "Session",
+]
 
 Precision = Literal["f32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 Arrays = Mapping[str, NDArray[np.float32] | NDArray[np.int64]]
+Batch = int | tuple[int, int]
+"""Size of every free dimension of a graph; or the smallest and the largest that it will have, from call to call."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +34,14 @@ class CheckedGraph:
     """A graph whose files were compared with the manifest: no engine gets to see another.
 
     Attributes:
-        model: ``model.onnx`` for onnxruntime, ``openvino_model.xml`` for openvino; weights lie beside it.
+        model: ``model.onnx`` for onnxruntime, ``openvino_model.xml`` for openvino.
         digest: hex digest that names the content of the model and its weights.
+        weights: the file with the weights, beside ``model``; None where they are inside it.
     """
 
     model: Path
     digest: str
+    weights: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -65,12 +79,16 @@ class LayerTime:
 
 
 class Session(Protocol):
-    """A loaded graph with all shapes fixed."""
+    """A loaded graph with all shapes fixed, but for the batch if it was asked to be between two sizes."""
 
     def run(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         """Compute all outputs from all inputs; shapes and dtypes are those of the manifest.
 
         The engine reads the arrays where they are; the outputs are new arrays.
+
+        Raises:
+            EngineError: the engine refuses the inputs.
+            MemoryError: it could not get the memory it needs.
         """
 
     def layer_times(self) -> list[LayerTime]:
@@ -81,7 +99,7 @@ class Session(Protocol):
 
 
 class Open(Protocol):
-    """How a backend module opens a graph, with ``batch`` for every free dimension."""
+    """How a backend module opens a graph, with ``batch`` and ``tokens`` for its free dimensions."""
 
-    def __call__(self, graph: CheckedGraph, *, batch: int, options: EngineOptions) -> Session:
-        """Load the graph; see ``backends.open_session``."""
+    def __call__(self, graph: CheckedGraph, *, batch: Batch, tokens: int, options: EngineOptions) -> Session:
+        """Load the graph; see ``backends.open_session``, which makes a ``MemoryError`` an error of ours."""

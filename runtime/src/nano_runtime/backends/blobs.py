@@ -62,8 +62,8 @@ class Blobs:
             self._path(key).unlink(missing_ok=True)
 
     def _shrink(self) -> None:
-        """Delete the files longest unused until the rest fits; what a killed process left unfinished counts, too."""
-        files = [(path, path.stat()) for path in self._folder.glob("*nano-*.blob*") if path.is_file()]
+        """Delete the files longest unused until the rest fits."""
+        files = [(path, path.stat()) for path in self._folder.glob("nano-*.blob") if path.is_file()]
         total = 0
         for path, stat in sorted(files, key=lambda file: file[1].st_mtime_ns, reverse=True):
             total += stat.st_size

@@ -21,8 +21,9 @@ import numpy as np  # the two lines above must come before onnxruntime
 import onnxruntime
 from numpy.typing import NDArray
 
-from nano_runtime.backends.base import Arrays, CheckedGraph, EngineOptions, LayerTime
+from nano_runtime.backends.base import Arrays, Batch, CheckedGraph, EngineOptions, LayerTime
 from nano_runtime.errors import EngineError, PrecisionError
+from nano_runtime.memory import is_out_of_memory
 
 __all__ = ["OrtSession", "open_graph"]
 
@@ -52,6 +53,8 @@ class OrtSession:
         try:
             outputs = self._session.run(self._outputs, dict(feeds))
         except Exception as error:
+            if is_out_of_memory(error):
+                raise MemoryError(str(error)) from error
             raise EngineError(_NAME, "run", self._model, _first_line(error)) from error
         return dict(zip(self._outputs, outputs, strict=True))
 
@@ -68,8 +71,8 @@ class OrtSession:
         self._session = None
 
 
-def open_graph(graph: CheckedGraph, *, batch: int, options: EngineOptions) -> OrtSession:
-    """Load ``model.onnx`` with every dimension named ``batch`` fixed; see ``backends.open_session``."""
+def open_graph(graph: CheckedGraph, *, batch: Batch, tokens: int, options: EngineOptions) -> OrtSession:
+    """Load a graph with the dimension ``tokens`` fixed, and ``batch`` if it has one size; see ``open_session``."""
     if options.precision != "f32":
         raise PrecisionError(_NAME, options.precision, "its CPU kernels compute in f32")
     choices = onnxruntime.SessionOptions()
@@ -78,7 +81,9 @@ def open_graph(graph: CheckedGraph, *, batch: int, options: EngineOptions) -> Or
     choices.intra_op_num_threads = options.threads
     choices.inter_op_num_threads = 1
     choices.log_severity_level = _LOG_ERRORS_ONLY
-    choices.add_free_dimension_override_by_name("batch", batch)
+    choices.add_free_dimension_override_by_name("tokens", tokens)
+    if isinstance(batch, int):  # a free batch computes the same, as quickly (bench/LOG.md)
+        choices.add_free_dimension_override_by_name("batch", batch)
     # Weights live as long as the session: the arena would round their blocks up and keep the slack.
     choices.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     # A MatMul with INT8 weights alone would round its activations to int8 as well; 1 keeps them in f32.
@@ -91,9 +96,9 @@ def open_graph(graph: CheckedGraph, *, batch: int, options: EngineOptions) -> Or
         session = onnxruntime.InferenceSession(
             str(graph.model), choices, providers=["CPUExecutionProvider"], disabled_optimizers=_DISABLED_OPTIMIZERS
         )
-    except MemoryError:
-        raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise MemoryError(str(error)) from error
         raise EngineError(_NAME, "load", graph.model, _first_line(error)) from error
     return OrtSession(session, graph, profile)
 

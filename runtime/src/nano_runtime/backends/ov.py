@@ -1,23 +1,35 @@
-"""OpenVINO: the only file that imports openvino."""
+"""OpenVINO: the only file that imports openvino.
+
+Its Python package reports every import to its maker, over the network, from a process of its own, and leaves a folder
+``intel`` in the user's home. It does without where the package that reports, ``openvino_telemetry``, cannot be
+imported; there is no variable that forbids it.
+"""
 
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Any
 
-import numpy as np
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # what makes an import fail
+
+import numpy as np  # the line above must come before openvino
 import openvino
 from numpy.typing import NDArray
 
-from nano_runtime.backends.base import Arrays, CheckedGraph, EngineOptions, LayerTime
+from nano_runtime.backends.base import Arrays, Batch, CheckedGraph, EngineOptions, LayerTime, Precision
 from nano_runtime.backends.blobs import Blobs
+from nano_runtime.backends.pages import mapped_once
 from nano_runtime.errors import EngineError, PrecisionError
 from nano_runtime.machine import instruction_sets
+from nano_runtime.memory import is_out_of_memory
 
 __all__ = ["OvSession", "open_graph"]
 
 _NAME = "openvino"
 _CAPABILITY = {"f32": "FP32", "bf16": "BF16"}
+
+_Sizes = tuple[Batch, int]
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +41,8 @@ class OvSession:
         self._compiled: openvino.CompiledModel | None = compiled
         self._request: openvino.InferRequest | None = compiled.create_infer_request()
         self._model = graph.model
+        self._weights = graph.weights
+        self._packed = False
         self._bound: dict[str, NDArray[Any]] = {}
         self._outputs = [sorted(port.get_names()) for port in compiled.outputs]
 
@@ -38,8 +52,15 @@ class OvSession:
             raise RuntimeError(f"{self._model} was closed")
         try:
             self._bind(self._request, feeds)
-            self._request.infer(share_outputs=True)
+            if self._packed:
+                self._request.infer(share_outputs=True)
+            else:  # the first call packs the weights that loading left in the file
+                with mapped_once(self._weights):
+                    self._request.infer(share_outputs=True)
+                self._packed = True
         except Exception as error:
+            if is_out_of_memory(error):
+                raise MemoryError(str(error)) from error
             raise EngineError(_NAME, "run", self._model, _cause(error)) from error
         # The request writes its next results into the same memory, hence the copies.
         return {
@@ -76,11 +97,9 @@ class OvSession:
                 request.set_tensor(name, openvino.Tensor(self._bound[name], shared_memory=True))
 
 
-def open_graph(graph: CheckedGraph, *, batch: int, options: EngineOptions) -> OvSession:
-    """Load ``openvino_model.xml`` with every free dimension fixed; see ``backends.open_session``."""
-    core = openvino.Core()
-    if _CAPABILITY[options.precision] not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        raise PrecisionError(_NAME, options.precision, "this processor has no such instructions")
+def open_graph(graph: CheckedGraph, *, batch: Batch, tokens: int, options: EngineOptions) -> OvSession:
+    """Load a graph with every free dimension fixed or bounded; see ``backends.open_session``."""
+    sizes: _Sizes = (batch, tokens)
     # The precision hint's default is bf16 on processors that have it: written out, a bundle computes alike everywhere.
     choices = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -90,26 +109,40 @@ def open_graph(graph: CheckedGraph, *, batch: int, options: EngineOptions) -> Ov
         "PERF_COUNT": "YES" if options.profile else "NO",
     }
     try:
-        if options.cache is None:
-            compiled = _compiled(core, graph, batch, choices)
-        else:
-            compiled = _compiled_once(core, graph, batch, choices, Blobs(options.cache))
-    except MemoryError:
+        core = _core(options.precision)
+        with mapped_once(graph.weights):
+            if options.cache is None:
+                compiled = _compiled(core, graph, sizes, choices)
+            else:
+                compiled = _compiled_once(core, graph, sizes, choices, Blobs(options.cache))
+        return OvSession(compiled, graph)
+    except PrecisionError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise MemoryError(str(error)) from error
         raise EngineError(_NAME, "load", graph.model, _cause(error)) from error
-    return OvSession(compiled, graph)
 
 
-def _compiled(core: openvino.Core, graph: CheckedGraph, batch: int, choices: dict[str, str]) -> openvino.CompiledModel:
-    """Read and compile a graph."""
+def _core(precision: Precision) -> openvino.Core:
+    """Return the engine, if its CPU plugin can be loaded and computes in this precision."""
+    core = openvino.Core()
+    if _CAPABILITY[precision] not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise PrecisionError(_NAME, precision, "this processor has no such instructions")
+    return core
+
+
+def _compiled(
+    core: openvino.Core, graph: CheckedGraph, sizes: _Sizes, choices: dict[str, str]
+) -> openvino.CompiledModel:
+    """Read and compile a graph; ``sizes`` are those of batch and prompt."""
     model = core.read_model(graph.model)
-    model.reshape({port: _fixed(port.get_partial_shape(), batch) for port in model.inputs})
+    model.reshape({port: _fixed(port.get_partial_shape(), sizes) for port in model.inputs})
     return core.compile_model(model, "CPU", choices)
 
 
 def _compiled_once(
-    core: openvino.Core, graph: CheckedGraph, batch: int, choices: dict[str, str], blobs: Blobs
+    core: openvino.Core, graph: CheckedGraph, sizes: _Sizes, choices: dict[str, str], blobs: Blobs
 ) -> openvino.CompiledModel:
     """Take a graph from the cache, or compile it and put it there.
 
@@ -119,22 +152,29 @@ def _compiled_once(
     """
     choices = {**choices, "CACHE_MODE": "OPTIMIZE_SIZE"}  # a blob without weights
     made_by = (openvino.get_version(), core.get_property("CPU", "FULL_DEVICE_NAME"), instruction_sets())
-    key = repr((graph.digest, batch, sorted(choices.items()), made_by))
+    key = repr((graph.digest, sizes, sorted(choices.items()), made_by))
     if (blob := blobs.get(key)) is not None:
-        weights = {"WEIGHTS_PATH": str(graph.model.with_suffix(".bin"))}
+        weights = {} if graph.weights is None else {"WEIGHTS_PATH": str(graph.weights)}
         try:
             return core.import_model(blob, "CPU", {**choices, **weights})
         except RuntimeError as error:  # the engine knows a reason that the key does not
             _log.info("the cached form of %s cannot be used: %s", graph.model, _cause(error))
             blobs.drop(key)
-    compiled = _compiled(core, graph, batch, choices)
+    compiled = _compiled(core, graph, sizes, choices)
     blobs.put(key, compiled.export_model().getvalue())
     return compiled
 
 
-def _fixed(shape: openvino.PartialShape, batch: int) -> openvino.PartialShape:
-    """Return the shape with ``batch`` in every free dimension."""
-    return openvino.PartialShape([batch if size.is_dynamic else size.get_length() for size in shape])
+def _fixed(shape: openvino.PartialShape, sizes: _Sizes) -> openvino.PartialShape:
+    """Return the shape with its free dimensions fixed or bounded: the first is the batch, others the prompt."""
+    batch, tokens = sizes
+    free = openvino.Dimension(batch) if isinstance(batch, int) else openvino.Dimension(*batch)
+    return openvino.PartialShape(
+        [
+            size if size.is_static else free if axis == 0 else openvino.Dimension(tokens)
+            for axis, size in enumerate(shape)
+        ]
+    )
 
 
 def _cause(error: Exception) -> str:

@@ -29,8 +29,9 @@ from nano_runtime.benchmark.start import Start, anonymous_bytes, start
 from nano_runtime.bundle import Bundle
 from nano_runtime.errors import NanoError, WorkerDiedError
 from nano_runtime.machine import peak_rss_bytes
-from nano_runtime.manifest import Backend
+from nano_runtime.manifest import Backend, Quality
 from nano_runtime.pipeline import Pipeline
+from nano_runtime.shortcuts import plan, resolve
 from nano_runtime.stages import Stages
 from nano_runtime.timing import Stopwatch, Timings
 
@@ -48,9 +49,11 @@ class Case:
     precision: Precision
     threads: int
     pictures: int
+    quality: Quality
 
     def __str__(self) -> str:
-        return f"{self.bundle} on {self.backend} {self.precision}, {self.threads} threads, n={self.pictures}"
+        engine = f"{self.backend} {self.precision}"
+        return f"{self.bundle} on {engine}, {self.threads} threads, n={self.pictures}, {self.quality}"
 
 
 @dataclass(frozen=True)
@@ -178,11 +181,11 @@ def measure(cases: Sequence[Case], settings: Settings) -> Iterator[Step | Measur
 
 @dataclass(frozen=True)
 class _About:
-    """What a worker tells when it is ready to draw; ``calls`` is that of the UNet for one picture."""
+    """What a worker tells when it is ready to draw; ``rows`` are those of a picture's calls of each UNet graph."""
 
     bundle: Bundle
     guided: bool
-    calls: int
+    rows: dict[str, int]
     open_ms: float
 
 
@@ -268,8 +271,8 @@ class _Worker:
     def _rows(self, timings: Timings) -> dict[str, float]:
         """Return the batch of one run of each component that a call runs: all rows of the call over its runs."""
         runs = {name: len(samples) for name, samples in timings.run_ms.items()}
-        pictures, guided = self.case.pictures, self._about.guided
-        totals = {"unet": pictures * self._about.calls * (2 if guided else 1), "vae_decoder": pictures}
+        pictures = self.case.pictures
+        totals = {"vae_decoder": pictures} | {name: pictures * rows for name, rows in self._about.rows.items()}
         return {name: totals.get(name, number) / number for name, number in runs.items()}
 
     def _receive(self) -> Any:  # noqa: ANN401 - what a pipe between processes carries
@@ -292,8 +295,11 @@ def _work(connection: Connection, case: Case, settings: Settings) -> None:
         pipe = Pipeline.from_pretrained(case.bundle, case.backend, case.threads, case.precision)
         own = pipe.bundle.manifest.guidance_scale
         guided = (own if settings.guidance_scale is None else settings.guidance_scale) > 1
-        calls = pipe.unet_calls(settings.steps, None, 1)
-        connection.send(_About(pipe.bundle, guided, calls, watch.timings().total_ms))
+        shortcuts = resolve(pipe.bundle, case.quality, None, None)
+        rows = {"unet": 0, "unet_shallow": 0}
+        for call in plan(pipe.unet_calls(settings.steps, None, 1), shortcuts, guided=guided):
+            rows["unet" if call.whole else "unet_shallow"] += 2 if call.guided else 1
+        connection.send(_About(pipe.bundle, guided, rows, watch.timings().total_ms))
         while (run := connection.recv()) is not None:
             connection.send(_draw(pipe, case, settings, run))
         memory = peak_rss_bytes(), anonymous_bytes()
@@ -310,6 +316,7 @@ def _draw(pipe: Pipeline, case: Case, settings: Settings, run: int) -> Timings:
         f"{settings.prompt}, {run}",
         num_inference_steps=settings.steps,
         guidance_scale=settings.guidance_scale,
+        quality=case.quality,
         seed=run,
         num_images_per_prompt=case.pictures,
     )
@@ -336,6 +343,7 @@ def _arguments(case: Case, settings: Settings) -> list[str]:
         f"--threads={case.threads}",
         f"--steps={settings.steps}",
         f"--count={case.pictures}",
+        f"--quality={case.quality}",
         *guidance,
     ]
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import io
 import logging
 import os
@@ -20,13 +19,14 @@ from typing import TypeVar
 
 from nano_runtime import __version__
 from nano_runtime.errors import MachineError, NanoError
+from nano_runtime.files import MACHINE_ERRNOS
+from nano_runtime.memory import is_out_of_memory
+from nano_runtime.text import escaped
 
 __all__ = ["EXIT_BROKEN_PIPE", "EXIT_INTERRUPTED", "digest", "make_parser", "run_command"]
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
-
-_MACHINE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
 Options = TypeVar("Options", bound=argparse.Namespace)
 
@@ -74,15 +74,17 @@ def run_command(
         except NanoError as error:
             _say(parser.prog, error.what, error.hint)
             return error.exit_code
-        except MemoryError:
+        except (MemoryError, ImportError, RuntimeError) as error:  # the last two are native code's
+            if not is_out_of_memory(error):
+                raise
             _say(parser.prog, "this machine ran out of memory", "Close other programs, or draw fewer pictures at once.")
             return MachineError.exit_code
         except OSError as error:
-            if error.errno not in _MACHINE_ERRNOS:
+            if error.errno not in MACHINE_ERRNOS:
                 raise
             _say(
                 parser.prog,
-                f"{error.filename}: {error.strerror}",
+                str(error.strerror) if error.filename is None else f"{error.filename}: {error.strerror}",
                 "Free some space, or choose a place you may write to.",
             )
             return MachineError.exit_code
@@ -91,7 +93,7 @@ def run_command(
 
 def _say(prog: str, what: str, *hints: str) -> None:
     """Print an error: one line for what happened, one for each hint."""
-    print(f"{prog}: {what}", *hints, sep="\n", file=sys.stderr)
+    print(f"{prog}: {escaped(what)}", *map(escaped, hints), sep="\n", file=sys.stderr)
 
 
 def _silence_stdout() -> None:
@@ -125,11 +127,19 @@ def _interrupted_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+class _OneLine(logging.Formatter):
+    """Log records as lines that a terminal can be given: they quote prompts."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return escaped(super().format(record))
+
+
 @contextmanager
 def _warnings_on_stderr(prog: str) -> Iterator[None]:
     """Print the package's log, from warnings on, as lines of this command."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(f"{prog}: warning: %(message)s"))
+    handler.setFormatter(_OneLine(f"{prog}: warning: %(message)s"))
     logger = logging.getLogger("nano_runtime")
     logger.addHandler(handler)
     try:

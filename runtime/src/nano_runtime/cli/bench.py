@@ -9,18 +9,18 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from nano_runtime.bundle import Bundle
 from nano_runtime.cli import digest, make_parser, run_command
 from nano_runtime.errors import BackendMissingError, OptionError
-from nano_runtime.files import write_whole
+from nano_runtime.files import check_folder, write_whole
 from nano_runtime.machine import Machine, describe_machine, usable_cores
+from nano_runtime.manifest import Backend, Quality
 
 if TYPE_CHECKING:
     from nano_runtime.backends.base import Precision
     from nano_runtime.benchmark import Case, Measured, Settings
-    from nano_runtime.manifest import Backend
 
 __all__ = ["main"]
 
@@ -45,6 +45,7 @@ class _Options(argparse.Namespace):
     guidance: float | None
     counts: list[int]
     threads: list[int] | None
+    qualities: list[Quality] | None
     runs: int
     starts: int
     profile: bool
@@ -79,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
         help="pictures per call, one or several numbers (default: 1)")  # fmt: skip
     add("--threads", type=_numbers, metavar="N,...",
         help="processor threads, one or several numbers (default: one per physical core)")  # fmt: skip
+    add("--quality", dest="qualities", action="append", choices=get_args(Quality),
+        help="what to leave out, see nano-generate; repeatable (default: exact)")  # fmt: skip
     add("--runs", type=int, default=5, metavar="N", help="calls after the first (default: %(default)s)")
     add("--starts", type=int, default=2, metavar="N",
         help="fresh nano-generate processes, timed from start to picture (default: %(default)s)")  # fmt: skip
@@ -100,6 +103,8 @@ def _bench(options: _Options) -> int:
     from nano_runtime.cli.report import print_report
     from nano_runtime.request import positive
 
+    if options.json is not None:
+        check_folder(options.json.parent)  # minutes before the file is written
     cases = _cases(options)
     settings = Settings(
         prompt=options.prompt,
@@ -140,6 +145,7 @@ def _cases(options: _Options) -> list[Case]:
         engines |= {f"{backend}:{precision}": (backend, precision) for precision in PRECISIONS}
     threads = [usable_cores()] if options.threads is None else [positive("threads", n) for n in options.threads]
     counts = [positive("count", n) for n in options.counts]
+    qualities: list[Quality] = ["exact"] if options.qualities is None else options.qualities
     cases = []
     digests = [None] * len(options.bundles) if options.expect_digests is None else options.expect_digests
     if len(digests) != len(options.bundles):
@@ -149,10 +155,11 @@ def _cases(options: _Options) -> list[Case]:
         usable = [name for name in served if installed(name)]
         if not usable:
             raise BackendMissingError(served[0])
-        for wish, n, count in product(usable if options.backends is None else options.backends, threads, counts):
+        wishes = usable if options.backends is None else options.backends
+        for wish, n, count, quality in product(wishes, threads, counts, qualities):
             if wish not in engines:
                 raise OptionError("backend", wish, engines)
-            cases.append(Case(path, *engines[wish], threads=n, pictures=count))
+            cases.append(Case(path, *engines[wish], threads=n, pictures=count, quality=quality))
     return list(dict.fromkeys(cases))
 
 

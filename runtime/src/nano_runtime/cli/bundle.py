@@ -12,6 +12,7 @@ from typing import Any
 from nano_runtime.bundle import Bundle
 from nano_runtime.cli import digest, make_parser, run_command
 from nano_runtime.errors import NanoError
+from nano_runtime.text import escaped
 
 __all__ = ["main"]
 
@@ -120,7 +121,7 @@ def _info(options: _Options) -> int:
         "digest": bundle.digest,
     }
     for key, value in lines.items():
-        print(f"{key:<12}{value}")
+        print(f"{key:<12}{escaped(value)}")
     print()
     _print_components(bundle)
     return 0
@@ -131,9 +132,14 @@ def _print_components(bundle: Bundle) -> None:
     for name, component in bundle.manifest.components.items():
         tensors = f"{len(component.inputs)} in, {len(component.outputs)} out"
         fidelity = ", ".join(f"{key} {value:.4g}" for key, value in component.fidelity.items())
-        print(f"{name:<14}{component.precision:<6}{tensors:<16}{fidelity}".rstrip())
+        print(escaped(f"{name:<14}{component.precision:<6}{tensors:<16}{fidelity}".rstrip()))
     for key, value in bundle.manifest.fidelity.items():
-        print(f"{'whole images':<36}{key} {value:.4g}")
+        print(escaped(f"{'whole images':<36}{key} {value:.4g}"))
+    for name, preset in bundle.manifest.presets.items():
+        low, high = preset.guidance_interval
+        meant = f"1 UNet call in {preset.cache_interval} whole, guided from {low:.0%} to {high:.0%}"
+        distance = ", ".join(f"{key} {value:.4g}" for key, value in preset.fidelity.items())
+        print(escaped(f"{name:<14}{meant}: {preset.work:.0%} of the work, {distance} to exact"))
 
 
 def _facts(bundle: Bundle) -> dict[str, Any]:

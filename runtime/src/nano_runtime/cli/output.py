@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from nano_runtime.errors import OutputError, OutputExistsError, OutputNameError
+from nano_runtime.errors import OutputExistsError, OutputNameError
+from nano_runtime.files import check_folder
 
 __all__ = ["Output"]
 
@@ -62,10 +62,7 @@ class Output:
 
     def _check(self, *, force: bool) -> None:
         """Raise what would otherwise be found out only after drawing."""
-        if not self.folder.is_dir():
-            raise OutputError(self.folder, "there is no such folder")
-        if not os.access(self.folder, os.W_OK | os.X_OK):
-            raise OutputError(self.folder, "no permission")
+        check_folder(self.folder)
         for name in self.names if self.names is not None and not force else ():
             if (self.folder / name).exists():
                 raise OutputExistsError(self.folder / name)

@@ -8,6 +8,7 @@ from nano_runtime.benchmark import Measured, Settings
 from nano_runtime.benchmark.layers import GroupTime
 from nano_runtime.benchmark.limits import Rates
 from nano_runtime.machine import Machine
+from nano_runtime.text import escaped
 from nano_runtime.timing import percentile
 
 __all__ = ["print_report"]
@@ -42,7 +43,7 @@ def print_report(machine: Machine, settings: Settings, results: Sequence[Measure
     )
     for result in results:
         for component, groups in result.profile.items():
-            print(f"\n{component} of {_name(result)}")
+            print(f"\n{escaped(component)} of {escaped(_name(result))}")
             _print_table(("group", "operators", "ms", "share", "at best", "times"), _groups(groups))
     print()
     _print_conditions(machine, settings, results)
@@ -134,7 +135,7 @@ def _limits(rates: Rates) -> str:
 
 def _print_table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
     """Print a Markdown table with aligned columns."""
-    table = [columns, *rows]
+    table = [columns, *(tuple(map(escaped, row)) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in (columns, ["-" * width for width in widths], *table[1:]):
         print("|", " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)), "|")
@@ -143,7 +144,8 @@ def _print_table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> N
 def _name(result: Measured) -> str:
     """Return a case in few words."""
     case = result.case
-    return f"{result.name} {result.weights}, {case.backend} {case.precision}, {case.threads} threads, n={case.pictures}"
+    engine = f"{case.backend} {case.precision}, {case.threads} threads, n={case.pictures}"
+    return f"{result.name} {result.weights}, {engine}" + ("" if case.quality == "exact" else f", {case.quality}")
 
 
 def _against(ms: float, limit_ms: float | None) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from typing import Final, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from nano_runtime.errors import UnknownSchedulerError
+from nano_runtime.errors import StrengthError, UnknownSchedulerError
 from nano_runtime.noise import NoiseSource
 from nano_runtime.samplers.consistency import LCM, TCD
 from nano_runtime.samplers.ddim import DDIM
@@ -31,7 +31,7 @@ from nano_runtime.samplers.pndm import PNDM
 from nano_runtime.samplers.unipc import UniPC
 from nano_runtime.schedule import Schedule, Spread
 
-__all__ = ["SAMPLERS", "SPREADABLE", "Sampler", "make_sampler", "own_sampler", "split_name"]
+__all__ = ["SAMPLERS", "SPREADABLE", "Sampler", "first_call", "make_sampler", "own_sampler", "split_name"]
 
 
 class Sampler(Protocol):
@@ -47,6 +47,9 @@ class Sampler(Protocol):
 
     def scale_model_input(self, latents: NDArray[np.float32], index: int) -> NDArray[np.float32]:
         """Return what the network is given for call ``index``; never changes ``latents``."""
+
+    def add_noise(self, picture: NDArray[np.float32], noise: NDArray[np.float32], index: int) -> NDArray[np.float32]:
+        """Return what clean latents look like before call ``index``, with this unit noise in them, on this scale."""
 
     def step(self, noise_pred: NDArray[np.float32], index: int, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the latents after call ``index``, in which the network computed ``noise_pred``.
@@ -85,6 +88,8 @@ SAMPLERS: Final[Mapping[str, _Maker]] = MappingProxyType(
 # Those that work in noise levels: their names may be followed by _karras, _exponential or _beta.
 SPREADABLE: Final = ("euler", "heun", "lms", "dpmpp_2m", "dpmpp_3m", "dpmpp_2m_sde", "unipc")
 
+_CALLS_OF_A_STEP: Final[Mapping[str, int]] = MappingProxyType({"heun": 2})  # where it is not one; diffusers' ``order``
+
 
 def split_name(name: str) -> tuple[str, Spread]:
     """Split a name into a key of ``SAMPLERS`` and how the noise levels are spread.
@@ -119,6 +124,23 @@ def make_sampler(name: str, schedule: Schedule, num_inference_steps: int, noise:
     base, spread = split_name(name)
     source = _no_noise if noise is None else noise
     return SAMPLERS[base](replace(schedule, spread=spread), num_inference_steps, source)
+
+
+def first_call(name: str, num_inference_steps: int, strength: float) -> int:
+    """Return the index of the call that a start from a picture begins with, as diffusers' ``get_timesteps`` has it.
+
+    Args:
+        name: as for ``make_sampler``.
+        num_inference_steps: of the whole schedule, of which the first are left out.
+        strength: the share of the steps that is run, in (0, 1].
+
+    Raises:
+        StrengthError: no step would be left.
+    """
+    steps = int(num_inference_steps * strength)
+    if steps < 1:
+        raise StrengthError(strength)
+    return (num_inference_steps - steps) * _CALLS_OF_A_STEP.get(split_name(name)[0], 1)
 
 
 def _no_noise() -> NDArray[np.float32]:

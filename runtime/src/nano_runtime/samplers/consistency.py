@@ -17,6 +17,7 @@ from nano_runtime.noise import NoiseSource
 from nano_runtime.samplers.prediction import (
     F32,
     clipped,
+    noised,
     predicted_noise,
     predicted_picture,
     refuse_noise_from_noise,
@@ -56,6 +57,10 @@ class LCM:
     def scale_model_input(self, latents: F32, index: int) -> F32:  # noqa: ARG002 - part of the protocol
         """Return the latents as they are."""
         return latents
+
+    def add_noise(self, picture: F32, noise: F32, index: int) -> F32:
+        """Return clean latents noised to timestep ``timesteps[index]``."""
+        return noised(picture, noise, float(self._shares[index]))
 
     def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
         """Jump to the picture, then back to the next timestep; the last call stays at the picture."""
@@ -98,6 +103,10 @@ class TCD:
     def scale_model_input(self, latents: F32, index: int) -> F32:  # noqa: ARG002 - part of the protocol
         """Return the latents as they are."""
         return latents
+
+    def add_noise(self, picture: F32, noise: F32, index: int) -> F32:
+        """Return clean latents noised to timestep ``timesteps[index]``."""
+        return noised(picture, noise, float(self._alphas_cumprod[int(self.timesteps[index])]))
 
     def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
         """Go along the flow to below the next timestep, then back up to it; the last call ends at timestep 0."""

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from nano_runtime.noise import NoiseSource
-from nano_runtime.samplers.prediction import F32, clipped, predicted_picture, refuse_noise_from_noise
+from nano_runtime.samplers.prediction import F32, clipped, noised, predicted_picture, refuse_noise_from_noise
 from nano_runtime.schedule import Schedule, whole_timesteps
 
 __all__ = ["DDPM"]
@@ -45,6 +45,10 @@ class DDPM:
     def scale_model_input(self, latents: F32, index: int) -> F32:  # noqa: ARG002 - part of the protocol
         """Return the latents as they are."""
         return latents
+
+    def add_noise(self, picture: F32, noise: F32, index: int) -> F32:
+        """Return clean latents noised to timestep ``timesteps[index]``."""
+        return noised(picture, noise, float(self._shares[index]))
 
     def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
         """Go from ``timesteps[index]`` to the next, and from the last to no noise."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from nano_runtime.errors import UnsupportedScheduleError
 from nano_runtime.noise import NoiseSource
-from nano_runtime.samplers.prediction import F32, predicted_picture_at, scaled_to_unit
+from nano_runtime.samplers.prediction import F32, noised_at, predicted_picture_at, scaled_to_unit
 from nano_runtime.samplers.sigmas import continuous_levels
 from nano_runtime.schedule import PredictionType, Schedule
 
@@ -41,6 +41,10 @@ class Euler:
     def scale_model_input(self, latents: F32, index: int) -> F32:
         """Shrink the latents to the unit variance the network knows."""
         return scaled_to_unit(latents, self._sigmas[index])
+
+    def add_noise(self, picture: F32, noise: F32, index: int) -> F32:
+        """Return clean latents with noise of level ``index`` added."""
+        return noised_at(picture, noise, self._sigmas[index])
 
     def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
         """Go from noise level ``index`` to the next."""
@@ -75,6 +79,10 @@ class EulerAncestral:
     def scale_model_input(self, latents: F32, index: int) -> F32:
         """Shrink the latents to the unit variance the network knows."""
         return scaled_to_unit(latents, self._sigmas[index])
+
+    def add_noise(self, picture: F32, noise: F32, index: int) -> F32:
+        """Return clean latents with noise of level ``index`` added."""
+        return noised_at(picture, noise, self._sigmas[index])
 
     def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
         """Go from noise level ``index`` to the next; their squares are what the fresh noise has to make up for."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nano_runtime.samplers.prediction import F32, clipped, predicted_picture_at, scaled_to_unit
+from nano_runtime.samplers.prediction import F32, clipped, noised_at, predicted_picture_at, scaled_to_unit
 from nano_runtime.samplers.sigmas import continuous_levels
 from nano_runtime.schedule import Schedule
 
@@ -48,6 +48,10 @@ class Heun:
     def scale_model_input(self, latents: F32, index: int) -> F32:
         """Shrink the latents to the unit variance the network knows."""
         return scaled_to_unit(latents, self._sigmas[index])
+
+    def add_noise(self, picture: F32, noise: F32, index: int) -> F32:
+        """Return clean latents with noise of level ``index`` added."""
+        return noised_at(picture, noise, self._sigmas[index])
 
     def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
         """Go from noise level ``index`` to the next, or, at the other end of a step, make the way there better."""

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from nano_runtime.errors import UnsupportedScheduleError
-from nano_runtime.samplers.prediction import F32, predicted_noise
+from nano_runtime.samplers.prediction import F32, noised, predicted_noise
 from nano_runtime.schedule import Schedule, whole_timesteps
 
 __all__ = ["PNDM"]
@@ -61,6 +61,10 @@ class PNDM:
     def scale_model_input(self, latents: F32, index: int) -> F32:  # noqa: ARG002 - part of the protocol
         """Return the latents as they are."""
         return latents
+
+    def add_noise(self, picture: F32, noise: F32, index: int) -> F32:
+        """Return clean latents noised to timestep ``timesteps[index]``."""
+        return noised(picture, noise, float(self._alphas_cumprod[int(self.timesteps[index])]))
 
     def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
         """Go down by one stride; the second call goes from the first one's start again, with the mean of both outputs.

@@ -8,6 +8,8 @@ Also called x0 and ε, or ``pred_original_sample`` and ``pred_epsilon`` in diffu
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +19,8 @@ from nano_runtime.schedule import PredictionType, Schedule
 __all__ = [
     "F32",
     "clipped",
+    "noised",
+    "noised_at",
     "predicted_noise",
     "predicted_picture",
     "predicted_picture_at",
@@ -56,6 +60,11 @@ def scaled_to_unit(latents: F32, level: np.float32) -> F32:
     return scaled
 
 
+def noised_at(picture: F32, noise: F32, level: np.float32) -> F32:
+    """Return latents ``picture + level * noise`` of clean latents and unit noise."""
+    return picture + noise * level
+
+
 def predicted_noise(kind: PredictionType, output: F32, latents: F32, alpha: np.float32, sigma: np.float32) -> F32:
     """Return the unit noise the network believes in, float32 like the inputs."""
     if kind == "epsilon":
@@ -70,6 +79,11 @@ def clipped(picture: F32, schedule: Schedule, *, unless_said: bool) -> F32:
     if unless_said if schedule.clip_sample is None else schedule.clip_sample:
         return np.clip(picture, -schedule.clip_sample_range, schedule.clip_sample_range)
     return picture
+
+
+def noised(picture: F32, noise: F32, share: float) -> F32:
+    """Return clean latents with unit noise mixed in until ``share`` of the variance is the picture's (ᾱ, in [0, 1])."""
+    return np.float32(math.sqrt(share)) * picture + np.float32(math.sqrt(1 - share)) * noise
 
 
 def refuse_noise_from_noise(schedule: Schedule, timesteps: F32) -> None:

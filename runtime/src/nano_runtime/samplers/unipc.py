@@ -53,6 +53,11 @@ class UniPC:
         """Return the latents as they are."""
         return latents
 
+    def add_noise(self, picture: F32, noise: F32, index: int) -> F32:
+        """Return clean latents noised to level ``index``."""
+        alpha, sigma = vp_coefficients(float(self._sigmas[index]))
+        return alpha * picture + sigma * noise
+
     def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
         """Go from noise level ``index`` to the next; the last step, and the first after a start, are first order."""
         alpha, sigma = vp_coefficients(float(self._sigmas[index]))

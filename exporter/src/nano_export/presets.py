@@ -1,0 +1,95 @@
+"""Chooses what ``balanced`` and ``fast`` leave out, by drawing with the bundle: the nearest to exact at a price."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nano_export.metrics import psnr_db, ssim
+from nano_runtime.backends import EngineOptions
+from nano_runtime.bundle import Bundle
+from nano_runtime.machine import usable_cores
+from nano_runtime.manifest import Manifest, Preset
+from nano_runtime.pipeline import Pipeline
+from nano_runtime.shortcuts import EXACT, Shortcuts, plan
+from nano_runtime.stages import Stages
+
+__all__ = ["choose_presets", "work_share"]
+
+_Name = Literal["balanced", "fast"]
+_STEPS = 20
+
+# Ways to spend the same: half of the exact UNet's arithmetic for ``balanced``, a third for ``fast``. Which of them a
+# checkpoint bears best, guidance left out late or early, more whole calls or more guided ones, is what drawing tells.
+_CANDIDATES: dict[_Name, tuple[Shortcuts, ...]] = {
+    "balanced": (Shortcuts(2, (0.0, 0.8)), Shortcuts(2, (0.1, 0.9))),
+    "fast": (Shortcuts(4, (0.0, 0.8)), Shortcuts(3, (0.0, 0.5))),
+}
+
+
+def choose_presets(
+    folder: Path, manifest: Manifest, prompts: Sequence[str]
+) -> Iterator[tuple[float, dict[_Name, Preset]]]:
+    """Draw the prompts exactly and with every candidate; yield the share that is done, and the best of each so far.
+
+    Args:
+        folder: a finished bundle.
+        manifest: its manifest.
+        prompts: one picture each, seeded with its number; drawn by the bundle's own sampler and guidance.
+    """
+    stages = Stages(Bundle.open(folder), manifest.backends[0], EngineOptions(threads=usable_cores(), precision="f32"))
+    pipeline = Pipeline(stages, keep_loaded=True)
+    tried = [(name, shortcuts) for name, candidates in _CANDIDATES.items() for shortcuts in candidates]
+    calls = pipeline.unet_calls(_STEPS, None, 1)
+    exact = _draw(pipeline, prompts, EXACT)
+    best: dict[_Name, Preset] = {}
+    for index, (name, shortcuts) in enumerate(tried):
+        yield (index + 1) / (len(tried) + 1), best
+        pictures = _draw(pipeline, prompts, shortcuts)
+        preset = Preset(
+            cache_interval=shortcuts.cache_interval,
+            guidance_interval=shortcuts.guidance_interval,
+            work=round(work_share(manifest, calls, shortcuts), 4),
+            fidelity=_distance(pictures, exact),
+        )
+        if name not in best or preset.fidelity["image_psnr_db"] > best[name].fidelity["image_psnr_db"]:
+            best = {**best, name: preset}
+    stages.close()
+    yield 1.0, best
+
+
+def work_share(manifest: Manifest, calls: int, shortcuts: Shortcuts) -> float:
+    """Return the multiply-accumulates of a picture's UNet calls, as a share of those without shortcuts."""
+    guided = manifest.guidance_scale > 1
+    row = {name: sum(work.macs for work in manifest.components[name].work) for name in ("unet", "unet_shallow")}
+    spent = sum(
+        row["unet" if call.whole else "unet_shallow"] * (2 if call.guided else 1)
+        for call in plan(calls, shortcuts, guided=guided)
+    )
+    return spent / (calls * row["unet"] * (2 if guided else 1))
+
+
+def _draw(pipeline: Pipeline, prompts: Sequence[str], shortcuts: Shortcuts) -> NDArray[np.float32]:
+    """Return the pictures, float32 [n, height, width, 3] in [0, 1]."""
+    result = pipeline(
+        prompts,
+        num_inference_steps=_STEPS,
+        seed=0,
+        cache_interval=shortcuts.cache_interval,
+        guidance_interval=shortcuts.guidance_interval,
+        output_type="np",
+    )
+    return np.asarray(result.images, np.float32)
+
+
+def _distance(pictures: NDArray[np.float32], exact: NDArray[np.float32]) -> dict[str, float]:
+    """Return the mean distances of pictures, rounded: they are for people."""
+    pairs = list(zip(pictures, exact, strict=True))
+    return {
+        "image_psnr_db": round(float(np.mean([psnr_db(a, e, 1.0) for a, e in pairs])), 3),
+        "image_ssim": round(float(np.mean([ssim(a, e, 1.0) for a, e in pairs])), 5),
+    }

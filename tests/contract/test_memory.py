@@ -1,0 +1,69 @@
+"""When memory runs out, fewer pictures are drawn at once; when it does not suffice for one, that is an error."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+
+from nano_runtime import Pipeline
+from nano_runtime.backends.ort import OrtSession
+from nano_runtime.errors import OutOfMemoryError
+
+STEPS, PICTURES, ROWS_PER_PICTURE = 2, 5, 2  # with guidance, a picture is two rows
+
+
+def refuse_batches_over(rows: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let onnxruntime fail as it does when an allocation fails, where the batch is too large; return the batches."""
+    run, batches = OrtSession.run, []
+
+    def limited(self, feeds):
+        if "sample" in feeds and feeds["sample"].shape[0] > rows:
+            batches.append(feeds["sample"].shape[0])
+            raise MemoryError("Failed to allocate memory for requested buffer of size 1")
+        return run(self, feeds)
+
+    monkeypatch.setattr(OrtSession, "run", limited)
+    return batches
+
+
+def draw(bundle, **options):
+    pipe = Pipeline.from_pretrained(bundle, "onnxruntime", threads=1)
+    return pipe("a red fox", num_inference_steps=STEPS, seed=3, num_images_per_prompt=PICTURES,
+                scheduler="ddim", output_type="np", **options)  # fmt: skip
+
+
+@pytest.mark.parametrize(("pictures_at_once", "refused"), [(2, [6]), (1, [6, 4]), (4, [])])
+def test_pictures_are_the_same_drawn_fewer_at_once(fp32, monkeypatch, caplog, pictures_at_once, refused):
+    """Five pictures are planned as three and two."""
+    expected = draw(fp32)
+    batches = refuse_batches_over(pictures_at_once * ROWS_PER_PICTURE, monkeypatch)
+    with caplog.at_level(logging.WARNING):
+        result = draw(fp32)
+    assert batches == refused
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * len(refused)
+    assert result.seeds == expected.seeds
+    np.testing.assert_allclose(result.images, expected.images, rtol=0, atol=1e-4)  # f32, summed in another order
+    assert np.abs(result.images[0] - expected.images[1]).max() > 1e-2  # other pictures do differ
+
+
+def test_halves_again_until_it_fits(fp32, monkeypatch, caplog):
+    batches = refuse_batches_over(ROWS_PER_PICTURE, monkeypatch)
+    pipe = Pipeline.from_pretrained(fp32, "onnxruntime", threads=1)
+    with caplog.at_level(logging.WARNING):
+        calls = [
+            (event.call, event.calls)
+            for event in pipe.stream("a fox", num_inference_steps=1, seed=0, num_images_per_prompt=4, scheduler="ddim")
+            if hasattr(event, "call")
+        ]
+    assert batches == [8, 4]
+    assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_one_picture_too_many_is_an_error(fp32, monkeypatch):
+    refuse_batches_over(1, monkeypatch)
+    with pytest.raises(OutOfMemoryError, match="running the unet"):
+        draw(fp32)
+    monkeypatch.undo()
+    draw(fp32)  # and nothing is broken

@@ -1,0 +1,73 @@
+"""Ctrl-C and SIGTERM end a command within a step: exit code 130, one line, and nothing half written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+def started(module: str, *arguments: object) -> subprocess.Popen[str]:
+    """Start a command in a process group of its own, as a terminal does."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Return its exit code and what it said that was not read yet, once nobody holds the other end of the pipe."""
+    with process:
+        error = process.stderr.read()
+    return process.returncode, error
+
+
+def send(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    """Ctrl-C reaches the whole group, SIGTERM the process."""
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+
+
+@pytest.mark.parametrize(
+    ("backend", "number"),
+    [
+        ("onnxruntime", signal.SIGTERM),
+        ("openvino", signal.SIGINT),
+        pytest.param("onnxruntime", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("openvino", signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
+def test_drawing_stops_within_a_step(tmp_path, fp32, backend, number):
+    """Nine hundred steps, four pictures: the end would be minutes away."""
+    process = started("nano_runtime.cli.generate", "a fox", "--bundle", fp32, "--backend", backend, "--steps", 900,
+                      "-n", 4, "-o", tmp_path, "--no-cache", "--scheduler", "ddim")  # fmt: skip
+    assert "900 steps" in process.stderr.readline()
+    time.sleep(1)  # loading, or drawing
+    send(process, number)
+    code, error = ended(process)
+    assert (code, error) == (130, "nano-generate: interrupted\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_measuring_stops_and_takes_its_processes_along(tmp_path, fp32, number):
+    report = tmp_path / "report.json"
+    process = started("nano_runtime.cli.bench", fp32, "--steps", 900, "--backend", "onnxruntime", "--json", report)
+    time.sleep(3)  # its process has been started, and draws or loads
+    send(process, number)
+    code, error = ended(process)  # which returns when nobody holds the pipes any more
+    assert (code, error) == (130, "nano-bench: interrupted\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_that_nobody_catches_ends_otherwise():
+    """The control: without our handler, the code is another."""
+    process = subprocess.Popen([sys.executable, "-c", "print(flush=True); import time; time.sleep(60)"],
+                               stdout=subprocess.PIPE, text=True)  # fmt: skip
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGTERM
