@@ -7,12 +7,16 @@ TOOLS := build editables hatchling mypy peft pytest ruff scikit-image types-PyYA
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo embedded-demo quality test test-slow lint bench bench-peers clean
+TRUST := $(addprefix tests/,runtime/test_manifest_fuzz.py runtime/test_paths.py runtime/test_mutated.py \
+	runtime/test_graph_files.py contract/test_mutated.py contract/test_hostile.py)
+
+.PHONY: help setup demo embedded-demo quality test test-slow test-trust lint bench bench-peers clean
 
 help:
 	@echo "make setup      install everything into .venv"
 	@echo "make demo       export the demo model in INT8 and draw a sheet of pictures with it"
 	@echo "make test       the tests; 'make test-slow' for those that take minutes"
+	@echo "make test-trust the full counts of SECURITY.md: generated, damaged and crafted bundles; an hour"
 	@echo "make lint       ruff and mypy"
 	@echo "make quality    400 prompts: does the demo model draw what was asked, in fp32 and INT8"
 	@echo "make bench      export the full-size network in INT8 and time it; needs gigabytes and patience"
@@ -49,6 +53,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+test-trust: $(READY)
+	$(BIN)/python -m pytest --counts full $(TRUST)
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +13,8 @@ __all__ = ["copied", "rewrite", "seal"]
 
 
 def copied(bundle: Path, target: Path) -> Path:
-    """Copy a bundle with links in place of files; ``rewrite`` replaces one without touching the original."""
-    return Path(shutil.copytree(bundle, target, copy_function=os.link))
+    """Copy a bundle. Not by hard links: onnx_ir reads no weights from a file that has two names."""
+    return Path(shutil.copytree(bundle, target))
 
 
 def rewrite(path: Path, content: bytes) -> None:

@@ -164,7 +164,8 @@ def feeds_of(stages: Stages, component: str, rows: int, **given: np.ndarray) -> 
     feeds = {}
     for spec in stages.bundle.component(component).inputs:
         rng = np.random.default_rng(list(spec.name.encode()))
-        shape = [rows if size == "batch" else size for size in spec.shape]
+        free = {"batch": rows, "tokens": stages.bundle.manifest.tokenizer.length}
+        shape = [free[size] if isinstance(size, str) else size for size in spec.shape]
         feeds[spec.name] = given.get(spec.name, rng.standard_normal(shape).astype(np.float32))
     return feeds
 
