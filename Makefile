@@ -49,7 +49,7 @@ quality: build/demo/manifest.json
 	$(BIN)/python -m bench.quality build/demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --durations=30
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow

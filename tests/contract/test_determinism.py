@@ -28,7 +28,7 @@ def entries(folder: str) -> int:
     return len(list(Path("/proc/self", folder).iterdir()))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("weights", [pytest.param("fp32", marks=pytest.mark.slow), "int8"])
 def test_two_processes_write_the_same_file(request, tmp_path, weights, backend):
     command = [sys.executable, "-m", "nano_runtime.cli.generate", "a fox", "--bundle", request.getfixturevalue(weights),

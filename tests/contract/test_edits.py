@@ -135,6 +135,7 @@ def test_defaults_are_those_of_diffusers_and_so_are_the_pixels(ours, theirs, mas
     assert distance(ours("pndm", None, "np", mask_image=mask), theirs("pndm", 1.0, "np", masked=True)) < TOLERANCE
 
 
+@pytest.mark.slow
 def test_the_other_engine_draws_the_same(fp32, theirs, picture, mask):
     pipe = Pipeline.from_pretrained(fp32, "openvino", threads=2)
     options = {"negative_prompt": NEGATIVE, "scheduler": "ddim", "num_inference_steps": STEPS, "guidance_scale": 7.5}

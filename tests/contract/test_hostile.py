@@ -13,13 +13,11 @@ from nano_runtime.errors import LoaderDiedError, UnsafeGraphError
 from nano_runtime.graph_check import unsafe_graphs
 
 LIMITS = Limits(seconds=20, memory_bytes=3 << 30)  # the small bundle needs 2 s and 1 GiB
-FEW = {  # one of each kind of end: refused before, refused by the engine, out of memory, out of time
+FEW = {  # refused before, refused by the engine, out of memory
     "functions 3000 deep",
     "information 50,000 deep",
     "weights at an address",
     "constant of 10**12",
-    "an edge around",
-    "half of it",
 }
 CASES = list(cases())
 REFUSED = {  # before an engine sees them

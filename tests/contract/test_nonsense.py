@@ -46,7 +46,11 @@ def damaged(bundle: Path, target: Path, component: str, value: float, which: Cal
 
 
 @pytest.mark.parametrize(
-    ("component", "backend"), [*((component, "onnxruntime") for component in COMPONENTS), ("unet", "openvino")]
+    ("component", "backend"),
+    [
+        *((component, "onnxruntime") for component in COMPONENTS),
+        pytest.param("unet", "openvino", marks=pytest.mark.slow),
+    ],
 )
 def test_the_graph_that_computes_nan_is_named(fp32, tmp_path, component, backend):
     pipe = Pipeline.from_pretrained(damaged(fp32, tmp_path / "nan", component, np.nan, lambda _: True), backend)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from nano_export import builtin
 from nano_export.reference import diffusers_pipeline
-from nano_runtime.backends import BACKENDS, EngineOptions
+from nano_runtime.backends import EngineOptions
 from nano_runtime.bundle import Bundle
 from nano_runtime.cli import generate
 from nano_runtime.conditioning import Conditioner
@@ -99,6 +99,9 @@ def distance(actual: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(actual - expected).max() / np.abs(expected).max())
 
 
+ENGINES = ("onnxruntime", pytest.param("openvino", marks=pytest.mark.slow))  # it compiles each graph for seconds
+
+
 @pytest.fixture(scope="module")
 def sd1_original(sd1_checkpoint) -> Original:
     pipeline = StableDiffusionPipeline.from_pretrained(sd1_checkpoint, safety_checker=None, local_files_only=True)
@@ -111,7 +114,7 @@ def tiny_original() -> Original:
     return Original(diffusers_pipeline(builtin.build("tiny")))
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
+@pytest.fixture(scope="module", params=ENGINES)
 def backend(request) -> str:
     return request.param
 
