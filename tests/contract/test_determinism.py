@@ -13,7 +13,7 @@ import pytest
 from nano_runtime import Pipeline
 from nano_runtime.benchmark.start import anonymous_bytes
 
-BACKENDS = ["onnxruntime", "openvino"]
+ENGINES = ("onnxruntime", pytest.param("openvino", marks=pytest.mark.slow))  # it compiles each graph for seconds
 # How far a picture in [0, 1] may be from itself drawn alone. Measured: 0 for all four on AVX2. An engine may choose
 # another kernel for another batch, which sums in another order; in INT8 such a sum can be rounded to the next number.
 ALONE = {"fp32": 1e-5, "int8": 1e-2}
@@ -28,7 +28,7 @@ def entries(folder: str) -> int:
     return len(list(Path("/proc/self", folder).iterdir()))
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("backend", ENGINES)
 @pytest.mark.parametrize("weights", [pytest.param("fp32", marks=pytest.mark.slow), "int8"])
 def test_two_processes_write_the_same_file(request, tmp_path, weights, backend):
     command = [sys.executable, "-m", "nano_runtime.cli.generate", "a fox", "--bundle", request.getfixturevalue(weights),
@@ -43,7 +43,7 @@ def test_two_processes_write_the_same_file(request, tmp_path, weights, backend):
     assert len(set(digests[0])) == 2  # another seed is another file
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ENGINES)
 @pytest.mark.parametrize("weights", [pytest.param("fp32", marks=pytest.mark.slow), "int8"])
 def test_a_picture_of_a_batch_is_the_one_its_seed_draws_alone(request, weights, backend):
     pipe = Pipeline.from_pretrained(request.getfixturevalue(weights), backend, threads=2)
@@ -55,7 +55,7 @@ def test_a_picture_of_a_batch_is_the_one_its_seed_draws_alone(request, weights, 
     assert np.abs(together - alone[::-1]).max() > 2 * ALONE[weights]  # other pictures are further away
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ENGINES)
 @pytest.mark.parametrize("count", [50, pytest.param(1000, marks=pytest.mark.slow)])
 def test_a_process_does_not_grow_with_what_it_draws(int8, backend, count):
     """The first pictures fill caches and pools; after that, memory, threads and open files stay as they are."""

@@ -143,7 +143,7 @@ def test_an_output_that_exists_is_refused_before_anything_heavy_is_imported(tmp_
     assert [path.name for path in (tmp_path / "bundle").iterdir()] == ["mine.txt"]
 
 
-@pytest.mark.parametrize("offline", [False, True])
+@pytest.mark.parametrize("offline", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_hub_that_cannot_be_reached_is_the_networks_fault(offline, target, tmp_path):
     with socket.socket() as closed:  # bound but not listening: connections are refused
         closed.bind(("127.0.0.1", 0))

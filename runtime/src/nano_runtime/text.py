@@ -7,14 +7,15 @@ __all__ = ["escaped"]
 _LONGEST = 1000  # characters; a prompt may have a hundred thousand
 _CONTROLS = (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)  # C0, C1 and what else begins a line
 _DIRECTIONS = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))  # Unicode's Bidi_Control
-_ESCAPES = {code: ascii(chr(code))[1:-1] for code in (*_CONTROLS, *_DIRECTIONS)}  # as Python would write them
+_HALVES = range(0xD800, 0xE000)  # of surrogate pairs, which no encoding has
+_ESCAPES = {code: ascii(chr(code))[1:-1] for code in (*_CONTROLS, *_DIRECTIONS, *_HALVES)}  # as Python would write them
 
 
 def escaped(text: str) -> str:
     """Return one line to show: control characters and marks of writing direction as escapes, the rest as it is.
 
-    What is longer than a screen is cut, and says so. Joined emoji and letters of any script stay; half of a surrogate
-    pair does, too, and is for the stream's own error handler.
+    What is longer than a screen is cut, and says so. Joined emoji and letters of any script stay; halves of surrogate
+    pairs become escapes.
     """
     shown = text.translate(_ESCAPES)
     return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}… ({len(text)} characters)"
