@@ -18,6 +18,7 @@ FEW = {  # refused before, refused by the engine, out of memory
     "information 50,000 deep",
     "weights at an address",
     "constant of 10**12",
+    "half of it",
 }
 CASES = list(cases())
 REFUSED = {  # before an engine sees them
