@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nano_export.metrics import psnr_db, ssim
-from nano_runtime.backends import EngineOptions
-from nano_runtime.bundle import Bundle
-from nano_runtime.machine import usable_cores
-from nano_runtime.manifest import Manifest, Preset
+from nano_runtime.manifest import Default, Manifest, Preset
 from nano_runtime.pipeline import Pipeline
 from nano_runtime.shortcuts import EXACT, Shortcuts, plan
-from nano_runtime.stages import Stages
 
 __all__ = ["choose_presets", "work_share"]
 
 _Name = Literal["balanced", "fast"]
-_STEPS = 20
 
 # Ways to spend the same: half of the exact UNet's arithmetic for ``balanced``, a third for ``fast``. Which of them a
 # checkpoint bears best, guidance left out late or early, more whole calls or more guided ones, is what drawing tells.
@@ -32,33 +26,31 @@ _CANDIDATES: dict[_Name, tuple[Shortcuts, ...]] = {
 
 
 def choose_presets(
-    folder: Path, manifest: Manifest, prompts: Sequence[str]
+    pipeline: Pipeline, default: Default | None, prompts: Sequence[str]
 ) -> Iterator[tuple[float, dict[_Name, Preset]]]:
     """Draw the prompts exactly and with every candidate; yield the share that is done, and the best of each so far.
 
     Args:
-        folder: a finished bundle.
-        manifest: its manifest.
-        prompts: one picture each, seeded with its number; drawn by the bundle's own sampler and guidance.
+        pipeline: of a finished bundle, with graphs for caching steps.
+        default: the sampler and the steps to draw with; None takes the pipeline's.
+        prompts: one picture each, seeded with its number.
     """
-    stages = Stages(Bundle.open(folder), manifest.backends[0], EngineOptions(threads=usable_cores(), precision="f32"))
-    pipeline = Pipeline(stages, keep_loaded=True)
+    steps, scheduler = pipeline.settle(None, None) if default is None else (default.steps, default.scheduler)
     tried = [(name, shortcuts) for name, candidates in _CANDIDATES.items() for shortcuts in candidates]
-    calls = pipeline.unet_calls(_STEPS, None, 1)
-    exact = _draw(pipeline, prompts, EXACT)
+    calls = pipeline.unet_calls(steps, scheduler, 1)
+    exact = _draw(pipeline, prompts, (steps, scheduler), EXACT)
     best: dict[_Name, Preset] = {}
     for index, (name, shortcuts) in enumerate(tried):
         yield (index + 1) / (len(tried) + 1), best
-        pictures = _draw(pipeline, prompts, shortcuts)
+        pictures = _draw(pipeline, prompts, (steps, scheduler), shortcuts)
         preset = Preset(
             cache_interval=shortcuts.cache_interval,
             guidance_interval=shortcuts.guidance_interval,
-            work=round(work_share(manifest, calls, shortcuts), 4),
+            work=round(work_share(pipeline.bundle.manifest, calls, shortcuts), 4),
             fidelity=_distance(pictures, exact),
         )
         if name not in best or preset.fidelity["image_psnr_db"] > best[name].fidelity["image_psnr_db"]:
             best = {**best, name: preset}
-    stages.close()
     yield 1.0, best
 
 
@@ -73,11 +65,14 @@ def work_share(manifest: Manifest, calls: int, shortcuts: Shortcuts) -> float:
     return spent / (calls * row["unet"] * (2 if guided else 1))
 
 
-def _draw(pipeline: Pipeline, prompts: Sequence[str], shortcuts: Shortcuts) -> NDArray[np.float32]:
+def _draw(
+    pipeline: Pipeline, prompts: Sequence[str], sampling: tuple[int, str], shortcuts: Shortcuts
+) -> NDArray[np.float32]:
     """Return the pictures, float32 [n, height, width, 3] in [0, 1]."""
     result = pipeline(
         prompts,
-        num_inference_steps=_STEPS,
+        num_inference_steps=sampling[0],
+        scheduler=sampling[1],
         seed=0,
         cache_interval=shortcuts.cache_interval,
         guidance_interval=shortcuts.guidance_interval,

@@ -23,8 +23,9 @@ from nano_runtime.backends import BACKENDS, EngineOptions, installed
 from nano_runtime.backends.base import PRECISIONS, Precision
 from nano_runtime.bundle import DEMO, Bundle
 from nano_runtime.conditioning import Conditioner, UNetInputs
+from nano_runtime.defaults import Defaults
 from nano_runtime.denoise import denoise
-from nano_runtime.errors import BackendMissingError, UnsupportedScheduleError
+from nano_runtime.errors import BackendMissingError
 from nano_runtime.events import Progress, Result
 from nano_runtime.image import Parameters, to_pil, to_uint8
 from nano_runtime.machine import usable_cores
@@ -33,7 +34,7 @@ from nano_runtime.noise import NoiseSource, noise_source
 from nano_runtime.predict import Predictor
 from nano_runtime.preview import predicted_latents
 from nano_runtime.request import OutputType, Request, one_of, positive
-from nano_runtime.samplers import Sampler, first_call, make_sampler, own_sampler
+from nano_runtime.samplers import Sampler, first_call, make_sampler
 from nano_runtime.schedule import Schedule
 from nano_runtime.shortcuts import Call, Shortcuts, plan, resolve
 from nano_runtime.stages import Stages
@@ -73,7 +74,7 @@ class Pipeline:
         self.options = stages.options
         self.keep_loaded = keep_loaded
         self._schedule = Schedule.from_config(self.bundle.manifest.scheduler)
-        self._own_scheduler = _own_scheduler(self.bundle)
+        self._defaults = Defaults.of(self.bundle, self._schedule)
         preview = self.bundle.manifest.preview
         self._preview_weights = None if preview is None else np.array(preview, np.float32)
         self._interrupt = False
@@ -123,7 +124,7 @@ class Pipeline:
         prompt: str | Sequence[str],
         *,
         negative_prompt: str | None = None,
-        num_inference_steps: int = 20,
+        num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         seed: int | None = None,
         num_images_per_prompt: int = 1,
@@ -151,13 +152,15 @@ class Pipeline:
                 log, unless ``long_prompts`` is set.
             negative_prompt: what to move away from; None means the empty text.
             num_inference_steps: 1 to the length of the training schedule. PNDM makes one UNet call more, Heun one less
-                than twice as many.
+                than twice as many. None takes the bundle's default, or 20 if another sampler is asked for.
             guidance_scale: at least 0; up to 1 turns guidance off, and each UNet call does half the work. None takes
                 the bundle's own, 7.5 for most.
             seed: 0 to 2**64 - 1; picture i is drawn from seed + i. None takes a random one. The noise is that of
                 ``torch.Generator("cpu").manual_seed(seed)``, so diffusers draws the same picture.
             num_images_per_prompt: at least 1; up to 4 share a UNet call.
-            scheduler: a name that ``nano_runtime.samplers.make_sampler`` knows; None takes the bundle's own.
+            scheduler: a name that ``nano_runtime.samplers.make_sampler`` knows; None takes the bundle's default, chosen
+                by measuring its pictures (``nano-bundle info``). ``pipe.own_scheduler`` is the one that the checkpoint
+                was published with, and diffusers draws with.
             latents: float32 [pictures, *latent_shape], unit-variance noise to start from instead of the
                 seeds'.
             output_type: see ``Result.images``.
@@ -225,7 +228,7 @@ class Pipeline:
         prompt: str | Sequence[str],
         *,
         negative_prompt: str | None = None,
-        num_inference_steps: int = 20,
+        num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         seed: int | None = None,
         num_images_per_prompt: int = 1,
@@ -273,8 +276,7 @@ class Pipeline:
         self._interrupt = False
         settled = self._settled(
             request,
-            num_inference_steps,
-            scheduler,
+            self.settle(num_inference_steps, scheduler),
             Reading(weighted=prompt_weighting, long=long_prompts),
             resolve(self.bundle, quality, cache_interval, guidance_interval),
         )
@@ -298,7 +300,11 @@ class Pipeline:
             self._release()  # whatever is left, also when the caller stops early
 
     def unet_calls(
-        self, num_inference_steps: int, scheduler: str | None, num_images_per_prompt: int, strength: float = 1.0
+        self,
+        num_inference_steps: int | None,
+        scheduler: str | None,
+        num_images_per_prompt: int,
+        strength: float = 1.0,
     ) -> int:
         """Return how often a call with these arguments, of which ``strength`` is 1 without an image, runs the UNet.
 
@@ -309,8 +315,8 @@ class Pipeline:
             OptionError: the number of pictures is not positive.
         """
         groups = _groups(range(positive("num_images_per_prompt", num_images_per_prompt)), _MOST_AT_ONCE)
-        calls = len(self._sampler(num_inference_steps, scheduler).timesteps)
-        return len(groups) * (calls - first_call(self.scheduler_name(scheduler), num_inference_steps, strength))
+        steps, name = self.settle(num_inference_steps, scheduler)
+        return len(groups) * (len(self._sampler(steps, name).timesteps) - first_call(name, steps, strength))
 
     @property
     def interrupt(self) -> bool:
@@ -333,23 +339,26 @@ class Pipeline:
         """
         return self._conditioner.tokens(prompt, Reading(weighted=prompt_weighting, long=long_prompts))
 
-    def scheduler_name(self, scheduler: str | None) -> str:
-        """Return the given name, or for None the name of the bundle's own sampler."""
-        return self._own_scheduler if scheduler is None else scheduler
+    def settle(self, num_inference_steps: int | None, scheduler: str | None) -> tuple[int, str]:
+        """Return the steps and the name of the sampler that a call with these arguments draws with."""
+        return self._defaults.settle(num_inference_steps, scheduler)
+
+    @property
+    def own_scheduler(self) -> str:
+        """Name of the sampler that the checkpoint was published with; "pndm" where that one is not implemented."""
+        return self._defaults.own
 
     def close(self) -> None:
         """Free all loaded graphs; a later call loads them again."""
         self._stages.close()
 
-    def _sampler(self, num_inference_steps: int, scheduler: str | None, noise: NoiseSource | None = None) -> Sampler:
+    def _sampler(self, steps: int, scheduler: str, noise: NoiseSource | None = None) -> Sampler:
         """Return a fresh sampler: it holds the history of the pictures it draws, and their source of noise."""
-        return make_sampler(self.scheduler_name(scheduler), self._schedule, num_inference_steps, noise)
+        return make_sampler(scheduler, self._schedule, steps, noise)
 
-    def _settled(
-        self, request: Request, steps: int, scheduler: str | None, reading: Reading, shortcuts: Shortcuts
-    ) -> _Settled:
+    def _settled(self, request: Request, sampling: tuple[int, str], reading: Reading, shortcuts: Shortcuts) -> _Settled:
         """Decide how each UNet call is going to be made."""
-        name = self.scheduler_name(scheduler)
+        steps, name = sampling
         timesteps = self._sampler(steps, name).timesteps
         first = 0 if request.edit is None else first_call(name, steps, request.edit.strength)
         planned = plan(len(timesteps) - first, shortcuts, guided=request.guidance_scale > 1)
@@ -464,7 +473,7 @@ class _Settled:
     """What is decided before anything runs.
 
     Attributes:
-        steps: as asked for.
+        steps: of the sampler.
         scheduler: name of the sampler.
         timesteps: float32, of each UNet call of the whole schedule.
         first_call: index of the first one that is made.
@@ -490,15 +499,6 @@ class _Settled:
 def _groups(pictures: Sequence[int], most: int) -> list[list[int]]:
     """Sort pictures into groups that are drawn together: at most ``most``, of equal size, or nearly."""
     return [group.tolist() for group in np.array_split(np.asarray(pictures), math.ceil(len(pictures) / most))]
-
-
-def _own_scheduler(bundle: Bundle) -> str:
-    """Return the name of the sampler that the checkpoint was published with."""
-    try:
-        return own_sampler(bundle.manifest.scheduler)
-    except UnsupportedScheduleError as error:
-        _log.warning("pndm takes the place of the bundle's own scheduler: %s", error.what)
-        return "pndm"
 
 
 def _choose_backend(bundle: Bundle, backend: Backend | None) -> Backend:
