@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench.quality import DEMO, ROOT
 from bench.samplers.report import write_report
-from bench.samplers.sweep import CELLS, CONTROLS, TOGETHER, Kept, arranged, decisive, sweep
+from bench.samplers.sweep import TOGETHER, Kept, arranged, cells_of, decisive, sweep
 from models.demo.score import load_scorer
 from tqdm import tqdm
 
@@ -42,11 +42,11 @@ def main() -> None:
     pipe = Pipeline.from_pretrained(options.bundle, options.backend, options.threads)
     kept = Kept(ROOT / "build/samplers", decisive(pipe, pairs))
     if not options.report_only:
-        groups = -(-len(pairs) // TOGETHER)
-        with tqdm(total=groups * len(CELLS), unit="cell") as bar:
-            for cell in sweep(pipe, pairs, CELLS, scorer, kept):
+        total = sum(len(cells_of(first)) for first in range(0, len(pairs), TOGETHER))
+        with tqdm(total=total, unit="cell") as bar:
+            for cell in sweep(pipe, pairs, scorer, kept):
                 bar.set_postfix_str(f"{cell.scheduler} {cell.steps} {cell.quality}")
-                bar.update(cell not in CONTROLS)
+                bar.update()
     write_report(pipe, kept.read(), options.output)
 
 

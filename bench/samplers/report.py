@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
 
-from bench.samplers.sweep import CELLS, CONTROLS, REFERENCE, Cell, Judged
+from bench.samplers.sweep import CELLS, CONTROLS, FEW, REFERENCE, Cell, Judged
 
 from nano_export.presets import work_share
 from nano_runtime.pipeline import Pipeline
@@ -19,10 +19,10 @@ __all__ = ["Row", "markdown", "rows", "write_report"]
 _HEAD = """\
 # Samplers: quality against cost
 
-{pictures} prompts of the demo, each drawn from the same seed in every way, with the guidance of the card. The picture
-of many steps is {reference.steps} steps of `{reference.scheduler}`. Samplers that add noise (`ddim_a`, `ddpm`,
-`euler_a`, `dpmpp_2m_sde`, `lcm`, `tcd`) draw another picture of the prompt: for them only the first two tables say how
-good it is. Made by `python -m bench.samplers`; samplers.json has all figures."""
+{few} prompts of the demo ({many} of them with more than {most} steps), each drawn from the same seed in every way, with
+the guidance of the card. The picture of many steps is {reference.steps} steps of `{reference.scheduler}`. Samplers that
+add noise (`ddim_a`, `ddpm`, `euler_a`, `dpmpp_2m_sde`, `lcm`, `tcd`) draw another picture of the prompt: for them only
+the first two tables say how good it is. Made by `python -m bench.samplers`; samplers.json has all figures."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,16 @@ class Row:
 
 
 def rows(pipe: Pipeline, judged: Iterable[Judged]) -> list[Row]:
-    """Put the pictures of each cell together, over the seeds that every cell has: a sweep may have been ended early."""
+    """Put the pictures of each cell together, over the seeds that all have: a sweep may have been ended early."""
     by_cell: dict[Cell, dict[int, Judged]] = {}
     for one in judged:
         by_cell.setdefault(one.cell, {})[one.seed] = one
-    common = set.intersection(*(set(by_cell.get(cell, ())) for cell in CELLS))
-    seeds = {cell: sorted(common) for cell in CELLS} | {cell: sorted(by_cell.get(cell, ())) for cell in CONTROLS}
+    common = {
+        many: set.intersection(*(set(by_cell.get(cell, ())) for cell in CELLS if many or cell.steps <= FEW))
+        for many in (False, True)
+    }
+    seeds = {cell: sorted(common[cell.steps > FEW]) for cell in CELLS}
+    seeds |= {cell: sorted(by_cell.get(cell, ())) for cell in CONTROLS}
     return [_row(pipe, cell, [by_cell[cell][seed] for seed in chosen]) for cell, chosen in seeds.items() if chosen]
 
 
@@ -94,8 +98,8 @@ def markdown(table: Sequence[Row]) -> str:
         if row.cell not in CONTROLS:
             groups.setdefault((row.cell.scheduler, row.cell.quality), []).append(row)
     steps = sorted({row.cell.steps for found in groups.values() for row in found})
-    pictures = max(row.pictures for found in groups.values() for row in found)
-    head = f"| | {' | '.join(map(str, steps))} |\n{'|---' * (len(steps) + 1)}|"
+    pictures = {row.cell.steps > FEW: row.pictures for found in groups.values() for row in found}
+    columns = f"| | {' | '.join(map(str, steps))} |\n{'|---' * (len(steps) + 1)}|"
     parts = []
     for title, of in (
         ("Pictures with the concept and the colour asked for, %", lambda row: f"{row.both:.0%}".removesuffix("%")),
@@ -105,13 +109,19 @@ def markdown(table: Sequence[Row]) -> str:
         ("Latents to the same, dB", lambda row: f"{row.latent_psnr_db:.1f}"),
         ("UNet: calls, and 10^9 multiply-accumulates", lambda row: f"{row.calls}, {row.macs / 1e9:.1f}"),
     ):
-        lines = [f"### {title}", "", head]
+        lines = [f"### {title}", "", columns]
         for (scheduler, quality), found in groups.items():
             cells = {row.cell.steps: of(row) for row in found}
             name = scheduler if quality == "exact" else f"{scheduler}, {quality}"
             lines.append(f"| `{name}` | {' | '.join(cells.get(count, '') for count in steps)} |")
         parts.append("\n".join(lines))
-    return "\n\n".join([_HEAD.format(pictures=pictures, reference=REFERENCE), *parts, _agreement(controls)])
+    return "\n\n".join(
+        [
+            _HEAD.format(few=pictures[False], many=pictures.get(True, 0), most=FEW, reference=REFERENCE),
+            *parts,
+            _agreement(controls),
+        ]
+    )
 
 
 def _agreement(controls: Sequence[Row]) -> str:

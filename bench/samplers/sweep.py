@@ -21,6 +21,7 @@ from nano_runtime.samplers import SAMPLERS
 __all__ = [
     "CELLS",
     "CONTROLS",
+    "FEW",
     "REFERENCE",
     "STEPS",
     "TOGETHER",
@@ -28,6 +29,7 @@ __all__ = [
     "Judged",
     "Kept",
     "arranged",
+    "cells_of",
     "decisive",
     "sweep",
 ]
@@ -35,7 +37,9 @@ __all__ = [
 STEPS = (4, 6, 8, 10, 12, 15, 20, 25, 30, 50)
 TOGETHER = 4
 """Pictures that share a UNet call."""
-_CONTROLLED_GROUPS = 2
+FEW = 20
+"""Steps up to which a cell draws all prompts; dearer ones draw those of the first groups."""
+_GROUPS_OF_MANY, _GROUPS_OF_CONTROLS = 4, 2
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,6 @@ class Kept:
     def __init__(self, folder: Path, said: object) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"{hashlib.sha256(repr(said).encode()).hexdigest()[:16]}.jsonl"
-
         if self.path.is_file():
             whole = self.path.read_bytes()
             whole = whole[: whole.rfind(b"\n") + 1]
@@ -143,32 +146,32 @@ def decisive(pipe: Pipeline, pairs: Sequence[tuple[str, str]]) -> tuple[object, 
     return files, manifest.scheduler, manifest.guidance_scale, meant, pipe.backend, list(pairs)
 
 
-def sweep(
-    pipe: Pipeline, pairs: Sequence[tuple[str, str]], cells: Sequence[Cell], scorer: Scorer, kept: Kept
-) -> Iterator[Cell]:
-    """Draw and judge whatever is not kept yet, prompts outermost, so that every cell has as many; yield what was done.
+def sweep(pipe: Pipeline, pairs: Sequence[tuple[str, str]], scorer: Scorer, kept: Kept) -> Iterator[Cell]:
+    """Draw and judge whatever is not kept yet, prompts outermost, so that all cells get on alike; yield what was done.
 
     Args:
         pipe: of the demo's bundle.
         pairs: (concept, colour) of each picture; picture i is drawn from seed i.
-        cells: ways to draw.
         scorer: the judge.
         kept: what was done before, and where to add.
     """
     done = {(one.cell, one.seed) for one in kept.read()}
     for first in range(0, len(pairs), TOGETHER):
         group = pairs[first : first + TOGETHER]
-        wanted = [*cells, *(CONTROLS if first < _CONTROLLED_GROUPS * TOGETHER else ())]
-        left = [cell for cell in wanted if (cell, first) not in done]
-        expected = _draw(pipe, REFERENCE, group, first, scorer) if left else None
-        for cell in wanted:
-            if cell in left and expected is not None:
+        expected: Drawn | None = None
+        for cell in cells_of(first):
+            if (cell, first) not in done:
+                expected = _draw(pipe, REFERENCE, group, first, scorer) if expected is None else expected
                 drawn = _draw(pipe, cell, group, first, scorer)
                 kept.add([_judge(cell, first + i, pair, (drawn, expected), scorer) for i, pair in enumerate(group)])
             yield cell
-        if expected is not None and (REFERENCE, first) not in done:
-            both = expected, expected
-            kept.add([_judge(REFERENCE, first + i, pair, both, scorer) for i, pair in enumerate(group)])
+
+
+def cells_of(first: int) -> list[Cell]:
+    """Return how the group that begins with this seed is drawn."""
+    group = first // TOGETHER
+    cells = [cell for cell in CELLS if cell.steps <= FEW or group < _GROUPS_OF_MANY]
+    return [*cells, *(CONTROLS if group < _GROUPS_OF_CONTROLS else ())]
 
 
 def _draw(pipe: Pipeline, cell: Cell, group: Sequence[tuple[str, str]], first: int, scorer: Scorer) -> Drawn:
