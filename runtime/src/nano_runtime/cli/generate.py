@@ -43,7 +43,7 @@ _EXAMPLES = """\
 """
 _SCHEDULERS = """\
 pndm, ddim, ddim_a, ddpm, euler, euler_a, heun, lms, dpmpp_2m, dpmpp_3m, dpmpp_2m_sde, unipc, lcm or tcd; after euler,
-heun, lms, dpmpp_... and unipc also _karras, _exponential or _beta, as in dpmpp_2m_karras (default: the bundle's own)
+heun, lms, dpmpp_... and unipc also _karras, _exponential or _beta, as in dpmpp_2m_karras (default: the bundle's)
 """
 
 
@@ -93,7 +93,12 @@ def _parser() -> argparse.ArgumentParser:
     add_prompt_options(parser)
     add("-o", "--output", type=Path, metavar="FILE", help="a .png file or an existing folder (default: nano-SEED.png)")
     add("--seed", type=int, metavar="N", help="of the first picture, the next ones count up (default: random)")
-    add("--steps", type=int, metavar="N", help="denoising steps (default: 20)")
+    add(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="denoising steps (default: the bundle's, or 20 of another sampler)",
+    )
     add("--guidance", type=float, metavar="X", help="up to 1 turns guidance off (default: the bundle's, often 7.5)")
     add("-n", "--count", type=int, default=1, metavar="N", help="pictures to draw (default: %(default)s)")
     add("--scheduler", metavar="NAME", help=_SCHEDULERS)
@@ -189,7 +194,8 @@ def _plan(pipe: Pipeline, drawings: Sequence[Settings]) -> str:
     first, name = drawings[0], f"{pipe.bundle.manifest.name} on {pipe.backend}"
     if len(drawings) > 1:
         return f"{name}: {len(drawings)} pictures = {calls} UNet calls"
-    line = f"{name}: {first.steps} steps of {pipe.scheduler_name(first.scheduler)} = {calls} UNet calls"
+    steps, scheduler = pipe.settle(first.steps, first.scheduler)
+    line = f"{name}: {steps} steps of {scheduler} = {calls} UNet calls"
     return line + "".join(f", {part}" for part in first.shortcuts(pipe).described())
 
 
