@@ -28,7 +28,8 @@ REFUSED = {  # before an engine sees them
     "a constant beyond the file", "a constant around 2**64", "noise",
 }  # fmt: skip
 
-SLOW = {"100,000 nodes in a row"}  # runs to its end where that takes less than the limit
+# Runs to its end where that takes less than the limit; is not looked at by an engine, as nothing leads there.
+MAY_LOAD = {"100,000 nodes in a row", "bodies 3 deep"}
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{backend}-{name}" for backend, name, _ in CASES])
@@ -43,7 +44,7 @@ def test_the_parent_survives(case, int8, tmp_path, full):
     refused = list(unsafe_graphs(bundle))
     fault = deep_fault(bundle, backend, LIMITS)
     if fault is None:
-        assert name in SLOW, "harmless"
+        assert name in MAY_LOAD, "harmless"
         return
     assert fault.exit_code == 3
     assert fault.what.isprintable()

@@ -4,8 +4,8 @@
     python -m tests.exporter.killed FOLDER --count 10 --model synthetic --kept 0 --threads 2    full size: an hour, 8 GB
 
 ``--kept X`` is the share of exports that do not trace the graphs again: tracing writes nothing, and takes four fifths
-of the time, so more of these kills find the disk in use. It prints a line of JSON, and fails where a bundle is not whole
-or the next export not a success.
+of the time, so more of these kills find the disk in use. It prints a line of JSON, and fails where a bundle is not
+whole or the next export not a success.
 """
 
 from __future__ import annotations
