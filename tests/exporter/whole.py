@@ -20,7 +20,7 @@ from nano_export import cli, presets
 from nano_export import export as exporting
 from nano_export.checkpoint import open_checkpoint
 from nano_export.graphs import graph_sources
-from nano_export.prompts import prompts_for
+from nano_export.prompts import Prompts, prompts_for
 from nano_runtime.bundle import Bundle
 
 __all__ = ["Kept", "Process", "identity", "left_over", "start", "started_with"]
@@ -34,7 +34,7 @@ class Kept:
 
     Args:
         model: built-in name.
-        steps: of the pictures that an export draws to judge and to choose; None leaves the exporter's own.
+        steps: of the pictures that an export draws to judge and to choose, then of one prompt each; None leaves both.
     """
 
     def __init__(self, model: str, steps: int | None = None) -> None:
@@ -55,8 +55,14 @@ class Kept:
         exporting.to_onnx = lambda _module, _inputs, names, outputs: self._graphs[tuple(names + outputs)]
         exporting.draw_references = lambda _checkpoint, prompts, *_: self._pictures[tuple(prompts)]
         if self._steps is not None:
+            exporting.prompts_for = _one_prompt
             exporting._JUDGE_STEPS = exporting._CALIBRATION_STEPS = self._steps
             presets._STEPS = max(self._steps, 2)  # guidance from 10 to 90 % is to leave a call guided
+
+
+def _one_prompt(card: str | None) -> Prompts:
+    prompts = prompts_for(card)
+    return Prompts(calibration=prompts.calibration[:1], judge=prompts.judge[:1])
 
 
 def start(target: Path, log: Path, options: Sequence[str], kept: Kept | None, within: Callable[..., Any]) -> Process:
