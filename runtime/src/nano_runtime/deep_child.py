@@ -66,7 +66,7 @@ def _try(bundle: Bundle, backend: Backend) -> None:
 
 
 def _feeds(component: Component, generator: np.random.Generator, ids: NDArray[np.int64]) -> Arrays:
-    """Return inputs of the shapes the manifest says: unit normal numbers, a prompt's ids (int64 [1, length]), or ones."""
+    """Return inputs of the manifest's shapes: unit normal numbers, a prompt's ids (int64 [1, length]), or ones."""
     feeds: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {}
     free = {"batch": _BATCH, "tokens": ids.shape[1]}
     for tensor in component.inputs:
