@@ -52,7 +52,7 @@ def counted(place: Place, error: int) -> int:
 @pytest.mark.parametrize("error", [*ERRORS, SHORT], ids=[*map(errno.errorcode.get, ERRORS), "short"])
 @pytest.mark.parametrize("backend", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_every_operation_may_fail(place, error, lasting, full, capsys):
-    """Among them are those that read the bundle: a disk that cannot be read is the machine's fault, not the bundle's."""
+    """Among them are those that read the bundle: an unreadable disk is the fault of the machine, not of the bundle."""
     assert place.draw() == 0  # which fills the cache: from here on, the same operations every time
     new = place.picture.read_bytes()
     total = counted(place, error)
