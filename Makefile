@@ -32,7 +32,7 @@ $(READY): Makefile constraints.txt runtime/pyproject.toml exporter/pyproject.tom
 	@echo "Installing into .venv; this takes some minutes the first time."
 	$(PYTHON) -m venv .venv
 	$(PIP) $(TOOLS)
-	$(PIP) --no-build-isolation --editable "./runtime[all]" --editable ./exporter
+	$(PIP) --no-build-isolation --editable "./runtime[all,signing]" --editable ./exporter
 	@touch $@
 
 demo: build/demo/manifest.json

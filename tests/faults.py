@@ -60,7 +60,7 @@ class Faults:
     def check(self, operation: str, path: object) -> None:
         """Raise if it is this operation's turn."""
         if self.strikes(operation, path):
-            raise OSError(self.error, os.strerror(self.error), path if isinstance(path, str) else None)
+            raise OSError(self.error, os.strerror(self.error), None if isinstance(path, int) else os.fspath(path))
 
     def _is_below(self, path: Any) -> bool:
         where = _opened(path) if isinstance(path, int) else Path(os.fsdecode(path)).absolute()

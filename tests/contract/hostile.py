@@ -7,6 +7,7 @@ caller. All attack the text encoder or the tokenizer, which a drawing touches fi
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -245,7 +246,7 @@ IR: dict[str, Callable[[bytes], bytes]] = {
     ),
     "a constant beyond the file": lambda xml: xml.replace(b'offset="0"', b'offset="99999999999"', 1),
     "a constant around 2**64": lambda xml: xml.replace(b'offset="0"', b'offset="18446744073709551608"', 1),
-    "a constant of 10**12": lambda xml: xml.replace(b'shape="1"', b'shape="1000000000000"', 1),
+    "a constant of 10**12": lambda xml: re.sub(rb'shape="[^"]*" offset="0"', b'shape="1000000000000" offset="0"', xml),
     "dimensions that overflow": lambda xml: xml.replace(b'shape="?,77"', b'shape="4294967296,4294967296"', 1),
     "negative dimensions": lambda xml: xml.replace(b'shape="?,77"', b'shape="-5,-77"', 1),
     "an edge to nowhere": lambda xml: xml.replace(b'to-layer="', b'to-layer="99', 1),

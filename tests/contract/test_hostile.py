@@ -28,6 +28,9 @@ REFUSED = {  # before an engine sees them
     "a constant beyond the file", "a constant around 2**64", "noise",
 }  # fmt: skip
 
+# Runs to its end where that takes less than the limit; is not looked at by an engine, as nothing leads there.
+MAY_LOAD = {"100,000 nodes in a row", "bodies 3 deep"}
+
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{backend}-{name}" for backend, name, _ in CASES])
 def test_the_parent_survives(case, int8, tmp_path, full):
@@ -40,7 +43,9 @@ def test_the_parent_survives(case, int8, tmp_path, full):
     assert list(bundle.faults()) == []  # the checksums say nothing
     refused = list(unsafe_graphs(bundle))
     fault = deep_fault(bundle, backend, LIMITS)
-    assert fault is not None, "harmless"
+    if fault is None:
+        assert name in MAY_LOAD, "harmless"
+        return
     assert fault.exit_code == 3
     assert fault.what.isprintable()
     if name in REFUSED:

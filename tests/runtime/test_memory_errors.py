@@ -17,6 +17,7 @@ SAID = [
     RuntimeError("Failed to allocate memory for requested buffer of size 8388608"),
     RuntimeError("can't alloc"),
     RuntimeError("Resource temporarily unavailable"),
+    RuntimeError("Exception from src/inference/src/cpp/core.cpp:107:\nstd::future_error: Broken promise"),
     RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1"),
     ImportError("libopenvino.so.2641: failed to map segment from shared object"),
 ]

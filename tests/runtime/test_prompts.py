@@ -25,6 +25,9 @@ PIECES = [
     *("\ud83d", "\udd8a", "\udcff"),
     *("<|endoftext|>", "<|startoftext|>", "</w>", "<b>", "${HOME}", "$(id)", "'; DROP TABLE", "%s%n", "{0}", "../.."),
 ]
+JOINERS = "\u200c\u200d"
+# Whose format characters are signs that are seen, or bind signs together.
+SCRIPTS = {"ARABIC", "SYRIAC", "KAITHI", "EGYPTIAN", "SHORTHAND", "MUSICAL"}
 WORST = {
     "empty": "",
     "carets": "^" * MAX_PROMPT_BYTES,
@@ -71,11 +74,21 @@ def takes(tokenizer: Tokenizer, prompt: str) -> bool:
 
 
 def is_harmless(line: str) -> bool:
-    """Whether a terminal would only draw letters."""
-    return not any(unicodedata.category(letter) == "Cc" or letter in "\u2028\u2029" for letter in line) and not any(
-        unicodedata.bidirectional(letter) in {"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"}
+    """Whether a terminal would only draw letters, and those that belong together joined."""
+    return all(
+        unicodedata.category(letter) not in {"Cc", "Cf", "Cs", "Zl", "Zp"}
+        or letter in JOINERS
+        or "\U000e0020" <= letter <= "\U000e007f"  # spell the name of a flag
+        or unicodedata.name(letter, "?").split()[0] in SCRIPTS
         for letter in line
     )
+
+
+def test_what_is_escaped_is_what_unicode_says_formats_or_controls():
+    """Over all code points; the controls are the characters that each rule is there for."""
+    assert all(is_harmless(escaped(chr(code))) for code in range(0x110000))
+    assert not any(map(is_harmless, ("\x9b", "\u2028", "\ufeff", "\u200b", "\u202e", "\ud800", "\u2066")))
+    assert all(map(is_harmless, ("\u200d", "\u0600", "🏴\U000e0067\U000e007f")))
 
 
 @pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.slow)])

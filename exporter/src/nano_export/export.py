@@ -24,7 +24,7 @@ from nano_export.bundle import (
 from nano_export.checkpoint import open_checkpoint
 from nano_export.defaults import choose_default
 from nano_export.fidelity import Scores, judge, require_parity
-from nano_export.graphs import GraphForm, graph_sources, latent_shape
+from nano_export.graphs import GraphForm, GraphSource, graph_sources, latent_shape
 from nano_export.lora import merge
 from nano_export.lora_file import LoraFile, open_lora
 from nano_export.openvino_ir import write_ir
@@ -32,7 +32,15 @@ from nano_export.presets import choose_presets
 from nano_export.preview import fit_preview
 from nano_export.prompts import Prompts, prompts_for
 from nano_export.publish import staged
-from nano_export.quantize import INT8_PLAN, Range, calibrate, quantize, tensors_to_calibrate, write_watching_graph
+from nano_export.quantize import (
+    INT8_PLAN,
+    Range,
+    calibrate,
+    lower_convolutions,
+    quantize,
+    tensors_to_calibrate,
+    write_watching_graph,
+)
 from nano_export.reference import Reference, draw_references
 from nano_export.resources import check_resources
 from nano_export.shallow import write_shallow
@@ -131,7 +139,7 @@ def export(options: Options) -> Iterator[Progress | Exported]:
         components: dict[str, Component] = {}
         for index, source in enumerate(graph_sources(checkpoint, options.graph, options.size)):
             yield Progress(f"tracing {source.component}", 0.25 + 0.03 * index)
-            model = to_onnx(source.module, source.inputs, source.input_names, source.output_names)
+            model = _traced(source, options.precision)
             components[source.component] = component_entry(model, options.precision, options.backends, tokens)
             _save(model, work / source.component)
             source.module.to("meta")  # its weights are on the disk now
@@ -163,6 +171,14 @@ def export(options: Options) -> Iterator[Progress | Exported]:
         yield from _with_choices(folder, manifest, prompts)
         yield Progress("putting the bundle in place", 0.99)
     yield Exported(options.output, scores, sum(entry.size for entry in manifest.files))
+
+
+def _traced(source: GraphSource, precision: Literal["fp32", "int8"]) -> ir.Model:
+    """Return a component's float graph, in the form that is going to be quantized if it is."""
+    model = to_onnx(source.module, source.inputs, source.input_names, source.output_names)
+    if precision == "int8":
+        lower_convolutions(model, INT8_PLAN[source.component])
+    return model
 
 
 def _to_int8(

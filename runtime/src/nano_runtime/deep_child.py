@@ -19,7 +19,7 @@ from nano_runtime.bundle import Bundle
 from nano_runtime.deep import REPORT_BYTES
 from nano_runtime.errors import BundleError, LoaderDiedError, NanoError, NotEnoughMemoryError
 from nano_runtime.machine import usable_cores
-from nano_runtime.manifest import Backend, Component, TokenizerSpec
+from nano_runtime.manifest import Backend, Component
 from nano_runtime.pipeline import Pipeline
 from nano_runtime.stages import Stages
 from nano_runtime.timing import Stopwatch
@@ -53,7 +53,7 @@ def _try(bundle: Bundle, backend: Backend) -> None:
     stages = Stages(bundle, backend, EngineOptions(threads=usable_cores(), precision="f32"))
     spec = bundle.manifest.tokenizer
     _say(file=spec.file)
-    Tokenizer.load(bundle.verified_file(spec.file), spec).encode(_PROMPT)
+    ids = Tokenizer.load(bundle.verified_file(spec.file), spec).encode(_PROMPT).ids
     _say(file=bundle.manifest.licence.file)
     pipeline = Pipeline(stages, keep_loaded=False)
     pipeline.unet_calls(1, pipeline.own_scheduler, 1)  # makes the bundle's own sampler
@@ -61,18 +61,20 @@ def _try(bundle: Bundle, backend: Backend) -> None:
     for name, component in bundle.manifest.components.items():
         if backend in component.graphs:
             _say(file=component.graphs[backend].model)
-            stages.run(name, _feeds(component, generator, spec), Stopwatch(), batch=_BATCH)
+            stages.run(name, _feeds(component, generator, ids), Stopwatch(), batch=_BATCH)
             stages.close(name)
 
 
-def _feeds(component: Component, generator: np.random.Generator, tokenizer: TokenizerSpec) -> Arrays:
-    """Return inputs of the shapes the manifest says: unit normal numbers, or one token over and over."""
+def _feeds(component: Component, generator: np.random.Generator, ids: NDArray[np.int64]) -> Arrays:
+    """Return inputs of the manifest's shapes: unit normal numbers, a prompt's ids (int64 [1, length]), or ones."""
     feeds: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {}
-    free = {"batch": _BATCH, "tokens": tokenizer.length}
+    free = {"batch": _BATCH, "tokens": ids.shape[1]}
     for tensor in component.inputs:
         shape = [free[size] if isinstance(size, str) else size for size in tensor.shape]
         if tensor.dtype == "int64":
-            feeds[tensor.name] = np.full(shape, tokenizer.eos_id, np.int64)
+            feeds[tensor.name] = (
+                ids.repeat(_BATCH, axis=0) if shape == [_BATCH, ids.shape[1]] else np.ones(shape, np.int64)
+            )
         else:
             feeds[tensor.name] = generator.standard_normal(shape, np.float32)
     return feeds

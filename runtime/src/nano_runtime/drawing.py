@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,8 +30,6 @@ F32 = NDArray[np.float32]
 
 _log = logging.getLogger(__name__)
 
-_MOST_AT_ONCE = 4  # pictures per UNet call: memory grows with each, speed hardly any more
-
 
 @dataclass(frozen=True, eq=False)
 class Drawing:
@@ -42,20 +40,22 @@ class Drawing:
         schedule: of the model.
         request: what is drawn.
         decided: how.
-        texts: what the UNet knows of each prompt.
+        texts: what the UNet knows of each prompt; emptied when the last picture begins, if they are drawn one by one.
         times: what it knows of each timestep.
         picture: that the request starts from.
         watch: gets the time of each UNet call.
+        at_once: pictures that share a UNet call at most.
     """
 
     stages: Stages
     schedule: Schedule
     request: Request
     decided: Decided
-    texts: Mapping[str, UNetInputs]
+    texts: dict[str, UNetInputs]
     times: UNetInputs
     picture: Encoded | None
     watch: Stopwatch
+    at_once: int
 
     def run(self, interrupted: Callable[[], bool]) -> Generator[Progress, None, tuple[F32, int | None]]:
         """Draw, until it is done or ``interrupted`` says so after a UNet call.
@@ -65,7 +65,7 @@ class Drawing:
         """
         preview = self.stages.bundle.manifest.preview
         weights = None if preview is None else np.array(preview, np.float32)
-        groups = grouped(range(len(self.request.seeds)))
+        groups = grouped(range(len(self.request.seeds)), self.at_once)
         first = self.decided.first_call
         per_group = calls = len(self.decided.timesteps) - first
         drawn: list[F32] = []
@@ -76,8 +76,11 @@ class Drawing:
             sampler = make_sampler(self.decided.scheduler, self.schedule, self.decided.steps, noise)
             start = start_of(self.request, group, sampler, noise, self.picture)
             calls = (len(drawn) + len(groups)) * per_group
+            predictor = self._predictor(group)
+            if self.at_once == len(groups) == 1:
+                self.texts.clear()  # the predictor has a copy, and no smaller group will ask again
             try:
-                for step in denoise(self._predictor(group), sampler, start.latents, start.first_call):
+                for step in denoise(predictor, sampler, start.latents, start.first_call):
                     done = len(drawn) * per_group + step.index - first + 1
                     if start.kept is not None:
                         start.kept.put_back(sampler, step.index, step.latents)
@@ -118,6 +121,6 @@ class Drawing:
         )
 
 
-def grouped(pictures: Sequence[int], most: int = _MOST_AT_ONCE) -> list[list[int]]:
+def grouped(pictures: Sequence[int], most: int) -> list[list[int]]:
     """Sort pictures into groups that are drawn together: at most ``most``, of equal size, or nearly."""
     return [group.tolist() for group in np.array_split(np.asarray(pictures), math.ceil(len(pictures) / most))]

@@ -10,17 +10,17 @@ line prints the message and leaves with ``exit_code``; a traceback means a bug o
     │   ├── UnknownSchedulerError
     │   ├── StepsError · SeedError · GuidanceError · IntervalError · SizeError · LatentsError · OptionError
     │   ├── ImageError · MaskSizeError · StrengthError · VariationError
-    │   ├── MissingArgumentError · ConflictError
+    │   ├── MissingArgumentError · ConflictError · KeyFileError
     │   ├── BackendNotInBundleError · NoShortcutError · PrecisionError
     │   ├── OutputNameError · OutputExistsError · NoPreviewError
     │   └── NoParametersError · OtherBundleError · NoOriginalError
     ├── BundleError           3   ValueError          the bundle is not one, is damaged, or computes nonsense
     │   ├── NotABundleError · ManifestError · TamperedFileError · ExtraFileError
-    │   ├── DigestError · UnsafeGraphError · LoaderDiedError
+    │   ├── DigestError · SignatureError · UnsafeGraphError · LoaderDiedError
     │   ├── UnsupportedScheduleError
     │   └── EngineError · OutputShapeError · NonFiniteError
     ├── MachineError          4                       the machine lacks something
-    │   ├── BackendMissingError       ImportError
+    │   ├── BackendMissingError · SigningMissingError   ImportError
     │   ├── NotEnoughMemoryError · OutOfMemoryError   MemoryError
     │   ├── DiskSpaceError · OutputError   OSError
     │   └── WorkerDiedError           ChildProcessError
@@ -47,6 +47,7 @@ __all__ = [
     "GuidanceError",
     "ImageError",
     "IntervalError",
+    "KeyFileError",
     "LatentsError",
     "LoaderDiedError",
     "LongPromptError",
@@ -74,6 +75,8 @@ __all__ = [
     "PrecisionError",
     "PromptError",
     "SeedError",
+    "SignatureError",
+    "SigningMissingError",
     "SizeError",
     "StepsError",
     "StrengthError",
@@ -189,6 +192,16 @@ class MissingArgumentError(UsageError):
 
     def __init__(self, argument: str, needed: str) -> None:
         super().__init__(f"{argument} means nothing without {needed}", f"Give {needed}, or leave {argument} out.")
+
+
+class KeyFileError(UsageError):
+    """A key that cannot sign, or check a signature."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(
+            f"{path} cannot be used as a key: {why}",
+            "Give an elliptic-curve key in PEM without a passphrase: the private one signs, the public one verifies.",
+        )
 
 
 class ConflictError(UsageError):
@@ -409,6 +422,15 @@ class DigestError(BundleError):
         )
 
 
+class SignatureError(BundleError):
+    """A signature that is none, or of other files or another key."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(
+            f"the signature {path} is not valid: {why}", "Fetch bundle and signature anew, and do not mix."
+        )
+
+
 class UnsafeGraphError(BundleError):
     """A graph that no engine may see, though its checksum is right."""
 
@@ -477,6 +499,16 @@ class BackendMissingError(MachineError, ImportError):
         super().__init__(
             f"the engine {backend} is not installed",
             f'Install it with: pip install "nano-runtime[{backend}]"',
+        )
+
+
+class SigningMissingError(MachineError, ImportError):
+    """The package that signs and verifies is not installed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "signatures need the package model-signing, which is not installed",
+            'Install it with: pip install "nano-runtime[signing]"',
         )
 
 

@@ -44,6 +44,7 @@ Floats = NDArray[np.float32]
 Callback = Callable[["Pipeline", int, float, dict[str, Any]], Mapping[str, Any] | None]
 
 _PREFERRED: tuple[Backend, ...] = ("onnxruntime", "openvino")  # loads sooner, in half the memory (bench/LOG.md)
+_MOST_AT_ONCE = 4  # pictures per UNet call: memory grows with each, speed hardly any more
 # The largest comes second: two files are checked at a time, and the text encoder need not wait for it. The shallow UNet
 # shares its weights and is checked when it is needed.
 _IN_ORDER_OF_CHECKING = ("text_encoder", "unet", "unet_prompt", "unet_time", "vae_encoder", "vae_decoder")
@@ -56,13 +57,16 @@ class Pipeline:
         stages: the graphs of an open bundle on one engine.
         keep_loaded: True keeps every graph for the next call; False frees each as soon as its part of the work is done,
             so that text encoder, UNet and decoder never occupy memory together.
+        low_memory: True also draws pictures one by one, and keeps nothing of the prompts beside the UNet.
     """
 
-    def __init__(self, stages: Stages, *, keep_loaded: bool) -> None:
+    def __init__(self, stages: Stages, *, keep_loaded: bool, low_memory: bool = False) -> None:
         self.bundle = stages.bundle
         self.backend = stages.backend
         self.options = stages.options
-        self.keep_loaded = keep_loaded
+        self.keep_loaded = keep_loaded and not low_memory
+        self.low_memory = low_memory
+        self._at_once = 1 if low_memory else _MOST_AT_ONCE
         self._schedule = Schedule.from_config(self.bundle.manifest.scheduler)
         self._defaults = Defaults.of(self.bundle, self._schedule)
         self._interrupt = False
@@ -78,6 +82,7 @@ class Pipeline:
         precision: Precision | None = None,
         *,
         keep_loaded: bool = True,
+        low_memory: bool = False,
         cache: str | Path | None = None,
         expect_digest: str | None = None,
     ) -> Pipeline:
@@ -90,6 +95,7 @@ class Pipeline:
             precision: arithmetic of the layers that are not quantized; None means ``"f32"``. ``"bf16"`` is quicker
                 with openvino on processors that have it, and rounds.
             keep_loaded: see the class.
+            low_memory: see the class.
             cache: folder where OpenVINO's compiled graphs are kept for the next process, which then loads in a fraction
                 of the time; None keeps nothing.
             expect_digest: see ``Bundle.open``.
@@ -105,7 +111,9 @@ class Pipeline:
             precision="f32" if precision is None else one_of("precision", precision, PRECISIONS),
             cache=None if cache is None else Path(cache),
         )
-        return cls(Stages(opened, _choose_backend(opened, backend), options), keep_loaded=keep_loaded)
+        return cls(
+            Stages(opened, _choose_backend(opened, backend), options), keep_loaded=keep_loaded, low_memory=low_memory
+        )
 
     def __call__(
         self,
@@ -277,7 +285,11 @@ class Pipeline:
             edit = request.edit
             picture = None if edit is None else encode(self._stages, edit, decided.first_call, watch)
             self._release("text_encoder", "unet_prompt", "vae_encoder")
-            drawing = Drawing(self._stages, self._schedule, request, decided, known, times, picture, watch)
+            if self.low_memory:
+                self._conditioner.forget()
+            drawing = Drawing(
+                self._stages, self._schedule, request, decided, known, times, picture, watch, self._at_once
+            )
             latents, stopped = yield from drawing.run(lambda: self._interrupt)
             self._release("unet", "unet_shallow")
             images: list[Image] | Floats = latents
@@ -305,7 +317,7 @@ class Pipeline:
             StepsError: the number of steps is outside the schedule.
             OptionError: the number of pictures is not positive.
         """
-        groups = grouped(range(positive("num_images_per_prompt", num_images_per_prompt)))
+        groups = grouped(range(positive("num_images_per_prompt", num_images_per_prompt)), self._at_once)
         steps, name = self.settle(num_inference_steps, scheduler)
         calls = len(make_sampler(name, self._schedule, steps).timesteps)
         return len(groups) * (calls - first_call(name, steps, strength))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from nano_runtime.bundle import Bundle
 from nano_runtime.cli import digest, make_parser, run_command
-from nano_runtime.errors import NanoError
+from nano_runtime.errors import MissingArgumentError, NanoError, OutputError, OutputExistsError, SignatureError
 from nano_runtime.manifest import Default
 from nano_runtime.text import escaped
 
@@ -20,6 +20,7 @@ __all__ = ["main"]
 _EXAMPLES = """\
   nano-bundle verify nano-int8               compare every file with its checksum; exit code 3 if one differs
   nano-bundle verify nano-int8 --deep        and run every graph once, in a process that may die of it
+  nano-bundle sign nano-int8 --key my.pem    write nano-int8.sig, which nano-bundle verify --signature compares
   nano-bundle info nano-int8                 model, licence, precision, graphs, sizes
 """
 
@@ -32,6 +33,11 @@ class _Options(argparse.Namespace):
     json: bool
     deep: bool
     expect_digest: str | None
+    signature: Path | None
+    public_key: Path | None
+    key: Path
+    output: Path | None
+    force: bool
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, act, what in (
         ("verify", _verify, "compare every file with its checksum"),
         ("info", _info, "show what the bundle holds"),
+        ("sign", _sign, "sign every file, for those who have your public key"),
     ):
         command = commands.add_parser(name, help=what, description=what)
         command.add_argument("bundle", type=Path, metavar="DIR", help="a folder that nano-export wrote")
@@ -52,13 +59,22 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--expect-digest", type=digest, metavar="SHA256", help="refuse a bundle that has another digest"
         )
-        command.set_defaults(act=act, deep=False)
+        command.set_defaults(act=act)
+        add = command.add_argument
         if act is _verify:
-            command.add_argument(
-                "--deep",
-                action="store_true",
-                help="also load and run every graph once, in a process of its own with bounded time and memory",
+            deep = "also load and run every graph once, in a process of its own with bounded time and memory"
+            add("--deep", action="store_true", help=deep)
+            add("--signature", type=Path, metavar="FILE", help="also compare every file with what was signed")
+            add(
+                "--public-key",
+                type=Path,
+                metavar="PEM",
+                help="of whoever signed, got from them and not with the bundle",
             )
+        if act is _sign:
+            add("--key", type=Path, required=True, metavar="PEM", help="your private elliptic-curve key")
+            add("-o", "--output", type=Path, metavar="FILE", help="the signature (default: DIR.sig)")
+            add("--force", action="store_true", help="replace a signature that exists")
     return parser
 
 
@@ -66,6 +82,8 @@ def _verify(options: _Options) -> int:
     """Report every changed, missing, unknown or hostile file; the exit code is that of the first fault."""
     bundle = Bundle.open(options.bundle, options.expect_digest)
     faults: list[NanoError] = list(bundle.faults())
+    if not faults:
+        faults += _signature(bundle, options.signature, options.public_key)
     if not faults:
         faults += _unsafe(bundle)
     if not faults and options.deep:
@@ -76,14 +94,56 @@ def _verify(options: _Options) -> int:
     elif not faults:
         count, size = len(bundle.manifest.files), bundle.size_bytes()
         print(f"{bundle.path}: all {count} files ({_megabytes(size)}) are as the manifest says; digest {bundle.digest}")
-        if options.deep:
-            print("every graph loads and runs")
+        print(*_also(options), sep="", end="")
     for fault in faults:
         print(f"nano-bundle: {fault.what}", file=sys.stderr)
     if not faults:
         return 0
     print(faults[0].hint, file=sys.stderr)
     return faults[0].exit_code
+
+
+def _also(options: _Options) -> Iterator[str]:
+    """Yield lines about what else was found to be right."""
+    if options.signature is not None:
+        yield f"{options.signature} signs them for the key {options.public_key}\n"
+    if options.deep:
+        yield "every graph loads and runs\n"
+
+
+def _signature(bundle: Bundle, signature: Path | None, public_key: Path | None) -> list[NanoError]:
+    """Return what is wrong with a signature, if one is to be looked at."""
+    if signature is None and public_key is None:
+        return []
+    if signature is None or public_key is None:
+        given, needed = ("--public-key", "--signature") if signature is None else ("--signature", "--public-key")
+        raise MissingArgumentError(given, needed)
+    from nano_runtime.signing import check_signature
+
+    try:
+        check_signature(bundle, signature, public_key)
+    except SignatureError as error:
+        return [error]
+    return []
+
+
+def _sign(options: _Options) -> int:
+    """Sign a bundle that is what its manifest says."""
+    from nano_runtime.signing import sign
+
+    bundle = Bundle.open(options.bundle, options.expect_digest)
+    folder = bundle.path.resolve()
+    signature = folder.with_name(f"{folder.name}.sig") if options.output is None else options.output
+    if signature.exists() and not options.force:
+        raise OutputExistsError(signature)
+    if signature.resolve().is_relative_to(folder):
+        raise OutputError(signature, "the signature would be an unknown file in the bundle")
+    for fault in bundle.faults():
+        raise fault
+    sign(bundle, options.key, signature)
+    document = {"bundle": str(bundle.path), "digest": bundle.digest, "signature": str(signature)}
+    print(json.dumps(document, indent=1) if options.json else signature)
+    return 0
 
 
 def _unsafe(bundle: Bundle) -> list[NanoError]:

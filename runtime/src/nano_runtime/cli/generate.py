@@ -71,6 +71,7 @@ class _Options(CacheOptions, PromptOptions, ShortcutOptions):
     preview: Path | None
     threads: int | None
     precision: Precision | None
+    low_memory: bool
     metadata: bool
     force: bool
     json: bool
@@ -113,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     add_shortcut_options(parser)
     add("--threads", type=int, metavar="N", help="processor threads (default: one per physical core)")
     add("--precision", choices=("f32", "bf16"), help="of layers that are not INT8; bf16 needs openvino (default: f32)")
+    add("--low-memory", action="store_true", help="take less memory: one picture at a time, and one graph")
     add_cache_options(parser)
     add("--no-metadata", dest="metadata", action="store_false", help="keep prompt and settings out of the files")
     add("--force", action="store_true", help="replace files that exist")
@@ -136,6 +138,7 @@ def _generate(options: _Options) -> int:
         options.threads,
         options.precision,
         keep_loaded=bool(options.grid),
+        low_memory=options.low_memory,
         cache=cache_folder(options),
         expect_digest=options.expect_digest,
     )

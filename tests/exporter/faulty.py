@@ -1,0 +1,109 @@
+"""A program that lets every single file operation of a whole export fail, one export for each, and looks at the rest.
+
+    python -m tests.exporter.faulty FOLDER [--errors ENOSPC ...] [--how once lasting] [--before old nothing] [--every N]
+
+``--how`` says whether all later operations fail, too, ``--before`` what is in the place of the bundle, ``--every N``
+takes every N-th operation only. It prints a line of JSON for each kind of fault, and fails where a bundle is not whole,
+an error not clear, or the next export not a success.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import gc
+import json
+import os
+import random
+import re
+import shutil
+import sys
+from collections import Counter
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from tests.exporter import whole
+from tests.faults import ERRORS, SHORT, failing
+
+EXPORT = ("tiny", "--backend", "onnxruntime")
+STEPS = 1  # of the pictures that an export draws: they write nothing
+KINDS = {"short": SHORT, **{errno.errorcode[error]: error for error in ERRORS}}
+
+
+def main() -> int:
+    """Run the program."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--errors", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--how", nargs="+", choices=("once", "lasting"), default=["once", "lasting"])
+    parser.add_argument("--before", nargs="+", choices=("old", "nothing"), default=["old"])
+    parser.add_argument("--every", type=int, default=1)
+    options = parser.parse_args()
+    whole.started_with(1)
+    kept = whole.Kept("tiny", STEPS)
+    gc.freeze()  # or every child looks through all of it
+    for error, how, before in product(options.errors, options.how, options.before):
+        seen = sweep(options.folder, kept, error, options.every, lasting=how == "lasting", replacing=before == "old")
+        print(json.dumps({"error": error, "how": how, "before": before, **seen}), flush=True)  # noqa: T201 - a program
+    return 0
+
+
+def sweep(folder: Path, kept: whole.Kept, error: str, every: int, *, lasting: bool, replacing: bool) -> dict[str, Any]:
+    """Let the first operation fail, then the second, and so on until there are no more; count what came of it."""
+    place = folder / f"{error}-{lasting:d}{replacing:d}"
+    place.mkdir()
+    target = place / "bundle"
+    first, came = random.Random(error).randint(1, every), Counter()  # noqa: S311 - to be repeated, not to be secret
+    while True:
+        if replacing and not target.exists():
+            assert export(target, kept, 0, 0, lasting=False)[0] == 0
+        elif not replacing and target.exists():
+            shutil.rmtree(target)
+        old = whole.identity(target)
+        code, said, struck = export(target, kept, first, KINDS[error], lasting=lasting)
+        told = "\n".join(line for line in said.splitlines() if not re.match(r" *\d+% ", line))
+        new = whole.identity(target)
+        case = (error, first, code, told)
+        assert "Traceback" not in said, case
+        if code == 0:
+            assert new not in {None, old}, case
+        else:
+            assert code == 4, case
+            assert "nano-export: " in told, case
+            assert KINDS[error] == SHORT or os.strerror(KINDS[error]) in told, case
+            assert new == old or lasting, case  # what fails from then on can fail between two renames, too
+        came["done all the same" if code == 0 else "told"] += 1
+        came["not there afterwards"] += code != 0 and replacing and new is None
+        if first % 50 < every:  # and the next one needs no help
+            assert export(target, kept, 0, 0, lasting=False)[0] == 0, case
+            assert whole.left_over(target) == [], case
+            came["next ones that succeeded"] += 1
+        if not struck:
+            break
+        first += every
+    shutil.rmtree(place)
+    return {"operations": first - 1, "exports": came.total() - came["next ones that succeeded"], **came}
+
+
+def export(target: Path, kept: whole.Kept, first: int, error: int, *, lasting: bool) -> tuple[int, str, int]:
+    """Return the exit code of an export, what it said, and how many operations failed."""
+    log, count = target.parent.with_suffix(".log"), target.parent.with_suffix(".count")
+    within = partial(failing_export, target.parent, count, first, error, lasting=lasting)
+    child = whole.start(target, log, EXPORT, kept, within)
+    child.join()
+    return child.exitcode, log.read_text(), int(count.read_text())
+
+
+def failing_export(place: Path, count: Path, first: int, error: int, run: Any, *, lasting: bool) -> int:
+    """Run an export in which an operation fails, and leave a note of how many did."""
+    try:
+        with failing(place, first, error, lasting=lasting) as faults:
+            return run()
+    finally:
+        count.write_text(str(faults.struck))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
