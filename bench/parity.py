@@ -10,6 +10,8 @@ tests (`tests/parity/test_samplers.py`, `tests/contract/test_sampler_pictures.py
 from __future__ import annotations
 
 import argparse
+import contextlib
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -195,8 +197,9 @@ def table(engines: list[str], steps: int) -> Iterator[str]:
     pipeline, scheduler = diffusers_pipeline(parts := builtin.build("tiny")), parts.scheduler
     with TemporaryDirectory() as folder:
         bundle = Path(folder) / "tiny"
-        if nano_export(["tiny", "-o", str(bundle)]) != 0:
-            raise SystemExit(1)
+        with contextlib.redirect_stdout(sys.stderr):  # its report is not part of the table
+            if nano_export(["tiny", "-o", str(bundle)]) != 0:
+                raise SystemExit(1)
         pipes = [Pipeline.from_pretrained(bundle, engine) for engine in engines]
         for name in (*SAMPLERS, *SPREAD_NAMES):
             schedule, kind = Schedule.from_config(CONFIG), REFERENCES[split_name(name)[0]].kind
