@@ -13,8 +13,8 @@ from nano_runtime.machine import memory_available_bytes
 
 __all__ = ["Needs", "check_resources"]
 
-# Measured for the 5.16 GB of the full-size network (bench/LOG.md): 5.9 GB in INT8; in fp32 up to 10.2, as whole weights are
-# then compared with the original's.
+# Measured for the 5.16 GB of the full-size network (bench/LOG.md): 5.9 GB in INT8, and up to
+# 10.2 in fp32, where whole weights are compared with the original's.
 _MEMORY_PER_WEIGHT_BYTE = {"int8": 1.0, "fp32": 1.75}
 _MEMORY_BASE_BYTES = 1.2e9
 _NANO_WEIGHT_BYTES = 5.16e9  # what a Hub model is taken to need before it was fetched
