@@ -1,4 +1,4 @@
-"""Draws the rows as two charts over the cost: prompts drawn as asked, and how near to the finished picture."""
+"""Draws the rows as charts over the cost: drawn as asked, how cleanly, and how near to the finished picture."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 from bench.samplers.report import Row
-from bench.samplers.sweep import CONTROLS, STEPS
+from bench.samplers.sweep import CONTROLS, STEPS, Cell
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
@@ -39,6 +39,7 @@ _COLORS = {
     "lcm": "#ffa8a8",
     "tcd": "#c2255c",
 }
+_WIDE = {"dpmpp_2m_karras", "pndm"}
 _DASHES = {"exact": "-", "balanced": "--", "fast": ":"}
 
 
@@ -55,32 +56,49 @@ def draw_chart(table: Sequence[Row], default: Default | None, call_macs: int, pa
     for row in table:
         if row.cell not in CONTROLS:
             lines.setdefault((row.cell.scheduler, row.cell.quality), []).append(row)
-    figure, panels = plt.subplots(1, 2, figsize=(15, 7), layout="constrained")
+    figure, panels = plt.subplots(1, 3, figsize=(20, 7.5), layout="constrained")
     for (name, quality), rows in lines.items():
         style = {"color": _COLORS.get(name, "#868e96"), "linestyle": _DASHES[quality], "marker": "o", "markersize": 3}
-        style["linewidth"] = 2.4 if name in {"pndm", "dpmpp_2m_karras"} else 1.1
-        label = name if quality == "exact" else f"{name}, {quality}"
+        style["linewidth"] = 2.6 if name in _WIDE else 1.1
+        style["zorder"] = 3 if name in _WIDE else 2
         cost = [row.macs / call_macs for row in rows]
-        panels[0].plot(cost, [100 * row.both for row in rows], **style, label=label)
-        if name not in NOISY:
-            panels[1].plot(cost, [row.image_psnr_db for row in rows], **style, label=label)
-        for row in rows:
-            if default is not None and row.cell == type(row.cell)(default.scheduler, default.steps):
-                for panel, value in ((panels[0], 100 * row.both), (panels[1], row.image_psnr_db)):
-                    panel.plot([row.macs / call_macs], [value], marker="*", markersize=18, color=style["color"])
+        label = name if quality == "exact" else f"{name}, {quality}"
+        for panel, of in zip(panels, _MEASURES, strict=True):
+            if of is _nearness and name in NOISY:
+                continue
+            panel.plot(cost, [of(row) for row in rows], **style, label=label)
+            for row in rows:
+                if default is not None and row.cell == Cell(default.scheduler, default.steps):
+                    star = {"marker": "*", "markersize": 20, "color": style["color"], "markeredgecolor": "white"}
+                    panel.plot([row.macs / call_macs], [of(row)], **star, zorder=4)
     pictures = max(row.pictures for row in table)
-    _finish(panels[0], f"Of {pictures} prompts, drawn as asked: concept and colour, %")
-    _finish(panels[1], "PSNR to the picture of 200 steps, dB; samplers without noise")
-    panels[0].set_ylim(bottom=max(40, panels[0].get_ylim()[0]))
-    panels[1].set_ylim(bottom=max(15, panels[1].get_ylim()[0]))
+    _finish(panels[0], f"{pictures} prompts: concept and colour as asked, %", least=50)
+    _finish(panels[1], "correlation with the template: clean drawing", least=0.75)
+    _finish(panels[2], "PSNR to the picture of 200 steps, dB (without noise)", least=15)
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=9)
+    figure.legend(handles, labels, loc="outside lower center", ncols=8, frameon=False, fontsize=11)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
-def _finish(panel: Axes, title: str) -> None:
-    panel.set_title(title, loc="left", fontsize=12)
+def _accuracy(row: Row) -> float:
+    return 100 * row.both
+
+
+def _cleanness(row: Row) -> float:
+    return row.correlation
+
+
+def _nearness(row: Row) -> float:
+    return row.image_psnr_db
+
+
+_MEASURES = (_accuracy, _cleanness, _nearness)
+
+
+def _finish(panel: Axes, title: str, least: float) -> None:
+    panel.set_title(title, loc="left", fontsize=13)
+    panel.set_ylim(bottom=max(least, panel.get_ylim()[0]))
     panel.set_xlabel("work of the UNet, in whole guided calls; the star is the bundle's default")
     panel.set_xscale("log")
     ticks = [2, 3, *STEPS, 100]
