@@ -8,7 +8,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 .DEFAULT_GOAL := help
 TRUST := $(addprefix tests/,runtime/test_manifest_fuzz.py runtime/test_paths.py runtime/test_mutated.py \
-	runtime/test_graph_files.py contract/test_mutated.py contract/test_hostile.py)
+	runtime/test_graph_files.py runtime/test_prompts.py runtime/test_files.py runtime/test_signing.py \
+	contract/test_mutated.py contract/test_hostile.py contract/test_drawing_faults.py contract/test_memory_limits.py \
+	contract/test_many_drawings.py contract/test_quiet.py exporter/test_publish_faults.py exporter/test_whole_exports.py)
 
 .PHONY: help setup demo embedded-demo quality samplers test test-slow test-trust lint bench bench-peers clean
 
@@ -16,7 +18,7 @@ help:
 	@echo "make setup      install everything into .venv"
 	@echo "make demo       export the demo model in INT8 and draw a sheet of pictures with it"
 	@echo "make test       the tests; 'make test-slow' for those that take minutes"
-	@echo "make test-trust the full counts of SECURITY.md: generated, damaged and crafted bundles; an hour"
+	@echo "make test-trust the full counts of SECURITY.md: bundles, faults, kills, limits; some hours"
 	@echo "make lint       ruff and mypy"
 	@echo "make quality    400 prompts: does the demo model draw what was asked, in fp32 and INT8"
 	@echo "make samplers   every sampler from 4 to 50 steps: quality against cost, as a table and a chart; an hour"

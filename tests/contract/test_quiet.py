@@ -1,7 +1,8 @@
-"""Drawing sends nothing, runs nothing that it reads, and leaves nothing behind but what was asked for.
+"""No command sends anything, runs anything that it reads, or leaves anything behind but what was asked for.
 
-One drawing on each engine is watched from three sides: by Python's audit events, by the kernel (strace) where that is
-allowed, and by being run on a machine without a network (a namespace) where that is.
+Each is watched from three sides: by Python's audit events, by the kernel (strace) where that is allowed, and by being
+run on a machine without a network (a namespace) where that is. Drawing, measuring and trying a bundle start both
+engines.
 """
 
 from __future__ import annotations
@@ -30,21 +31,40 @@ report, what, *arguments = sys.argv[1:]
 if what == "python":
     exec(arguments[0])
 else:
-    from nano_runtime.cli.generate import main
-    assert main(arguments) == 0
+    import importlib
+    assert importlib.import_module(what).main(arguments) == 0
 with open(report, "w") as file:
     json.dump(seen, file)
 """
+GENERATE, BENCH, BUNDLE = (f"nano_runtime.cli.{name}" for name in ("generate", "bench", "bundle"))
+REACHING = {"socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo"}
 DATAGRAM = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', 9))"
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a process did: audit events, lines of a trace (None for not traced), and files in its folders."""
+    """What a process did.
+
+    Attributes:
+        events: Python's audit events.
+        calls: lines of a trace; None for not traced.
+        files: in its current, home, temporary and cache folders afterwards.
+        alone: whether it had no network.
+    """
 
     events: list[list[str]]
     calls: list[str] | None
     files: set[str]
+    alone: bool
+
+
+def sent(seen: Seen) -> list[str]:
+    """Return the calls that reach for a network.
+
+    Importing urllib3, which signing and the Hub's client do, binds a socket to ::1 and closes it again, to see whether
+    there is IPv6; and the C library asks a daemon on this machine, if there is one, who the user is.
+    """
+    return [call for call in seen.calls or () if "AF_UNIX" not in call and "htons(0), sin6_flowinfo" not in call]
 
 
 def works(*command: str) -> bool:
@@ -64,7 +84,7 @@ def watched(folder: Path, *what: str, network: bool) -> Seen:
     command = [sys.executable, "-c", WATCHED, str(report), *what]
     if traced := works("strace", "-f", "-qq", "true"):
         command = ["strace", "-f", "-qq", "-e", f"trace={CALLS}", "-o", str(trace), *command]
-    if not network and works("unshare", "-rn", "true"):
+    if alone := not network and works("unshare", "-rn", "true"):
         command = ["unshare", "-rn", *command]
     done = subprocess.run(command, cwd=places / "cwd", env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -72,6 +92,7 @@ def watched(folder: Path, *what: str, network: bool) -> Seen:
         events=json.loads(report.read_text()),
         calls=[line for line in trace.read_text().splitlines() if "(" in line] if traced else None,
         files={path.relative_to(places).as_posix() for path in places.rglob("*") if path.is_file()},
+        alone=alone,
     )
 
 
@@ -79,13 +100,19 @@ def watched(folder: Path, *what: str, network: bool) -> Seen:
 def drawing(request, tmp_path_factory, fp32) -> tuple[str, Seen]:
     """What drawing a picture does, with everything that a person gets unasked."""
     arguments = ["a fox", f"--bundle={fp32}", f"--backend={request.param}", "--steps=2", "--seed=1"]
-    return request.param, watched(tmp_path_factory.mktemp("quiet"), "draw", *arguments, network=False)
+    return request.param, watched(tmp_path_factory.mktemp("quiet"), GENERATE, *arguments, network=False)
 
 
 def test_no_system_call_sends_anything(drawing):
     if drawing[1].calls is None:
         pytest.skip("needs strace, and leave to trace")
     assert drawing[1].calls == []
+
+
+def test_it_draws_where_there_is_no_network(drawing):
+    if not drawing[1].alone:
+        pytest.skip("needs unshare, and leave to make a namespace")
+    assert "cwd/nano-1.png" in drawing[1].files
 
 
 def test_no_socket_is_opened_nothing_is_unpickled_and_no_process_is_started(drawing):
@@ -99,10 +126,72 @@ def test_no_file_is_left_but_the_picture_and_the_cache(drawing):
     assert (len(kept) > 0) == (backend == "openvino")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "left"),
+    [
+        ((BUNDLE, "verify", "{bundle}", "--deep"), set()),
+        ((BUNDLE, "info", "{bundle}"), set()),
+        pytest.param(
+            (BENCH, "{bundle}", "--steps=1", "--runs=1", "--starts=1", "--threads=1", "--json=times.json"),
+            {"cwd/times.json"},
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["verify --deep", "info", "bench"],
+)
+def test_the_other_commands(fp32, tmp_path, arguments, left):
+    """They start processes of their own, on every engine, which the trace follows."""
+    seen = watched(tmp_path, *(argument.format(bundle=fp32) for argument in arguments), network=False)
+    assert not [event for event in seen.events if event[0].startswith(("socket.", "os.system"))]
+    assert not seen.calls
+    assert {name for name in seen.files if not name.startswith("cache/nano-runtime/nano-")} == left
+
+
+def test_signing(fp32, tmp_path):
+    pytest.importorskip("model_signing", reason='needs pip install "nano-runtime[signing]"')
+    from cryptography.hazmat.primitives import serialization as form  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    (tmp_path / "private").write_bytes(
+        key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
+    )
+    (tmp_path / "public").write_bytes(
+        key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
+    )
+    signature = tmp_path / "signature"
+    for name, arguments in {
+        "sign": ["sign", fp32, "--key", tmp_path / "private", "-o", signature],
+        "verify": ["verify", fp32, "--signature", signature, "--public-key", tmp_path / "public"],
+    }.items():
+        (tmp_path / name).mkdir()
+        seen = watched(tmp_path / name, BUNDLE, *map(str, arguments), network=False)
+        assert not [event for event in seen.events if event[0] in REACHING]
+        assert sent(seen) == []
+        assert seen.files == set()
+
+
+@pytest.mark.slow
+def test_exporting_a_model_that_is_here(tmp_path):
+    """torch, diffusers, transformers, both engines and their converters; nothing asks the Hub for a built-in model."""
+    seen = watched(tmp_path, "nano_export.cli", "tiny", "-o", "bundle", "--int8", network=False)
+    assert not [event for event in seen.events if event[0] in REACHING]
+    assert sent(seen) == []
+    assert {name.split("/")[0] for name in seen.files if not name.startswith("cwd/bundle/")} == set()
+
+
 def test_the_watch_sees_all_of_that(tmp_path):
     unpickle = f"import pickle; pickle.loads({pickle.dumps(Path('x'))!r})"
     lines = [DATAGRAM, unpickle, "import os; os.system('true')", "open('stray', 'w').close()"]
     seen = watched(tmp_path, "python", "\n".join(lines), network=True)
     assert {"socket.sendto", "pickle.find_class", "os.system"} <= {event for event, *_ in seen.events}
-    assert seen.calls is None or len(seen.calls) == 1
+    assert seen.calls is None or len(seen.calls) == len(sent(seen)) == 1
+    assert {event for event, *_ in seen.events} & REACHING
     assert seen.files == {"cwd/stray"}
+
+
+def test_a_namespace_has_no_network(tmp_path):
+    """The control: where there is one, a datagram is on its way, as above."""
+    line = "try:\n    " + DATAGRAM + "\nexcept OSError:\n    open('unreachable', 'w').close()"
+    seen = watched(tmp_path, "python", line, network=False)
+    assert seen.files == ({"cwd/unreachable"} if seen.alone else set())

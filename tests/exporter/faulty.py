@@ -19,8 +19,9 @@ import re
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from functools import partial
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 from typing import Any
 
@@ -39,24 +40,29 @@ def main() -> int:
     parser.add_argument("--errors", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--how", nargs="+", choices=("once", "lasting"), default=["once", "lasting"])
     parser.add_argument("--before", nargs="+", choices=("old", "nothing"), default=["old"])
+    parser.add_argument("--first", type=int, help="number of the operation to begin with")
     parser.add_argument("--every", type=int, default=1)
     options = parser.parse_args()
     whole.started_with(1)
     kept = whole.Kept("tiny", STEPS)
     gc.freeze()  # or every child looks through all of it
     for error, how, before in product(options.errors, options.how, options.before):
-        seen = sweep(options.folder, kept, error, options.every, lasting=how == "lasting", replacing=before == "old")
+        chance = random.Random(error).randint(1, options.every)  # noqa: S311 - to be repeated, not to be secret
+        numbers = count(chance if options.first is None else options.first, options.every)
+        seen = sweep(options.folder, kept, error, numbers, lasting=how == "lasting", replacing=before == "old")
         print(json.dumps({"error": error, "how": how, "before": before, **seen}), flush=True)  # noqa: T201 - a program
     return 0
 
 
-def sweep(folder: Path, kept: whole.Kept, error: str, every: int, *, lasting: bool, replacing: bool) -> dict[str, Any]:
-    """Let the first operation fail, then the second, and so on until there are no more; count what came of it."""
+def sweep(
+    folder: Path, kept: whole.Kept, error: str, numbers: Iterator[int], *, lasting: bool, replacing: bool
+) -> dict[str, Any]:
+    """Let one operation after the other fail, until there are no more, and count what came of it."""
     place = folder / f"{error}-{lasting:d}{replacing:d}"
     place.mkdir()
     target = place / "bundle"
-    first, came = random.Random(error).randint(1, every), Counter()  # noqa: S311 - to be repeated, not to be secret
-    while True:
+    came: Counter[str] = Counter()
+    for tried, first in enumerate(numbers):
         if replacing and not target.exists():
             assert export(target, kept, 0, 0, lasting=False)[0] == 0
         elif not replacing and target.exists():
@@ -73,36 +79,36 @@ def sweep(folder: Path, kept: whole.Kept, error: str, every: int, *, lasting: bo
             assert code == 4, case
             assert "nano-export: " in told, case
             assert KINDS[error] == SHORT or os.strerror(KINDS[error]) in told, case
-            assert new == old or lasting, case  # what fails from then on can fail between two renames, too
+            # The names are put on the disk when the new one is there; and from then on, renaming back can fail, too.
+            assert new is not None or old is None or lasting, case
         came["done all the same" if code == 0 else "told"] += 1
         came["not there afterwards"] += code != 0 and replacing and new is None
-        if first % 50 < every:  # and the next one needs no help
+        if tried % 50 == 0:  # and the next one needs no help
             assert export(target, kept, 0, 0, lasting=False)[0] == 0, case
             assert whole.left_over(target) == [], case
             came["next ones that succeeded"] += 1
         if not struck:
             break
-        first += every
     shutil.rmtree(place)
-    return {"operations": first - 1, "exports": came.total() - came["next ones that succeeded"], **came}
+    return {"operations": first - 1, "exports": came["told"] + came["done all the same"], **came}
 
 
 def export(target: Path, kept: whole.Kept, first: int, error: int, *, lasting: bool) -> tuple[int, str, int]:
     """Return the exit code of an export, what it said, and how many operations failed."""
-    log, count = target.parent.with_suffix(".log"), target.parent.with_suffix(".count")
-    within = partial(failing_export, target.parent, count, first, error, lasting=lasting)
+    log, note = target.parent.with_suffix(".log"), target.parent.with_suffix(".count")
+    within = partial(failing_export, target.parent, note, first, error, lasting=lasting)
     child = whole.start(target, log, EXPORT, kept, within)
     child.join()
-    return child.exitcode, log.read_text(), int(count.read_text())
+    return child.exitcode, log.read_text(), int(note.read_text())
 
 
-def failing_export(place: Path, count: Path, first: int, error: int, run: Any, *, lasting: bool) -> int:
+def failing_export(place: Path, note: Path, first: int, error: int, run: Any, *, lasting: bool) -> int:
     """Run an export in which an operation fails, and leave a note of how many did."""
     try:
         with failing(place, first, error, lasting=lasting) as faults:
             return run()
     finally:
-        count.write_text(str(faults.struck))
+        note.write_text(str(faults.struck))
 
 
 if __name__ == "__main__":
