@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
-TOOLS := build editables hatchling mypy peft pytest ruff scikit-image types-PyYAML
+TOOLS := build editables hatchling matplotlib mypy peft pytest ruff scikit-image types-PyYAML
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
@@ -12,7 +12,7 @@ TRUST := $(addprefix tests/,runtime/test_manifest_fuzz.py runtime/test_paths.py 
 	contract/test_mutated.py contract/test_hostile.py contract/test_drawing_faults.py contract/test_memory_limits.py \
 	contract/test_many_drawings.py contract/test_quiet.py exporter/test_publish_faults.py exporter/test_whole_exports.py)
 
-.PHONY: help setup demo embedded-demo quality test test-slow test-trust lint bench bench-peers clean
+.PHONY: help setup demo embedded-demo quality samplers test test-slow test-trust lint bench bench-peers clean
 
 help:
 	@echo "make setup      install everything into .venv"
@@ -21,6 +21,7 @@ help:
 	@echo "make test-trust the full counts of SECURITY.md: bundles, faults, kills, limits; some hours"
 	@echo "make lint       ruff and mypy"
 	@echo "make quality    400 prompts: does the demo model draw what was asked, in fp32 and INT8"
+	@echo "make samplers   every sampler from 4 to 50 steps: quality against cost, as a table and a chart; an hour"
 	@echo "make bench      export the full-size network in INT8 and time it; needs gigabytes and patience"
 	@echo "make bench-peers  the same, beside openvino-genai, optimum-intel and diffusers; 15 GB, and an hour the first time"
 	@echo "make embedded-demo  make the demo bundle inside the runtime's wheel anew"
@@ -49,6 +50,9 @@ embedded-demo: $(READY)
 
 quality: build/demo/manifest.json
 	$(BIN)/python -m bench.quality build/demo
+
+samplers: $(READY)
+	$(BIN)/python -m bench.samplers
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow" --durations=30

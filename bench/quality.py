@@ -2,6 +2,7 @@
 
     python -m bench.quality build/demo build/demo-fp32 --count 400
     python -m bench.quality build/demo --quality exact --quality balanced --quality fast
+    python -m bench.quality build/demo --default
 
 Every prompt is drawn from the same seed by the checkpoint in fp32 torch, with diffusers' own pipeline, and by each
 bundle on each engine. The pictures are judged by `models/demo/score.py`; the last column, pictures judged by the next
@@ -35,7 +36,7 @@ from nano_runtime.bundle import Bundle
 from nano_runtime.image import to_uint8
 from nano_runtime.manifest import Backend
 from nano_runtime.manifest import Quality as Preset
-from nano_runtime.pipeline import Pipeline, Result
+from nano_runtime.pipeline import Pipeline, Progress, Result
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "models/demo"
@@ -49,12 +50,14 @@ class Task:
 
     Attributes:
         pairs: (concept, colour) of each picture.
-        steps: PNDM steps.
+        steps: PNDM steps of the original.
+        default: whether bundles draw with their own default sampler and steps, instead of those.
         guidance: scale of classifier-free guidance.
     """
 
     pairs: list[tuple[str, str]]
     steps: int
+    default: bool
     guidance: float
 
     def prompts(self, knowledge: Knowledge) -> list[str]:
@@ -90,7 +93,7 @@ class Quality:
 
 def original(task: Task, knowledge: Knowledge, folder: Path) -> Drawn:
     """Draw with diffusers in fp32 torch, or read what was drawn before with the same checkpoint and settings."""
-    digest = hashlib.sha256(repr(task).encode())
+    digest = hashlib.sha256(repr((task.pairs, task.steps, task.guidance)).encode())
     for path in sorted((DEMO / "checkpoint").rglob("*.safetensors")):
         digest.update(path.read_bytes())
     kept = folder / f"{digest.hexdigest()[:16]}.npz"
@@ -127,25 +130,31 @@ def original(task: Task, knowledge: Knowledge, folder: Path) -> Drawn:
 def draw(bundle: Path, backend: Backend, quality: Preset, task: Task, knowledge: Knowledge) -> Drawn:
     """Draw with a bundle, one picture at a time, as a user would."""
     pipe = Pipeline.from_pretrained(bundle, backend)
-    images, latents = [], []
+    drawn = []
     title = f"{bundle.name} {backend} {quality}"
     for seed, prompt in enumerate(tqdm(task.prompts(knowledge), desc=title, unit="picture")):
         events = pipe.stream(
             prompt,
-            num_inference_steps=task.steps,
+            num_inference_steps=None if task.default else task.steps,
+            scheduler=None if task.default else "pndm",
             guidance_scale=task.guidance,
             quality=quality,
             seed=seed,
             output_type="np",
         )
-        for event in events:
-            if isinstance(event, Result):
-                images.append(np.asarray(event.images, np.float32))
-            else:
-                final = event.latents.copy()
-        latents.append(final)
+        drawn.append(drawn_by(events))
     pipe.close()
-    return Drawn(np.concatenate(images), np.concatenate(latents))
+    return Drawn(np.concatenate([one.images for one in drawn]), np.concatenate([one.latents for one in drawn]))
+
+
+def drawn_by(events: Iterator[Progress | Result]) -> Drawn:
+    """Run a stream of pictures that share their UNet calls, at most four, with ``output_type="np"``."""
+    final: NDArray[np.float32] | None = None
+    for event in events:
+        if isinstance(event, Result):
+            return Drawn(np.asarray(event.images, np.float32), np.asarray(final))
+        final = event.latents.copy()
+    raise AssertionError("a stream ends with its result")
 
 
 def judge(name: str, drawn: Drawn, expected: Drawn | None, task: Task, scorer: Scorer) -> Quality:
@@ -193,7 +202,7 @@ def run(options: argparse.Namespace) -> Iterator[Quality]:
     scorer = load_scorer(DEMO)
     card = (DEMO / "checkpoint/README.md").read_text(encoding="utf-8")
     guidance = guidance_scale(card) if options.guidance is None else options.guidance
-    task = Task(scorer.knowledge.sample(options.count), options.steps, guidance)
+    task = Task(scorer.knowledge.sample(options.count), options.steps, options.default, guidance)
     expected = original(task, scorer.knowledge, ROOT / "build/quality")
     yield judge("original, fp32 torch", expected, None, task, scorer)
     for path in options.bundles:
@@ -230,7 +239,8 @@ def main() -> None:
     parser.add_argument(
         "--count", type=int, default=400, help="prompts, a quarter of them held out if there are so many"
     )
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=20, help="of PNDM, which the original draws with (default: 20)")
+    parser.add_argument("--default", action="store_true", help="bundles draw with their own sampler and steps instead")
     parser.add_argument("--guidance", type=float, help="default: the model card's")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     options = parser.parse_args()

@@ -190,7 +190,7 @@ def start_nano_generate(peer: Peer, setup: Setup, run: int) -> Start:
     command = [str(Path(sys.executable).with_name("nano-generate")), conditions.prompt, "--json", "--force"]
     command += ["-o", str(setup.picture(peer.name, "start")), "--seed", "0", "--threads", str(conditions.threads)]
     command += ["--bundle", str(setup.models[peer.name]), "--backend", peer.options["backend"]]
-    command += ["--steps", str(conditions.steps), "--guidance", str(conditions.guidance)]
+    command += ["--steps", str(conditions.steps), "--scheduler", "pndm", "--guidance", str(conditions.guidance)]
     with log.open("w", encoding="utf-8") as stderr:
         began = perf_counter()
         ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, text=True, check=False)

@@ -31,7 +31,7 @@ COLUMNS = 4
 def main() -> None:
     """Draw every prompt from its own seed, save the sheet, and say where it is and what a picture took.
 
-    Several qualities make one row each, for comparing.
+    Sampler and steps are the bundle's own. Several qualities make one row each, for comparing.
     """
     parser = argparse.ArgumentParser(prog="python -m models.demo.draw", description=__doc__)
     parser.add_argument("bundle", type=Path, help="a bundle that `nano-export demo` wrote")

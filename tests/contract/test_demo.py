@@ -55,6 +55,16 @@ def test_the_same_pictures_are_wrong_for_other_prompts(pictures, scorer):
     assert accuracy.concept == 0
 
 
+def test_without_the_default_it_draws_what_is_asked_too(scorer):
+    """DDIM is what any key that its config lacks would spoil first: it clips latents unless it is told not to."""
+    pipe = Pipeline.from_pretrained(backend="onnxruntime")
+    prompts = [scorer.knowledge.prompt(concept, color) for concept, color in PAIRS]
+    for scheduler in (pipe.own_scheduler, "ddim"):
+        images = pipe(prompts, seed=0, scheduler=scheduler).images
+        accuracy, verdicts = measure(scorer, [np.asarray(image) for image in images], PAIRS)
+        assert accuracy.both * len(PAIRS) >= LEAST_RIGHT, (scheduler, verdicts)
+
+
 def test_the_bundle_in_the_wheel_is_whole_and_serves_both_engines():
     bundle = Bundle.open(DEMO)
     assert list(bundle.faults()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from nano_runtime import Pipeline
 from nano_runtime.backends.ort import OrtSession
 from nano_runtime.errors import OutOfMemoryError
+from nano_runtime.tokenizer import Tokenizer
 
 STEPS, PICTURES, ROWS_PER_PICTURE = 2, 5, 2  # with guidance, a picture is two rows
 
@@ -67,3 +69,29 @@ def test_one_picture_too_many_is_an_error(fp32, monkeypatch):
         draw(fp32)
     monkeypatch.undo()
     draw(fp32)  # and nothing is broken
+
+
+def test_low_memory_draws_the_same_one_by_one_and_keeps_nothing(fp32):
+    expected = draw(fp32)
+    pipe = Pipeline.from_pretrained(fp32, "onnxruntime", threads=1, low_memory=True)
+    asked = {"num_inference_steps": STEPS, "seed": 3, "num_images_per_prompt": PICTURES, "scheduler": "ddim"}
+    events = list(pipe.stream(["a red fox"], output_type="np", **asked))
+    np.testing.assert_allclose(events[-1].images, expected.images, rtol=0, atol=1e-4)
+    assert pipe.unet_calls(STEPS, "ddim", PICTURES) == len(events) - 1 == STEPS * PICTURES
+    again = pipe(["a red fox"], output_type="np", **asked)  # what was forgotten is made again
+    np.testing.assert_array_equal(again.images, events[-1].images)
+
+
+def test_low_memory_lets_the_prompts_go_before_the_unet_runs(fp32):
+    held = {}
+    for low in (False, True):
+        pipe = Pipeline.from_pretrained(fp32, "onnxruntime", threads=1, low_memory=low)
+        stream = pipe.stream("a red fox", num_inference_steps=STEPS, seed=3, scheduler="ddim")
+        next(stream)
+        gc.collect()
+        held[low] = sum(type(one) is Tokenizer for one in gc.get_objects())
+        stream.close()
+        pipe.close()
+        del pipe, stream
+        gc.collect()
+    assert held == {False: 1, True: 0}

@@ -157,7 +157,7 @@ def test_other_settings_are_far_away(pipe, expected):
 
 
 def test_the_bundles_own_sampler_is_the_checkpoints(pipe, expected):
-    assert distance(draw(pipe, None), expected["pndm", 7.5]) < TOLERANCE
+    assert distance(draw(pipe, pipe.own_scheduler), expected["pndm", 7.5]) < TOLERANCE
 
 
 def test_tokens_and_first_noise_are_bit_for_bit_those_of_diffusers(bundle, backend, original):

@@ -61,7 +61,7 @@ def pipe_int8(request, int8) -> Iterator[Pipeline]:
 
 def draw(pipe: Pipeline, prompt: str | list[str] = PROMPT, **options: Any) -> np.ndarray:
     arguments = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "seed": SEED, "negative_prompt": NEGATIVE}
-    return pipe(prompt, output_type="latent", **{**arguments, **options}).images
+    return pipe(prompt, output_type="latent", scheduler="pndm", **{**arguments, **options}).images
 
 
 class Original:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nano_export.passes import TRACE_BATCH, TRACE_TOKENS, free_batch, free_tokens, name_nodes
+from nano_export.passes import TRACE_BATCH, TRACE_TOKENS, free_batch, free_tokens, fuse_depth_to_space, name_nodes
 from nano_export.to_onnx import to_onnx
 
 LENGTH, WIDTH, HEADS = 5, 8, 2
@@ -249,3 +249,46 @@ def test_a_weight_that_two_layers_share_keeps_its_name():
     assert name_nodes(ir.Model(graph, ir_version=10)) == 1
     assert [node.name for node in graph] == ["MatMul", "MatMul.2"]
     assert list(graph.initializers) == ["shared"]
+
+
+# Squares of pixels
+
+
+class Shuffles(nn.Module):
+    """Four feature maps become one of twice the size, or something else that looks like it."""
+
+    def __init__(self, axes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.axes = axes
+
+    def forward(self, maps: Tensor) -> Tensor:
+        batch, channels, height, width = maps.shape
+        squares = maps.view(batch, 2, 2, channels // 4, height, width).permute(self.axes)
+        return squares.reshape(batch, channels // 4, 2 * height, 2 * width) * 2
+
+
+def test_squares_of_pixels_become_one_operator():
+    shuffles = Shuffles((0, 3, 4, 1, 5, 2))
+    model = to_onnx(shuffles, (torch.zeros(TRACE_BATCH, 12, 3, 5),), ["maps"], ["pixels"])
+    assert [node.op_type for node in model.graph] == ["DepthToSpace", "Mul"]
+    maps = torch.randn(2, 12, 3, 5, generator=torch.Generator().manual_seed(0))
+    np.testing.assert_array_equal(compute(model, maps), shuffles(maps).numpy())
+    assert not np.array_equal(Shuffles((0, 3, 4, 2, 5, 1))(maps).numpy(), shuffles(maps).numpy())  # control
+
+
+def test_other_orders_of_six_axes_are_left_alone():
+    other = Shuffles((0, 3, 4, 2, 5, 1))
+    model = to_onnx(other, (torch.zeros(TRACE_BATCH, 12, 3, 5),), ["maps"], ["pixels"])
+    assert "DepthToSpace" not in {node.op_type for node in model.graph}
+
+
+def test_squares_of_another_shape_are_refused():
+    x = ir.Value(name="x", shape=ir.Shape([1, 12, 2, 2]), type=ir.TensorType(ir.DataType.FLOAT))
+    shapes = [ir.Value(name=name, const_value=ir.tensor(np.array(shape), name=name)) for name, shape in
+              (("before", [1, 2, 2, 3, 2, 2]), ("after", [1, 6, 4, 2]))]  # fmt: skip
+    before = ir.node("Reshape", [x, shapes[0]])
+    turned = ir.node("Transpose", before.outputs, attributes={"perm": [0, 3, 4, 1, 5, 2]}, name="turned")
+    after = ir.node("Reshape", [turned.outputs[0], shapes[1]])
+    graph = ir.Graph([x], after.outputs, nodes=[before, turned, after], initializers=shapes, opset_imports={"": 20})
+    with pytest.raises(ValueError, match="another order"):
+        fuse_depth_to_space(ir.Model(graph, ir_version=10))

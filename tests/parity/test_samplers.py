@@ -2,126 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import SimpleNamespace
 
 import diffusers
 import numpy as np
 import pytest
 import torch
+from bench.parity import (
+    CONFIG,
+    REFERENCES,
+    SEEDS,
+    SHAPE,
+    STEPS,
+    Reference,
+    distance,
+    drawn,
+    network,
+    ours,
+    reference,
+    theirs,
+)
 
 from nano_runtime.errors import StepsError, StrengthError, UnknownSchedulerError, UnsupportedScheduleError
 from nano_runtime.noise import noise_source, randn
-from nano_runtime.samplers import SAMPLERS, SPREADABLE, Sampler, first_call, make_sampler, own_sampler, split_name
+from nano_runtime.samplers import SAMPLERS, SPREADABLE, first_call, make_sampler, own_sampler, split_name
 from nano_runtime.samplers.ddim import DDIM
 from nano_runtime.schedule import Schedule
 
-CONFIG = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "clip_sample": False,
-    "set_alpha_to_one": False,
-    "skip_prk_steps": True,
-    "steps_offset": 1,
-}
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The class of diffusers that a sampler is, and what makes it so."""
-
-    kind: str
-    config: dict = field(default_factory=dict)
-    options: dict = field(default_factory=dict)  # of ``step``
-
-
-REFERENCES = {
-    "pndm": Reference("PNDMScheduler"),
-    "ddim": Reference("DDIMScheduler"),
-    "ddim_a": Reference("DDIMScheduler", options={"eta": 1.0}),
-    "ddpm": Reference("DDPMScheduler"),
-    "euler": Reference("EulerDiscreteScheduler"),
-    "euler_a": Reference("EulerAncestralDiscreteScheduler"),
-    "heun": Reference("HeunDiscreteScheduler"),
-    "lms": Reference("LMSDiscreteScheduler"),
-    "dpmpp_2m": Reference("DPMSolverMultistepScheduler"),
-    "dpmpp_3m": Reference("DPMSolverMultistepScheduler", {"solver_order": 3}),
-    "dpmpp_2m_sde": Reference("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
-    "unipc": Reference("UniPCMultistepScheduler"),
-    "lcm": Reference("LCMScheduler"),
-    "tcd": Reference("TCDScheduler"),
-}
 SPREADS = {"trained": "", "karras": "_karras", "exponential": "_exponential", "beta": "_beta"}
-NOISY = {"ddim_a", "ddpm", "euler_a", "dpmpp_2m_sde", "lcm", "tcd"}
-STEPS = [1, 2, 5, 20, 50]
-SHAPE = (2, 4, 8, 8)
-SEEDS = (3, 4)
-
-
-def network(latents: np.ndarray, timestep: float) -> np.ndarray:
-    """Mix channels and squash, differently at each timestep: smooth, nonlinear, of unit scale."""
-    mixed = np.roll(latents, 1, axis=1) * np.float32(0.4) + latents * np.float32(0.8)
-    return np.tanh(mixed + np.float32(np.sin(timestep / 150))) * np.float32(0.9)
-
-
-def reference(name: str, config: dict, steps: int):
-    """diffusers' scheduler of that name, set up, and the options of its steps."""
-    base, spread = split_name(name)
-    of = REFERENCES[base]
-    spread_keys = {} if spread == "trained" else {f"use_{spread}_sigmas": True}
-    scheduler = getattr(diffusers, of.kind).from_config({**config, **of.config, **spread_keys})
-    scheduler.set_timesteps(steps)
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(0)
-    generators = [torch.Generator().manual_seed(seed) for seed in SEEDS]
-    return scheduler, {**of.options, **({"generator": generators} if base in NOISY else {})}, generators
-
-
-def ours(sampler: Sampler, noise) -> list[np.ndarray]:
-    latents = noise() * np.float32(sampler.init_noise_sigma)
-    trajectory = [latents]
-    for index, timestep in enumerate(sampler.timesteps.tolist()):
-        before = latents.copy()
-        output = network(sampler.scale_model_input(latents, index), timestep)
-        given = output.copy()
-        after = sampler.step(output, index, latents)
-        assert after.dtype == np.float32
-        np.testing.assert_array_equal(latents, before)  # arguments are left alone
-        np.testing.assert_array_equal(output, given)
-        latents = after
-        trajectory.append(latents)
-    return trajectory
-
-
-def theirs(name: str, config: dict, steps: int) -> list[np.ndarray]:
-    scheduler, options, generators = reference(name, config, steps)
-    first = torch.cat([torch.randn((1, *SHAPE[1:]), generator=generator) for generator in generators])
-    latents = first * scheduler.init_noise_sigma
-    trajectory = [latents.numpy()]
-    for timestep in scheduler.timesteps:
-        scaled = scheduler.scale_model_input(latents, timestep)
-        output = torch.from_numpy(network(scaled.numpy(), float(timestep)))
-        latents = scheduler.step(output, timestep, latents, **options).prev_sample
-        trajectory.append(latents.numpy())
-    return trajectory
-
-
-def distance(left: list[np.ndarray], right: list[np.ndarray]) -> float:
-    """Largest difference at any step, relative to the step's largest latent."""
-    assert len(left) == len(right)
-    # numpy's maximum, because Python's passes over NaN.
-    return float(np.max([np.abs(a - b).max() / np.abs(b).max() for a, b in zip(left, right, strict=True)]))
-
-
-def drawn(name: str, schedule: Schedule, steps: int) -> list[np.ndarray]:
-    noise = noise_source(SEEDS, SHAPE[1:])
-    return ours(make_sampler(name, schedule, steps, noise), noise)
+NOISY = {name for name, of in REFERENCES.items() if of.noisy}
 
 
 # Of the largest latent of a step. diffusers keeps its coefficients in float32 and so carries their rounding, 6e-8 each,
 # through every step; 8.5e-6 is the largest distance seen here (Heun, down the whole schedule in two steps).
 TOLERANCE = 1e-5
+# Of almost pure noise the level is the root of 2^24 - 1, which torch rounds up or down, as the processor has it: 6e-8
+# of latents that Euler's first of ten steps takes from level 4096 to 18. 3e-5 was seen.
+ROUNDED_NOISE = 5e-5
 # What every deliberate mistake below must exceed: ten times as much, so that none is near the border.
 MISTAKE = 1e-4
 
@@ -186,8 +104,9 @@ def test_options_have_diffusers_effect(name, change):
         # diffusers takes the root of a difference that is zero but for rounding: 2e-4, or NaN.
         assert np.isfinite(drawn(name, Schedule.from_config(config), 10)[-1]).all()
         return
+    tolerance = ROUNDED_NOISE if name in {"euler", "euler_a"} and "rescale_betas_zero_snr" in change else TOLERANCE
     for steps in (10, 20):
-        assert distance(drawn(name, Schedule.from_config(config), steps), theirs(name, config, steps)) < TOLERANCE
+        assert distance(drawn(name, Schedule.from_config(config), steps), theirs(name, config, steps)) < tolerance
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -198,11 +117,11 @@ def test_absent_keys_take_the_defaults_of_each_class(name):
 
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
 def test_ddim_adds_any_share_of_noise(eta, monkeypatch):
-    monkeypatch.setitem(REFERENCES, "ddim_a", Reference("DDIMScheduler", options={"eta": eta}))
+    monkeypatch.setitem(REFERENCES, "ddim_a", Reference("DDIMScheduler", options={"eta": eta}, noisy=True))
     noise, schedule = noise_source(SEEDS, SHAPE[1:]), Schedule.from_config(CONFIG)
     mine = ours(DDIM(schedule, 20, noise, eta), noise)
     assert distance(mine, theirs("ddim_a", CONFIG, 20)) < TOLERANCE
-    monkeypatch.setitem(REFERENCES, "ddim_a", Reference("DDIMScheduler", options={"eta": eta / 2 + 0.2001}))
+    monkeypatch.setitem(REFERENCES, "ddim_a", Reference("DDIMScheduler", options={"eta": eta / 2 + 0.2001}, noisy=True))
     assert distance(mine, theirs("ddim_a", CONFIG, 20)) > MISTAKE
 
 
@@ -275,6 +194,21 @@ def test_samplers_and_spreads_are_not_each_other():
         reference_latents = theirs(name, CONFIG, 20)[-1]
         for other in set(names) - {name}:
             assert abs(mine[other] - reference_latents).max() > MISTAKE, (name, other)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_step_leaves_its_arguments_alone(name):
+    noise = noise_source(SEEDS, SHAPE[1:])
+    sampler, latents = make_sampler(name, Schedule.from_config(CONFIG), 5, noise), randn(1, SHAPE)
+    for index, timestep in enumerate(sampler.timesteps.tolist()):
+        before = latents.copy()
+        output = network(sampler.scale_model_input(latents, index), timestep)
+        given = output.copy()
+        after = sampler.step(output, index, latents)
+        assert after.dtype == np.float32
+        np.testing.assert_array_equal(latents, before)
+        np.testing.assert_array_equal(output, given)
+        latents = after
 
 
 @pytest.mark.parametrize("name", ["pndm", "heun", "lms", "dpmpp_2m", "dpmpp_3m", "unipc"])

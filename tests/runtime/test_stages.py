@@ -82,4 +82,4 @@ def test_stages_that_are_gone_leave_no_threads(folder, backend):
     for thread in threading.enumerate():
         if thread.name.startswith("nano-check"):
             thread.join(timeout=30)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # those of earlier tests may end meanwhile

@@ -14,7 +14,9 @@ def load(job: Job) -> Draw:
     pipe = Pipeline.from_pretrained(job.model, backend=job.options["backend"], threads=job.threads)
 
     def draw(prompt: str, noise: NDArray[np.float32]) -> Picture:
-        result = pipe(prompt, num_inference_steps=job.steps, guidance_scale=job.guidance, latents=noise)
+        result = pipe(
+            prompt, num_inference_steps=job.steps, scheduler="pndm", guidance_scale=job.guidance, latents=noise
+        )
         return Picture(np.asarray(result.images[0]), len(result.timings.run_ms["unet"]))
 
     return draw

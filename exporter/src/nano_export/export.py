@@ -22,8 +22,9 @@ from nano_export.bundle import (
     write_small_files,
 )
 from nano_export.checkpoint import open_checkpoint
+from nano_export.defaults import choose_default
 from nano_export.fidelity import Scores, judge, require_parity
-from nano_export.graphs import GraphForm, graph_sources, latent_shape
+from nano_export.graphs import GraphForm, GraphSource, graph_sources, latent_shape
 from nano_export.lora import merge
 from nano_export.lora_file import LoraFile, open_lora
 from nano_export.openvino_ir import write_ir
@@ -31,12 +32,25 @@ from nano_export.presets import choose_presets
 from nano_export.preview import fit_preview
 from nano_export.prompts import Prompts, prompts_for
 from nano_export.publish import staged
-from nano_export.quantize import INT8_PLAN, Range, calibrate, quantize, tensors_to_calibrate, write_watching_graph
+from nano_export.quantize import (
+    INT8_PLAN,
+    Range,
+    calibrate,
+    lower_convolutions,
+    quantize,
+    tensors_to_calibrate,
+    write_watching_graph,
+)
 from nano_export.reference import Reference, draw_references
 from nano_export.resources import check_resources
 from nano_export.shallow import write_shallow
 from nano_export.to_onnx import to_onnx
-from nano_runtime.manifest import Backend, Component, Manifest, Preset, write_manifest
+from nano_runtime.backends import EngineOptions
+from nano_runtime.bundle import Bundle
+from nano_runtime.machine import usable_cores
+from nano_runtime.manifest import Backend, Component, Default, Manifest, Preset, write_manifest
+from nano_runtime.pipeline import Pipeline
+from nano_runtime.stages import Stages
 
 __all__ = ["Exported", "Options", "Progress", "export"]
 
@@ -125,7 +139,7 @@ def export(options: Options) -> Iterator[Progress | Exported]:
         components: dict[str, Component] = {}
         for index, source in enumerate(graph_sources(checkpoint, options.graph, options.size)):
             yield Progress(f"tracing {source.component}", 0.25 + 0.03 * index)
-            model = to_onnx(source.module, source.inputs, source.input_names, source.output_names)
+            model = _traced(source, options.precision)
             components[source.component] = component_entry(model, options.precision, options.backends, tokens)
             _save(model, work / source.component)
             source.module.to("meta")  # its weights are on the disk now
@@ -154,9 +168,17 @@ def export(options: Options) -> Iterator[Progress | Exported]:
             require_parity(scores[backend], options.precision, backend)
         manifest = manifest_of(folder, contents, components, scores, asked)
         write_manifest(folder, manifest)
-        yield from _with_presets(folder, manifest, prompts)
+        yield from _with_choices(folder, manifest, prompts)
         yield Progress("putting the bundle in place", 0.99)
     yield Exported(options.output, scores, sum(entry.size for entry in manifest.files))
+
+
+def _traced(source: GraphSource, precision: Literal["fp32", "int8"]) -> ir.Model:
+    """Return a component's float graph, in the form that is going to be quantized if it is."""
+    model = to_onnx(source.module, source.inputs, source.input_names, source.output_names)
+    if precision == "int8":
+        lower_convolutions(model, INT8_PLAN[source.component])
+    return model
 
 
 def _to_int8(
@@ -204,15 +226,22 @@ def _to_openvino(folder: Path, components: Iterable[str], options: Options) -> I
             path.unlink()
 
 
-def _with_presets(folder: Path, manifest: Manifest, prompts: Prompts) -> Iterator[Progress]:
-    """Measure what cheaper steps do to this checkpoint's pictures, and write the manifest again with the presets."""
+def _with_choices(folder: Path, manifest: Manifest, prompts: Prompts) -> Iterator[Progress]:
+    """Measure samplers and cheaper steps on this checkpoint's pictures, and write the manifest again with the best."""
     if "unet_shallow" not in manifest.components:
         return
+    stages = Stages(Bundle.open(folder), manifest.backends[0], EngineOptions(threads=usable_cores(), precision="f32"))
+    pipeline = Pipeline(stages, keep_loaded=True)
+    default: Default | None = None
+    for done, measured in choose_default(pipeline, prompts.judge):
+        yield Progress("measuring samplers", 0.95 + 0.02 * done)
+        default = measured
     presets: dict[Literal["balanced", "fast"], Preset] = {}
-    for done, chosen in choose_presets(folder, manifest, prompts.judge):
-        yield Progress("measuring cheaper steps", 0.95 + 0.04 * done)
+    for done, chosen in choose_presets(pipeline, default, prompts.judge):
+        yield Progress("measuring cheaper steps", 0.97 + 0.02 * done)
         presets = chosen
-    write_manifest(folder, msgspec.structs.replace(manifest, presets=presets))
+    stages.close()
+    write_manifest(folder, msgspec.structs.replace(manifest, default=default, presets=presets))
 
 
 def _move_files(source: Path, target: Path) -> None:

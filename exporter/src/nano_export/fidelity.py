@@ -63,9 +63,8 @@ def judge(bundle: Path, backend: Backend, references: Sequence[Reference]) -> Sc
         peak = float(probe.output.max() - probe.output.min())
         difference = float(np.abs(actual - probe.output).max())
         components.setdefault(probe.component, []).append((psnr_db(actual, probe.output, peak), difference))
-    stages.close()
 
-    pipeline = Pipeline(stages, keep_loaded=False)
+    pipeline = Pipeline(stages, keep_loaded=True)  # what the probes loaded, too: openvino compiles for long
     pictures: list[NDArray[np.float32]] = []
     latents: list[NDArray[np.float32]] = []
     for reference in references:
@@ -82,6 +81,7 @@ def judge(bundle: Path, backend: Backend, references: Sequence[Reference]) -> Sc
                 latents.append(final)
             else:
                 final = event.latents.copy()
+    stages.close()
     expected = [reference.image for reference in references]
     return Scores(
         component_psnr_db={name: min(score for score, _ in scores) for name, scores in components.items()},

@@ -1,11 +1,15 @@
 """The torch modules that become graphs: tensors in, tensors out, with all that is loop-invariant taken out of the UNet.
 
-The hoisted UNet differs from diffusers' forward pass in two ways, both exact:
+The hoisted UNet differs from diffusers' forward pass in three ways, all exact:
 
 - The keys and values of every cross-attention depend on the prompt only. ``PromptKV`` computes them once per prompt,
   already split into heads and, for the keys, transposed and scaled by 1/sqrt(d).
 - The time embedding and its projection in every residual block depend on the timestep only. ``TimeBiases`` computes
-  them for all timesteps of a schedule in one call.
+  them for all timesteps of a schedule in one call, and adds the bias of the convolution they are added to.
+- A feed-forward layer's values and gates are two products, so that no graph has to take one apart.
+
+The decoder convolves before it enlarges: a 3x3 convolution of a picture enlarged twofold sees each pixel up to four
+times, and is four 2x2 convolutions of the small picture, with less than half the products.
 
 Diffusers' blocks are reused as they are: they pass two arguments down untouched, ``temb`` and
 ``encoder_hidden_states``. Here these carry tuples, and the leaves (``_Pick``, ``_CrossAttention``) take their own item
@@ -18,8 +22,11 @@ from collections.abc import Sequence
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.activations import GEGLU
+from diffusers.models.attention import FeedForward
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
@@ -46,6 +53,9 @@ class VaeDecoder(nn.Module):
     def __init__(self, vae: AutoencoderKL) -> None:
         super().__init__()
         _write_out_attention(vae.decoder)
+        for block in vae.decoder.up_blocks:
+            if block.upsamplers is not None:
+                block.upsamplers = nn.ModuleList(_ConvolvedUpsample(upsampler) for upsampler in block.upsamplers)
         self.post_quant_conv = vae.post_quant_conv
         self.decoder = vae.decoder
 
@@ -82,6 +92,7 @@ class StandardUNet(nn.Module):
         for module in unet.modules():
             if isinstance(module, Attention):
                 module.set_processor(_StandardAttention())
+        _split_gates(unet)
         self.unet = unet
 
     def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Tensor:
@@ -114,14 +125,20 @@ class PromptKV(nn.Module):
 
 
 class TimeBiases(nn.Module):
-    """Timesteps float32 [T] -> the bias every residual block adds to its channels, float32 [T, C] each, in order."""
+    """Timesteps float32 [T] -> the bias every residual block adds to its channels, float32 [T, C] each, in order.
+
+    Each has the bias of the block's first convolution in it, which is added to the same channels.
+    """
 
     def __init__(self, unet: UNet2DConditionModel) -> None:
         super().__init__()
         resnets = _resnets(unet)
         self.time_proj = unet.time_proj
         self.time_embedding = unet.time_embedding
-        self.projections = nn.ModuleList(resnet.time_emb_proj for _, resnet in resnets)
+        self.projections = nn.ModuleList(
+            _linear(projection.weight.data, projection.bias.data + resnet.conv1.bias.data)
+            for projection, resnet in ((resnet.time_emb_proj, resnet) for _, resnet in resnets)
+        )
         self.names = [f"{name}.time_bias" for name, _ in resnets]
 
     def forward(self, timestep: Tensor) -> tuple[Tensor, ...]:
@@ -145,8 +162,9 @@ class HoistedUNet(nn.Module):
             if isinstance(module, Attention) and module.to_k is not None:
                 module.set_processor(_StandardAttention())
         for index, (_, resnet) in enumerate(_resnets(unet)):
-            resnet.time_emb_proj = _Pick(index)
+            resnet.time_emb_proj, resnet.conv1.bias = _Pick(index), None
             resnet.skip_time_act = True
+        _split_gates(unet)
         unet.time_embedding = None
         self.unet = unet
 
@@ -165,6 +183,73 @@ class HoistedUNet(nn.Module):
             hidden = block(hidden, own, time_biases, **_context(block, prompt_kv))
         prediction: Tensor = unet.conv_out(unet.conv_act(unet.conv_norm_out(hidden)))
         return prediction
+
+
+class _SplitGeglu(nn.Module):
+    """diffusers' ``GEGLU`` with one linear layer for the values and one for the gates; over the same weights."""
+
+    def __init__(self, geglu: GEGLU) -> None:
+        super().__init__()
+        self.value, self.gate = (_linear(*half) for half in zip(*(
+            parameter.data.chunk(2) for parameter in (geglu.proj.weight, geglu.proj.bias)
+        ), strict=True))  # fmt: skip
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Values times the GELU of the gates. Shazeer 2020 (arXiv:2002.05202), equation 5."""
+        values: Tensor = self.value(hidden_states)
+        return values * nn.functional.gelu(self.gate(hidden_states))
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """Return a linear layer over these parameters."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
+    return layer
+
+
+def _split_gates(unet: UNet2DConditionModel) -> None:
+    """Replace the first layer of every feed-forward network."""
+    for module in list(unet.modules()):
+        if isinstance(module, FeedForward) and isinstance(module.net[0], GEGLU):
+            module.net[0] = _SplitGeglu(module.net[0])
+
+
+class _ConvolvedUpsample(nn.Module):
+    """diffusers' ``Upsample2D``, nearest neighbours twofold and then a 3x3 convolution, as four 2x2 convolutions.
+
+    Rows 2i and 2i + 1 of the large picture are both row i of the small one. So a kernel of rows (a, b, c) that is
+    centred on row 2i sees the small rows (i - 1, i) with weights (a, b + c), and on row 2i + 1 the small rows
+    (i, i + 1) with weights (a + b, c); columns likewise. The four results are the pixels of every 2x2 square.
+    """
+
+    def __init__(self, upsample: Upsample2D) -> None:
+        super().__init__()
+        weight, bias = upsample.conv.weight.data, upsample.conv.bias
+        self.phases = nn.ModuleList()
+        for row, column in _PHASES:
+            kernel = _halved(_halved(weight, row, dim=2), column, dim=3)
+            phase = nn.Conv2d(kernel.shape[1], kernel.shape[0], kernel_size=2)
+            phase.weight, phase.bias = nn.Parameter(kernel), bias
+            self.phases.append(phase)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """[B, C, h, w] -> [B, C', 2h, 2w]."""
+        pixels = torch.cat([
+            phase(nn.functional.pad(hidden_states, (1 - column, column, 1 - row, row)))
+            for phase, (row, column) in zip(self.phases, _PHASES, strict=True)
+        ], dim=1)  # fmt: skip
+        batch, channels, height, width = pixels.shape
+        squares = pixels.view(batch, 2, 2, channels // 4, height, width).permute(0, 3, 4, 1, 5, 2)
+        return squares.reshape(batch, channels // 4, 2 * height, 2 * width)
+
+
+_PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))  # row and column in a square of 2x2 pixels
+
+
+def _halved(kernel: Tensor, phase: int, dim: int) -> Tensor:
+    """Return the two weights that three have on the small picture, for its even (0) or odd (1) rows or columns."""
+    first, middle, last = kernel.unbind(dim)
+    return torch.stack([first, middle + last] if phase == 0 else [first + middle, last], dim)
 
 
 def _context(block: nn.Module, prompt_kv: tuple[Tensor, ...]) -> dict[str, tuple[Tensor, ...]]:

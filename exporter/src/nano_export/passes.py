@@ -11,7 +11,15 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-__all__ = ["TRACE_BATCH", "TRACE_TOKENS", "free_batch", "free_tokens", "name_nodes"]
+__all__ = [
+    "TRACE_BATCH",
+    "TRACE_TOKENS",
+    "free_batch",
+    "free_tokens",
+    "fuse_depth_to_space",
+    "initializer",
+    "name_nodes",
+]
 
 # The batch that graphs are traced with: a prime that is no other dimension of any Stable Diffusion graph, so that a
 # shape that starts with it is known to be the batch. The deepest feature maps are up to 16 wide, at 1024 pixels.
@@ -42,6 +50,34 @@ def name_nodes(model: ir.Model) -> int:
         if weight is not None and weight.is_initializer() and len(weight.uses()) == 1:
             _rename_initializer(model.graph, weight, f"{node.name}.weight")
     return len(taken)
+
+
+def fuse_depth_to_space(model: ir.Model) -> int:
+    """Reshape [B, 2, 2, C, h, w], Transpose (0, 3, 4, 1, 5, 2), Reshape [B, C, 2h, 2w] --> DepthToSpace (DCR).
+
+    Which is how ONNX defines the operator; the engines have a kernel for it, and for transposes of six axes a slow one.
+    Comes before ``free_batch``, while all shapes are numbers.
+    """
+    fused = 0
+    for node in list(model.graph):
+        perm = node.attributes.get("perm") if node.op_type == "Transpose" else None
+        if perm is None or list(perm.as_ints()) != [0, 3, 4, 1, 5, 2]:
+            continue
+        before = None if node.inputs[0] is None else node.inputs[0].producer()
+        after, *others = (use.node for use in node.outputs[0].uses())
+        if before is None or before.op_type != "Reshape" or after.op_type != "Reshape" or others:
+            raise ValueError(f"{node.name}: squares of pixels without the reshapes around them")
+        batch, rows, columns, channels, height, width = _target_shape(before)
+        if (rows, columns) != (2, 2) or [batch, channels, 2 * height, 2 * width] != _target_shape(after).tolist():
+            raise ValueError(f"{node.name}: squares of pixels in another order")
+        shuffle = ir.node("DepthToSpace", [before.inputs[0]], attributes={"blocksize": 2, "mode": "DCR"})
+        shuffle.name = f"{node.name}.DepthToSpace"
+        old, new = after.outputs[0], shuffle.outputs[0]
+        new.name, new.shape, new.type = f"{shuffle.name}.out", old.shape, old.type
+        model.graph.insert_after(after, shuffle)
+        old.replace_all_uses_with(new, replace_graph_outputs=True)
+        fused += 1
+    return fused
 
 
 def free_batch(model: ir.Model, traced: int) -> int:
@@ -98,6 +134,18 @@ def free_tokens(model: ir.Model, traced: int) -> int:
         if value.shape is not None and traced in list(value.shape)[1:]:
             value.shape = ir.Shape([_FREE_TOKENS if size == traced else size for size in value.shape])
     return len(freed)
+
+
+def initializer(graph: ir.Graph, name: str, data: NDArray[np.generic] | ir.TensorProtocol) -> ir.Value:
+    """Register a constant once under a name; what two layers share is stored once."""
+    if name in graph.initializers:
+        return graph.initializers[name]
+    tensor = ir.Tensor(data, name=name) if isinstance(data, np.ndarray) else data
+    value = ir.Value(
+        name=name, const_value=tensor, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype)
+    )
+    graph.register_initializer(value)
+    return value
 
 
 def _same_until(size: int, value: ir.Value | None, shape: NDArray[np.int64]) -> bool:
@@ -157,11 +205,7 @@ def _current_shape(
     if like is None:
         raise ValueError(f"{before.name}: no input has the batch that goes into Expand {shape.tolist()}")
     batch = ir.node("Shape", [like], attributes={"start": 0, "end": 1}, name=f"{before.name}.batch")
-    rest = ir.tensor(shape[1:].astype(np.int64), name=f"{before.name}.rest")
-    others = ir.Value(
-        name=rest.name, const_value=rest, shape=ir.Shape([len(shape) - 1]), type=ir.TensorType(ir.DataType.INT64)
-    )
-    graph.register_initializer(others)
+    others = initializer(graph, f"{before.name}.rest", shape[1:].astype(np.int64))
     joined = ir.node("Concat", [batch.outputs[0], others], attributes={"axis": 0}, name=f"{before.name}.shape")
     for node in (batch, joined):
         node.outputs[0].name, node.outputs[0].type = f"{node.name}.out", ir.TensorType(ir.DataType.INT64)

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nano_export.metrics import psnr_db, ssim
-from nano_runtime.backends import EngineOptions
-from nano_runtime.bundle import Bundle
-from nano_runtime.machine import usable_cores
-from nano_runtime.manifest import Manifest, Preset
+from nano_runtime.manifest import Default, Manifest, Preset
 from nano_runtime.pipeline import Pipeline
 from nano_runtime.shortcuts import EXACT, Shortcuts, plan
-from nano_runtime.stages import Stages
 
 __all__ = ["choose_presets", "work_share"]
 
 _Name = Literal["balanced", "fast"]
-_STEPS = 20
 
 # Ways to spend the same: half of the exact UNet's arithmetic for ``balanced``, a third for ``fast``. Which of them a
 # checkpoint bears best, guidance left out late or early, more whole calls or more guided ones, is what drawing tells.
@@ -29,36 +24,40 @@ _CANDIDATES: dict[_Name, tuple[Shortcuts, ...]] = {
     "balanced": (Shortcuts(2, (0.0, 0.8)), Shortcuts(2, (0.1, 0.9))),
     "fast": (Shortcuts(4, (0.0, 0.8)), Shortcuts(3, (0.0, 0.5))),
 }
+# Of few steps a late beginning of guidance, which asks for one more whole call, is no longer half of the work.
+_MOST_WORK: dict[_Name, float] = {"balanced": 0.52, "fast": 0.36}
 
 
 def choose_presets(
-    folder: Path, manifest: Manifest, prompts: Sequence[str]
+    pipeline: Pipeline, default: Default | None, prompts: Sequence[str]
 ) -> Iterator[tuple[float, dict[_Name, Preset]]]:
     """Draw the prompts exactly and with every candidate; yield the share that is done, and the best of each so far.
 
     Args:
-        folder: a finished bundle.
-        manifest: its manifest.
-        prompts: one picture each, seeded with its number; drawn by the bundle's own sampler and guidance.
+        pipeline: of a finished bundle, with graphs for caching steps.
+        default: the sampler and the steps to draw with; None takes the pipeline's.
+        prompts: one picture each, seeded with its number.
     """
-    stages = Stages(Bundle.open(folder), manifest.backends[0], EngineOptions(threads=usable_cores(), precision="f32"))
-    pipeline = Pipeline(stages, keep_loaded=True)
-    tried = [(name, shortcuts) for name, candidates in _CANDIDATES.items() for shortcuts in candidates]
-    calls = pipeline.unet_calls(_STEPS, None, 1)
-    exact = _draw(pipeline, prompts, EXACT)
+    steps, scheduler = pipeline.settle(None, None) if default is None else (default.steps, default.scheduler)
+    work = partial(work_share, pipeline.bundle.manifest, pipeline.unet_calls(steps, scheduler, 1))
+    tried = [
+        (name, shortcuts)
+        for name, candidates in _CANDIDATES.items()
+        for shortcuts in [one for one in candidates if work(one) <= _MOST_WORK[name]] or [min(candidates, key=work)]
+    ]
+    exact = _draw(pipeline, prompts, (steps, scheduler), EXACT)
     best: dict[_Name, Preset] = {}
     for index, (name, shortcuts) in enumerate(tried):
         yield (index + 1) / (len(tried) + 1), best
-        pictures = _draw(pipeline, prompts, shortcuts)
+        pictures = _draw(pipeline, prompts, (steps, scheduler), shortcuts)
         preset = Preset(
             cache_interval=shortcuts.cache_interval,
             guidance_interval=shortcuts.guidance_interval,
-            work=round(work_share(manifest, calls, shortcuts), 4),
+            work=round(work(shortcuts), 4),
             fidelity=_distance(pictures, exact),
         )
         if name not in best or preset.fidelity["image_psnr_db"] > best[name].fidelity["image_psnr_db"]:
             best = {**best, name: preset}
-    stages.close()
     yield 1.0, best
 
 
@@ -73,11 +72,14 @@ def work_share(manifest: Manifest, calls: int, shortcuts: Shortcuts) -> float:
     return spent / (calls * row["unet"] * (2 if guided else 1))
 
 
-def _draw(pipeline: Pipeline, prompts: Sequence[str], shortcuts: Shortcuts) -> NDArray[np.float32]:
+def _draw(
+    pipeline: Pipeline, prompts: Sequence[str], sampling: tuple[int, str], shortcuts: Shortcuts
+) -> NDArray[np.float32]:
     """Return the pictures, float32 [n, height, width, 3] in [0, 1]."""
     result = pipeline(
         prompts,
-        num_inference_steps=_STEPS,
+        num_inference_steps=sampling[0],
+        scheduler=sampling[1],
         seed=0,
         cache_interval=shortcuts.cache_interval,
         guidance_interval=shortcuts.guidance_interval,

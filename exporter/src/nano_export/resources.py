@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from nano_export import builtin
 from nano_runtime.errors import DiskSpaceError, NotEnoughMemoryError
@@ -12,8 +13,9 @@ from nano_runtime.machine import memory_available_bytes
 
 __all__ = ["Needs", "check_resources"]
 
-# Measured: 10.2 GB for the 5.16 GB of the full-size network (bench/LOG.md).
-_MEMORY_PER_WEIGHT_BYTE = 1.75
+# Measured for the 5.16 GB of the full-size network (bench/LOG.md): 5.9 GB in INT8, and up to
+# 10.2 in fp32, where whole weights are compared with the original's.
+_MEMORY_PER_WEIGHT_BYTE = {"int8": 1.0, "fp32": 1.75}
 _MEMORY_BASE_BYTES = 1.2e9
 _NANO_WEIGHT_BYTES = 5.16e9  # what a Hub model is taken to need before it was fetched
 
@@ -26,7 +28,7 @@ class Needs:
     memory_bytes: int
 
 
-def check_resources(model: str, output: Path, precision: str, engines: int) -> Needs:
+def check_resources(model: str, output: Path, precision: Literal["fp32", "int8"], engines: int) -> Needs:
     """Compare an estimate with the free disk and memory, and return it.
 
     Raises:
@@ -40,7 +42,7 @@ def check_resources(model: str, output: Path, precision: str, engines: int) -> N
     free = shutil.disk_usage(parent).free
     if free < needed:
         raise DiskSpaceError(parent, needed, free)
-    memory = int(weights * _MEMORY_PER_WEIGHT_BYTE + _MEMORY_BASE_BYTES)
+    memory = int(weights * _MEMORY_PER_WEIGHT_BYTE[precision] + _MEMORY_BASE_BYTES)
     available = memory_available_bytes()
     if available is not None and available < memory:
         raise NotEnoughMemoryError(f"exporting {model}", memory, available)

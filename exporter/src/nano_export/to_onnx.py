@@ -17,7 +17,7 @@ import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import Tensor, nn
 
-from nano_export.passes import TRACE_BATCH, TRACE_TOKENS, free_batch, free_tokens, name_nodes
+from nano_export.passes import TRACE_BATCH, TRACE_TOKENS, free_batch, free_tokens, fuse_depth_to_space, name_nodes
 
 __all__ = ["OPSET", "to_onnx"]
 
@@ -58,6 +58,8 @@ def to_onnx(
         raise TypeError("torch.onnx.export returned no program")
     model = program.model
     name_nodes(model)
+    fuse_depth_to_space(model)
+    RemoveUnusedNodesPass()(model)
     free_tokens(model, TRACE_TOKENS)
     free_batch(model, TRACE_BATCH)
     RemoveUnusedNodesPass()(model)

@@ -23,8 +23,13 @@ SCHEDULE = {
 
 
 def build_scheduler() -> PNDMScheduler:
-    """Stable Diffusion 2.1-base's scheduler, to the letter."""
-    return PNDMScheduler(**SCHEDULE, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1)
+    """Stable Diffusion 2.1-base's scheduler, to the letter.
+
+    PNDM has no use for ``clip_sample``. Other samplers that are given this config have: without it, DDIM and DDPM would
+    clip latents to [-1, 1].
+    """
+    said = {"skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1, "clip_sample": False}
+    return PNDMScheduler.from_config({**SCHEDULE, **said})
 
 
 def build_unet(context: int) -> UNet2DConditionModel:

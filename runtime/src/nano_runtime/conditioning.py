@@ -73,6 +73,12 @@ class Conditioner:
             known[text] = rows[0] if chunks == 1 else _joined(rows, axes)
         return known
 
+    def forget(self) -> None:
+        """Let go of the tokenizer and of everything computed so far; what is asked for again is made again."""
+        self.__dict__.pop("_tokenizer", None)
+        self._chunks.clear()
+        self._schedules.clear()
+
     def tokens(self, text: str, reading: Reading) -> TokenIds:
         """Tokenize a text; nothing is computed.
 
@@ -142,6 +148,10 @@ class _Recent(Generic[Key]):
         if key in self._items:
             self._items.move_to_end(key)
         return self._items.get(key)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._items.clear()
 
     def put(self, key: Key, value: UNetInputs) -> UNetInputs:
         """Remember a result, forgetting the one longest unused if there are too many; return it."""

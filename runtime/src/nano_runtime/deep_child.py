@@ -56,7 +56,7 @@ def _try(bundle: Bundle, backend: Backend) -> None:
     ids = Tokenizer.load(bundle.verified_file(spec.file), spec).encode(_PROMPT).ids
     _say(file=bundle.manifest.licence.file)
     pipeline = Pipeline(stages, keep_loaded=False)
-    pipeline.unet_calls(1, None, 1)  # makes the bundle's own sampler
+    pipeline.unet_calls(1, pipeline.own_scheduler, 1)  # makes the bundle's own sampler
     generator = np.random.default_rng(0)
     for name, component in bundle.manifest.components.items():
         if backend in component.graphs:

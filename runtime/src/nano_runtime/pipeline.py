@@ -7,37 +7,31 @@ seed ────noise───────────────────�
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nano_runtime import __version__
 from nano_runtime.autoencoder import decode, encode
 from nano_runtime.backends import BACKENDS, EngineOptions, installed
 from nano_runtime.backends.base import PRECISIONS, Precision
 from nano_runtime.bundle import DEMO, Bundle
-from nano_runtime.conditioning import Conditioner, UNetInputs
-from nano_runtime.denoise import denoise
-from nano_runtime.errors import BackendMissingError, UnsupportedScheduleError
+from nano_runtime.conditioning import Conditioner
+from nano_runtime.decided import Decided
+from nano_runtime.defaults import Defaults
+from nano_runtime.drawing import Drawing, grouped
+from nano_runtime.errors import BackendMissingError
 from nano_runtime.events import Progress, Result
-from nano_runtime.image import Parameters, to_pil, to_uint8
+from nano_runtime.image import to_pil, to_uint8
 from nano_runtime.machine import usable_cores
 from nano_runtime.manifest import Backend, Quality
-from nano_runtime.noise import NoiseSource, noise_source
-from nano_runtime.predict import Predictor
-from nano_runtime.preview import predicted_latents
 from nano_runtime.request import OutputType, Request, one_of, positive
-from nano_runtime.samplers import Sampler, first_call, make_sampler, own_sampler
+from nano_runtime.samplers import first_call, make_sampler
 from nano_runtime.schedule import Schedule
-from nano_runtime.shortcuts import Call, Shortcuts, plan, resolve
+from nano_runtime.shortcuts import resolve
 from nano_runtime.stages import Stages
-from nano_runtime.start import Encoded, start_of
 from nano_runtime.timing import Stopwatch
 from nano_runtime.tokenizer import Reading, TokenIds
 
@@ -48,8 +42,6 @@ __all__ = ["Callback", "Pipeline", "Progress", "Result"]
 
 Floats = NDArray[np.float32]
 Callback = Callable[["Pipeline", int, float, dict[str, Any]], Mapping[str, Any] | None]
-
-_log = logging.getLogger(__name__)
 
 _PREFERRED: tuple[Backend, ...] = ("onnxruntime", "openvino")  # loads sooner, in half the memory (bench/LOG.md)
 _MOST_AT_ONCE = 4  # pictures per UNet call: memory grows with each, speed hardly any more
@@ -65,17 +57,18 @@ class Pipeline:
         stages: the graphs of an open bundle on one engine.
         keep_loaded: True keeps every graph for the next call; False frees each as soon as its part of the work is done,
             so that text encoder, UNet and decoder never occupy memory together.
+        low_memory: True also draws pictures one by one, and keeps nothing of the prompts beside the UNet.
     """
 
-    def __init__(self, stages: Stages, *, keep_loaded: bool) -> None:
+    def __init__(self, stages: Stages, *, keep_loaded: bool, low_memory: bool = False) -> None:
         self.bundle = stages.bundle
         self.backend = stages.backend
         self.options = stages.options
-        self.keep_loaded = keep_loaded
+        self.keep_loaded = keep_loaded and not low_memory
+        self.low_memory = low_memory
+        self._at_once = 1 if low_memory else _MOST_AT_ONCE
         self._schedule = Schedule.from_config(self.bundle.manifest.scheduler)
-        self._own_scheduler = _own_scheduler(self.bundle)
-        preview = self.bundle.manifest.preview
-        self._preview_weights = None if preview is None else np.array(preview, np.float32)
+        self._defaults = Defaults.of(self.bundle, self._schedule)
         self._interrupt = False
         self._stages = stages
         self._conditioner = Conditioner(stages)
@@ -89,6 +82,7 @@ class Pipeline:
         precision: Precision | None = None,
         *,
         keep_loaded: bool = True,
+        low_memory: bool = False,
         cache: str | Path | None = None,
         expect_digest: str | None = None,
     ) -> Pipeline:
@@ -101,6 +95,7 @@ class Pipeline:
             precision: arithmetic of the layers that are not quantized; None means ``"f32"``. ``"bf16"`` is quicker
                 with openvino on processors that have it, and rounds.
             keep_loaded: see the class.
+            low_memory: see the class.
             cache: folder where OpenVINO's compiled graphs are kept for the next process, which then loads in a fraction
                 of the time; None keeps nothing.
             expect_digest: see ``Bundle.open``.
@@ -116,14 +111,16 @@ class Pipeline:
             precision="f32" if precision is None else one_of("precision", precision, PRECISIONS),
             cache=None if cache is None else Path(cache),
         )
-        return cls(Stages(opened, _choose_backend(opened, backend), options), keep_loaded=keep_loaded)
+        return cls(
+            Stages(opened, _choose_backend(opened, backend), options), keep_loaded=keep_loaded, low_memory=low_memory
+        )
 
     def __call__(
         self,
         prompt: str | Sequence[str],
         *,
         negative_prompt: str | None = None,
-        num_inference_steps: int = 20,
+        num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         seed: int | None = None,
         num_images_per_prompt: int = 1,
@@ -151,13 +148,15 @@ class Pipeline:
                 log, unless ``long_prompts`` is set.
             negative_prompt: what to move away from; None means the empty text.
             num_inference_steps: 1 to the length of the training schedule. PNDM makes one UNet call more, Heun one less
-                than twice as many.
+                than twice as many. None takes the bundle's default, or 20 if another sampler is asked for.
             guidance_scale: at least 0; up to 1 turns guidance off, and each UNet call does half the work. None takes
                 the bundle's own, 7.5 for most.
             seed: 0 to 2**64 - 1; picture i is drawn from seed + i. None takes a random one. The noise is that of
                 ``torch.Generator("cpu").manual_seed(seed)``, so diffusers draws the same picture.
             num_images_per_prompt: at least 1; up to 4 share a UNet call.
-            scheduler: a name that ``nano_runtime.samplers.make_sampler`` knows; None takes the bundle's own.
+            scheduler: a name that ``nano_runtime.samplers.make_sampler`` knows; None takes the bundle's default, chosen
+                by measuring its pictures (``nano-bundle info``). ``pipe.own_scheduler`` is the one that the checkpoint
+                was published with, and diffusers draws with.
             latents: float32 [pictures, *latent_shape], unit-variance noise to start from instead of the
                 seeds'.
             output_type: see ``Result.images``.
@@ -225,7 +224,7 @@ class Pipeline:
         prompt: str | Sequence[str],
         *,
         negative_prompt: str | None = None,
-        num_inference_steps: int = 20,
+        num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         seed: int | None = None,
         num_images_per_prompt: int = 1,
@@ -271,34 +270,44 @@ class Pipeline:
             variation_strength=variation_strength,
         )
         self._interrupt = False
-        settled = self._settled(
+        decided = Decided.of(
             request,
-            num_inference_steps,
-            scheduler,
+            self._schedule,
+            *self.settle(num_inference_steps, scheduler),
             Reading(weighted=prompt_weighting, long=long_prompts),
             resolve(self.bundle, quality, cache_interval, guidance_interval),
         )
         try:
             self._prepare(editing=request.edit is not None)
-            texts = [*((request.negative_prompt,) if settled.guided else ()), *request.prompts]
-            known = self._conditioner.texts(dict.fromkeys(texts), watch, settled.reading)
-            times = self._conditioner.timesteps(settled.timesteps, watch)
+            texts = [*((request.negative_prompt,) if decided.guided else ()), *request.prompts]
+            known = self._conditioner.texts(dict.fromkeys(texts), watch, decided.reading)
+            times = self._conditioner.timesteps(decided.timesteps, watch)
             edit = request.edit
-            picture = None if edit is None else encode(self._stages, edit, settled.first_call, watch)
+            picture = None if edit is None else encode(self._stages, edit, decided.first_call, watch)
             self._release("text_encoder", "unet_prompt", "vae_encoder")
-            latents, stopped = yield from self._denoised(request, settled, known, times, picture, watch)
+            if self.low_memory:
+                self._conditioner.forget()
+            drawing = Drawing(
+                self._stages, self._schedule, request, decided, known, times, picture, watch, self._at_once
+            )
+            latents, stopped = yield from drawing.run(lambda: self._interrupt)
             self._release("unet", "unet_shallow")
             images: list[Image] | Floats = latents
             if request.output_type != "latent":
                 unit = decode(self._stages, latents, request.seeds, watch)
                 images = unit if request.output_type == "np" else [to_pil(pixels) for pixels in to_uint8(unit)]
-            parameters = tuple(self._parameters(request, i, settled, stopped) for i in range(len(latents)))
+            drawn = range(len(latents))
+            parameters = tuple(decided.parameters(request, i, self._stages, stopped) for i in drawn)
             yield Result(images, request.seeds[: len(latents)], parameters, watch.timings())
         finally:
             self._release()  # whatever is left, also when the caller stops early
 
     def unet_calls(
-        self, num_inference_steps: int, scheduler: str | None, num_images_per_prompt: int, strength: float = 1.0
+        self,
+        num_inference_steps: int | None,
+        scheduler: str | None,
+        num_images_per_prompt: int,
+        strength: float = 1.0,
     ) -> int:
         """Return how often a call with these arguments, of which ``strength`` is 1 without an image, runs the UNet.
 
@@ -308,9 +317,10 @@ class Pipeline:
             StepsError: the number of steps is outside the schedule.
             OptionError: the number of pictures is not positive.
         """
-        groups = _groups(range(positive("num_images_per_prompt", num_images_per_prompt)), _MOST_AT_ONCE)
-        calls = len(self._sampler(num_inference_steps, scheduler).timesteps)
-        return len(groups) * (calls - first_call(self.scheduler_name(scheduler), num_inference_steps, strength))
+        groups = grouped(range(positive("num_images_per_prompt", num_images_per_prompt)), self._at_once)
+        steps, name = self.settle(num_inference_steps, scheduler)
+        calls = len(make_sampler(name, self._schedule, steps).timesteps)
+        return len(groups) * (calls - first_call(name, steps, strength))
 
     @property
     def interrupt(self) -> bool:
@@ -333,88 +343,18 @@ class Pipeline:
         """
         return self._conditioner.tokens(prompt, Reading(weighted=prompt_weighting, long=long_prompts))
 
-    def scheduler_name(self, scheduler: str | None) -> str:
-        """Return the given name, or for None the name of the bundle's own sampler."""
-        return self._own_scheduler if scheduler is None else scheduler
+    def settle(self, num_inference_steps: int | None, scheduler: str | None) -> tuple[int, str]:
+        """Return the steps and the name of the sampler that a call with these arguments draws with."""
+        return self._defaults.settle(num_inference_steps, scheduler)
+
+    @property
+    def own_scheduler(self) -> str:
+        """Name of the sampler that the checkpoint was published with; "pndm" where that one is not implemented."""
+        return self._defaults.own
 
     def close(self) -> None:
         """Free all loaded graphs; a later call loads them again."""
         self._stages.close()
-
-    def _sampler(self, num_inference_steps: int, scheduler: str | None, noise: NoiseSource | None = None) -> Sampler:
-        """Return a fresh sampler: it holds the history of the pictures it draws, and their source of noise."""
-        return make_sampler(self.scheduler_name(scheduler), self._schedule, num_inference_steps, noise)
-
-    def _settled(
-        self, request: Request, steps: int, scheduler: str | None, reading: Reading, shortcuts: Shortcuts
-    ) -> _Settled:
-        """Decide how each UNet call is going to be made."""
-        name = self.scheduler_name(scheduler)
-        timesteps = self._sampler(steps, name).timesteps
-        first = 0 if request.edit is None else first_call(name, steps, request.edit.strength)
-        planned = plan(len(timesteps) - first, shortcuts, guided=request.guidance_scale > 1)
-        return _Settled(steps, name, timesteps, first, (*planned[:1] * first, *planned), reading, shortcuts)
-
-    def _denoised(  # noqa: PLR0917 (what was prepared for the loop)
-        self,
-        request: Request,
-        settled: _Settled,
-        known: Mapping[str, UNetInputs],
-        times: UNetInputs,
-        picture: Encoded | None,
-        watch: Stopwatch,
-    ) -> Generator[Progress, None, tuple[Floats, int | None]]:
-        """Draw the pictures in groups, smaller ones if memory runs out.
-
-        Returns:
-            Final latents, and after how many UNet calls the caller interrupted; None if it did not.
-        """
-        groups = _groups(range(len(request.seeds)), _MOST_AT_ONCE)
-        per_group = calls = len(settled.timesteps) - settled.first_call
-        drawn: list[Floats] = []
-        done = 0
-        while groups and not self._interrupt:
-            group = groups[0]
-            noise = noise_source([request.seeds[i] for i in group], self.bundle.manifest.latent_shape)
-            sampler = self._sampler(settled.steps, settled.scheduler, noise)
-            start = start_of(request, group, sampler, noise, picture)
-            predict = Predictor(
-                self._stages,
-                watch,
-                negative=[known[request.negative_prompt]] * len(group) if settled.guided else [],
-                positive=[known[request.prompts[i]] for i in group],
-                times=times,
-                timesteps=settled.timesteps,
-                guidance_scale=request.guidance_scale,
-                calls=settled.calls,
-            )
-            calls = (len(drawn) + len(groups)) * per_group
-            try:
-                for step in denoise(predict, sampler, start.latents, start.first_call):
-                    done = len(drawn) * per_group + step.index - settled.first_call + 1
-                    if start.kept is not None:
-                        start.kept.put_back(sampler, step.index, step.latents)
-                    yield Progress(
-                        call=done,
-                        calls=calls,
-                        step_index=step.index - settled.first_call,
-                        timestep=step.timestep,
-                        latents=step.latents,
-                        predicted=predicted_latents(step, self._schedule),
-                        preview_weights=self._preview_weights,
-                    )
-                    if self._interrupt:
-                        break
-            except MemoryError:
-                if len(group) == 1:
-                    raise
-                _log.warning("memory ran out with %d pictures at once; fewer at once take longer", len(group))
-                self._stages.close("unet", "unet_shallow")
-                groups = _groups([i for waiting in groups for i in waiting], math.ceil(len(group) / 2))
-                continue
-            drawn.append(step.latents)
-            groups = groups[1:]
-        return np.concatenate(drawn), done if done < calls else None
 
     def _prepare(self, *, editing: bool) -> None:
         """Begin to check the graphs that are going to run."""
@@ -423,82 +363,10 @@ class Pipeline:
             name for name in _IN_ORDER_OF_CHECKING if name in present and (editing or name != "vae_encoder")
         )
 
-    def _parameters(self, request: Request, index: int, settled: _Settled, stopped: int | None) -> Parameters:
-        """Describe how one picture was drawn."""
-        edit, variation = request.edit, request.variation
-        height, width = self.bundle.manifest.image_size
-        return Parameters(
-            prompt=request.prompts[index],
-            negative_prompt=request.negative_prompt,
-            seed=request.seeds[index],
-            steps=settled.steps,
-            scheduler=settled.scheduler,
-            guidance_scale=request.guidance_scale,
-            height=height,
-            width=width,
-            bundle=self.bundle.manifest.name,
-            bundle_digest=self.bundle.digest,
-            backend=self.backend,
-            precision=self.options.precision,
-            version=__version__,
-            edited=None if edit is None else edit.digest,
-            strength=None if edit is None else edit.strength,
-            masked=edit is not None and edit.mask is not None,
-            variation_seed=None if variation is None else variation.seeds[index],
-            variation_strength=None if variation is None else variation.strength,
-            interrupted_after=stopped,
-            prompt_weighting=settled.reading.weighted,
-            long_prompts=settled.reading.long,
-            cache_interval=settled.shortcuts.cache_interval,
-            guidance_interval=settled.shortcuts.guidance_interval,
-        )
-
     def _release(self, *components: str) -> None:
         """Free graphs whose part of the work is done, all if none is named, unless they are to be kept."""
         if not self.keep_loaded:
             self._stages.close(*components)
-
-
-@dataclass(frozen=True)
-class _Settled:
-    """What is decided before anything runs.
-
-    Attributes:
-        steps: as asked for.
-        scheduler: name of the sampler.
-        timesteps: float32, of each UNet call of the whole schedule.
-        first_call: index of the first one that is made.
-        calls: how each is made.
-        reading: of the prompts.
-        shortcuts: that the calls take.
-    """
-
-    steps: int
-    scheduler: str
-    timesteps: Floats
-    first_call: int
-    calls: tuple[Call, ...]
-    reading: Reading
-    shortcuts: Shortcuts
-
-    @property
-    def guided(self) -> bool:
-        """Whether any call needs the negative prompt."""
-        return any(call.guided for call in self.calls)
-
-
-def _groups(pictures: Sequence[int], most: int) -> list[list[int]]:
-    """Sort pictures into groups that are drawn together: at most ``most``, of equal size, or nearly."""
-    return [group.tolist() for group in np.array_split(np.asarray(pictures), math.ceil(len(pictures) / most))]
-
-
-def _own_scheduler(bundle: Bundle) -> str:
-    """Return the name of the sampler that the checkpoint was published with."""
-    try:
-        return own_sampler(bundle.manifest.scheduler)
-    except UnsupportedScheduleError as error:
-        _log.warning("pndm takes the place of the bundle's own scheduler: %s", error.what)
-        return "pndm"
 
 
 def _choose_backend(bundle: Bundle, backend: Backend | None) -> Backend:

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from nano_export.quantize.calibration import calibrate, write_watching_graph
+from nano_export.quantize.lowering import lower_convolutions
 from nano_export.quantize.plan import INT8_PLAN, Rule
 from nano_export.quantize.qdq import Range, quantize, tensors_to_calibrate
 
-__all__ = ["INT8_PLAN", "Range", "Rule", "calibrate", "quantize", "tensors_to_calibrate", "write_watching_graph"]
+__all__ = [
+    "INT8_PLAN",
+    "Range",
+    "Rule",
+    "calibrate",
+    "lower_convolutions",
+    "quantize",
+    "tensors_to_calibrate",
+    "write_watching_graph",
+]

@@ -24,6 +24,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from nano_export.passes import initializer
+from nano_export.quantize.lowering import gathering_before
 from nano_export.quantize.plan import Rule, Scheme, scheme_for
 
 __all__ = ["Range", "quantize", "quantized_weight", "tensors_to_calibrate"]
@@ -91,12 +93,7 @@ def quantize(model: ir.Model, rules: tuple[Rule, ...], ranges: Mapping[str, Rang
             _quantize_table(graph, node)
             continue
         if scheme == "w8a8":
-            source = _activation(node)
-            name = str(source.name)
-            if not _is_dequantized(source):  # a convolution's output already is
-                if name not in dequantized:
-                    dequantized[name] = _quantize_activation(graph, source, ranges[name], before=node)
-                node.replace_input_with(0, dequantized[name])
+            _quantize_input(graph, node, ranges, dequantized)
         _quantize_weight(graph, node, ranges if scheme == "w8a8" else None)
         if scheme == "w8a8" and node.op_type == "Conv":
             _quantize_output(graph, node, ranges[str(node.outputs[0].name)])
@@ -131,10 +128,36 @@ def _scheme(node: ir.Node, rules: tuple[Rule, ...]) -> Scheme | None:
 
 
 def _activation(node: ir.Node) -> ir.Value:
+    """Return what is quantized for a layer: its input, or the pixels which that was gathered from."""
     value = node.inputs[0]
     if value is None or value.name is None:
         raise ValueError(f"{node.name} has no named input")
-    return value
+    gathering = gathering_before(value)
+    return value if gathering is None else gathering.source
+
+
+def _quantize_input(
+    graph: ir.Graph, node: ir.Node, ranges: Mapping[str, Range], dequantized: dict[str, ir.Value]
+) -> None:
+    """Have a layer read its activation through Q and DQ, which all its readers share; gathered bytes have their own DQ.
+
+    ``dequantized`` knows what was quantized already, by the name of the float value, and learns more.
+    """
+    source = _activation(node)
+    name = str(source.name)
+    gathering = None if node.inputs[0] is None else gathering_before(node.inputs[0])
+    if name not in dequantized:
+        reader = node if gathering is None else gathering.pad
+        ready = _is_dequantized(source)  # as a convolution's output is
+        dequantized[name] = source if ready else _quantize_activation(graph, source, ranges[name], before=reader)
+    value = dequantized[name]
+    if gathering is not None and (producer := value.producer()) is not None:
+        quantized, scale, zero_point = producer.inputs
+        if quantized is None or scale is None or zero_point is None:
+            raise ValueError(f"{producer.name} has no zero point")
+        gathered = gathering.gather_bytes(quantized, zero_point)
+        value = _dequantize(graph, node, [gathered, scale, zero_point], None, gathered.shape)
+    node.replace_input_with(0, value)
 
 
 def _is_dequantized(value: ir.Value) -> bool:
@@ -146,8 +169,8 @@ def _quantize_activation(graph: ir.Graph, value: ir.Value, extent: Range, before
     """Insert Q and DQ of an activation in front of ``before`` and return what came out."""
     scale, zero_point = extent.uint8_parameters()
     grid = [
-        _initializer(graph, f"{value.name}.scale", np.asarray(scale)),
-        _initializer(graph, f"{value.name}.zero_point", np.asarray(zero_point)),
+        initializer(graph, f"{value.name}.scale", np.asarray(scale)),
+        initializer(graph, f"{value.name}.zero_point", np.asarray(zero_point)),
     ]
     quantize_node = ir.node("QuantizeLinear", [value, *grid], name=f"{value.name}/QuantizeLinear")
     dequantize_node = ir.node(
@@ -182,7 +205,7 @@ def _quantize_weight(graph: ir.Graph, node: ir.Node, ranges: Mapping[str, Range]
     """Store a weight as int8 with a DequantizeLinear; with ``ranges``, a convolution's bias as int32 as well."""
     position, axis = _WEIGHT_INPUT[node.op_type], _CHANNEL_AXIS[node.op_type]
     weight, int8, scale_value, scale = _int8_constant(graph, node, position, axis)
-    zero_point = _initializer(graph, f"{weight.name}.zero_point", np.zeros(scale.shape, np.int8))
+    zero_point = initializer(graph, f"{weight.name}.zero_point", np.zeros(scale.shape, np.int8))
     node.replace_input_with(position, _dequantize(graph, node, [int8, scale_value, zero_point], axis, weight.shape))
     bias = node.inputs[2] if node.op_type == "Conv" and len(node.inputs) > 2 else None  # noqa: PLR2004 (ONNX: X, W, B)
     if ranges is not None and bias is not None and bias.const_value is not None:
@@ -194,9 +217,9 @@ def _quantize_weight(graph: ir.Graph, node: ir.Node, ranges: Mapping[str, Range]
         q = np.round(bias.const_value.numpy().astype(np.float64) / bias_scale)
         limit = np.iinfo(np.int32).max
         inputs = [
-            _initializer(graph, f"{node.name}.bias.int32", np.clip(q, -limit, limit).astype(np.int32)),
-            _initializer(graph, f"{node.name}.bias.scale", bias_scale),
-            _initializer(graph, f"{node.name}.bias.zero_point", np.zeros(bias_scale.shape, np.int32)),
+            initializer(graph, f"{node.name}.bias.int32", np.clip(q, -limit, limit).astype(np.int32)),
+            initializer(graph, f"{node.name}.bias.scale", bias_scale),
+            initializer(graph, f"{node.name}.bias.zero_point", np.zeros(bias_scale.shape, np.int32)),
         ]
         node.replace_input_with(2, _dequantize(graph, node, inputs, 0, bias.shape))
 
@@ -217,13 +240,13 @@ def _int8_constant(
         shape=ir.Shape(source.shape.numpy()),
         name=name,
     )
-    return weight, _initializer(graph, name, lazy), _initializer(graph, f"{weight.name}.scale", scale), scale
+    return weight, initializer(graph, name, lazy), initializer(graph, f"{weight.name}.scale", scale), scale
 
 
 def _quantize_table(graph: ir.Graph, node: ir.Node) -> None:
     """Look up int8 rows and their scales, and multiply: Gather(W) --> Cast(Gather(W int8)) * Gather(scales)."""
     weight, int8, _, scale = _int8_constant(graph, node, 0, 0)
-    column = _initializer(graph, f"{weight.name}.scale_column", scale.reshape(-1, 1))
+    column = initializer(graph, f"{weight.name}.scale_column", scale.reshape(-1, 1))
     output = node.outputs[0]
     rows = ir.node("Gather", [int8, node.inputs[1]], name=f"{node.name}.int8")
     scales = ir.node("Gather", [column, node.inputs[1]], name=f"{node.name}.scale")
@@ -238,25 +261,14 @@ def _quantize_table(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _dequantize(
-    graph: ir.Graph, before: ir.Node, inputs: list[ir.Value], axis: int, shape: ir.Shape | None
+    graph: ir.Graph, before: ir.Node, inputs: list[ir.Value], axis: int | None, shape: ir.Shape | None
 ) -> ir.Value:
-    """Insert a per-channel DequantizeLinear of constants."""
-    node = ir.node("DequantizeLinear", inputs, attributes={"axis": axis}, name=f"{inputs[0].name}/DequantizeLinear")
+    """Insert a DequantizeLinear, with a scale per channel along ``axis``, or one for all for None."""
+    attributes = {} if axis is None else {"axis": axis}
+    node = ir.node("DequantizeLinear", inputs, attributes=attributes, name=f"{inputs[0].name}/DequantizeLinear")
     _describe(node.outputs[0], f"{inputs[0].name}.dq", shape, ir.DataType.FLOAT)
     graph.insert_before(before, [node])
     return node.outputs[0]
-
-
-def _initializer(graph: ir.Graph, name: str, data: NDArray[np.generic] | ir.TensorProtocol) -> ir.Value:
-    """Register a constant once under a name; a weight that two layers share is stored once."""
-    if name in graph.initializers:
-        return graph.initializers[name]
-    tensor = ir.Tensor(data, name=name) if isinstance(data, np.ndarray) else data
-    value = ir.Value(
-        name=name, const_value=tensor, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype)
-    )
-    graph.register_initializer(value)
-    return value
 
 
 def _describe(value: ir.Value, name: str, shape: ir.Shape | None, dtype: ir.DataType) -> None:

@@ -62,7 +62,8 @@ class Settings:
 
     Attributes:
         prompt: the call's number is appended, so that every call encodes a text not seen before.
-        steps: of the bundle's own sampler.
+        steps: of the sampler; None takes each bundle's own number.
+        scheduler: name of the sampler; None takes each bundle's own.
         guidance_scale: up to 1 means none; None takes each bundle's own.
         runs: calls per case after the first, at least 1; each draws the case's pictures.
         starts: fresh ``nano-generate`` processes per case, at least 0.
@@ -70,7 +71,8 @@ class Settings:
     """
 
     prompt: str
-    steps: int
+    steps: int | None
+    scheduler: str | None
     guidance_scale: float | None
     runs: int
     starts: int
@@ -297,7 +299,7 @@ def _work(connection: Connection, case: Case, settings: Settings) -> None:
         guided = (own if settings.guidance_scale is None else settings.guidance_scale) > 1
         shortcuts = resolve(pipe.bundle, case.quality, None, None)
         rows = {"unet": 0, "unet_shallow": 0}
-        for call in plan(pipe.unet_calls(settings.steps, None, 1), shortcuts, guided=guided):
+        for call in plan(pipe.unet_calls(settings.steps, settings.scheduler, 1), shortcuts, guided=guided):
             rows["unet" if call.whole else "unet_shallow"] += 2 if call.guided else 1
         connection.send(_About(pipe.bundle, guided, rows, watch.timings().total_ms))
         while (run := connection.recv()) is not None:
@@ -315,6 +317,7 @@ def _draw(pipe: Pipeline, case: Case, settings: Settings, run: int) -> Timings:
     result = pipe(
         f"{settings.prompt}, {run}",
         num_inference_steps=settings.steps,
+        scheduler=settings.scheduler,
         guidance_scale=settings.guidance_scale,
         quality=case.quality,
         seed=run,
@@ -334,17 +337,16 @@ def _layers(case: Case, settings: Settings) -> dict[str, list[LayerTime]]:
 
 def _arguments(case: Case, settings: Settings) -> list[str]:
     """Return what ``nano-generate`` needs to know to draw the same."""
-    guidance = [] if settings.guidance_scale is None else [f"--guidance={settings.guidance_scale}"]
+    wishes = {"steps": settings.steps, "scheduler": settings.scheduler, "guidance": settings.guidance_scale}
     return [
         settings.prompt,
         f"--bundle={case.bundle}",
         f"--backend={case.backend}",
         f"--precision={case.precision}",
         f"--threads={case.threads}",
-        f"--steps={settings.steps}",
         f"--count={case.pictures}",
         f"--quality={case.quality}",
-        *guidance,
+        *(f"--{option}={value}" for option, value in wishes.items() if value is not None),
     ]
 
 

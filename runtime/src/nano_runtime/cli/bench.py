@@ -41,7 +41,8 @@ class _Options(argparse.Namespace):
     backends: list[str] | None
     precision: Precision
     prompt: str
-    steps: int
+    steps: int | None
+    scheduler: str | None
     guidance: float | None
     counts: list[int]
     threads: list[int] | None
@@ -74,7 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--precision", choices=("f32", "bf16"), default="f32",
         help="of layers that are not INT8, where --backend names none (default: %(default)s)")  # fmt: skip
     add("--prompt", default="a red fox", metavar="TEXT", help="what to draw (default: %(default)s)")
-    add("--steps", type=int, default=20, metavar="N", help="denoising steps (default: %(default)s)")
+    add("--steps", type=int, metavar="N", help="denoising steps (default: each bundle's own)")
+    add("--scheduler", metavar="NAME", help="see nano-generate (default: each bundle's own)")
     add("--guidance", type=float, metavar="X", help="up to 1 turns guidance off (default: the bundle's, often 7.5)")
     add("-n", "--count", dest="counts", type=_numbers, default=[1], metavar="N,...",
         help="pictures per call, one or several numbers (default: 1)")  # fmt: skip
@@ -109,6 +111,7 @@ def _bench(options: _Options) -> int:
     settings = Settings(
         prompt=options.prompt,
         steps=options.steps,
+        scheduler=options.scheduler,
         guidance_scale=options.guidance,
         runs=positive("runs", options.runs),
         starts=options.starts if options.starts == 0 else positive("starts", options.starts),

@@ -12,6 +12,7 @@ from typing import Any
 from nano_runtime.bundle import Bundle
 from nano_runtime.cli import digest, make_parser, run_command
 from nano_runtime.errors import MissingArgumentError, NanoError, OutputError, OutputExistsError, SignatureError
+from nano_runtime.manifest import Default
 from nano_runtime.text import escaped
 
 __all__ = ["main"]
@@ -177,6 +178,7 @@ def _info(options: _Options) -> int:
         "weights": manifest.precision,
         "graph": manifest.graph,
         "scheduler": str(manifest.scheduler.get("_class_name")),
+        "default": _default(manifest.default),
         "engines": ", ".join(f"{name} ({_megabytes(bundle.size_bytes(name))})" for name in manifest.backends),
         "digest": bundle.digest,
     }
@@ -185,6 +187,14 @@ def _info(options: _Options) -> int:
     print()
     _print_components(bundle)
     return 0
+
+
+def _default(default: Default | None) -> str:
+    """Say how a call draws that does not say how."""
+    if default is None:
+        return "20 steps of the scheduler"
+    fidelity = ", ".join(f"{key} {value:.4g}" for key, value in default.fidelity.items())
+    return f"{default.steps} steps of {default.scheduler} ({fidelity})"
 
 
 def _print_components(bundle: Bundle) -> None:

@@ -43,7 +43,7 @@ _EXAMPLES = """\
 """
 _SCHEDULERS = """\
 pndm, ddim, ddim_a, ddpm, euler, euler_a, heun, lms, dpmpp_2m, dpmpp_3m, dpmpp_2m_sde, unipc, lcm or tcd; after euler,
-heun, lms, dpmpp_... and unipc also _karras, _exponential or _beta, as in dpmpp_2m_karras (default: the bundle's own)
+heun, lms, dpmpp_... and unipc also _karras, _exponential or _beta, as in dpmpp_2m_karras (default: the bundle's)
 """
 
 
@@ -71,6 +71,7 @@ class _Options(CacheOptions, PromptOptions, ShortcutOptions):
     preview: Path | None
     threads: int | None
     precision: Precision | None
+    low_memory: bool
     metadata: bool
     force: bool
     json: bool
@@ -93,7 +94,12 @@ def _parser() -> argparse.ArgumentParser:
     add_prompt_options(parser)
     add("-o", "--output", type=Path, metavar="FILE", help="a .png file or an existing folder (default: nano-SEED.png)")
     add("--seed", type=int, metavar="N", help="of the first picture, the next ones count up (default: random)")
-    add("--steps", type=int, metavar="N", help="denoising steps (default: 20)")
+    add(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="denoising steps (default: the bundle's, or 20 of another sampler)",
+    )
     add("--guidance", type=float, metavar="X", help="up to 1 turns guidance off (default: the bundle's, often 7.5)")
     add("-n", "--count", type=int, default=1, metavar="N", help="pictures to draw (default: %(default)s)")
     add("--scheduler", metavar="NAME", help=_SCHEDULERS)
@@ -108,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     add_shortcut_options(parser)
     add("--threads", type=int, metavar="N", help="processor threads (default: one per physical core)")
     add("--precision", choices=("f32", "bf16"), help="of layers that are not INT8; bf16 needs openvino (default: f32)")
+    add("--low-memory", action="store_true", help="take less memory: one picture at a time, and one graph")
     add_cache_options(parser)
     add("--no-metadata", dest="metadata", action="store_false", help="keep prompt and settings out of the files")
     add("--force", action="store_true", help="replace files that exist")
@@ -131,6 +138,7 @@ def _generate(options: _Options) -> int:
         options.threads,
         options.precision,
         keep_loaded=bool(options.grid),
+        low_memory=options.low_memory,
         cache=cache_folder(options),
         expect_digest=options.expect_digest,
     )
@@ -189,7 +197,8 @@ def _plan(pipe: Pipeline, drawings: Sequence[Settings]) -> str:
     first, name = drawings[0], f"{pipe.bundle.manifest.name} on {pipe.backend}"
     if len(drawings) > 1:
         return f"{name}: {len(drawings)} pictures = {calls} UNet calls"
-    line = f"{name}: {first.steps} steps of {pipe.scheduler_name(first.scheduler)} = {calls} UNet calls"
+    steps, scheduler = pipe.settle(first.steps, first.scheduler)
+    line = f"{name}: {steps} steps of {scheduler} = {calls} UNet calls"
     return line + "".join(f", {part}" for part in first.shortcuts(pipe).described())
 
 

@@ -113,7 +113,9 @@ def _print_conditions(machine: Machine, settings: Settings, results: Sequence[Me
     """Print what the figures depend on, and what "at best" means."""
     isa = "instruction sets unknown" if machine.isa is None else " ".join(machine.isa)
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
-    print(f"{settings.steps} steps; {settings.runs} calls after the first, in turns; {settings.starts} starts.")
+    steps = "each bundle's number of" if settings.steps is None else settings.steps
+    sampler = "" if settings.scheduler is None else f" of {settings.scheduler}"
+    print(f"{steps} steps{sampler}; {settings.runs} calls after the first, in turns; {settings.starts} starts.")
     for line in dict.fromkeys(_limits(result.rates) for result in results if result.rates is not None):
         print(line)
     if any(result.rates is None for result in results):

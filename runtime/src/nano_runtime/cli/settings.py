@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Settings", "check_origin", "settings_of"]
 
-_STEPS = 20
-
 
 @dataclass(frozen=True, eq=False)
 class Settings:
@@ -33,7 +31,7 @@ class Settings:
 
     prompt: str
     negative_prompt: str | None
-    steps: int
+    steps: int | None
     guidance: float | None
     seed: int | None
     count: int
@@ -105,7 +103,7 @@ def settings_of(options: Any, origin: Parameters | None) -> Settings:  # noqa: A
     return Settings(
         prompt=prompt,
         negative_prompt=said(options.negative_prompt, lambda of: of.negative_prompt),
-        steps=said(options.steps, lambda of: of.steps, _STEPS),
+        steps=said(options.steps, lambda of: of.steps),
         guidance=said(options.guidance, lambda of: of.guidance_scale),
         seed=said(options.seed, lambda of: of.seed),
         count=options.count,

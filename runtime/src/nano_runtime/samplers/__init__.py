@@ -31,7 +31,7 @@ from nano_runtime.samplers.pndm import PNDM
 from nano_runtime.samplers.unipc import UniPC
 from nano_runtime.schedule import Schedule, Spread
 
-__all__ = ["SAMPLERS", "SPREADABLE", "Sampler", "first_call", "make_sampler", "own_sampler", "split_name"]
+__all__ = ["NOISY", "SAMPLERS", "SPREADABLE", "Sampler", "first_call", "make_sampler", "own_sampler", "split_name"]
 
 
 class Sampler(Protocol):
@@ -87,6 +87,8 @@ SAMPLERS: Final[Mapping[str, _Maker]] = MappingProxyType(
 )
 # Those that work in noise levels: their names may be followed by _karras, _exponential or _beta.
 SPREADABLE: Final = ("euler", "heun", "lms", "dpmpp_2m", "dpmpp_3m", "dpmpp_2m_sde", "unipc")
+# Those that add noise on their way: with more steps they draw other pictures, not the same ones better.
+NOISY: Final = frozenset({"ddim_a", "ddpm", "euler_a", "dpmpp_2m_sde", "lcm", "tcd"})
 
 _CALLS_OF_A_STEP: Final[Mapping[str, int]] = MappingProxyType({"heun": 2})  # where it is not one; diffusers' ``order``
 

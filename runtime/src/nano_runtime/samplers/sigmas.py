@@ -109,8 +109,6 @@ def _trained_sigmas(schedule: Schedule) -> NDArray[np.float32]:
     if schedule.rescale_betas_zero_snr:
         share[-1] = _ALMOST_PURE_NOISE
     sigmas: NDArray[np.float32] = np.sqrt((np.float32(1) - share) / share)
-    if schedule.rescale_betas_zero_snr:
-        sigmas[-1] = _ALMOST_PURE_NOISE**-0.5  # where torch's root rounds up, and numpy's down
     return sigmas
 
 

@@ -1,0 +1,144 @@
+"""Everything a user can cause to go wrong, as one small tree.
+
+Each error composes its own message from typed arguments: what happened, to which file or value, what to do next. Each
+leaf also is the builtin a caller would expect, so ``except ValueError`` works without knowing this module. The command
+line prints the message and leaves with ``exit_code``; a traceback means a bug of ours.
+
+    NanoError
+    ├── UsageError            2   ValueError          the request cannot be met as asked
+    │   ├── PromptError · NoPromptError · LongPromptError
+    │   ├── UnknownSchedulerError
+    │   ├── StepsError · SeedError · GuidanceError · IntervalError · SizeError · LatentsError · OptionError
+    │   ├── ImageError · MaskSizeError · StrengthError · VariationError
+    │   ├── MissingArgumentError · ConflictError · KeyFileError
+    │   ├── BackendNotInBundleError · NoShortcutError · PrecisionError
+    │   ├── OutputNameError · OutputExistsError · NoPreviewError
+    │   └── NoParametersError · OtherBundleError · NoOriginalError
+    ├── BundleError           3   ValueError          the bundle is not one, is damaged, or computes nonsense
+    │   ├── NotABundleError · ManifestError · TamperedFileError · ExtraFileError
+    │   ├── DigestError · SignatureError · UnsafeGraphError · LoaderDiedError
+    │   ├── UnsupportedScheduleError
+    │   └── EngineError · OutputShapeError · NonFiniteError
+    ├── MachineError          4                       the machine lacks something
+    │   ├── BackendMissingError · SigningMissingError   ImportError
+    │   ├── NotEnoughMemoryError · OutOfMemoryError   MemoryError
+    │   ├── DiskSpaceError · OutputError   OSError
+    │   └── WorkerDiedError           ChildProcessError
+    └── NetworkError          5   ConnectionError     the network or the far end failed
+"""
+
+from __future__ import annotations
+
+from nano_runtime.errors.branches import (
+    BundleError,
+    MachineError,
+    NanoError,
+    NetworkError,
+    UsageError,
+)
+from nano_runtime.errors.bundle import (
+    DigestError,
+    EngineError,
+    ExtraFileError,
+    LoaderDiedError,
+    ManifestError,
+    NonFiniteError,
+    NotABundleError,
+    OutputShapeError,
+    SignatureError,
+    TamperedFileError,
+    UnsafeGraphError,
+    UnsupportedScheduleError,
+)
+from nano_runtime.errors.machine import (
+    BackendMissingError,
+    DiskSpaceError,
+    NotEnoughMemoryError,
+    OutOfMemoryError,
+    OutputError,
+    SigningMissingError,
+    WorkerDiedError,
+)
+from nano_runtime.errors.usage import (
+    BackendNotInBundleError,
+    ConflictError,
+    GuidanceError,
+    ImageError,
+    IntervalError,
+    KeyFileError,
+    LatentsError,
+    LongPromptError,
+    MaskSizeError,
+    MissingArgumentError,
+    NoOriginalError,
+    NoParametersError,
+    NoPreviewError,
+    NoPromptError,
+    NoShortcutError,
+    OptionError,
+    OtherBundleError,
+    OutputExistsError,
+    OutputNameError,
+    PrecisionError,
+    PromptError,
+    SeedError,
+    SizeError,
+    StepsError,
+    StrengthError,
+    UnknownSchedulerError,
+    VariationError,
+)
+
+__all__ = [
+    "BackendMissingError",
+    "BackendNotInBundleError",
+    "BundleError",
+    "ConflictError",
+    "DigestError",
+    "DiskSpaceError",
+    "EngineError",
+    "ExtraFileError",
+    "GuidanceError",
+    "ImageError",
+    "IntervalError",
+    "KeyFileError",
+    "LatentsError",
+    "LoaderDiedError",
+    "LongPromptError",
+    "MachineError",
+    "ManifestError",
+    "MaskSizeError",
+    "MissingArgumentError",
+    "NanoError",
+    "NetworkError",
+    "NoOriginalError",
+    "NoParametersError",
+    "NoPreviewError",
+    "NoPromptError",
+    "NoShortcutError",
+    "NonFiniteError",
+    "NotABundleError",
+    "NotEnoughMemoryError",
+    "OptionError",
+    "OtherBundleError",
+    "OutOfMemoryError",
+    "OutputError",
+    "OutputExistsError",
+    "OutputNameError",
+    "OutputShapeError",
+    "PrecisionError",
+    "PromptError",
+    "SeedError",
+    "SignatureError",
+    "SigningMissingError",
+    "SizeError",
+    "StepsError",
+    "StrengthError",
+    "TamperedFileError",
+    "UnknownSchedulerError",
+    "UnsafeGraphError",
+    "UnsupportedScheduleError",
+    "UsageError",
+    "VariationError",
+    "WorkerDiedError",
+]

@@ -1,0 +1,60 @@
+"""The trunk of the tree: what every error has, and the branches with their exit codes."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from nano_runtime.text import escaped
+
+__all__ = [
+    "BundleError",
+    "MachineError",
+    "NanoError",
+    "NetworkError",
+    "UsageError",
+]
+
+
+class NanoError(Exception):
+    """Base of all errors a user can cause.
+
+    Args:
+        what: one line, what happened and to which file or value.
+        hint: one line, what to do next.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, hint: str) -> None:
+        # Names out of files and what engines say of them end in messages, and a terminal would obey them.
+        self.what, self.hint = escaped(what), escaped(hint)
+        super().__init__(f"{self.what}\n{self.hint}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle as the branch with the finished message: leaves want arguments that are no longer known."""
+        branch = next(base for base in type(self).__mro__ if "__init__" not in vars(base))
+        return branch, (self.what, self.hint)
+
+
+class UsageError(NanoError, ValueError):
+    """The request cannot be met as it was asked."""
+
+    exit_code = 2
+
+
+class BundleError(NanoError, ValueError):
+    """The bundle is missing, damaged or not usable."""
+
+    exit_code = 3
+
+
+class MachineError(NanoError):
+    """This machine lacks something: an engine, space, memory, permission."""
+
+    exit_code = 4
+
+
+class NetworkError(NanoError, ConnectionError):
+    """The network, or the server at the other end, failed."""
+
+    exit_code = 5

@@ -1,0 +1,137 @@
+"""Bundles that are none, are damaged, or compute nonsense: exit code 3."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from nano_runtime.errors.branches import BundleError
+
+__all__ = [
+    "DigestError",
+    "EngineError",
+    "ExtraFileError",
+    "LoaderDiedError",
+    "ManifestError",
+    "NonFiniteError",
+    "NotABundleError",
+    "OutputShapeError",
+    "SignatureError",
+    "TamperedFileError",
+    "UnsafeGraphError",
+    "UnsupportedScheduleError",
+]
+
+
+class NotABundleError(BundleError):
+    """A path without a readable manifest."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path} is not a bundle: {why}", "Give a folder that nano-export wrote.")
+
+
+class ManifestError(BundleError):
+    """A manifest that breaks the contract."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path} is not a valid manifest: {why}", "Export the bundle again, or fetch a fresh copy.")
+
+
+class TamperedFileError(BundleError):
+    """A file of the bundle that is not the one the manifest describes."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(
+            f"{path} is not the file the manifest describes: {why}",
+            "Do not use this bundle; export it again, or fetch a fresh copy.",
+        )
+
+
+class ExtraFileError(BundleError):
+    """A file in the bundle's folder that the manifest does not know."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} is not listed in the manifest",
+            "Move it out of the bundle; if you did not put it there, export the bundle again or fetch a fresh copy.",
+        )
+
+
+class DigestError(BundleError):
+    """Another bundle than the one that was asked for."""
+
+    def __init__(self, path: Path, found: str, expected: str) -> None:
+        super().__init__(
+            f"{path} is another bundle than expected: its digest is {found}, not {expected}",
+            "Compare the digest with where you got it from; if it is right there, fetch a fresh copy.",
+        )
+
+
+class SignatureError(BundleError):
+    """A signature that is none, or of other files or another key."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(
+            f"the signature {path} is not valid: {why}", "Fetch bundle and signature anew, and do not mix."
+        )
+
+
+class UnsafeGraphError(BundleError):
+    """A graph that no engine may see, though its checksum is right."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(
+            f"{path} is not a graph to be trusted: {why}",
+            "Do not use this bundle; tell whoever made it, or export your own.",
+        )
+
+
+class LoaderDiedError(BundleError):
+    """A graph or tokenizer that ended the process that tried it."""
+
+    def __init__(self, path: Path, doing: str, how: str) -> None:
+        super().__init__(
+            f"{path} cannot be trusted: the process that tried to {doing} it {how}",
+            "Do not use this bundle; if it should be good, check the memory of this machine and try again.",
+        )
+
+
+class UnsupportedScheduleError(BundleError):
+    """A noise schedule this runtime does not implement."""
+
+    def __init__(self, key: str, value: object, known: Iterable[object]) -> None:
+        super().__init__(
+            f"the schedule asks for {key}={value!r}, which is not implemented",
+            f"Supported values of {key}: {', '.join(map(repr, known))}.",
+        )
+
+
+class EngineError(BundleError):
+    """A graph that an engine refuses to load or to run."""
+
+    def __init__(self, backend: str, doing: str, model: Path, why: str) -> None:
+        super().__init__(
+            f"{backend} cannot {doing} {model}: {why}",
+            "Export the bundle again with the tool versions of this release, or try the other engine.",
+        )
+
+
+class OutputShapeError(BundleError):
+    """A graph that computed something else than its manifest says."""
+
+    def __init__(self, component: str, tensor: str, found: str, wanted: str) -> None:
+        super().__init__(
+            f"the {component} computed {found} for {tensor!r}, not the {wanted} of the manifest",
+            "Export the bundle again, or fetch a fresh copy.",
+        )
+
+
+class NonFiniteError(BundleError):
+    """A graph, or the sampler, that computed NaN or infinity."""
+
+    def __init__(self, component: str, where: str) -> None:
+        self.component = component
+        super().__init__(
+            f"the {component} computed values that are not finite ({where})",
+            "Try another engine or an fp32 bundle; if it stays, the weights are damaged.",
+        )

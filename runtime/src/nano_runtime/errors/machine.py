@@ -1,0 +1,85 @@
+"""What this machine lacks: exit code 4."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nano_runtime.errors.branches import MachineError
+
+__all__ = [
+    "BackendMissingError",
+    "DiskSpaceError",
+    "NotEnoughMemoryError",
+    "OutOfMemoryError",
+    "OutputError",
+    "SigningMissingError",
+    "WorkerDiedError",
+]
+
+
+class BackendMissingError(MachineError, ImportError):
+    """The engine's package is not installed."""
+
+    def __init__(self, backend: str) -> None:
+        super().__init__(
+            f"the engine {backend} is not installed",
+            f'Install it with: pip install "nano-runtime[{backend}]"',
+        )
+
+
+class SigningMissingError(MachineError, ImportError):
+    """The package that signs and verifies is not installed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "signatures need the package model-signing, which is not installed",
+            'Install it with: pip install "nano-runtime[signing]"',
+        )
+
+
+class DiskSpaceError(MachineError, OSError):
+    """Too little space to finish what was asked."""
+
+    def __init__(self, path: Path, needed_bytes: int, free_bytes: int) -> None:
+        super().__init__(
+            f"{path} has {free_bytes / 1e9:.2f} GB free, {needed_bytes / 1e9:.2f} GB are needed",
+            "Free some space, or choose an output folder on another disk.",
+        )
+
+
+class NotEnoughMemoryError(MachineError, MemoryError):
+    """Too little memory to begin what was asked."""
+
+    def __init__(self, what: str, needed_bytes: int, free_bytes: int) -> None:
+        super().__init__(
+            f"{what} needs {needed_bytes / 1e9:.2f} GB of memory, {free_bytes / 1e9:.2f} GB are available",
+            "Close other programs, or use a machine with more memory.",
+        )
+
+
+class OutOfMemoryError(MachineError, MemoryError):
+    """Memory that the system refused in the middle of the work."""
+
+    def __init__(self, doing: str) -> None:
+        super().__init__(
+            f"memory ran out while {doing}",
+            "Close other programs, raise this process's memory limit if it has one, or draw fewer pictures at once.",
+        )
+
+
+class OutputError(MachineError, OSError):
+    """A place that cannot be written."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path} cannot be written: {why}", "Choose another output path.")
+
+
+class WorkerDiedError(MachineError, ChildProcessError):
+    """A process of ours that ended without an answer."""
+
+    def __init__(self, work: str, exit_code: int | None) -> None:
+        end = f"signal {-exit_code}" if exit_code is not None and exit_code < 0 else f"exit code {exit_code}"
+        super().__init__(
+            f"the process for {work} ended without an answer ({end})",
+            "Signal 9 usually means too little memory: close other programs, or measure fewer bundles at once.",
+        )

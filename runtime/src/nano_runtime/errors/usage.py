@@ -1,0 +1,281 @@
+"""Requests that cannot be met as they were asked: exit code 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from nano_runtime.errors.branches import UsageError
+
+__all__ = [
+    "BackendNotInBundleError",
+    "ConflictError",
+    "GuidanceError",
+    "ImageError",
+    "IntervalError",
+    "KeyFileError",
+    "LatentsError",
+    "LongPromptError",
+    "MaskSizeError",
+    "MissingArgumentError",
+    "NoOriginalError",
+    "NoParametersError",
+    "NoPreviewError",
+    "NoPromptError",
+    "NoShortcutError",
+    "OptionError",
+    "OtherBundleError",
+    "OutputExistsError",
+    "OutputNameError",
+    "PrecisionError",
+    "PromptError",
+    "SeedError",
+    "SizeError",
+    "StepsError",
+    "StrengthError",
+    "UnknownSchedulerError",
+    "VariationError",
+]
+
+
+class PromptError(UsageError):
+    """A prompt that cannot be tokenized."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the prompt cannot be used: {why}", "Shorten it, or change what is named above.")
+
+
+class LongPromptError(UsageError):
+    """A prompt of several chunks for graphs that take one."""
+
+    def __init__(self, bundle: Path, chunks: int) -> None:
+        super().__init__(
+            f"the prompt fills {chunks} chunks, and the graphs in {bundle} take one",
+            "Export the bundle again with this release of nano-export, or leave out --long-prompt (long_prompts).",
+        )
+
+
+class NoPromptError(UsageError):
+    """A command without anything to draw."""
+
+    def __init__(self) -> None:
+        super().__init__("there is no prompt", "Give one, - to read it from standard input, or --from PICTURE.")
+
+
+class UnknownSchedulerError(UsageError):
+    """A scheduler name that does not exist."""
+
+    def __init__(self, name: str, known: Iterable[str], spreadable: Iterable[str]) -> None:
+        super().__init__(
+            f"there is no scheduler {name!r}",
+            f"Choose one of: {', '.join(known)}. "
+            f"After {', '.join(spreadable)} may come _karras, _exponential or _beta.",
+        )
+
+
+class StepsError(UsageError):
+    """A number of steps outside the schedule."""
+
+    def __init__(self, steps: int, most: int) -> None:
+        super().__init__(f"{steps} steps cannot be run", f"Choose a number from 1 to {most}; 20 is usual.")
+
+
+class StrengthError(UsageError):
+    """A strength that is no share, or leaves no step to run."""
+
+    def __init__(self, strength: float) -> None:
+        super().__init__(
+            f"the strength {strength} cannot be used",
+            "Choose a number above 0 and up to 1 that leaves a step: strength times steps is rounded down.",
+        )
+
+
+class MissingArgumentError(UsageError):
+    """An argument without the other that it needs."""
+
+    def __init__(self, argument: str, needed: str) -> None:
+        super().__init__(f"{argument} means nothing without {needed}", f"Give {needed}, or leave {argument} out.")
+
+
+class KeyFileError(UsageError):
+    """A key that cannot sign, or check a signature."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(
+            f"{path} cannot be used as a key: {why}",
+            "Give an elliptic-curve key in PEM without a passphrase: the private one signs, the public one verifies.",
+        )
+
+
+class ConflictError(UsageError):
+    """Two arguments that exclude each other."""
+
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(f"{one} and {other} exclude each other", f"Leave out {one} or {other}.")
+
+
+class ImageError(UsageError):
+    """A picture to start from, or a mask, that cannot be used."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"{name} cannot be used: {why}", "Give a PNG, JPEG or WebP picture.")
+
+
+class MaskSizeError(UsageError):
+    """A mask of another size than its picture."""
+
+    def __init__(self, mask: tuple[int, int], picture: tuple[int, int]) -> None:
+        sizes = [f"{width} x {height}" for width, height in (mask, picture)]
+        super().__init__(
+            f"the mask has {sizes[0]} pixels and its picture {sizes[1]}",
+            "Give a mask of the picture's own size, white where it is to be painted anew.",
+        )
+
+
+class VariationError(UsageError):
+    """A strength of variation outside [0, 1]."""
+
+    def __init__(self, strength: float) -> None:
+        super().__init__(
+            f"the variation strength {strength} cannot be used",
+            "Choose a number from 0, the seed's own picture, to 1, the variation seed's; 0.1 to 0.3 are usual.",
+        )
+
+
+class SeedError(UsageError):
+    """A seed outside 64 bits."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(f"the seed {seed} is out of range", "Choose a whole number from 0 to 18446744073709551615.")
+
+
+class GuidanceError(UsageError):
+    """A guidance scale that is not a finite number of at least zero."""
+
+    def __init__(self, guidance_scale: float) -> None:
+        super().__init__(
+            f"the guidance scale {guidance_scale} cannot be used",
+            "Choose a number of at least 0; 7.5 is usual, 1 turns guidance off and halves the work.",
+        )
+
+
+class IntervalError(UsageError):
+    """A guidance interval that is not two shares of the steps in ascending order."""
+
+    def __init__(self, interval: object) -> None:
+        super().__init__(
+            f"the guidance interval {interval!r} cannot be used",
+            "Give two shares of the steps from 0 to 1, the smaller first, as in 0.1:0.8; 0:1 is all steps.",
+        )
+
+
+class NoShortcutError(UsageError):
+    """A bundle that was exported without what a cheaper way of drawing needs."""
+
+    def __init__(self, bundle: Path, what: str) -> None:
+        super().__init__(
+            f"{bundle} has no {what}",
+            "Draw with --quality exact and without --cache-interval, or export again, with --graph hoisted.",
+        )
+
+
+class SizeError(UsageError):
+    """A picture size the static graphs were not made for."""
+
+    def __init__(self, asked: tuple[int, ...], built: tuple[int, ...]) -> None:
+        super().__init__(
+            f"the bundle draws {' x '.join(map(str, built))}, not {' x '.join(map(str, asked))}",
+            "Leave the size out, or export a bundle of the other size with nano-export --size.",
+        )
+
+
+class LatentsError(UsageError):
+    """Starting latents that do not fit the request."""
+
+    def __init__(self, found: str, wanted: tuple[int, ...]) -> None:
+        super().__init__(
+            f"the latents are {found}, not float32 {list(wanted)}",
+            "Give unit-variance noise of that shape, or leave latents out and give a seed.",
+        )
+
+
+class OptionError(UsageError):
+    """A value that is none of the choices an argument has."""
+
+    def __init__(self, argument: str, value: object, known: Iterable[object]) -> None:
+        super().__init__(f"{argument}={value!r} cannot be used", f"Choose one of: {', '.join(map(str, known))}.")
+
+
+class BackendNotInBundleError(UsageError):
+    """The bundle was exported without the engine that was asked for."""
+
+    def __init__(self, backend: str, bundle: Path, present: Iterable[str]) -> None:
+        super().__init__(
+            f"{bundle} has no graphs for {backend}",
+            f"It serves: {', '.join(present)}. Choose one of these, or export again with --backend {backend}.",
+        )
+
+
+class PrecisionError(UsageError):
+    """An arithmetic that the engine does not have on this machine."""
+
+    def __init__(self, backend: str, precision: str, why: str) -> None:
+        super().__init__(
+            f"{backend} cannot compute in {precision} here: {why}", "Leave the precision out, or choose f32."
+        )
+
+
+class OutputNameError(UsageError):
+    """An output name that is not a PNG file's."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} is not the name of a PNG file", "Give a name that ends in .png, or an existing folder."
+        )
+
+
+class OutputExistsError(UsageError):
+    """A named output file that is already there."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} exists already", "Choose another name with -o, or add --force to replace it.")
+
+
+class NoPreviewError(UsageError):
+    """A bundle that does not say how latents become colours."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the bundle has no matrix for previews",
+            "Export it again with this release of nano-export, or leave the preview out.",
+        )
+
+
+class NoParametersError(UsageError):
+    """A picture without the parameters that drew it."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(
+            f"{path} holds no drawing parameters: {why}",
+            "Give a PNG that nano-generate wrote without --no-metadata.",
+        )
+
+
+class OtherBundleError(UsageError):
+    """A picture to repeat that another bundle drew."""
+
+    def __init__(self, picture: Path, name: str, digest: str, bundle: Path) -> None:
+        super().__init__(
+            f"{picture} was drawn by the bundle {name} ({digest[:10]}), and {bundle} is another",
+            "Name with --bundle the one that drew it, or the one that is to draw it now.",
+        )
+
+
+class NoOriginalError(UsageError):
+    """A picture to repeat that was drawn from a picture."""
+
+    def __init__(self, picture: Path) -> None:
+        super().__init__(
+            f"{picture} was drawn from another picture, which it does not hold",
+            "Give that one with --image, and its mask, if there was one, with --mask.",
+        )

@@ -1,0 +1,77 @@
+"""The sampler and steps that exports choose: written into the manifest, drawn where a call names none, and told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from nano_export.defaults import choose_default
+from nano_export.metrics import psnr_db
+from nano_runtime.bundle import DEMO, Bundle
+from nano_runtime.cli import generate
+from nano_runtime.pipeline import Pipeline
+
+PROMPTS = ("an otter on a teal background", "a cactus on an orange background")
+
+
+def test_a_call_that_names_none_draws_the_default(int8):
+    default = Bundle.open(int8).manifest.default
+    assert default is not None
+    pipe = Pipeline.from_pretrained(int8, "onnxruntime", threads=2)
+    assert pipe.own_scheduler == "pndm"
+    said = {"scheduler": default.scheduler, "num_inference_steps": default.steps}
+    drawn = pipe("a fox", seed=3, output_type="latent")
+    np.testing.assert_array_equal(drawn.images, pipe("a fox", seed=3, output_type="latent", **said).images)
+    assert (drawn.parameters[0].scheduler, drawn.parameters[0].steps) == (default.scheduler, default.steps)
+    other = pipe("a fox", seed=3, output_type="latent", scheduler="ddim", num_inference_steps=default.steps)
+    assert not np.array_equal(other.images, drawn.images)
+    pipe.close()
+
+
+def test_the_command_says_what_it_is_and_what_it_costs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    default = Bundle.open(DEMO).manifest.default
+    assert default is not None
+    for options, plan in (
+        ([], f"{default.steps} steps of {default.scheduler} = {default.steps} UNet calls"),
+        (["--scheduler", "pndm"], "20 steps of pndm = 21 UNet calls"),
+        (["--steps", 7], f"7 steps of {default.scheduler} = 7 UNet calls"),
+    ):
+        assert (
+            generate.main([*map(str, ["a fox", "--backend", "onnxruntime", "-o", "a.png", "--force", *options])]) == 0
+        )
+        assert plan in capsys.readouterr().err
+
+
+def test_a_bundle_without_one_draws_as_before(tmp_path):
+    """Bundles of formats 1 and 2: the checkpoint's own sampler, 20 steps."""
+    copy = Path(shutil.copytree(DEMO, tmp_path / "older"))
+    manifest = json.loads((copy / "manifest.json").read_text())
+    del manifest["default"]
+    (copy / "manifest.json").write_text(json.dumps({**manifest, "format_version": 2}))
+    new, old = (Pipeline.from_pretrained(bundle, "onnxruntime", threads=2) for bundle in (DEMO, copy))
+    said = {"scheduler": "pndm", "num_inference_steps": 20}
+    options = {"seed": 3, "output_type": "latent"}
+    np.testing.assert_array_equal(old(PROMPTS, **options).images, new(PROMPTS, **options, **said).images)
+    assert not np.array_equal(old(PROMPTS, **options).images, new(PROMPTS, **options).images)
+
+
+def test_the_demo_comes_nearer_to_the_finished_picture_in_half_the_calls():
+    """The choice again, by other prompts than the export's, and another reference: 100 steps of DDIM."""
+    pipe = Pipeline.from_pretrained(backend="onnxruntime", threads=2)
+    *_, (_, chosen) = choose_default(pipe, PROMPTS)
+    default = pipe.bundle.manifest.default
+    assert chosen is not None
+    assert default is not None
+    assert (chosen.scheduler, chosen.steps) == (default.scheduler, default.steps)
+    assert pipe.unet_calls(None, None, 1) * 2 <= pipe.unet_calls(20, "pndm", 1)
+
+    def drawn(scheduler: str | None, steps: int | None) -> np.ndarray:
+        return pipe(PROMPTS, seed=5, scheduler=scheduler, num_inference_steps=steps, output_type="np").images
+
+    finished = drawn("ddim", 100)
+    assert psnr_db(drawn(None, None), finished, 1.0) > psnr_db(drawn("pndm", 20), finished, 1.0)
+    assert psnr_db(drawn("pndm", 10), finished, 1.0) < psnr_db(drawn("pndm", 20), finished, 1.0)  # the measure measures
