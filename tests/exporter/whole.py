@@ -16,12 +16,13 @@ from typing import Any
 
 import torch
 
-from nano_export import cli, presets
+from nano_export import cli
 from nano_export import export as exporting
 from nano_export.checkpoint import open_checkpoint
 from nano_export.graphs import graph_sources
 from nano_export.prompts import Prompts, prompts_for
 from nano_runtime.bundle import Bundle
+from nano_runtime.manifest import Default
 
 __all__ = ["Kept", "Process", "identity", "left_over", "start", "started_with"]
 
@@ -57,7 +58,8 @@ class Kept:
         if self._steps is not None:
             exporting.prompts_for = _one_prompt
             exporting._JUDGE_STEPS = exporting._CALIBRATION_STEPS = self._steps
-            presets._STEPS = max(self._steps, 2)  # guidance from 10 to 90 % is to leave a call guided
+            few = Default(scheduler="ddim", steps=max(self._steps, 2), fidelity={})  # one call of two stays guided
+            exporting.choose_default = lambda *_: iter([(1.0, few)])
 
 
 def _one_prompt(card: str | None) -> Prompts:
