@@ -81,12 +81,22 @@ def deviations(weights: dict[str, np.ndarray]) -> dict[str, float]:
         if not name.endswith(".weight.int8"):
             continue
         stored = constants[name].const_value.numpy()
-        key = name.removesuffix(".int8").removeprefix("unet.").replace("/MatMul", "")
+        layer, _, form = name.removesuffix(".weight.int8").removeprefix("unet.").partition("/")
+        key, half = f"{layer}.weight", None
+        for index, part in enumerate((".value", ".gate")):  # one layer there
+            if layer.endswith(part):
+                key, half = f"{layer.removesuffix(part)}.proj.weight", index
         exact = weights[key].astype(np.float32)
-        exact, axis = (exact.T, 1) if "/MatMul" in name else (exact, 0)  # torch's linear layers are transposed
+        if half is not None:
+            exact = np.split(exact, 2)[half]
+        axis = 1 if form.endswith("MatMul") else 0
+        if form.startswith("Conv") and axis == 1:  # written as a product: every pixel of the kernel has its rows
+            exact = exact.transpose(2, 3, 1, 0).reshape(-1, len(exact))
+        elif axis == 1:  # torch's linear layers are transposed
+            exact = exact.T
         scale = constants[f"{name.removesuffix('.int8')}.scale"].const_value.numpy()
         steps = exact / np.expand_dims(scale, [i for i in range(exact.ndim) if i != axis])
-        found[key] = float(np.abs(steps - stored).max())
+        found[key] = max(found.get(key, 0.0), float(np.abs(steps - stored).max()))
     return found
 
 

@@ -10,7 +10,7 @@ __all__ = ["is_out_of_memory"]
 # stack, and of those that wait for one which could not be had.
 _OUT_OF_MEMORY = re.compile(
     r"(cannot|can't|failed to|unable to|could not) alloc|bad[ _]alloc|out[ _]of[ _]memory|failed to map segment"
-    r"|resource temporarily unavailable|broken promise",
+    r"|resource temporarily unavailable|can't start new thread|broken promise",
     re.IGNORECASE,
 )
 
