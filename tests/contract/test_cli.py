@@ -103,22 +103,8 @@ def test_a_prompt_becomes_a_png_that_its_own_metadata_draws_again(int8, place):
         first = np.asarray(image.convert("RGB"))
     assert first.shape == (128, 128, 3)
 
-    done = run(
-        "nano-generate",
-        "-",
-        "--bundle",
-        int8,
-        "--steps",
-        2,
-        "--seed",
-        4,
-        "-n",
-        2,
-        "-o",
-        ".",
-        cwd=place,
-        text="a red fox\n",
-    )
+    two = ["--seed", 4, "-n", 2, "-o", "."]
+    done = run("nano-generate", "-", "--bundle", int8, *few, *two, cwd=place, text="a red fox\n")
     assert (done.code, done.out.split()) == (0, ["nano-4.png", "nano-5-2.png"])
     with Image.open(place / "nano-5-2.png") as image:
         again = np.asarray(image.convert("RGB")).astype(int)

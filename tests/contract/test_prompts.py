@@ -185,9 +185,11 @@ def test_pictures_of_long_prompts_are_those_of_diffusers(model, backend, request
         readings = {"prompt_weighting": weighted, "long_prompts": long_prompts}
         return pipe(prompt, scheduler="pndm", output_type="latent", **options, **readings).images
 
-    cond = original.chunks(CASES[prompt])
-    uncond = [*original.chunks([[(NEGATIVE, 1.0)]]), *[original.chunk([])] * (len(cond) - 1)]
+    cond = original.chunks(CASES[prompt], restored=weighted)
+    uncond = original.chunks([[(NEGATIVE, 1.0)]], restored=weighted)
+    uncond += [original.chunk([], restored=weighted)] * (len(cond) - 1)
     expected = original.draw(cond, uncond)
+    assert np.isfinite(expected).all()
     assert distance(draw(long_prompts=True), expected) < PICTURE_TOLERANCE
     assert distance(draw(long_prompts=False), expected) > PICTURE_MISTAKE
     assert distance(draw(long_prompts=False), original.draw(cond[:1], uncond[:1])) < PICTURE_TOLERANCE
