@@ -82,7 +82,7 @@ def measure(bundle: Path, sizes: Sequence[Path], backend: Backend, runs: int) ->
     for pictures in PICTURES:  # another batch loads the UNet anew, so these cannot take turns
         yield from _curve(pipe, "pictures", [(pictures, STEPS_OF_OTHERS, pictures)], runs)
     pipe.close()
-    for other in [bundle, *sizes]:
+    for other in sorted([bundle, *sizes], key=lambda folder: Bundle.open(folder).manifest.image_size):
         sized = Pipeline.from_pretrained(other, backend)
         yield from _curve(sized, "size", [(sized.bundle.manifest.image_size[0], STEPS_OF_OTHERS, 1)], runs)
         sized.close()
@@ -168,11 +168,10 @@ def main() -> None:
     add("--output", type=Path, default=RESULTS, metavar="DIR", help="for cost.md, cost.json and cost.png")
     options = parser.parse_args()
     backends = options.backend or Bundle.open(options.bundle).manifest.backends
-    sizes = sorted(options.size, key=lambda folder: Bundle.open(folder).manifest.image_size)
-    total = len(backends) * (len(STEPS) + len(PICTURES) + 1 + len(sizes))
+    total = len(backends) * (len(STEPS) + len(PICTURES) + 1 + len(options.size))
     points = list(
         tqdm(
-            (point for one in backends for point in measure(options.bundle, sizes, one, options.runs)),
+            (point for one in backends for point in measure(options.bundle, options.size, one, options.runs)),
             total=total,
             unit="point",
         )
