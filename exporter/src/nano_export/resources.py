@@ -13,7 +13,7 @@ from nano_runtime.machine import memory_available_bytes
 
 __all__ = ["Needs", "check_resources"]
 
-# Measured for the 5.16 GB of the full-size network (bench/LOG.md): 5.9 GB in INT8, and up to
+# Measured for the 5.16 GB of the full-size network (bench/LOG.md): 6.0 GB in INT8, and up to
 # 10.2 in fp32, where whole weights are compared with the original's.
 _MEMORY_PER_WEIGHT_BYTE = {"int8": 1.0, "fp32": 1.75}
 _MEMORY_BASE_BYTES = 1.2e9
