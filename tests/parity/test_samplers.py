@@ -104,7 +104,11 @@ def test_options_have_diffusers_effect(name, change):
         # diffusers takes the root of a difference that is zero but for rounding: 2e-4, or NaN.
         assert np.isfinite(drawn(name, Schedule.from_config(config), 10)[-1]).all()
         return
-    tolerance = ROUNDED_NOISE if name in {"euler", "euler_a"} and "rescale_betas_zero_snr" in change else TOLERANCE
+    # Where torch's root of the largest noise is numpy's, nothing is allowed for it.
+    noise = np.full(16, 2**24 - 1, np.float32)
+    rounded = bool((torch.from_numpy(noise).sqrt().numpy() != np.sqrt(noise)).any())
+    affected = rounded and name in {"euler", "euler_a"} and "rescale_betas_zero_snr" in change
+    tolerance = ROUNDED_NOISE if affected else TOLERANCE
     for steps in (10, 20):
         assert distance(drawn(name, Schedule.from_config(config), steps), theirs(name, config, steps)) < tolerance
 
