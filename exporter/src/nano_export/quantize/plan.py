@@ -71,7 +71,13 @@ INT8_PLAN: dict[str, tuple[Rule, ...]] = {
             "carries the sum that residual branches only correct; 1.4 % of the arithmetic",
         ),
         Rule("*upsamplers*/Conv", "float", "carries the sum, too: with the shortcuts, 46 dB instead of 36 on the demo"),
-        Rule("*/Conv*", "w8a8", "two thirds of the decoder's arithmetic"),
+        Rule(
+            "*/Conv*",
+            "w8a8",
+            "two thirds of the decoder's arithmetic; with the small ones as matrix products it takes 0.90 of the time on "
+            "onnxruntime and 1.04 on openvino",
+            product_up_to=1024,
+        ),
         Rule("*/MatMul*", "w8a8", "the attention's linear layers"),
     ),
     "vae_encoder": (
