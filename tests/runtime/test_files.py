@@ -19,7 +19,7 @@ from tests.faults import ERRORS, SHORT, failing
 
 from nano_runtime.backends.blobs import Blobs
 from nano_runtime.errors import OutputError
-from nano_runtime.files import write_whole
+from nano_runtime.files import paths_below, write_whole
 from nano_runtime.image import contact_sheet, save_png
 
 OLD, NEW = b"old" * 100, b"new" * 100_000  # more than a buffer
@@ -165,3 +165,13 @@ def test_a_clock_that_ran_backwards_removes_nothing(tmp_path):
     os.utime(part, (time.time() + 1e6,) * 2)
     save_bytes(tmp_path / "result")
     assert part.exists()
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path):
+    """As ``Path.rglob`` does: a manifest once lacked what lay in such a folder."""
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "file").touch()
+    assert sorted(paths_below(tmp_path)) == [tmp_path / "inner", tmp_path / "inner" / "file"]
+    for first in (1, 2):
+        with failing(tmp_path, first, errno.EACCES, lasting=False), pytest.raises(PermissionError):
+            list(paths_below(tmp_path))

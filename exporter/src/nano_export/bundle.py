@@ -16,6 +16,7 @@ from nano_export.checkpoint import Checkpoint
 from nano_export.fidelity import Scores
 from nano_export.graphs import GraphForm, tensor_specs
 from nano_export.work import work_of
+from nano_runtime.files import paths_below
 from nano_runtime.manifest import (
     FORMAT_VERSION,
     MANIFEST_NAME,
@@ -169,7 +170,7 @@ def manifest_of(
         for name, component in components.items()
     }
     first = next(iter(described.values()))
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_NAME)
+    files = sorted(path for path in paths_below(folder) if path.is_file() and path.name != MANIFEST_NAME)
     return Manifest(
         format_version=FORMAT_VERSION,
         name=contents.name,

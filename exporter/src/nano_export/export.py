@@ -47,6 +47,7 @@ from nano_export.shallow import write_shallow
 from nano_export.to_onnx import to_onnx
 from nano_runtime.backends import EngineOptions
 from nano_runtime.bundle import Bundle
+from nano_runtime.files import paths_below
 from nano_runtime.machine import usable_cores
 from nano_runtime.manifest import Backend, Component, Default, Manifest, Preset, write_manifest
 from nano_runtime.pipeline import Pipeline
@@ -222,7 +223,7 @@ def _to_openvino(folder: Path, components: Iterable[str], options: Options) -> I
         yield Progress(f"converting {name} for openvino", 0.75 + 0.018 * index)
         write_ir(onnx_path(folder, name), ir_path(folder, name))
     if options.backends == ("openvino",):
-        for path in folder.glob("*/*.onnx*"):
+        for path in [path for path in paths_below(folder) if ".onnx" in path.suffixes]:
             path.unlink()
 
 

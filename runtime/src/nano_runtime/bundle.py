@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nano_runtime.errors import BackendNotInBundleError, DigestError, ExtraFileError, ManifestError, NanoError
+from nano_runtime.files import paths_below
 from nano_runtime.manifest import (
     MANIFEST_NAME,
     Backend,
@@ -117,7 +118,7 @@ class Bundle:
             if (fault := fault_of(self.path, entry)) is not None:
                 yield fault
         known = {MANIFEST_NAME, *(entry.path for entry in self.manifest.files)}
-        for path in sorted(self.path.rglob("*")):
+        for path in sorted(paths_below(self.path)):
             if (path.is_symlink() or not path.is_dir()) and path.relative_to(self.path).as_posix() not in known:
                 yield ExtraFileError(path)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -22,7 +22,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["MACHINE_ERRNOS", "check_folder", "sync_folder", "sync_tree", "write_whole"]
+__all__ = ["MACHINE_ERRNOS", "check_folder", "paths_below", "sync_folder", "sync_tree", "write_whole"]
 
 MACHINE_ERRNOS = frozenset(
     {
@@ -79,13 +79,27 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 def sync_tree(folder: Path) -> None:
     """Put every file below a folder, and the folders themselves, on the disk."""
-    for path in folder.rglob("*"):
+    for path in paths_below(folder):
         if path.is_dir():
             sync_folder(path)
         else:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
     sync_folder(folder)
+
+
+def paths_below(folder: Path) -> Iterator[Path]:
+    """Yield all files and folders below a folder; ``Path.rglob`` passes over what it may not read without a word.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for parent, folders, files in os.walk(folder, onerror=refuse):
+        yield from (Path(parent, name) for name in (*folders, *files))
 
 
 def sync_folder(folder: Path) -> None:

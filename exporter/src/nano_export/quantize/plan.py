@@ -74,8 +74,8 @@ INT8_PLAN: dict[str, tuple[Rule, ...]] = {
         Rule(
             "*/Conv*",
             "w8a8",
-            "two thirds of the decoder's arithmetic; with the small ones as matrix products it takes 0.90 of the time on "
-            "onnxruntime and 1.04 on openvino",
+            "two thirds of the decoder's arithmetic; with the small ones as matrix products it takes 0.90 of the "
+            "time on onnxruntime and 1.04 on openvino",
             product_up_to=1024,
         ),
         Rule("*/MatMul*", "w8a8", "the attention's linear layers"),

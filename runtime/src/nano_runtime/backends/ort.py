@@ -88,8 +88,8 @@ def open_graph(graph: CheckedGraph, *, batch: Batch, tokens: int, options: Engin
     choices.enable_mem_pattern = False
     # Weights live as long as the session: the arena would round their blocks up and keep the slack.
     choices.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
-    # A MatMul with INT8 weights alone rounds its activations by blocks of 32, which costs a tenth of the weights' error;
-    # in f32, 1, it would unpack its weights in every call, and take 2.4 times as long.
+    # A MatMul with INT8 weights alone rounds its activations too, 32 by 32, which adds a tenth to its weights' error.
+    # In f32, level 1, it would unpack its weights in every call, and take 2.4 times as long.
     choices.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "4")
     # Threads that spin after a call, in hope of another, would be in the way of the next component's.
     choices.add_session_config_entry("session.force_spinning_stop", "1")
