@@ -32,6 +32,7 @@ from nano_export.card import guidance_scale
 from nano_export.checkpoint import open_checkpoint
 from nano_export.metrics import psnr_db, relative_rmse, ssim
 from nano_export.reference import diffusers_pipeline
+from nano_runtime.backends.base import PRECISIONS, Precision
 from nano_runtime.bundle import Bundle
 from nano_runtime.image import to_uint8
 from nano_runtime.manifest import Backend
@@ -53,12 +54,14 @@ class Task:
         steps: PNDM steps of the original.
         default: whether bundles draw with their own default sampler and steps, instead of those.
         guidance: scale of classifier-free guidance.
+        precision: in which bundles compute what is not quantized.
     """
 
     pairs: list[tuple[str, str]]
     steps: int
     default: bool
     guidance: float
+    precision: Precision = "f32"
 
     def prompts(self, knowledge: Knowledge) -> list[str]:
         """The sentences."""
@@ -129,7 +132,7 @@ def original(task: Task, knowledge: Knowledge, folder: Path) -> Drawn:
 
 def draw(bundle: Path, backend: Backend, quality: Preset, task: Task, knowledge: Knowledge) -> Drawn:
     """Draw with a bundle, one picture at a time, as a user would."""
-    pipe = Pipeline.from_pretrained(bundle, backend)
+    pipe = Pipeline.from_pretrained(bundle, backend, precision=task.precision)
     drawn = []
     title = f"{bundle.name} {backend} {quality}"
     for seed, prompt in enumerate(tqdm(task.prompts(knowledge), desc=title, unit="picture")):
@@ -202,14 +205,15 @@ def run(options: argparse.Namespace) -> Iterator[Quality]:
     scorer = load_scorer(DEMO)
     card = (DEMO / "checkpoint/README.md").read_text(encoding="utf-8")
     guidance = guidance_scale(card) if options.guidance is None else options.guidance
-    task = Task(scorer.knowledge.sample(options.count), options.steps, options.default, guidance)
+    task = Task(scorer.knowledge.sample(options.count), options.steps, options.default, guidance, options.precision)
     expected = original(task, scorer.knowledge, ROOT / "build/quality")
     yield judge("original, fp32 torch", expected, None, task, scorer)
     for path in options.bundles:
         manifest = Bundle.open(path).manifest
         for backend, quality in product(options.backend or manifest.backends, options.quality or ["exact"]):
             drawn = draw(path, backend, quality, task, scorer.knowledge)
-            yield judge(f"{path.name}, {manifest.precision} {backend}, {quality}", drawn, expected, task, scorer)
+            name = f"{path.name}, {manifest.precision} {backend} {task.precision}, {quality}"
+            yield judge(name, drawn, expected, task, scorer)
 
 
 def table(rows: list[Quality]) -> str:
@@ -235,6 +239,7 @@ def main() -> None:
     )
     parser.add_argument("bundles", type=Path, nargs="*", help="bundles of the demo; none judges the original alone")
     parser.add_argument("--backend", action="append", choices=("onnxruntime", "openvino"), help="default: all served")
+    parser.add_argument("--precision", choices=PRECISIONS, default="f32", help="see nano-generate (default: f32)")
     parser.add_argument("--quality", action="append", choices=get_args(Preset), help="default: exact")
     parser.add_argument(
         "--count", type=int, default=400, help="prompts, a quarter of them held out if there are so many"

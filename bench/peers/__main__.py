@@ -26,7 +26,7 @@ from bench.peers.report import control_psnr_db, markdown, rows
 
 from nano_runtime.bundle import Bundle
 from nano_runtime.errors import NanoError
-from nano_runtime.machine import describe_machine, usable_cores
+from nano_runtime.machine import describe_machine, instruction_sets, usable_cores
 
 _ROOT = Path(__file__).parents[2]
 _EXAMPLES = """\
@@ -82,7 +82,8 @@ def _run(options: argparse.Namespace) -> int:
         raise SystemExit(f"{options.bundle} was made from {source}, the peers from {options.architecture}.")
     wanted = [peer for peer in PEERS if (peer.name in options.only if options.only else not peer.optional)]
     left_out = dict(_prepare(wanted, options.architecture, options.work))
-    peers = [*OURS, *(peer for peer in wanted if peer.name not in left_out)]
+    ours = [peer for peer in OURS if not peer.needs or peer.needs in (instruction_sets() or ())]
+    peers = [*ours, *(peer for peer in wanted if peer.name not in left_out)]
     if not options.prepare:
         _measure(peers, left_out, options)
     return 1 if left_out else 0

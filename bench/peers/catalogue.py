@@ -21,6 +21,7 @@ class Peer:
         caches: whether the library can keep what it compiled; if so, starts are timed with and without.
         takes_noise: whether it starts from the noise it is given, so that its picture is the original's.
         optional: whether it takes part only when named.
+        needs: instruction set without which it cannot run; empty for none.
     """
 
     name: str
@@ -32,11 +33,22 @@ class Peer:
     caches: bool = False
     takes_noise: bool = True
     optional: bool = False
+    needs: str = ""
 
 
 OURS = (
     Peer("nano-onnxruntime", "Nano, INT8, onnxruntime", "nano", None, "bundle", {"backend": "onnxruntime"}),
     Peer("nano-openvino", "Nano, INT8, OpenVINO", "nano", None, "bundle", {"backend": "openvino"}),
+    # What the peers on OpenVINO do unasked, where they can: the layers that are not INT8 round to bfloat16.
+    Peer(
+        name="nano-openvino-bf16",
+        title="Nano, INT8, OpenVINO bf16",
+        worker="nano",
+        environment=None,
+        model="bundle",
+        options={"backend": "openvino", "precision": "bf16"},
+        needs="avx512_bf16",
+    ),
 )
 
 BEST = Peer("genai-hybrid", "openvino-genai, hybrid INT8", "genai", "genai", "openvino-hybrid", caches=True)

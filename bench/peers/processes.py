@@ -189,7 +189,8 @@ def start_nano_generate(peer: Peer, setup: Setup, run: int) -> Start:
     conditions, log = setup.conditions, setup.log("start", peer.name)
     command = [str(Path(sys.executable).with_name("nano-generate")), conditions.prompt, "--json", "--force"]
     command += ["-o", str(setup.picture(peer.name, "start")), "--seed", "0", "--threads", str(conditions.threads)]
-    command += ["--bundle", str(setup.models[peer.name]), "--backend", peer.options["backend"]]
+    command += ["--bundle", str(setup.models[peer.name])]
+    command += [f"--{name}={value}" for name, value in peer.options.items()]
     command += ["--steps", str(conditions.steps), "--scheduler", "pndm", "--guidance", str(conditions.guidance)]
     with log.open("w", encoding="utf-8") as stderr:
         began = perf_counter()

@@ -1,4 +1,4 @@
-"""Nano's own runtime, by the same protocol; ``options`` has the ``backend``, and ``model`` is a bundle."""
+"""Nano's own runtime by the same protocol; ``options`` has ``backend``, maybe ``precision``; ``model`` is a bundle."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nano_runtime import Pipeline
 
 def load(job: Job) -> Draw:
     """Open the bundle; its graphs are loaded by the first picture."""
-    pipe = Pipeline.from_pretrained(job.model, backend=job.options["backend"], threads=job.threads)
+    pipe = Pipeline.from_pretrained(job.model, threads=job.threads, **job.options)
 
     def draw(prompt: str, noise: NDArray[np.float32]) -> Picture:
         result = pipe(
