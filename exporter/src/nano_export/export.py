@@ -36,6 +36,7 @@ from nano_export.quantize import (
     INT8_PLAN,
     Range,
     calibrate,
+    join_biases,
     lower_convolutions,
     quantize,
     tensors_to_calibrate,
@@ -158,6 +159,7 @@ def export(options: Options) -> Iterator[Progress | Exported]:
             for name, model in zip(("unet", "unet_shallow"), write_shallow(folder / "unet"), strict=True):
                 components[name] = component_entry(model, options.precision, options.backends, tokens)
         yield from _to_openvino(folder, components, options)
+        _to_onnxruntime(folder, components, options)
 
         scores: dict[Backend, Scores] = {}
         asked = {name: getattr(options, name) for name in ("precision", "backends", "graph", "compact", "size")}
@@ -225,6 +227,16 @@ def _to_openvino(folder: Path, components: Iterable[str], options: Options) -> I
     if options.backends == ("openvino",):
         for path in [path for path in paths_below(folder) if ".onnx" in path.suffixes]:
             path.unlink()
+
+
+def _to_onnxruntime(folder: Path, components: Iterable[str], options: Options) -> None:
+    """Write the INT8 graphs as onnxruntime runs them best, if nobody else reads the ONNX form."""
+    shared = options.compact and "openvino" in options.backends
+    if options.precision == "int8" and "onnxruntime" in options.backends and not shared:
+        for name in components:
+            model = ir.load(onnx_path(folder, name))
+            join_biases(model)
+            ir.save(model, onnx_path(folder, name))
 
 
 def _with_choices(folder: Path, manifest: Manifest, prompts: Prompts) -> Iterator[Progress]:
