@@ -25,34 +25,41 @@ CHUNKS = 10
 FEW, FULL = 12, 60  # drawings in a chunk: 600 in all, with the 2,400 and 600 of tests/runtime/test_mutated.py
 FEW_FLIPS, FULL_FLIPS = 100, 1000
 DRAWN_FIRST = ("text_encoder", "unet_prompt", "unet_time")  # small and early
-# Draws for every list of arguments that comes, and tells the exit code and what was said.
+MOST_SECONDS = 2  # of processor time until an error; held to in the full counts, so that no slow machine fails a test
+# Draws for every list of arguments that comes, and tells the exit code, what was said, and the processor time.
 WORKER = """
-import contextlib, io, json, sys
+import contextlib, io, json, sys, time
 from nano_runtime.cli import generate
 for line in sys.stdin:
-    said = io.StringIO()
+    said, began = io.StringIO(), time.process_time()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
         code = generate.main(json.loads(line))
-    print(json.dumps([code, said.getvalue()]), flush=True)
+    print(json.dumps([code, said.getvalue(), time.process_time() - began]), flush=True)
 """
 
 
 @pytest.fixture
-def draw(tmp_path) -> Iterator[Callable[..., tuple[int, str]]]:
-    """Draw in another process, which must live as long as the test."""
+def draw(full, tmp_path) -> Iterator[Callable[..., tuple[int, str]]]:
+    """Draw in another process, which must live as long as the test; what ends in an error does so soon."""
+    slowest = 0.0
     process = subprocess.Popen(
         [sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tmp_path
     )
 
     def run(folder: Path, backend: str) -> tuple[int, str]:
+        nonlocal slowest
         argv = ["a fox", f"--bundle={folder}", f"--backend={backend}", "--steps=1", "--no-cache", "-ox.png", "--force"]
         process.stdin.write(json.dumps(argv) + "\n")
         process.stdin.flush()
         answer = process.stdout.readline()
         assert answer, f"the process ended with {process.wait()}"
-        return tuple(json.loads(answer))
+        code, said, seconds = json.loads(answer)
+        slowest = max(slowest, seconds if code != 0 else 0.0)
+        return code, said
 
     yield run
+    print(f"{slowest:.2f} s")  # noqa: T201 - with -s
+    assert not full or slowest < MOST_SECONDS
     process.stdin.close()
     assert process.wait() == 0
     process.stdout.close()
