@@ -110,7 +110,7 @@ def main() -> int:
         if dice.random() < 0.25:  # the others: kills upon kills
             killing.complete(export, kept=kinds[-1])
             killing.came["next ones that succeeded"] += 1
-        if number % 50 == 49:
+        if (number + 1) % max(1, options.count // 10) == 0:
             print(json.dumps({"kills": number + 1, **killing.came}), flush=True)  # noqa: T201 - this is a program
     killing.complete(exports[0], kept=kinds[-1])
     assert killing.came["found something unfinished"] > options.count / 2, "the kills came too early or too late"
