@@ -20,10 +20,11 @@ _Arithmetic = Literal["int8", "f32"]
 _Group = tuple[tuple[int, ...], _Kind, _Arithmetic, bool]
 
 _COUNTED = frozenset({"Conv", "MatMul", "Gemm"})
-# These multiply matrices too. No pass writes them today; one that does has to say here how they are counted.
+# These multiply matrices too. No pass writes them before the work is counted (`quantize.joining` does afterwards); one
+# that does has to say here how they are counted.
 _UNKNOWN = frozenset({
-    "Attention", "ConvInteger", "ConvTranspose", "Einsum", "GroupQueryAttention", "MatMulInteger", "MatMulNBits",
-    "MultiHeadAttention", "QLinearConv", "QLinearMatMul",
+    "Attention", "ConvInteger", "ConvTranspose", "Einsum", "GroupQueryAttention", "MatMulInteger",
+    "MatMulIntegerToFloat", "MatMulNBits", "MultiHeadAttention", "QLinearConv", "QLinearMatMul",
 })  # fmt: skip
 _MAP_RANK = 4  # [batch, channels, height, width]
 
