@@ -1,7 +1,7 @@
 """Times Nano beside other ways to draw with the same checkpoint on this processor: picture, start, memory, likeness.
 
 All draw with the same seeded weights from the same noise, with the same number of UNet calls (counted while they run; a
-wrong count is an error), threads and guidance. Every library has an environment of its own with exact versions.
+wrong count is an error; but for ours with their own steps), threads and guidance. Every library has an environment of its own with exact versions.
 Environments, exports and the checkpoint are kept in build/peers: about 15 GB, and half an hour the first time; a second
 run takes minutes. Linux only: memory is read from /proc.
 """
@@ -29,6 +29,7 @@ from nano_runtime.errors import NanoError
 from nano_runtime.machine import describe_machine, instruction_sets, usable_cores
 
 _ROOT = Path(__file__).parents[2]
+_NAMED = (*PEERS, *(peer for peer in OURS if peer.optional))
 _EXAMPLES = """\
 examples:
   nano-export synthetic --int8 -o build/synthetic-int8    what the peers are compared with, first
@@ -59,8 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--bundle", type=Path, default=_ROOT / "build/synthetic-int8", metavar="DIR",
         help="our bundle of the same checkpoint (default: build/synthetic-int8)")  # fmt: skip
-    add("--only", action="append", choices=[peer.name for peer in PEERS], metavar="NAME",
-        help=f"a peer to time, repeatable; ours always are: {', '.join(peer.name for peer in PEERS)}")  # fmt: skip
+    add("--only", action="append", choices=[peer.name for peer in _NAMED], metavar="NAME",
+        help=f"whom to time, repeatable; ours with PNDM always are: {', '.join(peer.name for peer in _NAMED)}")  # fmt: skip
     add("--architecture", choices=("synthetic", "tiny"), default="synthetic",
         help="of the checkpoint; tiny has no speed to speak of (default: synthetic)")  # fmt: skip
     add("--runs", type=int, default=5, metavar="N", help="warm pictures of each (default: %(default)s)")
@@ -80,9 +81,11 @@ def _run(options: argparse.Namespace) -> int:
     source = Bundle.open(options.bundle).manifest.source.model
     if source != options.architecture:
         raise SystemExit(f"{options.bundle} was made from {source}, the peers from {options.architecture}.")
-    wanted = [peer for peer in PEERS if (peer.name in options.only if options.only else not peer.optional)]
+    named = options.only or [peer.name for peer in PEERS if not peer.optional]
+    wanted = [peer for peer in PEERS if peer.name in named]
     left_out = dict(_prepare(wanted, options.architecture, options.work))
-    ours = [peer for peer in OURS if not peer.needs or peer.needs in (instruction_sets() or ())]
+    able = [peer for peer in OURS if not peer.needs or peer.needs in (instruction_sets() or ())]
+    ours = [peer for peer in able if not peer.optional or peer.name in named]
     peers = [*ours, *(peer for peer in wanted if peer.name not in left_out)]
     if not options.prepare:
         _measure(peers, left_out, options)

@@ -22,6 +22,7 @@ class Peer:
         takes_noise: whether it starts from the noise it is given, so that its picture is the original's.
         optional: whether it takes part only when named.
         needs: instruction set without which it cannot run; empty for none.
+        own_sampling: whether it draws with the sampler and steps that its bundle was measured to need, however many.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Peer:
     takes_noise: bool = True
     optional: bool = False
     needs: str = ""
+    own_sampling: bool = False
 
 
 OURS = (
@@ -48,6 +50,21 @@ OURS = (
         model="bundle",
         options={"backend": "openvino", "precision": "bf16"},
         needs="avx512_bf16",
+    ),
+    # At equal quality, not equal work; and another sampler draws another picture than the original's.
+    *(
+        Peer(
+            name=f"nano-{backend}-own",
+            title=f"Nano, INT8, {title}, its own steps",
+            worker="nano",
+            environment=None,
+            model="bundle",
+            options={"backend": backend},
+            takes_noise=False,
+            optional=True,
+            own_sampling=True,
+        )
+        for backend, title in (("onnxruntime", "onnxruntime"), ("openvino", "OpenVINO"))
     ),
 )
 

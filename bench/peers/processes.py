@@ -129,7 +129,7 @@ class Worker:
             model=str(setup.models[peer.name].absolute()),
             noise=str(setup.noise.absolute()),
             threads=conditions.threads,
-            steps=conditions.steps,
+            steps=0 if peer.own_sampling else conditions.steps,
             guidance=conditions.guidance,
             size=conditions.size,
             cache=str(setup.cache(peer.name).absolute()) if cached else None,
@@ -149,7 +149,7 @@ class Worker:
         prompt = f"{self._conditions.prompt} {run}"
         self._send(prompt=prompt, noise_index=run, png=str(png.absolute()))
         answer = Answer(**self._receive())
-        if answer.calls != self._conditions.calls:
+        if answer.calls != self._conditions.calls and not self.peer.own_sampling:
             raise PeerError(f"{self.peer.name} made {answer.calls} UNet calls, not {self._conditions.calls}", self._log)
         return answer
 
@@ -191,7 +191,9 @@ def start_nano_generate(peer: Peer, setup: Setup, run: int) -> Start:
     command += ["-o", str(setup.picture(peer.name, "start")), "--seed", "0", "--threads", str(conditions.threads)]
     command += ["--bundle", str(setup.models[peer.name])]
     command += [f"--{name}={value}" for name, value in peer.options.items()]
-    command += ["--steps", str(conditions.steps), "--scheduler", "pndm", "--guidance", str(conditions.guidance)]
+    command += ["--guidance", str(conditions.guidance)]
+    if not peer.own_sampling:
+        command += ["--steps", str(conditions.steps), "--scheduler", "pndm"]
     with log.open("w", encoding="utf-8") as stderr:
         began = perf_counter()
         ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, text=True, check=False)
@@ -199,6 +201,6 @@ def start_nano_generate(peer: Peer, setup: Setup, run: int) -> Start:
     if ended.returncode != 0:
         raise PeerError(f"nano-generate ended with {ended.returncode}", log)
     report = json.loads(ended.stdout)
-    if report["unet_calls"] != conditions.calls:
+    if report["unet_calls"] != conditions.calls and not peer.own_sampling:
         raise PeerError(f"{peer.name} made {report['unet_calls']} UNet calls, not {conditions.calls}", log)
     return Start(peer.name, cached=False, run=run, ms=ms, peak_rss_bytes=report["peak_rss_bytes"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from serve import Draw, Job, Picture, serve
@@ -13,10 +15,10 @@ def load(job: Job) -> Draw:
     """Open the bundle; its graphs are loaded by the first picture."""
     pipe = Pipeline.from_pretrained(job.model, threads=job.threads, **job.options)
 
+    sampling: dict[str, Any] = {"num_inference_steps": job.steps, "scheduler": "pndm"} if job.steps else {}
+
     def draw(prompt: str, noise: NDArray[np.float32]) -> Picture:
-        result = pipe(
-            prompt, num_inference_steps=job.steps, scheduler="pndm", guidance_scale=job.guidance, latents=noise
-        )
+        result = pipe(prompt, guidance_scale=job.guidance, latents=noise, **sampling)
         return Picture(np.asarray(result.images[0]), len(result.timings.run_ms["unet"]))
 
     return draw

@@ -38,7 +38,7 @@ class Job:
         model: folder in the library's own format.
         noise: .npy file, float32 [n, 4, size/8, size/8], unit variance: what the pictures start from.
         threads: processor threads.
-        steps: of the checkpoint's own scheduler, PNDM.
+        steps: of the checkpoint's own scheduler, PNDM; 0 leaves sampler and steps to the worker.
         guidance: scale of classifier-free guidance.
         size: height and width in pixels.
         cache: folder for what the library compiles, None for no cache.
