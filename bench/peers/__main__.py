@@ -1,9 +1,9 @@
 """Times Nano beside other ways to draw with the same checkpoint on this processor: picture, start, memory, likeness.
 
-All draw with the same seeded weights from the same noise, with the same number of UNet calls (counted while they run; a
-wrong count is an error; but for ours with their own steps), threads and guidance. Every library has an environment of its own with exact versions.
-Environments, exports and the checkpoint are kept in build/peers: about 15 GB, and half an hour the first time; a second
-run takes minutes. Linux only: memory is read from /proc.
+All draw with the same seeded weights from the same noise, with the same threads, guidance and number of UNet calls
+(counted while they run; a wrong count is an error; ours with their own steps make fewer). Every library has an
+environment of its own with exact versions. Environments, exports and the checkpoint are kept in build/peers: about
+15 GB, and half an hour the first time; a second run takes minutes. Linux only: memory is read from /proc.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--bundle", type=Path, default=_ROOT / "build/synthetic-int8", metavar="DIR",
         help="our bundle of the same checkpoint (default: build/synthetic-int8)")  # fmt: skip
     add("--only", action="append", choices=[peer.name for peer in _NAMED], metavar="NAME",
-        help=f"whom to time, repeatable; ours with PNDM always are: {', '.join(peer.name for peer in _NAMED)}")  # fmt: skip
+        help=f"whom to time beside ours, repeatable: {', '.join(peer.name for peer in _NAMED)}")  # fmt: skip
     add("--architecture", choices=("synthetic", "tiny"), default="synthetic",
         help="of the checkpoint; tiny has no speed to speak of (default: synthetic)")  # fmt: skip
     add("--runs", type=int, default=5, metavar="N", help="warm pictures of each (default: %(default)s)")
