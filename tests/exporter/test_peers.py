@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,15 @@ def test_a_peer_that_makes_fewer_unet_calls_is_an_error_not_a_winner(tmp_path):
         worker.loaded()
         with pytest.raises(PeerError, match="20 UNet calls, not 21"):
             worker.draw(0, setup.picture(peer.name, 0))
+
+
+def test_only_who_says_so_may_make_fewer_unet_calls(tmp_path):
+    peer = replace(loud(tmp_path, calls=10), own_sampling=True)
+    setup = setup_of(tmp_path, peer)
+    with closing(Worker(peer, setup, cached=False)) as worker:
+        worker.loaded()
+        assert worker.draw(0, setup.picture(peer.name, 0)).calls == 10
+    assert [peer.name for peer in (*OURS, *PEERS) if peer.own_sampling and not peer.optional] == []
 
 
 def test_a_worker_that_dies_says_why(tmp_path):
