@@ -13,7 +13,7 @@ __all__ = ["draw_chart"]
 
 _SCALE = 2  # pixels per unit of the layout below, for sharp text on dense screens
 _FONT, _BAR, _ROW, _MARGIN = 13, 16, 26, 20
-_NAMES, _PANEL, _GAP = 210, 190, 56
+_PANEL, _GAP = 190, 56
 _PAPER, _INK, _PALE, _OURS = "#ffffff", "#1f2328", "#b8c0c8", "#d9480f"
 
 
@@ -24,11 +24,12 @@ def draw_chart(table: Sequence[Row], path: Path) -> None:
         "start to PNG, s": [_least(row.start_s, row.start_cached_s) for row in table],
         "peak memory, GB": [_least(row.peak_rss_gb, row.peak_rss_cached_gb) for row in table],
     }
-    width = 2 * _MARGIN + _NAMES + len(panels) * (_PANEL + _GAP)
+    font = ImageFont.load_default(_FONT * _SCALE)
+    names = max(font.getlength(row.title) for row in table) / _SCALE + _MARGIN
+    width = round(2 * _MARGIN + names + len(panels) * (_PANEL + _GAP))
     height = 2 * _MARGIN + _ROW * (len(table) + 1)
     image = Image.new("RGB", (width * _SCALE, height * _SCALE), _PAPER)
     pen = ImageDraw.Draw(image)
-    font = ImageFont.load_default(_FONT * _SCALE)
 
     def write(x: float, row: int, text: str) -> None:
         pen.text((x * _SCALE, (_MARGIN + _ROW * (row + 0.5)) * _SCALE), text, _INK, font, anchor="lm")
@@ -37,7 +38,7 @@ def draw_chart(table: Sequence[Row], path: Path) -> None:
     for index, row in enumerate(table, start=1):
         write(_MARGIN, index, row.title)
     for number, (title, values) in enumerate(panels.items()):
-        left = _MARGIN + _NAMES + number * (_PANEL + _GAP)
+        left = _MARGIN + names + number * (_PANEL + _GAP)
         write(left, 0, title)
         for index, (row, value) in enumerate(zip(table, values, strict=True), start=1):
             length = _PANEL * value / max(values)
