@@ -60,7 +60,6 @@ OURS = (
             environment=None,
             model="bundle",
             options={"backend": backend},
-            takes_noise=False,
             optional=True,
             own_sampling=True,
         )

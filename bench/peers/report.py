@@ -115,7 +115,7 @@ def _ratio(name: str, ours: str, samples: Sequence[Sample]) -> float | None:
 def _psnr_db(peer: Peer, samples: Sequence[Sample], setup: Setup) -> float | None:
     """Return the mean over the runs that the original drew, too."""
     runs = _runs(samples, peer.name) & _runs(samples, ORIGINAL.name)
-    if not peer.takes_noise or peer == ORIGINAL or not runs:
+    if not peer.takes_noise or peer.own_sampling or peer == ORIGINAL or not runs:
         return None
     scores = [psnr_db(_picture(setup, peer.name, run), _picture(setup, ORIGINAL.name, run), 255) for run in runs]
     return float(np.mean(scores))

@@ -58,11 +58,11 @@ def draw(full, tmp_path) -> Iterator[Callable[..., tuple[int, str]]]:
         return code, said
 
     yield run
-    print(f"{slowest:.2f} s")  # noqa: T201 - with -s
-    assert not full or slowest < MOST_SECONDS
     process.stdin.close()
     assert process.wait() == 0
     process.stdout.close()
+    print(f"{slowest:.2f} s")  # noqa: T201 - with -s
+    assert not full or slowest < MOST_SECONDS
 
 
 def graph_edit(edit: Callable[[onnx.ModelProto], object]) -> Callable[[Path, random.Random], None]:

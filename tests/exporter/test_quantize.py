@@ -62,9 +62,8 @@ def model(inputs: Sequence[ir.Value], nodes: Sequence[ir.Node], outputs: Sequenc
 def compute(source: ir.Model, feeds: Feeds, level: onnxruntime.GraphOptimizationLevel = LEVELS[0]) -> np.ndarray:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = level
-    options.add_session_config_entry(
-        "session.qdq_matmulnbits_accuracy_level", "1"
-    )  # exactly; the runtime lets it round
+    # In f32, to be compared exactly; the runtime lets it round.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     content = ir.to_proto(source).SerializeToString()
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"]).run(None, feeds)[0]
 

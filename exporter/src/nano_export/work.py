@@ -11,6 +11,7 @@ from typing import Literal
 
 import onnx_ir as ir
 
+from nano_export.quantize.qdq import dequantizer_of
 from nano_runtime.manifest import Work
 
 __all__ = ["work_of"]
@@ -93,7 +94,7 @@ def _count(node: ir.Node, maps: dict[tuple[int, ...], tuple[int, ...]], tokens: 
         positions = maps.get(sequence, sequence)
         summed = _sizes(node.inputs[0], tokens)[-1]
     # Both factors quantized: only then can an engine compute with their quantized forms.
-    arithmetic: _Arithmetic = "int8" if all(_dequantizer(value) is not None for value in node.inputs[:2]) else "f32"
+    arithmetic: _Arithmetic = "int8" if all(dequantizer_of(value) is not None for value in node.inputs[:2]) else "f32"
     batched = output.shape is not None and not isinstance(output.shape[0], int)
     group = positions, kind, arithmetic, batched
     return group, prod(sizes) * summed, 0 if weight is None else weight.nbytes
@@ -110,14 +111,8 @@ def _sizes(value: ir.Value | None, tokens: int) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def _dequantizer(value: ir.Value | None) -> ir.Node | None:
-    """Return the DequantizeLinear that a value comes from, if it does."""
-    producer = None if value is None else value.producer()
-    return producer if producer is not None and producer.op_type == "DequantizeLinear" else None
-
-
 def _constant(value: ir.Value | None) -> ir.TensorProtocol | None:
     """Return a weight as it is stored, quantized or not; None for an activation."""
-    dequantizer = _dequantizer(value)
+    dequantizer = dequantizer_of(value)
     stored = value if dequantizer is None else dequantizer.inputs[0]
     return None if stored is None else stored.const_value

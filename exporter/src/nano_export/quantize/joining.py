@@ -12,6 +12,8 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from nano_export.quantize.qdq import dequantizer_of
+
 __all__ = ["join_biases"]
 
 _DOMAIN = "com.microsoft"
@@ -23,7 +25,7 @@ def join_biases(model: ir.Model) -> int:
     for node in list(model.graph):
         if node.op_type != "MatMul":
             continue
-        activation, weight = (_dequantizer(value) for value in node.inputs)
+        activation, weight = (dequantizer_of(value) for value in node.inputs)
         if activation is None or weight is None or weight.inputs[0] is None or weight.inputs[0].const_value is None:
             continue
         add, bias = _bias_of(node)
@@ -41,12 +43,6 @@ def join_biases(model: ir.Model) -> int:
     model.opset_imports[_DOMAIN] = 1
     RemoveUnusedNodesPass()(model)
     return biases
-
-
-def _dequantizer(value: ir.Value | None) -> ir.Node | None:
-    """Return the DequantizeLinear that a factor comes from, if it does."""
-    producer = None if value is None else value.producer()
-    return producer if producer is not None and producer.op_type == "DequantizeLinear" else None
 
 
 def _bias_of(node: ir.Node) -> tuple[ir.Node | None, ir.Value | None]:
