@@ -20,9 +20,9 @@ __all__ = ["draw_chart"]
 mpl.use("Agg")  # no window
 
 _COLORS = {
-    "dpmpp_2m_karras": "#d9480f",
+    "unipc_karras": "#d9480f",
     "pndm": "#1f2328",
-    "unipc_karras": "#e8a13a",
+    "dpmpp_2m_karras": "#e8a13a",
     "dpmpp_2m_exponential": "#b65fcf",
     "dpmpp_2m": "#1c7ed6",
     "dpmpp_3m": "#74b8f0",
@@ -39,7 +39,7 @@ _COLORS = {
     "lcm": "#ffa8a8",
     "tcd": "#c2255c",
 }
-_WIDE = {"dpmpp_2m_karras", "pndm"}
+_WIDE = {"unipc_karras", "pndm"}
 _DASHES = {"exact": "-", "balanced": "--", "fast": ":"}
 
 

@@ -71,7 +71,7 @@ CELLS = (
     *(
         Cell(name, steps, quality)
         for quality in ("balanced", "fast")
-        for name in ("pndm", "dpmpp_2m_karras")
+        for name in ("pndm", "unipc_karras")
         for steps in STEPS[2:]  # fewer leave nothing to skip
     ),
 )
