@@ -34,7 +34,7 @@ __all__ = [
     "sweep",
 ]
 
-STEPS = (4, 6, 8, 10, 12, 15, 20, 25, 30, 50)
+STEPS = (4, 6, 8, 9, 10, 12, 15, 20, 25, 30, 50)
 TOGETHER = 4
 """Pictures that share a UNet call."""
 FEW = 20
@@ -67,7 +67,7 @@ as ``euler_a`` has to be, which adds noise."""
 _SPREAD = ("dpmpp_2m_karras", "dpmpp_2m_exponential", "dpmpp_2m_beta", "unipc_karras")
 CELLS = (
     *(Cell(name, steps) for name in SAMPLERS for steps in STEPS),
-    *(Cell(name, steps) for name in _SPREAD for steps in STEPS[:7]),
+    *(Cell(name, steps) for name in _SPREAD for steps in STEPS if steps <= FEW),
     *(
         Cell(name, steps, quality)
         for quality in ("balanced", "fast")

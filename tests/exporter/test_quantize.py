@@ -15,7 +15,6 @@ from nano_export.quantize import (
     INT8_PLAN,
     Range,
     Rule,
-    join_biases,
     quantize,
     tensors_to_calibrate,
     write_watching_graph,
@@ -244,37 +243,6 @@ def test_linear_layers_compute_the_integer_arithmetic(linears, tokens, tmp_path,
     tolerance = TOLERANCE * np.abs(expected).max()
     np.testing.assert_allclose(compute(quantized, {"x": tokens}, level), expected, rtol=0, atol=tolerance)
     assert np.abs(compute(linears(), {"x": tokens}) - expected).max() > 100 * tolerance  # negative control: float
-
-
-@pytest.mark.parametrize("level", LEVELS, ids=["as written", "fused"])
-def test_a_product_joined_with_its_bias_computes_the_same(rng, tokens, level):
-    """One layer with a bias and a reader of the sum, one without, and one whose sum is with another activation."""
-    shapes = {"a": (8, 5), "b": (8, 5), "c": (8, 5), "bias": (5,)}
-    arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-
-    def build(bias: np.ndarray) -> ir.Model:
-        x = value("x", (2, 4, 8))
-        constants = {name: constant(name, array) for name, array in {**arrays, "bias": bias}.items()}
-        first, plain, other = (layer("MatMul", [x, constants[w]], f"{w}/MatMul", (2, 4, 5)) for w in "abc")
-        biased = layer("Add", [constants["bias"], first.outputs[0]], "a/Add", (2, 4, 5))
-        mixed = layer("Mul", [biased.outputs[0], plain.outputs[0]], "mixed/Mul", (2, 4, 5))
-        last = layer("Add", [other.outputs[0], mixed.outputs[0]], "last/Add", (2, 4, 5))
-        built = model([x], [first, plain, other, biased, mixed, last], last.outputs)
-        quantize(built, EVERYTHING, {"x": Range(-3, 3)})
-        return built
-
-    def joined(bias: np.ndarray) -> ir.Model:
-        changed = build(bias)
-        assert join_biases(changed) == 1
-        return changed
-
-    operators = [node.op_type for node in joined(arrays["bias"]).graph]
-    assert sorted(operators) == ["Add", *["MatMulIntegerToFloat"] * 3, "Mul", "QuantizeLinear"]
-    expected = compute(build(arrays["bias"]), {"x": tokens}, level)
-    tolerance = TOLERANCE * np.abs(expected).max()
-    np.testing.assert_allclose(compute(joined(arrays["bias"]), {"x": tokens}, level), expected, rtol=0, atol=tolerance)
-    moved = compute(joined(arrays["bias"] + 1e-3), {"x": tokens}, level)  # the negative control
-    assert np.abs(moved - expected).max() > 100 * tolerance
 
 
 def test_the_largest_products_do_not_saturate():

@@ -66,6 +66,7 @@ PROFILE = [
     LayerTime("Convolution", (2, 4, 16, 16), 0.25),  # openvino
     LayerTime("MatMul", (2, 5, 256, 77), 2.0),  # heads: attention
     LayerTime("Subgraph (MatMul)", (2, 256, 5, 64), 4.0),  # heads behind
+    LayerTime("MultiHeadAttention", (2, 256, 320), 0.5),  # heads together
     LayerTime("MatMulIntegerToFloat", (2, 4, 96), 8.0),
     LayerTime("FullyConnected", (2, 96), 16.0),
     LayerTime("Add", (2, 4, 16, 16), 3.0),
@@ -78,7 +79,7 @@ def test_a_profile_falls_into_the_groups_of_the_manifest():
     assert group_times(PROFILE, [ARITHMETIC, MEMORY, FLOAT, FIXED], 2, RATES, "f32") == [
         GroupTime("16x16 conv", 3, 1.75, 8.0),
         GroupTime("2x2 matmul", 1, 8.0, 5.0),
-        GroupTime("16x16 attention", 2, 6.0, 6.0),
+        GroupTime("16x16 attention", 3, 6.5, 6.0),
         GroupTime("matmul", 1, 16.0, 1.0),
         GroupTime("Transpose", 1, 30.0, None),
         GroupTime("Add", 2, 10.0, None),

@@ -36,6 +36,7 @@ from nano_export.quantize import (
     INT8_PLAN,
     Range,
     calibrate,
+    join_attention,
     join_biases,
     lower_convolutions,
     quantize,
@@ -236,6 +237,7 @@ def _to_onnxruntime(folder: Path, components: Iterable[str], options: Options) -
         for name in components:
             model = ir.load(onnx_path(folder, name))
             join_biases(model)
+            join_attention(model)
             ir.save(model, onnx_path(folder, name))
 
 

@@ -102,7 +102,7 @@ class StandardUNet(nn.Module):
 
 
 class PromptKV(nn.Module):
-    """Hidden states [B, L, D] -> key [B, heads, d, L] and value [B, heads, L, d] of every cross-attention, in order.
+    """Hidden states [B, L, D] -> key and value [B, heads, L, d] of every cross-attention, in order.
 
     ``names`` are the names of the outputs, which are the names of the UNet inputs they feed.
     """
@@ -120,7 +120,7 @@ class PromptKV(nn.Module):
         outputs: list[Tensor] = []
         for to_k, to_v, (heads, scale) in zip(self.to_k, self.to_v, self.layouts, strict=True):
             key = _split_heads(to_k(encoder_hidden_states) * scale, heads)
-            outputs += [key.transpose(2, 3), _split_heads(to_v(encoder_hidden_states), heads)]
+            outputs += [key, _split_heads(to_v(encoder_hidden_states), heads)]
         return tuple(outputs)
 
 
@@ -283,7 +283,7 @@ class _CrossAttention:
     ) -> Tensor:
         key, value = encoder_hidden_states[self.index], encoder_hidden_states[self.index + 1]
         query = _split_heads(attn.to_q(hidden_states), attn.heads)
-        return _attend(attn, query, key, value)
+        return _attend(attn, query, key.transpose(2, 3), value)
 
 
 class _StandardAttention:

@@ -18,9 +18,9 @@ __all__ = ["choose_presets", "work_share"]
 
 _Name = Literal["balanced", "fast"]
 
-# Ways to spend about the same: of 20 steps 46 % of the exact UNet's arithmetic for ``balanced``, which takes 1 / 1.6 of its
-# time or less, and 28 % for ``fast``, 1 / 2.3 (bench/LOG.md). Which of them a checkpoint bears best, guidance left out
-# late or early, more whole calls or more guided ones, is what drawing tells.
+# Ways to spend about the same: of 20 steps 46 % of the exact UNet's arithmetic for ``balanced``, which takes 1 / 1.6 of
+# its time or less, and 28 % for ``fast``, 1 / 2.3 (bench/LOG.md). Which of them a checkpoint bears best, guidance left
+# out late or early, more whole calls or more guided ones, is what drawing tells.
 _CANDIDATES: dict[_Name, tuple[Shortcuts, ...]] = {
     "balanced": (Shortcuts(2, (0.0, 0.7)), Shortcuts(2, (0.1, 0.8))),
     "fast": (Shortcuts(4, (0.0, 0.7)), Shortcuts(3, (0.0, 0.4))),

@@ -29,6 +29,7 @@ _KINDS: dict[str, _Kind] = {
     "MatMul": "matmul",
     "MatMulIntegerToFloat": "matmul",
     "MatMulNBits": "matmul",
+    "MultiHeadAttention": "attention",
     "QGemm": "matmul",
     "QLinearMatMul": "matmul",
     # openvino
