@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -65,12 +66,17 @@ def parts() -> builtin.Parts:
 
 @pytest.fixture(scope="module", params=["2", "1"], ids=["sd2", "sd1"])
 def unet(request, parts) -> UNet2DConditionModel:
-    """Linear projections and a head count per block as in SD 2, or convolutions and one count for all as in SD 1."""
-    if request.param == "2":
-        return parts.unet.eval()
-    config = {**parts.unet.config, "attention_head_dim": 8, "use_linear_projection": False}
+    """Linear projections and a head count per block as in SD 2, or convolutions and one count for all as in SD 1.
+
+    Norms scale and shift: those of an untrained network do not.
+    """
     torch.manual_seed(1)
-    return UNet2DConditionModel.from_config(config).eval()
+    config = {**parts.unet.config, "attention_head_dim": 8, "use_linear_projection": False}
+    unet = parts.unet if request.param == "2" else UNet2DConditionModel.from_config(config)
+    for name, parameter in unet.named_parameters():
+        if "norm" in name:
+            parameter.add_(torch.rand_like(parameter), alpha=0.5)
+    return unet.eval()
 
 
 @pytest.fixture(scope="module")
@@ -129,13 +135,15 @@ def test_outputs_are_named_in_the_order_they_come(hoisted, inputs):
 
 
 def test_nothing_hoisted_is_left_behind(unet, hoisted):
-    """Every parameter of the original is in exactly one part, but for the biases that were added to others."""
+    """Every parameter of the original is in exactly one part, but for those that others took in."""
     parts = (hoisted.prompt_kv, hoisted.time_biases, hoisted.rest)
     counts = [sum(parameter.numel() for parameter in part.parameters()) for part in parts]
     assert all(counts)
-    added = sum(p.numel() for name, p in unet.named_parameters() if name.endswith("conv1.bias"))
-    assert added
-    assert sum(counts) == sum(parameter.numel() for parameter in unet.parameters()) - added
+    taken = [
+        p.numel() for name, p in unet.named_parameters() if re.search(r"conv1\.bias|attentions\.\d+\.norm\.", name)
+    ]
+    assert len(taken) == len(hoisted.time_biases.names) + 2 * len(hoisted.prompt_kv.to_k)
+    assert sum(counts) == sum(parameter.numel() for parameter in unet.parameters()) - sum(taken)
 
 
 def test_the_standard_unet_is_diffusers_own(unet, inputs):
