@@ -87,6 +87,8 @@ def deviations(weights: dict[str, np.ndarray]) -> dict[str, float]:
             if layer.endswith(part):
                 key, half = f"{layer.removesuffix(part)}.proj.weight", index
         exact = weights[key].astype(np.float32)
+        if layer.endswith(".proj_in"):  # has taken the scale of the norm in front of it
+            exact = exact * weights[f"{layer.removesuffix('proj_in')}norm.weight"].astype(np.float32)
         if half is not None:
             exact = np.split(exact, 2)[half]
         axis = 1 if form.endswith("MatMul") else 0
