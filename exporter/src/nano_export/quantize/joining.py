@@ -115,7 +115,8 @@ def _take_time_bias(model: ir.Model, joined: ir.Node) -> bool:
     _, reshape, add = readers
     made = [makers[0] for value in add.inputs if (makers := _makers(value, "Unsqueeze"))]
     bias = made[0].inputs[0] if made else None
-    if bias is None or bias.shape is None or bias.shape[0] != 1:
+    weight = joined.inputs[1]
+    if bias is None or weight is None or weight.shape is None or bias.shape != [1, weight.shape[1]]:
         return False
     first = initializer(model.graph, "first_axis", np.array([0]))
     row = ir.node("Squeeze", [bias, first], name=f"{add.name}/Squeeze")
