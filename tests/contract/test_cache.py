@@ -1,4 +1,4 @@
-"""OpenVINO's compiled graphs are kept between runs: the same pictures, and never those of a damaged or older file."""
+"""What is kept between runs, compiled graphs and encoded prompts: the same pictures, and nothing damaged or older."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.contract.sealed import seal
 
-from nano_runtime.backends.blobs import Blobs
+from nano_runtime.backends import BACKENDS
+from nano_runtime.blobs import Blobs
 from nano_runtime.cli import generate
 from nano_runtime.manifest import sha256_of
 from nano_runtime.pipeline import Pipeline
@@ -21,9 +23,16 @@ LONG_AGO = (1000, 1000)
 
 
 def draw(bundle: Path, cache: Path | None, backend: str = "openvino", guidance: float = 7.5) -> np.ndarray:
-    """A picture drawn by a fresh pipeline: float32 [1, 128, 128, 3]."""
-    pipe = Pipeline.from_pretrained(bundle, backend, threads=1, keep_loaded=False, cache=cache)
+    """A picture drawn by a fresh pipeline that keeps no prompts: float32 [1, 128, 128, 3]."""
+    pipe = Pipeline.from_pretrained(bundle, backend, threads=1, keep_loaded=False, keep_prompts=False, cache=cache)
     return pipe("a red fox", seed=1, num_inference_steps=1, guidance_scale=guidance, output_type="np").images
+
+
+def draw_kept(bundle: Path, cache: Path, backend: str, prompt: str = "a red fox") -> tuple[np.ndarray, int]:
+    """The same by a pipeline that keeps prompts, and how often the text encoder ran."""
+    pipe = Pipeline.from_pretrained(bundle, backend, threads=1, cache=cache)
+    result = pipe(prompt, seed=1, num_inference_steps=1, guidance_scale=7.5, output_type="np")
+    return result.images, len(result.timings.run_ms.get("text_encoder", ()))
 
 
 def state(cache: Path) -> dict[str, tuple[int, bytes]]:
@@ -126,7 +135,7 @@ def test_another_length_of_the_prompt_is_another_graph(fp32, tmp_path):
     """Only the UNet's: the graphs before it see one chunk at a time."""
 
     def long(cache: Path | None) -> np.ndarray:
-        pipe = Pipeline.from_pretrained(fp32, "openvino", threads=1, keep_loaded=False, cache=cache)
+        pipe = Pipeline.from_pretrained(fp32, "openvino", threads=1, keep_prompts=False, cache=cache)
         return pipe("a " * 76, seed=1, num_inference_steps=1, long_prompts=True, output_type="np").images
 
     draw(fp32, tmp_path)
@@ -135,9 +144,53 @@ def test_another_length_of_the_prompt_is_another_graph(fp32, tmp_path):
     assert len(state(tmp_path)) == 6
 
 
-def test_onnxruntime_keeps_nothing(int8, tmp_path):
+def test_onnxruntime_keeps_no_graphs(int8, tmp_path):
     draw(int8, tmp_path / "cache", backend="onnxruntime")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_prompt_that_was_drawn_is_drawn_without_the_text_encoder(int8, backend, tmp_path):
+    picture, encoded = draw_kept(int8, tmp_path, backend)
+    assert encoded == 2  # the prompt, and the empty one
+    np.testing.assert_array_equal(picture, draw(int8, None, backend))
+    again, encoded = draw_kept(int8, tmp_path, backend)
+    assert encoded == 0
+    np.testing.assert_array_equal(again, picture)
+    other, encoded = draw_kept(int8, tmp_path, backend, "a blue fox")
+    assert encoded == 1
+    assert not np.array_equal(other, picture)
+
+
+def test_what_another_encoder_made_of_a_prompt_is_not_taken(int8, tmp_path):
+    """The same files but for a byte that no engine reads: only the manifest says that they are others."""
+    draw_kept(int8, tmp_path / "cache", "onnxruntime")
+    other = Path(shutil.copytree(int8, tmp_path / "other"))
+    with (other / "text_encoder" / "model.onnx.data").open("ab") as file:
+        file.write(bytes(1))
+    seal(other)
+    assert draw_kept(other, tmp_path / "cache", "onnxruntime")[1] == 2
+    assert draw_kept(int8, tmp_path / "cache", "openvino")[1] == 2  # nor what another engine made of it
+
+
+def test_a_damaged_prompt_is_encoded_again(int8, tmp_path):
+    picture, _ = draw_kept(int8, tmp_path, "onnxruntime")
+    for path in (tmp_path / "prompts").iterdir():
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+    again, encoded = draw_kept(int8, tmp_path, "onnxruntime")
+    assert encoded == 2
+    np.testing.assert_array_equal(again, picture)
+
+
+def test_a_picture_without_metadata_leaves_no_prompt_behind(int8, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = ["a red fox", "--bundle", str(int8), "--backend", "onnxruntime", "--steps", "1", "-o", "fox.png"]
+    assert generate.main([*command, "--cache", "cache", "--no-metadata"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["fox.png"]
+    assert generate.main([*command, "--cache", "cache", "--force"]) == 0
+    assert len(list((tmp_path / "cache" / "prompts").iterdir())) == 2
 
 
 @pytest.mark.slow
@@ -148,7 +201,7 @@ def test_a_full_cache_still_draws(int8, expected, tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have other places")
-def test_the_command_keeps_graphs_unless_told_not_to(int8, tmp_path, monkeypatch):
+def test_the_command_keeps_something_unless_told_not_to(int8, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     command = ["a red fox", "--bundle", str(int8), "--backend", "openvino", "--steps", "1", "-o", "fox.png", "--force"]
@@ -156,4 +209,4 @@ def test_the_command_keeps_graphs_unless_told_not_to(int8, tmp_path, monkeypatch
     assert [path.name for path in tmp_path.iterdir()] == ["fox.png"]
     assert generate.main(command) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "fox.png"]
-    assert len(list((tmp_path / "cache" / "nano-runtime").iterdir())) == 5
+    assert len(list((tmp_path / "cache" / "nano-runtime").glob("*.blob"))) == 5

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nano_runtime.backends.blobs import Blobs
+from nano_runtime.blobs import Blobs
 
 CONTENT = bytes(range(256)) * 4
 

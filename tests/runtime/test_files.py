@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from tests.faults import ERRORS, SHORT, failing
 
-from nano_runtime.backends.blobs import Blobs
+from nano_runtime.blobs import Blobs
 from nano_runtime.errors import OutputError
 from nano_runtime.files import paths_below, write_whole
 from nano_runtime.image import contact_sheet, save_png

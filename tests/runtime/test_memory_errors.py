@@ -20,6 +20,7 @@ SAID = [
     RuntimeError("Exception from src/inference/src/cpp/core.cpp:107:\nstd::future_error: Broken promise"),
     RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1"),
     ImportError("libopenvino.so.2641: failed to map segment from shared object"),
+    SystemError("error return without exception set"),
 ]
 
 

@@ -7,6 +7,9 @@ itself. Both are dictionaries of arrays by UNet input name here, so nothing furt
 Prompts are computed in chunks of the text encoder's length, which do not know of each other; the UNet attends to all of
 them in a row. So a chunk is what is remembered, under its token ids and their weights: the same words, read in another
 way, have others.
+
+The text encoder's hidden states of a chunk can also be kept for the next process, which draws the same prompt, or with
+the same negative one, without it: a fifth of what it takes from its start to a picture.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from nano_runtime.blobs import Blobs
 from nano_runtime.errors import LongPromptError
 from nano_runtime.stages import Stages
 from nano_runtime.timing import Stopwatch
@@ -38,10 +42,16 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class Conditioner:
-    """Turns texts and schedules into UNet inputs."""
+    """Turns texts and schedules into UNet inputs.
 
-    def __init__(self, stages: Stages) -> None:
+    Args:
+        stages: the graphs.
+        kept: where hidden states are looked for, and left for the next process; None keeps nothing.
+    """
+
+    def __init__(self, stages: Stages, kept: Blobs | None = None) -> None:
         self._stages = stages
+        self._kept = kept
         self._hoisted = stages.bundle.manifest.graph == "hoisted"
         self._chunks: _Recent[tuple[bytes, bytes]] = _Recent(_REMEMBERED)
         self._schedules: _Recent[bytes] = _Recent(_REMEMBERED)
@@ -117,12 +127,22 @@ class Conditioner:
 
     def _encode(self, ids: NDArray[np.int64], weights: NDArray[np.float64], watch: Stopwatch) -> UNetInputs:
         """Run a chunk through the text encoder and, in a hoisted bundle, the UNet's prompt projections."""
-        encoder = self._stages.bundle.component("text_encoder")
-        feeds = {encoder.inputs[0].name: ids[np.newaxis]}
-        hidden = weigh(self._stages.run("text_encoder", feeds, watch, batch=1)[encoder.outputs[0].name], weights)
+        hidden = weigh(self._hidden_states(ids, watch), weights)
         if not self._hoisted:
             return {"encoder_hidden_states": hidden}
         return {**self._stages.run("unet_prompt", {"encoder_hidden_states": hidden}, watch, batch=1)}
+
+    def _hidden_states(self, ids: NDArray[np.int64], watch: Stopwatch) -> NDArray[np.float32]:
+        """Return what the text encoder makes of a chunk, float32 [1, length, width]; it runs if that was not kept."""
+        encoder = self._stages.bundle.component("text_encoder")
+        key = repr((self._stages.identity("text_encoder"), ids.tolist()))
+        if self._kept is not None and (kept := self._kept.get(key)) is not None:
+            return np.frombuffer(bytearray(kept), np.float32).reshape(1, len(ids), -1)
+        feeds = {encoder.inputs[0].name: ids[np.newaxis]}
+        hidden = self._stages.run("text_encoder", feeds, watch, batch=1)[encoder.outputs[0].name]
+        if self._kept is not None:
+            self._kept.put(key, hidden.tobytes())
+        return hidden
 
     def _project(self, timesteps: NDArray[np.float32], watch: Stopwatch) -> UNetInputs:
         """Run the UNet's time projections for a whole schedule at once."""

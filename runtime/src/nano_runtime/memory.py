@@ -7,10 +7,10 @@ import re
 __all__ = ["is_out_of_memory"]
 
 # There is no class for it: the words of glibc and torch, C++, onnxruntime, oneDNN, the loader, of threads that get no
-# stack, and of those that wait for one which could not be had.
+# stack, of those that wait for one which could not be had, and of the interpreter in the middle of an import.
 _OUT_OF_MEMORY = re.compile(
     r"(cannot|can't|failed to|unable to|could not) alloc|bad[ _]alloc|out[ _]of[ _]memory|failed to map segment"
-    r"|resource temporarily unavailable|can't start new thread|broken promise",
+    r"|resource temporarily unavailable|can't start new thread|broken promise|error return without exception set",
     re.IGNORECASE,
 )
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nano_runtime.autoencoder import decode, encode
 from nano_runtime.backends import BACKENDS, EngineOptions, installed
 from nano_runtime.backends.base import PRECISIONS, Precision
+from nano_runtime.blobs import Blobs
 from nano_runtime.bundle import DEMO, Bundle
 from nano_runtime.conditioning import Conditioner
 from nano_runtime.decided import Decided
@@ -45,9 +46,10 @@ Callback = Callable[["Pipeline", int, float, dict[str, Any]], Mapping[str, Any] 
 
 _PREFERRED: tuple[Backend, ...] = ("onnxruntime", "openvino")  # loads sooner, in half the memory (bench/LOG.md)
 _MOST_AT_ONCE = 4  # pictures per UNet call: memory grows with each, speed hardly any more
-# The largest comes second: two files are checked at a time, and the text encoder need not wait for it. The shallow UNet
-# shares its weights and is checked when it is needed.
-_IN_ORDER_OF_CHECKING = ("text_encoder", "unet", "unet_prompt", "unet_time", "vae_encoder", "vae_decoder")
+_MOST_PROMPT_BYTES = 32_000_000  # a hundred prompts of the full-size model
+# What every picture needs, the largest first. The text encoder is checked when a prompt is new; the shallow UNet shares
+# its weights with the UNet.
+_CHECKED_AHEAD = ("unet", "unet_prompt", "unet_time", "vae_encoder", "vae_decoder")
 
 
 class Pipeline:
@@ -58,9 +60,13 @@ class Pipeline:
         keep_loaded: True keeps every graph for the next call; False frees each as soon as its part of the work is done,
             so that text encoder, UNet and decoder never occupy memory together.
         low_memory: True also draws pictures one by one, and keeps nothing of the prompts beside the UNet.
+        keep_prompts: True leaves what the text encoder made of the prompts in the cache folder, if there is one: the
+            next process draws the same prompts without a text encoder.
     """
 
-    def __init__(self, stages: Stages, *, keep_loaded: bool, low_memory: bool = False) -> None:
+    def __init__(
+        self, stages: Stages, *, keep_loaded: bool, low_memory: bool = False, keep_prompts: bool = True
+    ) -> None:
         self.bundle = stages.bundle
         self.backend = stages.backend
         self.options = stages.options
@@ -71,7 +77,8 @@ class Pipeline:
         self._defaults = Defaults.of(self.bundle, self._schedule)
         self._interrupt = False
         self._stages = stages
-        self._conditioner = Conditioner(stages)
+        cache = self.options.cache if keep_prompts else None
+        self._conditioner = Conditioner(stages, None if cache is None else Blobs(cache / "prompts", _MOST_PROMPT_BYTES))
 
     @classmethod
     def from_pretrained(
@@ -83,6 +90,7 @@ class Pipeline:
         *,
         keep_loaded: bool = True,
         low_memory: bool = False,
+        keep_prompts: bool = True,
         cache: str | Path | None = None,
         expect_digest: str | None = None,
     ) -> Pipeline:
@@ -96,8 +104,9 @@ class Pipeline:
                 with openvino on processors that have it, and rounds.
             keep_loaded: see the class.
             low_memory: see the class.
-            cache: folder where OpenVINO's compiled graphs are kept for the next process, which then loads in a fraction
-                of the time; None keeps nothing.
+            keep_prompts: see the class.
+            cache: folder where OpenVINO's compiled graphs and encoded prompts are kept for the next process, which then
+                begins sooner; None keeps nothing.
             expect_digest: see ``Bundle.open``.
 
         Raises:
@@ -112,7 +121,10 @@ class Pipeline:
             cache=None if cache is None else Path(cache),
         )
         return cls(
-            Stages(opened, _choose_backend(opened, backend), options), keep_loaded=keep_loaded, low_memory=low_memory
+            Stages(opened, _choose_backend(opened, backend), options),
+            keep_loaded=keep_loaded,
+            low_memory=low_memory,
+            keep_prompts=keep_prompts,
         )
 
     def __call__(
@@ -357,11 +369,9 @@ class Pipeline:
         self._stages.close()
 
     def _prepare(self, *, editing: bool) -> None:
-        """Begin to check the graphs that are going to run."""
+        """Begin to check the graphs that are certain to run."""
         present = self.bundle.manifest.components
-        self._stages.prepare(
-            name for name in _IN_ORDER_OF_CHECKING if name in present and (editing or name != "vae_encoder")
-        )
+        self._stages.prepare(name for name in _CHECKED_AHEAD if name in present and (editing or name != "vae_encoder"))
 
     def _release(self, *components: str) -> None:
         """Free graphs whose part of the work is done, all if none is named, unless they are to be kept."""

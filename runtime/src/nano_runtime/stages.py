@@ -10,12 +10,22 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nano_runtime.backends import Arrays, Batch, CheckedGraph, EngineOptions, Session, import_engine, open_session
+from nano_runtime.backends import (
+    Arrays,
+    Batch,
+    CheckedGraph,
+    EngineOptions,
+    Session,
+    engine_version,
+    import_engine,
+    open_session,
+)
 from nano_runtime.backends.base import LayerTime
 from nano_runtime.backends.pages import give_back_heap
 from nano_runtime.bundle import Bundle
 from nano_runtime.errors import NonFiniteError, OutOfMemoryError, OutputShapeError
 from nano_runtime.graph_check import check_graph
+from nano_runtime.machine import instruction_sets
 from nano_runtime.manifest import Backend
 from nano_runtime.timing import Stopwatch
 
@@ -39,6 +49,11 @@ class Stages:
     def loaded(self) -> frozenset[str]:
         """Names of the components that occupy memory now."""
         return frozenset(self._loaded)
+
+    def identity(self, component: str) -> str:
+        """Name all that a component's outputs depend on besides its inputs: its files, the engine, the processor."""
+        options = (self.backend, engine_version(self.backend), self.options.threads, self.options.precision)
+        return repr((self._digest(component), *options, instruction_sets()))
 
     def prepare(self, components: Iterable[str]) -> None:
         """Begin to compare the files of these components with their checksums, and import the engine meanwhile.
@@ -134,11 +149,16 @@ class Stages:
                 raise OutputShapeError(component, tensor.name, found, f"{tensor.dtype} {list(shape)}")
 
     def _checked(self, component: str) -> CheckedGraph:
-        """Compare a component's files with their checksums, which together name the graph, and look into it."""
+        """Compare a component's files with their checksums, and look into the graph."""
         model = self.bundle.verified(component, self.backend)
         graph = self.bundle.component(component).graphs[self.backend]
         check_graph(self.bundle, graph)
+        weights = None if graph.weights is None else self.bundle.path / graph.weights
+        return CheckedGraph(model, self._digest(component), weights)
+
+    def _digest(self, component: str) -> str:
+        """Return a hex sha256 that names the content of a component's files, as the manifest says it is."""
+        graph = self.bundle.component(component).graphs[self.backend]
         files = (graph.model, graph.weights)
         digests = "".join(entry.sha256 for entry in self.bundle.manifest.files if entry.path in files)
-        weights = None if graph.weights is None else self.bundle.path / graph.weights
-        return CheckedGraph(model, hashlib.sha256(digests.encode()).hexdigest(), weights)
+        return hashlib.sha256(digests.encode()).hexdigest()

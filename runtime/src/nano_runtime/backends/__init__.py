@@ -6,6 +6,7 @@ Nothing is imported before it is used, so an installation with one engine never 
 from __future__ import annotations
 
 import importlib
+import sys
 from importlib.util import find_spec
 from typing import cast, get_args
 
@@ -20,6 +21,7 @@ __all__ = [
     "CheckedGraph",
     "EngineOptions",
     "Session",
+    "engine_version",
     "import_engine",
     "installed",
     "open_session",
@@ -50,6 +52,12 @@ def import_engine(backend: Backend) -> Open:
     if not installed(backend):
         raise BackendMissingError(backend)
     return cast("Open", importlib.import_module(_DOORS[backend]).open_graph)
+
+
+def engine_version(backend: Backend) -> str:
+    """Return the version of an engine, which is imported for that; raises what ``import_engine`` does."""
+    import_engine(backend)
+    return str(sys.modules[backend].__version__)
 
 
 def open_session(

@@ -18,8 +18,8 @@ import openvino
 from numpy.typing import NDArray
 
 from nano_runtime.backends.base import Arrays, Batch, CheckedGraph, EngineOptions, LayerTime, Precision
-from nano_runtime.backends.blobs import Blobs
 from nano_runtime.backends.pages import mapped_once
+from nano_runtime.blobs import Blobs
 from nano_runtime.errors import EngineError, PrecisionError
 from nano_runtime.machine import instruction_sets
 from nano_runtime.memory import is_out_of_memory

@@ -12,7 +12,7 @@ import mmap
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __all__ = ["give_back_heap", "mapped_once"]
@@ -58,11 +58,12 @@ def _give_back_until(file: Path, done: threading.Event) -> None:
 
 
 def _give_back(file: Path) -> None:
-    """Give back the pages of all mappings of a file; see ``man 2 madvise``."""
-    madvise = ctypes.CDLL(None).madvise
-    madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    for line in _MAPS.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
-        where, *rest = line.split(maxsplit=5)
-        if rest[-1] == str(file):
-            start, end = (int(address, 16) for address in where.split("-"))
-            madvise(start, end - start, mmap.MADV_DONTNEED)
+    """Give back the pages of all mappings of a file; see ``man 2 madvise``. None if there is no memory to find them."""
+    with suppress(MemoryError, OSError):
+        madvise = ctypes.CDLL(None).madvise
+        madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+        for line in _MAPS.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+            where, *rest = line.split(maxsplit=5)
+            if rest[-1] == str(file):
+                start, end = (int(address, 16) for address in where.split("-"))
+                madvise(start, end - start, mmap.MADV_DONTNEED)

@@ -74,7 +74,7 @@ def run_command(
         except NanoError as error:
             _say(parser.prog, error.what, error.hint)
             return error.exit_code
-        except (MemoryError, ImportError, RuntimeError) as error:  # the last two are native code's
+        except (MemoryError, ImportError, RuntimeError, SystemError) as error:  # the last three are native code's
             if not is_out_of_memory(error):
                 raise
             _say(parser.prog, "this machine ran out of memory", "Close other programs, or draw fewer pictures at once.")

@@ -1,4 +1,4 @@
-"""Where the commands let engines keep compiled graphs: the user's cache folder, another one, or nowhere."""
+"""Where the commands keep what makes the next run begin sooner: the user's cache folder, another one, or nowhere."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def add_cache_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--cache`` and ``--no-cache``."""
     parser.add_argument(
         "--cache", type=Path, metavar="DIR",
-        help="where openvino's compiled graphs are kept for the next run (default: the user's cache folder)",
+        help="for the next run: openvino's compiled graphs, encoded prompts (default: the user's cache folder)",
     )  # fmt: skip
-    parser.add_argument("--no-cache", dest="keep_compiled", action="store_false", help="keep no compiled graphs")
+    parser.add_argument("--no-cache", dest="keep_compiled", action="store_false", help="keep nothing for the next run")
 
 
 def cache_folder(options: CacheOptions) -> Path | None:

@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--precision", choices=("f32", "bf16"), help="of layers that are not INT8; bf16 needs openvino (default: f32)")
     add("--low-memory", action="store_true", help="take less memory: one picture at a time, and one graph")
     add_cache_options(parser)
-    add("--no-metadata", dest="metadata", action="store_false", help="keep prompt and settings out of the files")
+    add("--no-metadata", dest="metadata", action="store_false", help="leave prompt and settings in no file")
     add("--force", action="store_true", help="replace files that exist")
     add("--json", action="store_true", help="print one JSON document instead of the paths")
     return parser
@@ -139,6 +139,7 @@ def _generate(options: _Options) -> int:
         options.precision,
         keep_loaded=bool(options.grid),
         low_memory=options.low_memory,
+        keep_prompts=options.metadata,
         cache=cache_folder(options),
         expect_digest=options.expect_digest,
     )

@@ -1,8 +1,8 @@
-"""Compiled graphs kept between runs: a folder of bounded size whose files are checked before use and can all be lost.
+"""What one run leaves for the next: a folder of bounded size whose files are checked before use and can all be lost.
 
 A file holds the sha256 of its key and content, then the content. What is damaged, cut short or under another key's
 name is deleted and reported as missing; what cannot be written is not kept. No error leaves this file: without it a
-graph only takes longer to load.
+run only takes longer.
 """
 
 from __future__ import annotations
