@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import msgspec
+
+from nano_runtime.manifest import FileEntry
 
 __all__ = ["copied", "rewrite", "seal"]
 
@@ -29,7 +32,6 @@ def seal(bundle: Path, change: Callable[[dict[str, Any]], object] = lambda _: No
     document = json.loads(path.read_bytes())
     change(document)
     for entry in document["files"]:
-        content = (bundle / entry["path"]).read_bytes()
-        entry |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        entry.update(msgspec.to_builtins(FileEntry.of(bundle, bundle / entry["path"])))
     rewrite(path, json.dumps(document).encode())
     return bundle

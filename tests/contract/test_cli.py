@@ -186,7 +186,7 @@ def test_bench_refuses_what_is_no_number_of_things(option, value, int8, place):
 
 BAD = {
     "an engine the bundle lacks": ("without", ["--backend", "openvino"], 2, "has no graphs for openvino"),
-    "a changed graph": ("flipped graph", [], 3, "unet/model.onnx.data is not the file the manifest describes: sha256"),
+    "a changed graph": ("flipped graph", [], 3, "unet/model.onnx.data is not the file the manifest describes: blake3"),
     "a changed tokenizer": ("flipped tokenizer", [], 3, "tokenizer.json is not the file the manifest describes"),
     "no bundle": ("empty", [], 3, "is not a bundle"),
     "no steps": ("good", ["--steps", "0"], 2, "0 steps cannot be run"),

@@ -11,11 +11,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+from tests.contract.sealed import seal
 
 from nano_export import builtin
 from nano_export.reference import diffusers_pipeline
 from nano_runtime.errors import NonFiniteError
-from nano_runtime.manifest import sha256_of
 from nano_runtime.noise import randn
 from nano_runtime.pipeline import Pipeline
 
@@ -38,11 +38,9 @@ def damaged(bundle: Path, target: Path, component: str, value: float, which: Cal
         content[one.offset : one.offset + one.length] = np.full(one.length // 4, value, np.float32).tobytes()
     data.unlink()  # it is a link
     data.write_bytes(content)
-    (entry,) = [entry for entry in manifest["files"] if entry["path"] == files["weights"]]
-    entry["sha256"] = sha256_of(data)
     (copy / "manifest.json").unlink()
     (copy / "manifest.json").write_text(json.dumps(manifest))
-    return copy
+    return seal(copy)
 
 
 @pytest.mark.parametrize(

@@ -90,9 +90,9 @@ def test_a_stray_file_would_be_seen(tmp_path):
     assert contents(wheel) - expected(wheel, project) == {"nano_runtime/weights.bin"}
 
 
-def test_the_runtime_asks_for_six_small_packages(runtime):
+def test_the_runtime_asks_for_seven_small_packages(runtime):
     always = {name for name, marker in requirements(runtime) if marker == ""}
-    assert always == {"msgspec", "numpy", "pillow", "platformdirs", "tokenizers", "tqdm"}
+    assert always == {"blake3", "msgspec", "numpy", "pillow", "platformdirs", "tokenizers", "tqdm"}
 
 
 def test_the_engines_are_extras(runtime):

@@ -18,7 +18,6 @@ from nano_runtime.manifest import (
     Source,
     TensorSpec,
     TokenizerSpec,
-    sha256_of,
     write_manifest,
 )
 
@@ -54,11 +53,7 @@ def folder(tmp_path: Path) -> Path:
     components = {name: _component(bundle, name) for name in _TENSORS}
     _write(bundle / "tokenizer" / "tokenizer.json", _TOKENIZER)
     _write(bundle / "LICENSE", b"Draw nothing that harms.")
-    files = [
-        FileEntry(path=path.relative_to(bundle).as_posix(), size=path.stat().st_size, sha256=sha256_of(path))
-        for path in sorted(bundle.rglob("*"))
-        if path.is_file()
-    ]
+    files = [FileEntry.of(bundle, path) for path in sorted(bundle.rglob("*")) if path.is_file()]
     write_manifest(
         bundle,
         Manifest(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from nano_runtime.errors import ManifestError, NotABundleError
-from nano_runtime.manifest import MANIFEST_NAME, read_manifest, sha256_of, write_manifest
+from nano_runtime.bundle import Bundle
+from nano_runtime.errors import ManifestError, NotABundleError, TamperedFileError
+from nano_runtime.manifest import MANIFEST_NAME, blake3_of, read_manifest, sha256_of, write_manifest
 
 
 def edit(folder: Path, change) -> None:
@@ -59,7 +61,7 @@ def test_a_huge_manifest_is_refused_unread(folder):
 
 def test_another_format_version_is_named(folder):
     edit(folder, lambda document: document.update(format_version=99))
-    with pytest.raises(ManifestError, match="format_version 99, this runtime reads 1 to 3"):
+    with pytest.raises(ManifestError, match="format_version 99, this runtime reads 1 to 4"):
         read_manifest(folder)
 
 
@@ -131,6 +133,34 @@ def test_an_innocent_path_is_not_refused_for_its_dots(folder):
 def test_sha256_is_that_of_the_standard(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")  # FIPS 180-4's first example
     assert sha256_of(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_blake3_is_that_of_its_authors(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")  # as ``b3sum`` prints it
+    assert blake3_of(tmp_path / "abc") == "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"
+
+
+@pytest.mark.parametrize("checksum", ["sha256", "blake3"])
+def test_loading_compares_the_quick_checksum_and_verifying_both(folder, checksum):
+    edit(folder, lambda document: document["files"][0].update({checksum: "0" * 64}))
+    bundle = Bundle.open(folder)
+    (fault,) = bundle.faults()
+    assert checksum in fault.what
+    with nullcontext() if checksum == "sha256" else pytest.raises(TamperedFileError, match="blake3"):
+        bundle.verified_file(bundle.manifest.files[0].path)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_formats_without_the_quick_checksum_are_compared_by_the_other(folder, right):
+    def older(document):
+        document["format_version"] = 3
+        for entry in document["files"]:
+            del entry["blake3"]
+            entry["sha256"] = entry["sha256"] if right else "0" * 64
+
+    edit(folder, older)
+    with nullcontext() if right else pytest.raises(TamperedFileError, match="sha256"):
+        Bundle.open(folder).verified("unet", "onnxruntime")
 
 
 def test_the_schema_is_strict_about_numbers():

@@ -8,10 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from nano_runtime.cli import bundle as command
-from nano_runtime.manifest import MANIFEST_NAME
+from nano_runtime.manifest import MANIFEST_NAME, FileEntry
 
 pytest.importorskip("model_signing", reason='needs pip install "nano-runtime[signing]"')
 pytest.importorskip("OpenSSL")
@@ -89,11 +90,9 @@ def seal(folder: Path) -> None:
     licence = folder / "LICENSE"
     licence.write_bytes(b"Draw everything that harms.")
     document = json.loads((folder / MANIFEST_NAME).read_bytes())
-    import hashlib  # noqa: PLC0415
-
     for entry in document["files"]:
         if entry["path"] == "LICENSE":
-            entry |= {"size": licence.stat().st_size, "sha256": hashlib.sha256(licence.read_bytes()).hexdigest()}
+            entry.update(msgspec.to_builtins(FileEntry.of(folder, licence)))
     (folder / MANIFEST_NAME).write_text(json.dumps(document))
 
 

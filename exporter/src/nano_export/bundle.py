@@ -28,7 +28,6 @@ from nano_runtime.manifest import (
     Manifest,
     Source,
     TokenizerSpec,
-    sha256_of,
 )
 
 __all__ = ["Contents", "component_entry", "describe", "ir_path", "manifest_of", "onnx_path", "write_small_files"]
@@ -198,10 +197,7 @@ def manifest_of(
         },
         versions={tool: version(tool) for tool in _TOOLS},
         options=options,
-        files=[
-            FileEntry(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=sha256_of(path))
-            for path in files
-        ],
+        files=[FileEntry.of(folder, path) for path in files],
     )
 
 

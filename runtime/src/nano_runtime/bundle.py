@@ -113,9 +113,9 @@ class Bundle:
         return self.path / name
 
     def faults(self) -> Iterator[NanoError]:
-        """Compare every file with its checksum, and yield what is wrong: changed, missing and unknown files."""
+        """Compare every file with its checksums, and yield what is wrong: changed, missing and unknown files."""
         for entry in self.manifest.files:
-            if (fault := fault_of(self.path, entry)) is not None:
+            if (fault := fault_of(self.path, entry, all_checksums=True)) is not None:
                 yield fault
         known = {MANIFEST_NAME, *(entry.path for entry in self.manifest.files)}
         for path in sorted(paths_below(self.path)):

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 ISA_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16")
-PACKAGES = ("nano-runtime", "numpy", "pillow", "tokenizers", "msgspec", "onnxruntime", "openvino")
+PACKAGES = ("nano-runtime", "blake3", "numpy", "pillow", "tokenizers", "msgspec", "onnxruntime", "openvino")
 
 _CPUINFO = Path("/proc/cpuinfo")
 _MEMINFO = Path("/proc/meminfo")

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
+from blake3 import blake3
 from msgspec import Meta
 
 from nano_runtime.errors import ManifestError, NotABundleError, TamperedFileError
@@ -48,6 +49,7 @@ __all__ = [
     "TensorSpec",
     "TokenizerSpec",
     "Work",
+    "blake3_of",
     "check_file",
     "fault_of",
     "manifest_bytes",
@@ -57,8 +59,8 @@ __all__ = [
     "write_manifest",
 ]
 
-FORMAT_VERSION = 3
-_OLDEST_VERSION = 1  # it has no free prompt length, and 2 no default for sampler and steps
+FORMAT_VERSION = 4
+_OLDEST_VERSION = 1  # it has no free prompt length, 2 no default for sampler and steps, 3 no blake3
 MANIFEST_NAME = "manifest.json"
 _MAX_MANIFEST_BYTES = 1 << 20
 _MAX_WHY_CHARACTERS = 300
@@ -72,7 +74,7 @@ Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
 Positive = Annotated[float, Meta(gt=0, le=1e6)]
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Text = Annotated[str, Meta(max_length=10_000)]
-Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+_Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Backend = Literal["onnxruntime", "openvino"]
 Quality = Literal["exact", "balanced", "fast"]
 _Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -170,11 +172,22 @@ class Licence(_Record, frozen=True, kw_only=True):
 
 
 class FileEntry(_Record, frozen=True, kw_only=True):
-    """One file of the bundle: POSIX path, size in bytes, lower-case hex sha256."""
+    """One file of the bundle: POSIX path, size in bytes, and its checksums in lower-case hex.
+
+    Loading compares ``blake3``, which takes a third of the time, and less where a processor has no instructions for
+    sha256; it is None in bundles of formats 1 to 3. ``sha256`` is what other tools know.
+    """
 
     path: str
     size: Count
-    sha256: Sha256
+    sha256: _Digest
+    blake3: _Digest | None = None
+
+    @classmethod
+    def of(cls, bundle: Path, path: Path) -> FileEntry:
+        """Describe a file of a bundle as it is."""
+        name, size = path.relative_to(bundle).as_posix(), path.stat().st_size
+        return cls(path=name, size=size, sha256=sha256_of(path), blake3=blake3_of(path))
 
 
 class Preset(_Record, frozen=True, kw_only=True):
@@ -312,30 +325,41 @@ def write_manifest(bundle: Path, manifest: Manifest) -> None:
 
 
 def check_file(bundle: Path, entry: FileEntry) -> None:
-    """Compare one file with its manifest entry, size first.
+    """Compare one file with its manifest entry: its size, and its quicker checksum.
 
     Raises:
-        TamperedFileError: the file is missing, of another size, or has another sha256.
+        TamperedFileError: the file is missing, of another size, or has another checksum.
     """
     if (fault := fault_of(bundle, entry)) is not None:
         raise fault
 
 
-def fault_of(bundle: Path, entry: FileEntry) -> TamperedFileError | None:
-    """Return what ``check_file`` would raise, for those who want to see all faults."""
+def fault_of(bundle: Path, entry: FileEntry, *, all_checksums: bool = False) -> TamperedFileError | None:
+    """Return what ``check_file`` would raise, or would if it compared the other checksum too."""
     path = bundle / entry.path
     if (fault := fault_of_place(bundle, entry.path)) is not None:
         return TamperedFileError(path, fault)
     if (size := path.stat().st_size) != entry.size:
         return TamperedFileError(path, f"{size} bytes instead of {entry.size}")
-    if (digest := sha256_of(path)) != entry.sha256:
+    if entry.blake3 is not None and (digest := blake3_of(path)) != entry.blake3:
+        return TamperedFileError(path, f"blake3 {digest[:12]}… instead of {entry.blake3[:12]}…")
+    if (all_checksums or entry.blake3 is None) and (digest := sha256_of(path)) != entry.sha256:
         return TamperedFileError(path, f"sha256 {digest[:12]}… instead of {entry.sha256[:12]}…")
     return None
 
 
 def sha256_of(path: Path) -> str:
-    """Return the lower-case hex sha256 of a plain file, read in chunks of 1 MiB."""
-    digest = hashlib.sha256()
+    """Return the lower-case hex sha256 of a plain file."""
+    return _hex_digest(path, hashlib.sha256())
+
+
+def blake3_of(path: Path) -> str:
+    """Return the lower-case hex BLAKE3 digest of a plain file (github.com/BLAKE3-team/BLAKE3-specs, 256 bits)."""
+    return _hex_digest(path, blake3())
+
+
+def _hex_digest(path: Path, digest: hashlib._Hash | blake3) -> str:
+    """Return a digest in hex of a plain file, read in chunks of 1 MiB."""
     buffer = bytearray(_CHUNK_BYTES)
     view = memoryview(buffer)
     with os.fdopen(open_plain(path), "rb", buffering=0) as file:
