@@ -58,11 +58,9 @@ def measure_starts(peers: Sequence[Peer], setup: Setup, runs: int) -> Iterator[S
         shutil.rmtree(setup.cache(peer.name), ignore_errors=True)
     for run in range(runs + 1):
         for peer in peers if run % 2 == 0 else reversed(peers):
-            if peer in OURS:
-                yield start_nano_generate(peer, setup, run)
-                continue
-            for cached in (False, True) if peer.caches else (False,):
-                yield start_worker(peer, setup, run, cached=cached)
+            start = start_nano_generate if peer in OURS else start_worker
+            for cached in (False, True) if peer.caches or peer in OURS else (False,):
+                yield start(peer, setup, run, cached=cached)
 
 
 def groups(peers: Sequence[Peer], peak_bytes: Mapping[str, int], available_bytes: int | None) -> list[list[Peer]]:

@@ -90,7 +90,8 @@ class Start:
 
     Attributes:
         peer: name.
-        cached: whether the library was given a folder to keep what it compiles.
+        cached: whether the library was given a folder to keep what it compiles; of ours, which always has one, whether
+            an earlier one drew the same prompt.
         run: 0 is the first one, which finds files and caches cold.
         ms: from starting the process to the PNG being written, wall clock.
         peak_rss_bytes: of the whole process.
@@ -184,10 +185,12 @@ def start_worker(peer: Peer, setup: Setup, run: int, *, cached: bool) -> Start:
         return Start(peer.name, cached, run, (perf_counter() - began) * 1e3, answer.peak_rss_bytes)
 
 
-def start_nano_generate(peer: Peer, setup: Setup, run: int) -> Start:
+def start_nano_generate(peer: Peer, setup: Setup, run: int, *, cached: bool) -> Start:
     """Time our own command, as a user runs it, from its start to its end, which is a little after the PNG."""
     conditions, log = setup.conditions, setup.log("start", peer.name)
-    command = [str(Path(sys.executable).with_name("nano-generate")), conditions.prompt, "--json", "--force"]
+    prompt = conditions.prompt if cached else f"{conditions.prompt} {run}"
+    command = [str(Path(sys.executable).with_name("nano-generate")), prompt, "--json", "--force"]
+    command += ["--cache", str(setup.cache(peer.name))]
     command += ["-o", str(setup.picture(peer.name, "start")), "--seed", "0", "--threads", str(conditions.threads)]
     command += ["--bundle", str(setup.models[peer.name])]
     command += [f"--{name}={value}" for name, value in peer.options.items()]
@@ -203,4 +206,4 @@ def start_nano_generate(peer: Peer, setup: Setup, run: int) -> Start:
     report = json.loads(ended.stdout)
     if report["unet_calls"] != conditions.calls and not peer.own_sampling:
         raise PeerError(f"{peer.name} made {report['unet_calls']} UNet calls, not {conditions.calls}", log)
-    return Start(peer.name, cached=False, run=run, ms=ms, peak_rss_bytes=report["peak_rss_bytes"])
+    return Start(peer.name, cached=cached, run=run, ms=ms, peak_rss_bytes=report["peak_rss_bytes"])

@@ -29,7 +29,8 @@ class Row:
         ratios: the peer's time for a picture over that of ours in the same rounds, by the name of ours.
         image_s: a warm picture, from prompt to pixels.
         start_s: from the start of a process to its first PNG.
-        start_cached_s: the same with the library's cache of compiled graphs; None if it has none.
+        start_cached_s: the same with the library's cache of compiled graphs, None if it has none; of ours, which always
+            has those, with a prompt that an earlier process drew.
         peak_rss_gb: of such a process.
         peak_rss_cached_gb: the same with the cache.
         psnr_db: mean over the pictures, against the original's from the same noise; None where they cannot be compared.
@@ -77,7 +78,10 @@ def markdown(table: Sequence[Row], control_db: float | None) -> str:
         for row in table
     ]
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    notes = ["In brackets: with the library's own cache of compiled graphs, filled by an earlier start."]
+    notes = [
+        "In brackets: with the library's own cache of compiled graphs, filled by an earlier start.",
+        "Nano always has those, and in brackets draws a prompt that an earlier start drew.",
+    ]
     if control_db is not None:
         notes.append(
             f"PSNR against diffusers from the same noise; from different noise its own score {control_db:.1f}."

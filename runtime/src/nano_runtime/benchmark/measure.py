@@ -112,7 +112,8 @@ class Measured:
         rates: of this machine; None if the manifest does not say what the bundle has to compute.
         limit_ms: the least time of one run, per component; empty without rates.
         image_limit_ms: the least time of one call; None without rates.
-        starts: of fresh processes, the first of which found no compiled graphs of an earlier one.
+        starts: of fresh processes that draw a prompt no earlier one drew; the first finds nothing kept.
+        again: of one that draws the last one's prompt again; None without starts.
         profile: what a run of each component spends its time on; empty unless asked for.
     """
 
@@ -136,6 +137,7 @@ class Measured:
     limit_ms: dict[str, float]
     image_limit_ms: float | None
     starts: tuple[Start, ...]
+    again: Start | None
     profile: dict[str, list[GroupTime]]
 
 
@@ -151,7 +153,9 @@ def measure(cases: Sequence[Case], settings: Settings) -> Iterator[Step | Measur
     """
     probes = {case: _probe_arguments(case) for case in cases}
     rates: dict[tuple[int, int], Rates] = {}
-    total = len({*probes.values()} - {None}) + len(cases) * (2 + settings.runs + settings.starts)
+    total = len({*probes.values()} - {None}) + len(cases) * (
+        2 + settings.runs + settings.starts + (settings.starts > 0)
+    )
     steps = count(1)
     for arguments in probes.values():
         if arguments is not None and arguments not in rates:
@@ -173,12 +177,13 @@ def measure(cases: Sequence[Case], settings: Settings) -> Iterator[Step | Measur
             worker.stop()
     for worker in workers:
         starts = []
+        prompts = [f"{settings.prompt} {number}" for number in range(settings.starts)]
         with TemporaryDirectory(prefix="nano-cache-") as cache:
-            for _ in range(settings.starts):
-                starts.append(start(*_arguments(worker.case, settings), f"--cache={cache}"))
+            for prompt in (*prompts, *prompts[-1:]):
+                starts.append(start(prompt, *_arguments(worker.case, settings), f"--cache={cache}"))
                 yield Step(f"{worker.case}: {starts[-1].first_png_ms:.0f} ms from start to PNG", next(steps), total)
         arguments = probes[worker.case]
-        yield worker.measured(tuple(starts), None if arguments is None else rates[arguments])
+        yield worker.measured(starts, None if arguments is None else rates[arguments])
 
 
 @dataclass(frozen=True)
@@ -227,8 +232,8 @@ class _Worker:
         self._connection.send(None)
         self._end = self._receive()
 
-    def measured(self, starts: tuple[Start, ...], rates: Rates | None) -> Measured:
-        """Put everything together."""
+    def measured(self, starts: Sequence[Start], rates: Rates | None) -> Measured:
+        """Put everything together; the last of the starts, if there are any, drew a prompt again."""
         bundle, (first, *later) = self._about.bundle, self._drawn
         manifest, precision = bundle.manifest, self.case.precision
         rows = self._rows(later[0])
@@ -256,7 +261,8 @@ class _Worker:
             image_limit_ms=sum(limit * len(later[0].run_ms[name]) for name, limit in limits.items())
             if limits
             else None,
-            starts=starts,
+            starts=tuple(starts[:-1]),
+            again=starts[-1] if starts else None,
             profile={
                 name: group_times(layers, work[name], rows[name], rates, precision)
                 for name, layers in self._end.layers.items()
@@ -336,10 +342,9 @@ def _layers(case: Case, settings: Settings) -> dict[str, list[LayerTime]]:
 
 
 def _arguments(case: Case, settings: Settings) -> list[str]:
-    """Return what ``nano-generate`` needs to know to draw the same."""
+    """Return what ``nano-generate`` needs to know, besides the prompt, to draw the same."""
     wishes = {"steps": settings.steps, "scheduler": settings.scheduler, "guidance": settings.guidance_scale}
     return [
-        settings.prompt,
         f"--bundle={case.bundle}",
         f"--backend={case.backend}",
         f"--precision={case.precision}",

@@ -28,6 +28,7 @@ def print_report(machine: Machine, settings: Settings, results: Sequence[Measure
             "case",
             "first PNG ms",
             "later ms",
+            "same prompt ms",
             "peak RSS MB",
             "anonymous MB",
             "loaded: peak RSS",
@@ -63,13 +64,14 @@ def _call(result: Measured) -> tuple[str, ...]:
 
 
 def _start(result: Measured) -> tuple[str, ...]:
-    """Return the row of the first start and the quickest later one, and of memory."""
+    """Return the row of the first start, the quickest later one and the one that drew its prompt again, and of memory."""
     starts = result.starts
     later = min(starts[1:] if len(starts) > 1 else starts, key=lambda start: start.first_png_ms, default=None)
     return (
         _name(result),
         _UNKNOWN if later is None else _ms(starts[0].first_png_ms),
         _UNKNOWN if later is None else _ms(later.first_png_ms),
+        _UNKNOWN if result.again is None else _ms(result.again.first_png_ms),
         _megabytes(None if later is None else later.peak_rss_bytes),
         _megabytes(None if later is None else later.peak_anonymous_bytes),
         _megabytes(result.peak_rss_bytes),
