@@ -153,9 +153,8 @@ def measure(cases: Sequence[Case], settings: Settings) -> Iterator[Step | Measur
     """
     probes = {case: _probe_arguments(case) for case in cases}
     rates: dict[tuple[int, int], Rates] = {}
-    total = len({*probes.values()} - {None}) + len(cases) * (
-        2 + settings.runs + settings.starts + (settings.starts > 0)
-    )
+    starts = settings.starts + min(settings.starts, 1)
+    total = len({*probes.values()} - {None}) + len(cases) * (2 + settings.runs + starts)
     steps = count(1)
     for arguments in probes.values():
         if arguments is not None and arguments not in rates:
@@ -176,14 +175,14 @@ def measure(cases: Sequence[Case], settings: Settings) -> Iterator[Step | Measur
         for worker in workers:
             worker.stop()
     for worker in workers:
-        starts = []
+        started = []
         prompts = [f"{settings.prompt} {number}" for number in range(settings.starts)]
         with TemporaryDirectory(prefix="nano-cache-") as cache:
             for prompt in (*prompts, *prompts[-1:]):
-                starts.append(start(prompt, *_arguments(worker.case, settings), f"--cache={cache}"))
-                yield Step(f"{worker.case}: {starts[-1].first_png_ms:.0f} ms from start to PNG", next(steps), total)
+                started.append(start(prompt, *_arguments(worker.case, settings), f"--cache={cache}"))
+                yield Step(f"{worker.case}: {started[-1].first_png_ms:.0f} ms from start to PNG", next(steps), total)
         arguments = probes[worker.case]
-        yield worker.measured(starts, None if arguments is None else rates[arguments])
+        yield worker.measured(started, None if arguments is None else rates[arguments])
 
 
 @dataclass(frozen=True)

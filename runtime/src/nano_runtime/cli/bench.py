@@ -86,8 +86,8 @@ def _parser() -> argparse.ArgumentParser:
         help="what to leave out, see nano-generate; repeatable (default: exact)")  # fmt: skip
     add("--runs", type=int, default=5, metavar="N", help="calls after the first (default: %(default)s)")
     add("--starts", type=int, default=2, metavar="N",
-        help="fresh nano-generate processes, timed from start to picture, and one that draws the last one's prompt again "
-        "(default: %(default)s)")  # fmt: skip
+        help="fresh nano-generate processes, timed from start to picture, and one more that repeats the last one's "
+        "prompt (default: %(default)s)")  # fmt: skip
     add("--profile", action="store_true", help="show what the operators inside the graphs take")
     add("--json", type=Path, metavar="FILE", help="write all samples to this file")
     return parser

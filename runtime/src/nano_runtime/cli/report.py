@@ -64,7 +64,7 @@ def _call(result: Measured) -> tuple[str, ...]:
 
 
 def _start(result: Measured) -> tuple[str, ...]:
-    """Return the row of the first start, the quickest later one and the one that drew its prompt again, and of memory."""
+    """Return the row of the first start, the quickest later one, the one that repeats a prompt, and of memory."""
     starts = result.starts
     later = min(starts[1:] if len(starts) > 1 else starts, key=lambda start: start.first_png_ms, default=None)
     return (
