@@ -124,8 +124,8 @@ def test_an_empty_prompt_is_a_prompt(fp32, place):
 @pytest.mark.slow
 def test_bench_times_every_engine_and_says_what_it_could_do(fp32, int8, place):
     done = run(
-        "nano-bench", fp32, int8, "--runs", 1, "--starts", 1, "--steps", 2, "--scheduler", "pndm", "--profile", "--json",
-        "t.json", cwd=place,
+        "nano-bench", fp32, int8, "--runs", 1, "--starts", 1, "--steps", 2, "--scheduler", "pndm", "--profile",
+        "--json", "t.json", cwd=place,
     )  # fmt: skip
     assert (done.code, done.err) == (0, "")
     assert "At best, with" in done.out
