@@ -8,8 +8,8 @@ Prompts are computed in chunks of the text encoder's length, which do not know o
 them in a row. So a chunk is what is remembered, under its token ids and their weights: the same words, read in another
 way, have others.
 
-The text encoder's hidden states of a chunk can also be kept for the next process, which draws the same prompt, or with
-the same negative one, without it: a fifth of what it takes from its start to a picture.
+The text encoder's hidden states of a chunk can also be kept for the next process: to draw the same prompt it then loads
+no text encoder.
 """
 
 from __future__ import annotations

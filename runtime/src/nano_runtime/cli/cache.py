@@ -12,7 +12,7 @@ class CacheOptions(argparse.Namespace):
     """What ``add_cache_options`` adds to a command line, typed."""
 
     cache: Path | None
-    keep_compiled: bool
+    keep: bool
 
 
 def add_cache_options(parser: argparse.ArgumentParser) -> None:
@@ -21,12 +21,12 @@ def add_cache_options(parser: argparse.ArgumentParser) -> None:
         "--cache", type=Path, metavar="DIR",
         help="for the next run: openvino's compiled graphs, encoded prompts (default: the user's cache folder)",
     )  # fmt: skip
-    parser.add_argument("--no-cache", dest="keep_compiled", action="store_false", help="keep nothing for the next run")
+    parser.add_argument("--no-cache", dest="keep", action="store_false", help="keep nothing for the next run")
 
 
 def cache_folder(options: CacheOptions) -> Path | None:
     """Return the folder that the command line asks for, or None for none; nothing is made yet."""
-    if not options.keep_compiled:
+    if not options.keep:
         return None
     if options.cache is not None:
         return options.cache
