@@ -31,18 +31,6 @@ def test_the_pages_of_the_named_file_are_given_back_and_its_content_stays(tmp_pa
         assert bytes(maps[0]) == content
 
 
-def test_what_was_written_into_a_private_mapping_is_lost(tmp_path: Path) -> None:
-    """Why ``tests/contract/test_pages.py`` looks whether an engine does."""
-    path = tmp_path / "weights.bin"
-    path.write_bytes(bytes(_SIZE))
-    with path.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE)
-        mapped[:4] = b"mine"
-        with mapped_once(path):
-            pass
-        assert mapped[:4] == bytes(4)
-
-
 def _resident_bytes(file: Path) -> int:
     """Return how much of a mapped file is in this process's memory, from ``/proc/self/smaps``."""
     lines = Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines()

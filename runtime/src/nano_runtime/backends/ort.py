@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections import defaultdict
 from pathlib import Path
 from statistics import median
@@ -23,7 +22,6 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from nano_runtime.backends.base import Arrays, Batch, CheckedGraph, EngineOptions, LayerTime
-from nano_runtime.backends.pages import mapped_once
 from nano_runtime.errors import EngineError, PrecisionError
 from nano_runtime.memory import is_out_of_memory
 
@@ -93,8 +91,6 @@ def open_graph(graph: CheckedGraph, *, batch: Batch, tokens: int, options: Engin
     # A MatMul with INT8 weights alone rounds its activations too, 32 by 32, which adds a tenth to its weights' error.
     # In f32, level 1, it would unpack its weights in every call, and take 2.4 times as long.
     choices.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "4")
-    if sys.platform == "linux":  # elsewhere the file's pages would stay beside what is packed from them
-        choices.add_session_config_entry("session.prepack.enable_parallel", "1")
     # Threads that spin after a call, in hope of another, would be in the way of the next component's.
     choices.add_session_config_entry("session.force_spinning_stop", "1")
     profile = TemporaryDirectory(prefix="nano-profile-") if options.profile else None
@@ -102,10 +98,9 @@ def open_graph(graph: CheckedGraph, *, batch: Batch, tokens: int, options: Engin
         choices.enable_profiling = True
         choices.profile_file_prefix = str(Path(profile.name) / "layers")
     try:
-        with mapped_once(graph.weights):
-            session = onnxruntime.InferenceSession(
-                str(graph.model), choices, providers=["CPUExecutionProvider"], disabled_optimizers=_DISABLED_OPTIMIZERS
-            )
+        session = onnxruntime.InferenceSession(
+            str(graph.model), choices, providers=["CPUExecutionProvider"], disabled_optimizers=_DISABLED_OPTIMIZERS
+        )
     except Exception as error:
         if is_out_of_memory(error):
             raise MemoryError(str(error)) from error

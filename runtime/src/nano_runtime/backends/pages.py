@@ -18,7 +18,7 @@ from pathlib import Path
 __all__ = ["give_back_heap", "mapped_once"]
 
 _MAPS = Path("/proc/self/maps")
-_EVERY_S = 0.02  # two threads pack some 30 MB in that time
+_EVERY_S = 0.05  # an engine packs some 20 MB in that time
 
 
 @contextmanager
@@ -26,8 +26,7 @@ def mapped_once(file: Path | None) -> Iterator[None]:
     """While the block runs and at its end, give back the pages of a file that this process has mapped and read.
 
     They are clean copies of what is on the disk: a page that is touched again is there again, from the system's cache
-    if there is room for one. What a process wrote into a private mapping would be lost; no engine does
-    (``tests/contract/test_pages.py``). No file, nothing to do.
+    if there is room for one. Mappings that can be written are left alone; no file, nothing to do.
     """
     if file is None or sys.platform != "linux":
         yield
@@ -58,12 +57,15 @@ def _give_back_until(file: Path, done: threading.Event) -> None:
 
 
 def _give_back(file: Path) -> None:
-    """Give back the pages of all mappings of a file; see ``man 2 madvise``. None if there is no memory to find them."""
+    """Give back the pages of all read-only mappings of a file; none if there is no memory to find them.
+
+    See ``man 2 madvise``.
+    """
     with suppress(MemoryError, OSError):
         madvise = ctypes.CDLL(None).madvise
         madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
         for line in _MAPS.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
-            where, *rest = line.split(maxsplit=5)
-            if rest[-1] == str(file):
+            where, permissions, *rest = line.split(maxsplit=5)
+            if rest[-1] == str(file) and "w" not in permissions:
                 start, end = (int(address, 16) for address in where.split("-"))
                 madvise(start, end - start, mmap.MADV_DONTNEED)
