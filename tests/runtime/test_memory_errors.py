@@ -21,6 +21,7 @@ SAID = [
     RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1"),
     ImportError("libopenvino.so.2641: failed to map segment from shared object"),
     SystemError("error return without exception set"),
+    SystemError("<function _find_and_load at 0x7f92ba21bce0> returned NULL without setting an exception"),
 ]
 
 

@@ -10,7 +10,8 @@ __all__ = ["is_out_of_memory"]
 # stack, of those that wait for one which could not be had, and of the interpreter in the middle of an import.
 _OUT_OF_MEMORY = re.compile(
     r"(cannot|can't|failed to|unable to|could not) alloc|bad[ _]alloc|out[ _]of[ _]memory|failed to map segment"
-    r"|resource temporarily unavailable|can't start new thread|broken promise|error return without exception set",
+    r"|resource temporarily unavailable|can't start new thread|broken promise"
+    r"|(error return|returned NULL) without (setting an )?exception",
     re.IGNORECASE,
 )
 
