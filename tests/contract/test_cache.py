@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.contract.sealed import seal
+from tests.contract.sealed import copied, rewrite, seal
 
 from nano_runtime.backends import BACKENDS
 from nano_runtime.blobs import Blobs
 from nano_runtime.cli import generate
+from nano_runtime.errors import TamperedFileError
 from nano_runtime.pipeline import Pipeline
 
 LONG_AGO = (1000, 1000)
@@ -166,6 +169,23 @@ def test_what_another_encoder_made_of_a_prompt_is_not_taken(int8, tmp_path):
     seal(other)
     assert draw_kept(other, tmp_path / "cache", "onnxruntime")[1] == 2
     assert draw_kept(int8, tmp_path / "cache", "openvino")[1] == 2  # nor what another engine made of it
+
+
+@pytest.mark.parametrize("claimed", ["sha256", "blake3"])
+def test_a_bundle_that_claims_anothers_checksum_leaves_nothing_in_its_name(int8, tmp_path, claimed):
+    """Loading compares one of the two only: with the other, what it keeps would be taken for the real one's."""
+    other = copied(int8, tmp_path / "other")
+    path = other / "text_encoder" / "model.onnx.data"
+    rewrite(path, path.read_bytes() + bytes(1))
+    real = {entry["path"]: entry[claimed] for entry in json.loads((int8 / "manifest.json").read_bytes())["files"]}
+
+    document = json.loads((seal(other) / "manifest.json").read_bytes())
+    for entry in document["files"]:
+        entry[claimed] = real[entry["path"]]
+    rewrite(other / "manifest.json", json.dumps(document).encode())
+    with nullcontext() if claimed == "sha256" else pytest.raises(TamperedFileError):
+        draw_kept(other, tmp_path / "cache", "onnxruntime")
+    assert draw_kept(int8, tmp_path / "cache", "onnxruntime")[1] == 2
 
 
 def test_a_damaged_prompt_is_encoded_again(int8, tmp_path):

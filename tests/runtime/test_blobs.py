@@ -1,4 +1,4 @@
-"""Compiled graphs kept between runs: whole or absent, never too many, and no one else's files touched."""
+"""What is kept between runs: whole or absent, never too many, and no one else's files touched."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ from nano_runtime.timing import Stopwatch
 
 __all__ = ["Stages"]
 
-_CHECKERS = 2  # the first graph and the largest side by side
+_CHECKERS = 2  # the largest graph, and beside it the others
 
 
 class Stages:
@@ -157,8 +157,12 @@ class Stages:
         return CheckedGraph(model, self._digest(component), weights)
 
     def _digest(self, component: str) -> str:
-        """Return a hex sha256 that names the content of a component's files, as the manifest says it is."""
+        """Return a hex sha256 that names the content of a component's files, as the manifest says it is.
+
+        Of all checksums: with the one that loading does not compare, a bundle could claim to be another, and what is
+        kept of it would be taken for the other's.
+        """
         graph = self.bundle.component(component).graphs[self.backend]
         files = (graph.model, graph.weights)
-        digests = "".join(entry.sha256 for entry in self.bundle.manifest.files if entry.path in files)
-        return hashlib.sha256(digests.encode()).hexdigest()
+        digests = [(entry.sha256, entry.blake3) for entry in self.bundle.manifest.files if entry.path in files]
+        return hashlib.sha256(repr(digests).encode()).hexdigest()
