@@ -19,7 +19,7 @@ from nano_export.reference import diffusers_pipeline
 from nano_runtime.backends import EngineOptions
 from nano_runtime.bundle import Bundle
 from nano_runtime.cli import generate
-from nano_runtime.conditioning import Conditioner
+from nano_runtime.conditioning import Conditioner, UNetInputs
 from nano_runtime.errors import LongPromptError
 from nano_runtime.image import read_parameters
 from nano_runtime.pipeline import Pipeline
@@ -126,9 +126,13 @@ def conditioner(sd1, backend) -> Iterator[Conditioner]:
     stages.close()
 
 
+def texts(conditioner: Conditioner, prompts: list[str], reading: Reading, watch: Stopwatch) -> dict[str, UNetInputs]:
+    return conditioner.project(conditioner.encode(conditioner.read(prompts, reading), watch), watch)
+
+
 def hidden_states(conditioner: Conditioner, prompt: str, reading: Reading) -> np.ndarray:
     """In the standard form, what the UNet is told of a prompt is the hidden states themselves."""
-    return conditioner.texts([prompt], Stopwatch(), reading)[prompt]["encoder_hidden_states"]
+    return texts(conditioner, [prompt], reading, Stopwatch())[prompt]["encoder_hidden_states"]
 
 
 @pytest.mark.parametrize("prompt", CASES)
@@ -148,7 +152,7 @@ def test_the_unet_attends_to_what_a1111_computes(conditioner, sd1_original, prom
 
 
 def test_shorter_prompts_go_on_with_the_empty_text(conditioner, sd1_original):
-    known = conditioner.texts([LAST, NEGATIVE], Stopwatch(), BOTH)
+    known = texts(conditioner, [LAST, NEGATIVE], BOTH, Stopwatch())
     chunks = len(sd1_original.chunks(CASES[LAST]))
     expected = [*sd1_original.chunks([[(NEGATIVE, 1.0)]]), *[sd1_original.chunk([])] * (chunks - 1)]
     actual = known[NEGATIVE]["encoder_hidden_states"]
@@ -164,7 +168,7 @@ def test_what_is_remembered_depends_on_how_it_was_read(conditioner):
     first = [hidden_states(conditioner, prompt, reading) for reading in readings]
     for index, (reading, expected) in enumerate(zip(readings, first, strict=True)):
         watch = Stopwatch()
-        again = conditioner.texts([prompt], watch, reading)[prompt]["encoder_hidden_states"]
+        again = texts(conditioner, [prompt], reading, watch)[prompt]["encoder_hidden_states"]
         np.testing.assert_array_equal(again, expected)
         assert "text_encoder" not in watch.timings().run_ms
         others = [other for other in first[:index] if other.shape == again.shape]

@@ -8,8 +8,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+import nano_runtime.stages
 from nano_runtime.backends import BACKENDS, EngineOptions
 from nano_runtime.bundle import Bundle
+from nano_runtime.errors import OutOfMemoryError
 from nano_runtime.stages import Stages
 from nano_runtime.timing import Stopwatch
 
@@ -104,3 +106,86 @@ def test_another_batch_replaces_the_graph(stages):
     assert output.shape[0] == 1
     assert stages.loaded == {"unet"}
     assert len(stages._loaded) == 1  # noqa: SLF001 - what holds the weights
+
+
+@pytest.fixture
+def opened(monkeypatch) -> list[tuple[str, int]]:
+    """Name and batch of every graph that is loaded, in any thread."""
+    graphs: list[tuple[str, int]] = []
+    open_session = nano_runtime.stages.open_session
+
+    def noted(backend, graph, *, batch, **others):
+        session = open_session(backend, graph, batch=batch, **others)
+        graphs.append((graph.model.parent.name, batch))
+        return session
+
+    monkeypatch.setattr(nano_runtime.stages, "open_session", noted)
+    return graphs
+
+
+@pytest.fixture
+def fresh(stages) -> Iterator[Stages]:
+    yield (other := Stages(stages.bundle, stages.backend, stages.options))
+    other.close()
+
+
+def test_what_is_loaded_ahead_is_what_runs(stages, fresh, opened):
+    feeds = inputs(stages, 1)
+    expected = run(stages, feeds)
+    opened.clear()
+    fresh.load_ahead("unet", batch=BATCH, tokens=FREE["tokens"])
+    np.testing.assert_array_equal(run(fresh, feeds), expected)
+    fresh.load_ahead("unet", batch=BATCH, tokens=FREE["tokens"])  # it is there
+    run(fresh, feeds)
+    assert opened == [("unet", BATCH)]
+
+
+def test_what_was_loaded_ahead_for_another_batch_is_not_used(stages, fresh, opened):
+    fresh.load_ahead("unet", batch=BATCH + 1, tokens=FREE["tokens"])
+    assert run(fresh, inputs(stages, 1)).shape[0] == BATCH
+    assert opened == [("unet", BATCH + 1), ("unet", BATCH)]
+    assert not fresh._ahead  # noqa: SLF001 - what would hold the weights
+
+
+@pytest.mark.parametrize("refused", ["open", "run"])
+def test_what_was_loaded_ahead_goes_where_memory_runs_out(stages, fresh, monkeypatch, refused):
+    """The decoder is in the way of the UNet, in every thread, until it is let go."""
+    feeds = inputs(stages, 1)
+    expected = run(stages, feeds)
+    fresh.load_ahead("vae_decoder", batch=1)
+    kept = type(fresh._ahead["vae_decoder"][1].result())  # noqa: SLF001
+
+    def refuse(original):
+        def refusing(*arguments, **options):
+            if fresh._ahead.get("vae_decoder"):  # noqa: SLF001
+                raise MemoryError
+            return original(*arguments, **options)
+
+        return refusing
+
+    if refused == "run":
+        monkeypatch.setattr(kept, "run", refuse(kept.run))
+    else:
+        module = nano_runtime.stages
+        monkeypatch.setattr(module, "open_session", out_of_memory(refuse(module.open_session)))
+        fresh.load_ahead("unet", batch=BATCH, tokens=FREE["tokens"])
+    np.testing.assert_array_equal(run(fresh, feeds), expected)
+    monkeypatch.setattr(kept, "run", raising)
+    with pytest.raises(OutOfMemoryError):  # control: nothing is there that could go
+        run(fresh, feeds)
+
+
+def out_of_memory(action):
+    """As ``open_session`` tells of it."""
+
+    def telling(*arguments, **options):
+        try:
+            return action(*arguments, **options)
+        except MemoryError as error:
+            raise OutOfMemoryError("loading a graph") from error
+
+    return telling
+
+
+def raising(*_arguments):
+    raise MemoryError

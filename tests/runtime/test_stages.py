@@ -31,12 +31,15 @@ def change(path) -> None:
 
 
 @pytest.mark.parametrize("ahead", [(), ALL], ids=["when needed", "ahead"])
-def test_only_checked_files_reach_the_engine(folder, backend, ahead):
+@pytest.mark.parametrize("loaded_ahead", [(), ("unet", "text_encoder")], ids=["", "loaded ahead"])
+def test_only_checked_files_reach_the_engine(folder, backend, ahead, loaded_ahead):
     """The graphs are noise: an engine that sees one says so, and one that differs from the manifest is told first."""
     weights = {"onnxruntime": "model.onnx", "openvino": "openvino_model.bin"}[backend]
     change(folder / "unet" / weights)
     stages = stages_of(folder, backend)
     stages.prepare(ahead)
+    for component in loaded_ahead:
+        stages.load_ahead(component, batch=1)
     with pytest.raises(TamperedFileError, match=weights):
         stages.run("unet", {}, Stopwatch(), batch=1)
     with pytest.raises(EngineError, match="text_encoder"):  # negative control
@@ -77,9 +80,10 @@ def test_stages_that_are_gone_leave_no_threads(folder, backend):
     for _ in range(5):
         stages = stages_of(folder, backend)
         stages.prepare(ALL)
+        stages.load_ahead("unet", batch=1)
         stages.close()
         del stages
     for thread in threading.enumerate():
-        if thread.name.startswith("nano-check"):
+        if thread.name.startswith("nano-ahead"):
             thread.join(timeout=30)
     assert threading.active_count() <= before  # those of earlier tests may end meanwhile

@@ -9,7 +9,8 @@ them in a row. So a chunk is what is remembered, under its token ids and their w
 way, have others.
 
 The text encoder's hidden states of a chunk can also be kept for the next process: to draw the same prompt it then loads
-no text encoder.
+no text encoder. Reading, encoding and projecting are three calls: after the first it is known how long the UNet's
+prompts will be, so it can begin to load; after the second the text encoder can be let go.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -36,9 +39,39 @@ UNetInputs = dict[str, NDArray[Any]]  # float32; int64 for the timesteps of a st
 
 _log = logging.getLogger(__name__)
 
+_HIDDEN_STATES = "encoder_hidden_states"
 _REMEMBERED = 8  # a chunk of the full-size model takes about 8 MB, a schedule about 1 MB
 
 Key = TypeVar("Key", bound=Hashable)
+_Chunk = tuple[bytes, bytes]  # its token ids, int64, and their weights, float64
+
+
+@dataclass(frozen=True, eq=False)
+class ReadTexts:
+    """Texts as tokens.
+
+    Attributes:
+        chunks: of each text, all of one number.
+        tokens: how long the UNet's prompts will be: size of its dimension of that name, 1 if it has none.
+    """
+
+    chunks: Mapping[str, Sequence[_Chunk]]
+    tokens: int
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedTexts:
+    """Texts that the text encoder is done with.
+
+    Attributes:
+        chunks: of each text, all of one number.
+        known: what the UNet knows of those that were projected before, arrays with one row.
+        hidden: of the others, what the text encoder made of them, float32 [1, length, width].
+    """
+
+    chunks: Mapping[str, Sequence[_Chunk]]
+    known: Mapping[_Chunk, UNetInputs]
+    hidden: Mapping[_Chunk, NDArray[np.float32]]
 
 
 class Conditioner:
@@ -53,35 +86,58 @@ class Conditioner:
         self._stages = stages
         self._kept = kept
         self._hoisted = stages.bundle.manifest.graph == "hoisted"
-        self._chunks: _Recent[tuple[bytes, bytes]] = _Recent(_REMEMBERED)
+        self._chunks: _Recent[_Chunk] = _Recent(_REMEMBERED)
         self._schedules: _Recent[bytes] = _Recent(_REMEMBERED)
 
-    def texts(self, texts: Iterable[str], watch: Stopwatch, reading: Reading = LITERAL) -> dict[str, UNetInputs]:
-        """Return what the UNet knows of each text: arrays with one row.
+    def read(self, texts: Iterable[str], reading: Reading = LITERAL) -> ReadTexts:
+        """Tokenize texts, which get one length: those with fewer chunks than the longest go on with the empty text.
 
-        All are of one length: those with fewer chunks than the longest go on with the empty text, as in A1111.
+        So does A1111.
 
         Raises:
             PromptError: a text cannot be tokenized, or its weights are too large.
             LongPromptError: a text fills several chunks, and the bundle was exported before prompts could.
         """
         read = {text: self.tokens(text, reading) for text in texts}
-        chunks = max(len(tokens.ids) for tokens in read.values())
-        axes = self._length_axes()
-        if chunks > 1 and not axes:
-            raise LongPromptError(self._stages.bundle.path, chunks)
+        count = max(len(tokens.ids) for tokens in read.values())
+        free = bool(self._length_axes())
+        if count > 1 and not free:
+            raise LongPromptError(self._stages.bundle.path, count)
         empty = self.tokens("", LITERAL)
-        known = {}
+        chunks = {}
         for text, tokens in read.items():
             if tokens.cut:
                 unused = tokens.count - tokens.used
                 _log.warning(
                     "of %d tokens in the prompt, the last %d were not used: %s", tokens.count, unused, tokens.cut
                 )
-            rows = [self._chunk(*chunk, watch) for chunk in zip(tokens.ids, tokens.weights, strict=True)]
-            rows += [self._chunk(empty.ids[0], empty.weights[0], watch) for _ in range(chunks - len(rows))]
-            known[text] = rows[0] if chunks == 1 else _joined(rows, axes)
-        return known
+            rows = [*zip(tokens.ids, tokens.weights, strict=True)]
+            rows += [(empty.ids[0], empty.weights[0])] * (count - len(rows))
+            chunks[text] = [(ids.tobytes(), weights.tobytes()) for ids, weights in rows]
+        return ReadTexts(chunks, count * empty.ids.shape[1] if free else 1)
+
+    def encode(self, texts: ReadTexts, watch: Stopwatch) -> EncodedTexts:
+        """Run the text encoder on what it has not seen before, in this process or, if that is kept, in another."""
+        known: dict[_Chunk, UNetInputs] = {}
+        hidden: dict[_Chunk, NDArray[np.float32]] = {}
+        for chunk in dict.fromkeys(chain.from_iterable(texts.chunks.values())):
+            if (row := self._chunks.get(chunk)) is not None:
+                known[chunk] = row
+            else:
+                ids, weights = np.frombuffer(bytearray(chunk[0]), np.int64), np.frombuffer(chunk[1], np.float64)
+                hidden[chunk] = weigh(self._hidden_states(ids, watch), weights)
+        return EncodedTexts(texts.chunks, known, hidden)
+
+    def project(self, texts: EncodedTexts, watch: Stopwatch) -> dict[str, UNetInputs]:
+        """Return what the UNet knows of each text: arrays with one row."""
+        known = {**texts.known}
+        for chunk, hidden in texts.hidden.items():
+            row: UNetInputs = {_HIDDEN_STATES: hidden}
+            if self._hoisted:
+                row = {**self._stages.run("unet_prompt", row, watch, batch=1)}
+            known[chunk] = self._chunks.put(chunk, row)
+        rows = {text: [known[chunk] for chunk in chunks] for text, chunks in texts.chunks.items()}
+        return {text: of[0] if len(of) == 1 else _joined(of, self._length_axes()) for text, of in rows.items()}
 
     def forget(self) -> None:
         """Let go of the tokenizer and of everything computed so far; what is asked for again is made again."""
@@ -117,20 +173,6 @@ class Conditioner:
         """Return which axis of what the UNet knows of a prompt is its length; none in bundles where it is fixed."""
         inputs = self._stages.bundle.component("unet").inputs
         return {spec.name: spec.shape.index("tokens") for spec in inputs if "tokens" in spec.shape}
-
-    def _chunk(self, ids: NDArray[np.int64], weights: NDArray[np.float64], watch: Stopwatch) -> UNetInputs:
-        """Return what the UNet knows of one chunk: ids and weights [length]."""
-        key = (ids.tobytes(), weights.tobytes())
-        if (row := self._chunks.get(key)) is None:
-            row = self._chunks.put(key, self._encode(ids, weights, watch))
-        return row
-
-    def _encode(self, ids: NDArray[np.int64], weights: NDArray[np.float64], watch: Stopwatch) -> UNetInputs:
-        """Run a chunk through the text encoder and, in a hoisted bundle, the UNet's prompt projections."""
-        hidden = weigh(self._hidden_states(ids, watch), weights)
-        if not self._hoisted:
-            return {"encoder_hidden_states": hidden}
-        return {**self._stages.run("unet_prompt", {"encoder_hidden_states": hidden}, watch, batch=1)}
 
     def _hidden_states(self, ids: NDArray[np.int64], watch: Stopwatch) -> NDArray[np.float32]:
         """Return what the text encoder makes of a chunk, float32 [1, length, width]; it runs if that was not kept."""

@@ -20,6 +20,7 @@ prompt at a time.
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -359,10 +360,16 @@ def blake3_of(path: Path) -> str:
 
 
 def _hex_digest(path: Path, digest: hashlib._Hash | blake3) -> str:
-    """Return a digest in hex of a plain file, read in chunks of 1 MiB."""
-    buffer = bytearray(_CHUNK_BYTES)
-    view = memoryview(buffer)
-    with os.fdopen(open_plain(path), "rb", buffering=0) as file:
-        while count := file.readinto(buffer):
+    """Return a digest in hex of a plain file, read in chunks.
+
+    They go to the beginning of a page: to 16 bytes behind it, where the C library would put them, Zen 3 copies in four
+    times the time.
+    """
+    with (
+        os.fdopen(open_plain(path), "rb", buffering=0) as file,
+        mmap.mmap(-1, _CHUNK_BYTES) as buffer,
+        memoryview(buffer) as view,
+    ):
+        while count := file.readinto(view):
             digest.update(view[:count])
     return digest.hexdigest()

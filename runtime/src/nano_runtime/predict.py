@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from nano_runtime.shortcuts import Call
 from nano_runtime.stages import Stages
 from nano_runtime.timing import Stopwatch
 
-__all__ = ["Predictor"]
+__all__ = ["Predictor", "graphs_of"]
 
 F32 = NDArray[np.float32]
 _SAMPLE = "sample"
@@ -63,7 +63,7 @@ class Predictor:
         self._shared = {name: values[:1].copy() for name, values in times.items()}
         self._rows = self._arrays([*negative, *positive])
         self._feeds = {call: self._bound(call) for call in set(calls)}
-        self._batches = {name: self._batch(name) for name in set(map(_component, calls))}
+        self._batches = graphs_of(calls, self._count)
 
     def __call__(self, latents: F32, index: int) -> F32:
         """Return the prediction of call ``index``, guidance included: float32 of the shape of ``latents``."""
@@ -74,7 +74,7 @@ class Predictor:
         feeds[_SAMPLE].reshape(-1, *latents.shape)[:] = latents
         if not call.whole:
             for name, forecast in self._forecasts.items():
-                feeds[name][:] = forecast.at(timestep, self._size(call))
+                feeds[name][:] = forecast.at(timestep, _rows(call, self._count))
         outputs = self._stages.run(component, feeds, self._watch, batch=self._batches[component])
         if call.whole:
             for name, forecast in self._forecasts.items():
@@ -96,18 +96,25 @@ class Predictor:
 
     def _bound(self, call: Call) -> UNetInputs:
         """Return the inputs of one kind of call: the rows that it runs on, which are the last ones."""
-        rows = {name: values[-self._size(call) :] for name, values in self._rows.items()}
+        rows = {name: values[-_rows(call, self._count) :] for name, values in self._rows.items()}
         wanted = {spec.name for spec in self._stages.bundle.component(_component(call)).inputs}
         return {name: values for name, values in {**rows, **self._shared}.items() if name in wanted}
 
-    def _size(self, call: Call) -> int:
-        """Return how many rows a call runs on."""
-        return self._count * (2 if call.guided else 1)
 
-    def _batch(self, component: str) -> Batch:
-        """Return the rows of a graph's calls: one number if it is the same for all, or the smallest and the largest."""
-        sizes = {self._size(call) for call in self._calls if _component(call) == component}
-        return (min(sizes), max(sizes)) if len(sizes) > 1 else max(sizes)
+def graphs_of(calls: Iterable[Call], count: int) -> dict[str, Batch]:
+    """Return the graphs that calls for so many pictures run, and the rows that they run on.
+
+    One number if it is the same for all calls of a graph, or the smallest and the largest.
+    """
+    sizes: dict[str, set[int]] = {}
+    for call in calls:
+        sizes.setdefault(_component(call), set()).add(_rows(call, count))
+    return {name: (min(rows), max(rows)) if len(rows) > 1 else max(rows) for name, rows in sizes.items()}
+
+
+def _rows(call: Call, count: int) -> int:
+    """Return how many rows a call for so many pictures runs on."""
+    return count * (2 if call.guided else 1)
 
 
 def _component(call: Call) -> str:

@@ -1,4 +1,4 @@
-"""The graphs of a bundle as callables: each is checked, loaded when first needed, timed, and let go on request."""
+"""The graphs of a bundle as callables: each is checked, loaded ahead or when first needed, timed, and let go."""
 
 from __future__ import annotations
 
@@ -31,19 +31,24 @@ from nano_runtime.timing import Stopwatch
 
 __all__ = ["Stages"]
 
-_CHECKERS = 2  # the largest graph, and beside it the others
+_WORKERS = 2  # the largest graph, and beside it the others
+_Sizes = tuple[Batch, int]  # of the free dimensions batch and tokens
 
 
 class Stages:
-    """Holds at most one loaded engine per component; asking for another batch or prompt length replaces it."""
+    """Holds at most one loaded engine per component; asking for another batch or prompt length replaces it.
+
+    For one thread at a time; what it does ahead it does in threads of its own.
+    """
 
     def __init__(self, bundle: Bundle, backend: Backend, options: EngineOptions) -> None:
         self.bundle = bundle
         self.backend = backend
         self.options = options
-        self._loaded: dict[str, tuple[tuple[Batch, int], Session]] = {}
-        self._checkers: ThreadPoolExecutor | None = None
+        self._loaded: dict[str, tuple[_Sizes, Session]] = {}
+        self._workers: ThreadPoolExecutor | None = None
         self._checks: dict[str, Future[CheckedGraph]] = {}
+        self._ahead: dict[str, tuple[_Sizes, Future[Session]]] = {}
 
     @property
     def loaded(self) -> frozenset[str]:
@@ -64,12 +69,20 @@ class Stages:
         Raises:
             BackendMissingError: the engine is not installed.
         """
-        if self._checkers is None:
-            self._checkers = ThreadPoolExecutor(_CHECKERS, thread_name_prefix="nano-check")
         for name in components:
-            if name not in self._loaded and name not in self._checks:
-                self._checks[name] = self._checkers.submit(self._checked, name)
+            if name not in self._loaded and name not in self._checks and name not in self._ahead:
+                self._checks[name] = self._pool().submit(self._checked, name)
         import_engine(self.backend)
+
+    def load_ahead(self, component: str, *, batch: Batch, tokens: int = 1) -> None:
+        """Begin to load a component in the background, when its files are checked, for a ``run`` with these sizes.
+
+        What goes wrong is raised by that ``run``; where memory ran out, it first lets go of all that was loaded ahead.
+        """
+        if component not in self._loaded and component not in self._ahead:
+            check = self._checks.pop(component, None)
+            opening = self._pool().submit(self._opened, component, check, (batch, tokens))
+            self._ahead[component] = (batch, tokens), opening
 
     def run(self, component: str, feeds: Arrays, watch: Stopwatch, *, batch: Batch) -> dict[str, NDArray[np.float32]]:
         """Compute one component's outputs.
@@ -77,7 +90,8 @@ class Stages:
         Args:
             component: its name in the manifest.
             feeds: all inputs by name, as the manifest describes them.
-            watch: gets a ``run`` sample, and a ``verify`` and a ``load`` sample if the graph was not loaded.
+            watch: gets a ``run`` sample, and a ``verify`` and a ``load`` sample if the graph was not loaded; only a
+                ``load`` sample of what was left to wait for, if that began ahead.
             batch: size of the free dimension of that name, or the smallest and the largest that the calls to come will
                 have; the length of the prompt is what the feeds have.
 
@@ -90,12 +104,14 @@ class Stages:
             NonFiniteError: an output has a NaN or an infinity.
         """
         tokens = self._free(component, feeds, "tokens")
-        session = self._session(component, watch, batch=batch, tokens=tokens)
+        ahead = bool(self._ahead)
         try:
-            with watch.time("run", component):
-                outputs = session.run(feeds)
-        except MemoryError as error:
-            raise OutOfMemoryError(f"running the {component} of {self.bundle.path}") from error
+            outputs = self._run(component, feeds, watch, (batch, tokens))
+        except OutOfMemoryError:
+            if not ahead:
+                raise
+            self._close_ahead(*self._ahead)
+            outputs = self._run(component, feeds, watch, (batch, tokens))
         self._check_shapes(component, outputs, {"batch": self._free(component, feeds, "batch"), "tokens": tokens})
         for name, values in outputs.items():
             if not np.isfinite(values).all():
@@ -108,15 +124,21 @@ class Stages:
 
     def close(self, *components: str) -> None:
         """Let these components go; all of them if none is named."""
-        for name in components or (*self._loaded, *self._checks):
+        for name in components or (*self._loaded, *self._checks, *self._ahead):
             if name in self._checks:
                 self._checks.pop(name).cancel()
+            self._close_ahead(name)
             if name in self._loaded:
                 self._loaded.pop(name)[1].close()
                 give_back_heap()
-        if not components and self._checkers is not None:
-            self._checkers.shutdown(wait=False, cancel_futures=True)
-            self._checkers = None
+        if not components and self._workers is not None:
+            self._workers.shutdown(wait=False, cancel_futures=True)
+            self._workers = None
+
+    def _pool(self) -> ThreadPoolExecutor:
+        if self._workers is None:
+            self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="nano-ahead")
+        return self._workers
 
     def _free(self, component: str, feeds: Arrays, name: Literal["batch", "tokens"]) -> int:
         """Return the size of a free dimension in the feeds; 1 for graphs where it is not free."""
@@ -126,18 +148,48 @@ class Stages:
                 return size
         return 1
 
-    def _session(self, component: str, watch: Stopwatch, *, batch: Batch, tokens: int) -> Session:
+    def _run(self, component: str, feeds: Arrays, watch: Stopwatch, sizes: _Sizes) -> dict[str, NDArray[np.float32]]:
+        """Compute a component's outputs, loading it if needed."""
+        session = self._session(component, watch, sizes)
+        try:
+            with watch.time("run", component):
+                return session.run(feeds)
+        except MemoryError as error:
+            raise OutOfMemoryError(f"running the {component} of {self.bundle.path}") from error
+
+    def _session(self, component: str, watch: Stopwatch, sizes: _Sizes) -> Session:
         """Return the loaded engine for a component, loading it if needed."""
-        if component in self._loaded and self._loaded[component][0] == (batch, tokens):
+        if component in self._loaded and self._loaded[component][0] == sizes:
             return self._loaded[component][1]
-        check = self._checks.pop(component, None)
-        self.close(component)
-        with watch.time("verify", component):
-            graph = self._checked(component) if check is None else check.result()
-        with watch.time("load", component):
-            session = open_session(self.backend, graph, batch=batch, tokens=tokens, options=self.options)
-        self._loaded[component] = ((batch, tokens), session)
+        if component in self._ahead and self._ahead[component][0] == sizes:
+            with watch.time("load", component):
+                session = self._ahead.pop(component)[1].result()
+        else:
+            check = self._checks.pop(component, None)
+            self.close(component)
+            with watch.time("verify", component):
+                graph = self._checked(component) if check is None else check.result()
+            with watch.time("load", component):
+                session = self._open(graph, sizes)
+        self._loaded[component] = (sizes, session)
         return session
+
+    def _opened(self, component: str, check: Future[CheckedGraph] | None, sizes: _Sizes) -> Session:
+        """Load a component in the background."""
+        return self._open(self._checked(component) if check is None else check.result(), sizes)
+
+    def _open(self, graph: CheckedGraph, sizes: _Sizes) -> Session:
+        batch, tokens = sizes
+        return open_session(self.backend, graph, batch=batch, tokens=tokens, options=self.options)
+
+    def _close_ahead(self, *components: str) -> None:
+        """Let go of what was loaded ahead, or wait until it can be."""
+        for name in components:
+            if name in self._ahead:
+                opening = self._ahead.pop(name)[1]
+                if not opening.cancel() and opening.exception() is None:
+                    opening.result().close()
+                    give_back_heap()
 
     def _check_shapes(self, component: str, outputs: Arrays, free: dict[str, int]) -> None:
         """Compare what a graph computed with what the manifest says it does."""
