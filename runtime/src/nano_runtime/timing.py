@@ -17,7 +17,8 @@ class Timings:
     Attributes:
         total_ms: the whole call, loading included.
         verify_ms: per component, comparing its files with their checksums; only what this call had to check.
-        load_ms: per component, making the engine ready; only what this call had to load.
+        load_ms: per component, making the engine ready; only what this call had to load, and of what was loaded ahead
+            only the wait for it, checksums included.
         run_ms: per component, one sample for each time its graph ran, in order. Prompts and schedules the pipeline has
             seen before do not run their graphs again.
     """

@@ -102,7 +102,7 @@ class Measured:
         open_ms: opening the bundle, before the first call.
         first_image_ms: the first call, checksums and loading included.
         verify_ms: comparing checksums, per component.
-        load_ms: making the engine ready, per component.
+        load_ms: making the engine ready, per component; see ``Timings``.
         image_ms: whole calls after the first, of all the case's pictures.
         first_ms: the very first run of each component.
         run_ms: each run of each component in the calls after the first.
