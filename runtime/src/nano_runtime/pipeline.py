@@ -46,8 +46,9 @@ Floats = NDArray[np.float32]
 Callback = Callable[["Pipeline", int, float, dict[str, Any]], Mapping[str, Any] | None]
 
 _PREFERRED: tuple[Backend, ...] = ("onnxruntime", "openvino")  # loads sooner, in half the memory (bench/LOG.md)
-# Loads the UNet while the text encoder runs. The other engine has no thread to spare then: 0.26 GB for nothing.
-_PACKS_ON_ONE_THREAD: tuple[Backend, ...] = ("onnxruntime",)
+# OpenVINO loads on all threads by itself, keeps memory for each thread that called it, and has crashed where memory
+# ran out in one that loaded while another ran (bench/LOG.md).
+_LOADS_AHEAD: tuple[Backend, ...] = ("onnxruntime",)
 _MOST_AT_ONCE = 4  # pictures per UNet call: memory grows with each, speed hardly any more
 _MOST_PROMPT_BYTES = 32_000_000  # a hundred prompts of the full-size model
 # What every picture needs, the largest first. The text encoder is checked when a prompt is new; the shallow UNet shares
@@ -297,11 +298,9 @@ class Pipeline:
             texts = [*((request.negative_prompt,) if decided.guided else ()), *request.prompts]
             read = self._conditioner.read(dict.fromkeys(texts), decided.reading)
             unets = graphs_of(decided.calls, len(grouped(range(len(request.seeds)), self._at_once)[0]))
-            if self.backend in _PACKS_ON_ONE_THREAD:
-                self._load_ahead(unets, read.tokens)
+            self._load_ahead(unets, read.tokens)
             encoded = self._conditioner.encode(read, watch)
             self._release("text_encoder")
-            self._load_ahead(unets, read.tokens)
             known = self._conditioner.project(encoded, watch)
             times = self._conditioner.timesteps(decided.timesteps, watch)
             edit = request.edit
@@ -386,11 +385,8 @@ class Pipeline:
         self._stages.prepare(name for name in _CHECKED_AHEAD if name in present and (editing or name != "vae_encoder"))
 
     def _load_ahead(self, batches: Mapping[str, Batch], tokens: int = 1) -> None:
-        """Begin to load graphs beside those that come before them, unless memory matters more than time.
-
-        Those that are loaded, or being loaded, go on.
-        """
-        if not self.low_memory:
+        """Begin to load graphs beside those that come before them, unless memory matters more than time."""
+        if self.backend in _LOADS_AHEAD and not self.low_memory:
             for component, batch in batches.items():
                 self._stages.load_ahead(component, batch=batch, tokens=tokens)
 
