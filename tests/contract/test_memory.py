@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -95,3 +97,17 @@ def test_low_memory_lets_the_prompts_go_before_the_unet_runs(fp32):
         del pipe, stream
         gc.collect()
     assert held == {False: 1, True: 0}
+
+
+@pytest.mark.parametrize(("output_type", "expected"), [("pil", True), ("np", False)])
+def test_pillow_is_there_before_the_unet_takes_the_memory(fp32, output_type, expected):
+    """Where memory ends, a picture was lost after it was drawn: its library could not be mapped any more."""
+    program = f"""
+import sys
+from nano_runtime import Pipeline
+pipe = Pipeline.from_pretrained({str(fp32)!r}, "onnxruntime", threads=1)
+next(pipe.stream("a red fox", num_inference_steps=2, seed=3, scheduler="ddim", output_type={output_type!r}))
+print("PIL._imaging" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(expected)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nano_runtime.autoencoder import decode, encode
-from nano_runtime.backends import BACKENDS, Batch, EngineOptions, installed
+from nano_runtime.backends import BACKENDS, LOADS_AHEAD, Batch, EngineOptions, installed
 from nano_runtime.backends.base import PRECISIONS, Precision
 from nano_runtime.blobs import Blobs
 from nano_runtime.bundle import DEMO, Bundle
@@ -46,9 +46,6 @@ Floats = NDArray[np.float32]
 Callback = Callable[["Pipeline", int, float, dict[str, Any]], Mapping[str, Any] | None]
 
 _PREFERRED: tuple[Backend, ...] = ("onnxruntime", "openvino")  # loads sooner, in half the memory (bench/LOG.md)
-# OpenVINO loads on all threads by itself, keeps memory for each thread that called it, and has crashed where memory
-# ran out in one that loaded while another ran (bench/LOG.md).
-_LOADS_AHEAD: tuple[Backend, ...] = ("onnxruntime",)
 _MOST_AT_ONCE = 4  # pictures per UNet call: memory grows with each, speed hardly any more
 _MOST_PROMPT_BYTES = 32_000_000  # a hundred prompts of the full-size model
 # What every picture needs, the largest first. The text encoder is checked when a prompt is new; the shallow UNet shares
@@ -294,7 +291,7 @@ class Pipeline:
             resolve(self.bundle, quality, cache_interval, guidance_interval),
         )
         try:
-            self._prepare(editing=request.edit is not None)
+            self._prepare(editing=request.edit is not None, pillow=request.output_type == "pil")
             texts = [*((request.negative_prompt,) if decided.guided else ()), *request.prompts]
             read = self._conditioner.read(dict.fromkeys(texts), decided.reading)
             unets = graphs_of(decided.calls, len(grouped(range(len(request.seeds)), self._at_once)[0]))
@@ -379,14 +376,16 @@ class Pipeline:
         """Free all loaded graphs; a later call loads them again."""
         self._stages.close()
 
-    def _prepare(self, *, editing: bool) -> None:
-        """Begin to check the graphs that are certain to run."""
+    def _prepare(self, *, editing: bool, pillow: bool) -> None:
+        """Begin to check the graphs that are certain to run, and import meanwhile what will be needed."""
         present = self.bundle.manifest.components
         self._stages.prepare(name for name in _CHECKED_AHEAD if name in present and (editing or name != "vae_encoder"))
+        if pillow:
+            import PIL.Image  # noqa: F401, PLC0415 - when the pictures are drawn there may be no memory left for it
 
     def _load_ahead(self, batches: Mapping[str, Batch], tokens: int = 1) -> None:
         """Begin to load graphs beside those that come before them, unless memory matters more than time."""
-        if self.backend in _LOADS_AHEAD and not self.low_memory:
+        if self.backend in LOADS_AHEAD and not self.low_memory:
             for component, batch in batches.items():
                 self._stages.load_ahead(component, batch=batch, tokens=tokens)
 

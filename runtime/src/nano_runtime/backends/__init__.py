@@ -16,6 +16,7 @@ from nano_runtime.manifest import Backend
 
 __all__ = [
     "BACKENDS",
+    "LOADS_AHEAD",
     "Arrays",
     "Batch",
     "CheckedGraph",
@@ -28,6 +29,13 @@ __all__ = [
 ]
 
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
+
+LOADS_AHEAD: tuple[Backend, ...] = ("onnxruntime",)
+"""Engines that load one graph well while another runs.
+
+With OpenVINO, which loads on all threads as it is, a process grew with every drawing, and once crashed where memory ran
+out (bench/LOG.md).
+"""
 
 _DOORS: dict[Backend, str] = {
     "onnxruntime": "nano_runtime.backends.ort",
