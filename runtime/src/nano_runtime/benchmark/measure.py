@@ -12,6 +12,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from multiprocessing.connection import Connection
@@ -213,7 +214,8 @@ class _Worker:
         self.case = case
         self._connection: Connection = near
         self._process: BaseProcess = context.Process(target=_work, args=(far, case, settings), daemon=True)
-        self._process.start()
+        with _interrupts_later():
+            self._process.start()
         far.close()
         self._about: _About = self._receive()
         self._drawn: list[Timings] = []
@@ -292,6 +294,19 @@ class _Worker:
         if isinstance(answer, NanoError):
             raise answer
         return answer
+
+
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Let Ctrl-C wait: a process that is started meanwhile never gets it, not even while it imports what it needs."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(connection: Connection, case: Case, settings: Settings) -> None:
