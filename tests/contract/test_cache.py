@@ -1,4 +1,4 @@
-"""What is kept between runs, compiled graphs and encoded prompts: the same pictures, and nothing damaged or older."""
+"""What is kept between runs, graphs and what the UNet is told: the same pictures, and nothing damaged or older."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from nano_runtime.errors import TamperedFileError
 from nano_runtime.pipeline import Pipeline
 
 LONG_AGO = (1000, 1000)
+CONDITIONING = ("text_encoder", "unet_prompt", "unet_time")
 
 
 def draw(bundle: Path, cache: Path | None, backend: str = "openvino", guidance: float = 7.5) -> np.ndarray:
@@ -29,11 +30,13 @@ def draw(bundle: Path, cache: Path | None, backend: str = "openvino", guidance: 
     return pipe("a red fox", seed=1, num_inference_steps=1, guidance_scale=guidance, output_type="np").images
 
 
-def draw_kept(bundle: Path, cache: Path, backend: str, prompt: str = "a red fox") -> tuple[np.ndarray, int]:
-    """The same by a pipeline that keeps prompts, and how often the text encoder ran."""
+def draw_kept(
+    bundle: Path, cache: Path, backend: str, prompt: str = "a red fox", steps: int = 1
+) -> tuple[np.ndarray, list[int]]:
+    """The same by a pipeline that keeps prompts, and how often text encoder, prompt and time projections ran."""
     pipe = Pipeline.from_pretrained(bundle, backend, threads=1, cache=cache)
-    result = pipe(prompt, seed=1, num_inference_steps=1, guidance_scale=7.5, output_type="np")
-    return result.images, len(result.timings.run_ms.get("text_encoder", ()))
+    result = pipe(prompt, seed=1, num_inference_steps=steps, guidance_scale=7.5, output_type="np")
+    return result.images, [len(result.timings.run_ms.get(name, ())) for name in CONDITIONING]
 
 
 def state(cache: Path) -> dict[str, tuple[int, bytes]]:
@@ -148,27 +151,35 @@ def test_onnxruntime_keeps_no_graphs(int8, tmp_path):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_prompt_that_was_drawn_is_drawn_without_the_text_encoder(int8, backend, tmp_path):
-    picture, encoded = draw_kept(int8, tmp_path, backend)
-    assert encoded == 2  # the prompt, and the empty one
+def test_a_prompt_that_was_drawn_is_drawn_with_nothing_but_unet_and_decoder(int8, backend, tmp_path):
+    picture, ran = draw_kept(int8, tmp_path, backend)
+    assert ran == [2, 2, 1]  # the prompt, and the empty one
     np.testing.assert_array_equal(picture, draw(int8, None, backend))
-    again, encoded = draw_kept(int8, tmp_path, backend)
-    assert encoded == 0
+    again, ran = draw_kept(int8, tmp_path, backend)
+    assert ran == [0, 0, 0]
     np.testing.assert_array_equal(again, picture)
-    other, encoded = draw_kept(int8, tmp_path, backend, "a blue fox")
-    assert encoded == 1
+    other, ran = draw_kept(int8, tmp_path, backend, "a blue fox")
+    assert ran == [1, 1, 0]
+    assert not np.array_equal(other, picture)
+    other, ran = draw_kept(int8, tmp_path, backend, steps=2)
+    assert ran == [0, 0, 1]
     assert not np.array_equal(other, picture)
 
 
-def test_what_another_encoder_made_of_a_prompt_is_not_taken(int8, tmp_path):
+@pytest.mark.parametrize(("component", "again"), [*zip(CONDITIONING, ([2, 0, 0], [0, 2, 0], [0, 0, 1]), strict=True)])
+def test_what_another_graph_made_is_not_taken(int8, tmp_path, component, again):
     """The same files but for a byte that no engine reads: only the manifest says that they are others."""
     draw_kept(int8, tmp_path / "cache", "onnxruntime")
     other = Path(shutil.copytree(int8, tmp_path / "other"))
-    with (other / "text_encoder" / "model.onnx.data").open("ab") as file:
+    with (other / component / "model.onnx.data").open("ab") as file:
         file.write(bytes(1))
     seal(other)
-    assert draw_kept(other, tmp_path / "cache", "onnxruntime")[1] == 2
-    assert draw_kept(int8, tmp_path / "cache", "openvino")[1] == 2  # nor what another engine made of it
+    assert draw_kept(other, tmp_path / "cache", "onnxruntime")[1] == again
+
+
+def test_what_another_engine_made_is_not_taken(int8, tmp_path):
+    draw_kept(int8, tmp_path, "onnxruntime")
+    assert draw_kept(int8, tmp_path, "openvino")[1] == [2, 2, 1]
 
 
 @pytest.mark.parametrize("claimed", ["sha256", "blake3"])
@@ -185,17 +196,17 @@ def test_a_bundle_that_claims_anothers_checksum_leaves_nothing_in_its_name(int8,
     rewrite(other / "manifest.json", json.dumps(document).encode())
     with nullcontext() if claimed == "sha256" else pytest.raises(TamperedFileError):
         draw_kept(other, tmp_path / "cache", "onnxruntime")
-    assert draw_kept(int8, tmp_path / "cache", "onnxruntime")[1] == 2
+    assert draw_kept(int8, tmp_path / "cache", "onnxruntime")[1][0] == 2
 
 
-def test_a_damaged_prompt_is_encoded_again(int8, tmp_path):
+def test_damaged_conditioning_is_made_again(int8, tmp_path):
     picture, _ = draw_kept(int8, tmp_path, "onnxruntime")
-    for path in (tmp_path / "prompts").iterdir():
+    for path in (tmp_path / "conditioning").iterdir():
         content = bytearray(path.read_bytes())
         content[-1] ^= 1
         path.write_bytes(content)
-    again, encoded = draw_kept(int8, tmp_path, "onnxruntime")
-    assert encoded == 2
+    again, ran = draw_kept(int8, tmp_path, "onnxruntime")
+    assert ran == [2, 2, 1]
     np.testing.assert_array_equal(again, picture)
 
 
@@ -205,7 +216,7 @@ def test_a_picture_without_metadata_leaves_no_prompt_behind(int8, tmp_path, monk
     assert generate.main([*command, "--cache", "cache", "--no-metadata"]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["fox.png"]
     assert generate.main([*command, "--cache", "cache", "--force"]) == 0
-    assert len(list((tmp_path / "cache" / "prompts").iterdir())) == 2
+    assert len(list((tmp_path / "cache" / "conditioning").iterdir())) == 5
 
 
 @pytest.mark.slow

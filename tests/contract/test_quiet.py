@@ -124,9 +124,9 @@ def test_no_file_is_left_but_the_picture_and_the_cache(drawing):
     backend, seen = drawing
     kept = {name for name in seen.files if name.startswith("cache/nano-runtime/") and name.endswith(".blob")}
     assert seen.files - kept == {"cwd/nano-1.png"}
-    graphs = {name for name in kept if not name.startswith("cache/nano-runtime/prompts/")}
+    graphs = {name for name in kept if not name.startswith("cache/nano-runtime/conditioning/")}
     assert (len(graphs) > 0) == (backend == "openvino")
-    assert len(kept - graphs) == 2  # the prompt and the empty one
+    assert len(kept - graphs) == 5  # of the prompt and the empty one, encoded and projected, and of the timesteps
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ Prompts are computed in chunks of the text encoder's length, which do not know o
 them in a row. So a chunk is what is remembered, under its token ids and their weights: the same words, read in another
 way, have others.
 
-The text encoder's hidden states of a chunk can also be kept for the next process: to draw the same prompt it then loads
-no text encoder. Reading, encoding and projecting are three calls: after the first it is known how long the UNet's
-prompts will be, so it can begin to load; after the second the text encoder can be let go.
+All of it can also be kept for the next process: to draw the same prompt in the same steps it then loads nothing but the
+UNet and what comes after it. Reading, encoding and projecting are three calls: after the first it is known how long the
+UNet's prompts will be, so it can begin to load; after the second the text encoder can be let go.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from nano_runtime.blobs import Blobs
 from nano_runtime.errors import LongPromptError
+from nano_runtime.kept import KeptOutputs
 from nano_runtime.stages import Stages
 from nano_runtime.timing import Stopwatch
 from nano_runtime.tokenizer import LITERAL, Reading, TokenIds, Tokenizer
@@ -79,12 +80,13 @@ class Conditioner:
 
     Args:
         stages: the graphs.
-        kept: where hidden states are looked for, and left for the next process; None keeps nothing.
+        blobs: where what the graphs made of prompts and timesteps is looked for, and left for the next process; None
+            keeps nothing.
     """
 
-    def __init__(self, stages: Stages, kept: Blobs | None = None) -> None:
+    def __init__(self, stages: Stages, blobs: Blobs | None = None) -> None:
         self._stages = stages
-        self._kept = kept
+        self._kept = KeptOutputs(stages, blobs)
         self._hoisted = stages.bundle.manifest.graph == "hoisted"
         self._chunks: _Recent[_Chunk] = _Recent(_REMEMBERED)
         self._schedules: _Recent[bytes] = _Recent(_REMEMBERED)
@@ -134,7 +136,7 @@ class Conditioner:
         for chunk, hidden in texts.hidden.items():
             row: UNetInputs = {_HIDDEN_STATES: hidden}
             if self._hoisted:
-                row = {**self._stages.run("unet_prompt", row, watch, batch=1)}
+                row = {**self._kept.run("unet_prompt", row, watch, batch=1)}
             known[chunk] = self._chunks.put(chunk, row)
         rows = {text: [known[chunk] for chunk in chunks] for text, chunks in texts.chunks.items()}
         return {text: of[0] if len(of) == 1 else _joined(of, self._length_axes()) for text, of in rows.items()}
@@ -175,20 +177,14 @@ class Conditioner:
         return {spec.name: spec.shape.index("tokens") for spec in inputs if "tokens" in spec.shape}
 
     def _hidden_states(self, ids: NDArray[np.int64], watch: Stopwatch) -> NDArray[np.float32]:
-        """Return what the text encoder makes of a chunk, float32 [1, length, width]; it runs if that was not kept."""
+        """Return what the text encoder makes of a chunk, float32 [1, length, width]."""
         encoder = self._stages.bundle.component("text_encoder")
-        key = repr((self._stages.identity("text_encoder"), ids.tolist()))
-        if self._kept is not None and (kept := self._kept.get(key)) is not None:
-            return np.frombuffer(bytearray(kept), np.float32).reshape(1, len(ids), -1)
         feeds = {encoder.inputs[0].name: ids[np.newaxis]}
-        hidden = self._stages.run("text_encoder", feeds, watch, batch=1)[encoder.outputs[0].name]
-        if self._kept is not None:
-            self._kept.put(key, hidden.tobytes())
-        return hidden
+        return self._kept.run("text_encoder", feeds, watch, batch=1)[encoder.outputs[0].name]
 
     def _project(self, timesteps: NDArray[np.float32], watch: Stopwatch) -> UNetInputs:
         """Run the UNet's time projections for a whole schedule at once."""
-        table = self._stages.run("unet_time", {"timestep": timesteps}, watch, batch=len(timesteps))
+        table = self._kept.run("unet_time", {"timestep": timesteps}, watch, batch=len(timesteps))
         self._stages.close("unet_time")  # the next schedule needs another batch size
         return {**table}
 

@@ -47,10 +47,9 @@ Callback = Callable[["Pipeline", int, float, dict[str, Any]], Mapping[str, Any] 
 
 _PREFERRED: tuple[Backend, ...] = ("onnxruntime", "openvino")  # loads sooner, in half the memory (bench/LOG.md)
 _MOST_AT_ONCE = 4  # pictures per UNet call: memory grows with each, speed hardly any more
-_MOST_PROMPT_BYTES = 32_000_000  # a hundred prompts of the full-size model
-# What every picture needs, the largest first. The text encoder is checked when a prompt is new; the shallow UNet shares
-# its weights with the UNet.
-_CHECKED_AHEAD = ("unet", "unet_prompt", "unet_time", "vae_encoder", "vae_decoder")
+# What every picture needs, the largest first. Graphs that prompts and timesteps go through are checked when those are
+# new; the shallow UNet shares its weights with the UNet.
+_CHECKED_AHEAD = ("unet", "vae_encoder", "vae_decoder")
 
 
 class Pipeline:
@@ -61,8 +60,8 @@ class Pipeline:
         keep_loaded: True keeps every graph for the next call; False frees each as soon as its part of the work is done,
             so that text encoder, UNet and decoder never occupy memory together.
         low_memory: True also draws pictures one by one, and keeps nothing of the prompts beside the UNet.
-        keep_prompts: True leaves what the text encoder made of the prompts in the cache folder, if there is one: the
-            next process draws the same prompts without a text encoder.
+        keep_prompts: True leaves what the UNet is told of prompts and timesteps in the cache folder, if there is one:
+            the next process draws the same prompts without a text encoder.
     """
 
     def __init__(
@@ -79,7 +78,7 @@ class Pipeline:
         self._interrupt = False
         self._stages = stages
         cache = self.options.cache if keep_prompts else None
-        self._conditioner = Conditioner(stages, None if cache is None else Blobs(cache / "prompts", _MOST_PROMPT_BYTES))
+        self._conditioner = Conditioner(stages, None if cache is None else Blobs(cache / "conditioning"))
 
     @classmethod
     def from_pretrained(
