@@ -19,7 +19,7 @@ def add_cache_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--cache`` and ``--no-cache``."""
     parser.add_argument(
         "--cache", type=Path, metavar="DIR",
-        help="for the next run: openvino's compiled graphs, encoded prompts (default: the user's cache folder)",
+        help="for the next run: compiled graphs, prompts as the UNet sees them (default: the user's cache folder)",
     )  # fmt: skip
     parser.add_argument("--no-cache", dest="keep", action="store_false", help="keep nothing for the next run")
 
