@@ -91,7 +91,10 @@ def watched(folder: Path, *what: str, network: bool) -> Seen:
     assert done.returncode == 0, done.stderr
     return Seen(
         events=json.loads(report.read_text()),
-        calls=[line for line in trace.read_text().splitlines() if "(" in line] if traced else None,
+        # "???(" is the call of a process that was killed before the tracer could read which one it was.
+        calls=[line for line in trace.read_text().splitlines() if "(" in line and "???(" not in line]
+        if traced
+        else None,
         files={path.relative_to(places).as_posix() for path in places.rglob("*") if path.is_file()},
         alone=alone,
     )
