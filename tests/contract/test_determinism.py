@@ -86,17 +86,22 @@ def growth(memory: np.ndarray) -> float:
     return float(np.median(memory[-fifth:]) - np.median(memory[:fifth]))
 
 
+def allowed(count: int) -> float:
+    """Return how many bytes that may be: half a kB a picture would be noticed in a day."""
+    return 1e6 + 500 * count
+
+
 @pytest.mark.parametrize("backend", ENGINES)
 @pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])
 def test_a_process_does_not_grow_with_what_it_draws(int8, backend, count):
     """The first pictures fill caches and pools; after that, memory, threads and open files stay as they are."""
     memory, threads, descriptors = draw_many(int8, backend, count)
     print(f"{backend}: {growth(memory) / 1e3:.0f} kB more after the second half of {count}")  # noqa: T201 - with -s
-    assert growth(memory) < 1e6 + 1e3 * count  # 1 kB a picture would be noticed in a day
+    assert growth(memory) < allowed(count)
     assert threads.min() == threads.max()
     assert descriptors.min() == descriptors.max()
 
 
 def test_a_process_that_keeps_something_of_each_picture_is_found(int8):
     memory, _, _ = draw_many(int8, "onnxruntime", count=100, kept_bytes=100_000)
-    assert growth(memory) > 1e6 + 1e3 * 100
+    assert growth(memory) > allowed(100)

@@ -83,18 +83,17 @@ def watched(folder: Path, *what: str, network: bool) -> Seen:
     environment |= {"HOME": f"{places}/home", "TMPDIR": f"{places}/temp", "XDG_CACHE_HOME": f"{places}/cache"}
     environment |= {"PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-c", WATCHED, str(report), *what]
-    if traced := works("strace", "-f", "-qq", "true"):
-        command = ["strace", "-f", "-qq", "-e", f"trace={CALLS}", "-o", str(trace), *command]
+    # Stops at these calls only: of a process that is killed at another, the tracer knows no name to leave out.
+    tracer = ["strace", "-f", "-qq", "--seccomp-bpf"]
+    if traced := works(*tracer, "true"):
+        command = [*tracer, "-e", f"trace={CALLS}", "-o", str(trace), *command]
     if alone := not network and works("unshare", "-rn", "true"):
         command = ["unshare", "-rn", *command]
     done = subprocess.run(command, cwd=places / "cwd", env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return Seen(
         events=json.loads(report.read_text()),
-        # "???(" is the call of a process that was killed before the tracer could read which one it was.
-        calls=[line for line in trace.read_text().splitlines() if "(" in line and "???(" not in line]
-        if traced
-        else None,
+        calls=[line for line in trace.read_text().splitlines() if "(" in line] if traced else None,
         files={path.relative_to(places).as_posix() for path in places.rglob("*") if path.is_file()},
         alone=alone,
     )

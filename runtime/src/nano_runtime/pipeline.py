@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nano_runtime.autoencoder import decode, encode
-from nano_runtime.backends import BACKENDS, LOADS_AHEAD, Batch, EngineOptions, installed
+from nano_runtime.backends import LOADS_AHEAD, Batch, EngineOptions, choose
 from nano_runtime.backends.base import PRECISIONS, Precision
 from nano_runtime.blobs import Blobs
 from nano_runtime.bundle import DEMO, Bundle
@@ -23,7 +23,6 @@ from nano_runtime.conditioning import Conditioner
 from nano_runtime.decided import Decided
 from nano_runtime.defaults import Defaults
 from nano_runtime.drawing import Drawing, grouped
-from nano_runtime.errors import BackendMissingError
 from nano_runtime.events import Progress, Result
 from nano_runtime.image import to_pil, to_uint8
 from nano_runtime.machine import usable_cores
@@ -45,7 +44,6 @@ __all__ = ["Callback", "Pipeline", "Progress", "Result"]
 Floats = NDArray[np.float32]
 Callback = Callable[["Pipeline", int, float, dict[str, Any]], Mapping[str, Any] | None]
 
-_PREFERRED: tuple[Backend, ...] = ("onnxruntime", "openvino")  # loads sooner, in half the memory (bench/LOG.md)
 _MOST_AT_ONCE = 4  # pictures per UNet call: memory grows with each, speed hardly any more
 # What every picture needs, the largest first. Graphs that prompts and timesteps go through are checked when those are
 # new; the shallow UNet shares its weights with the UNet.
@@ -105,7 +103,7 @@ class Pipeline:
             keep_loaded: see the class.
             low_memory: see the class.
             keep_prompts: see the class.
-            cache: folder where OpenVINO's compiled graphs and encoded prompts are kept for the next process, which then
+            cache: folder where OpenVINO's compiled graphs and what the UNet is told are kept for the next process, which then
                 begins sooner; None keeps nothing.
             expect_digest: see ``Bundle.open``.
 
@@ -121,7 +119,7 @@ class Pipeline:
             cache=None if cache is None else Path(cache),
         )
         return cls(
-            Stages(opened, _choose_backend(opened, backend), options),
+            Stages(opened, choose(opened, backend), options),
             keep_loaded=keep_loaded,
             low_memory=low_memory,
             keep_prompts=keep_prompts,
@@ -392,18 +390,3 @@ class Pipeline:
         """Free graphs whose part of the work is done, all if none is named, unless they are to be kept."""
         if not self.keep_loaded:
             self._stages.close(*components)
-
-
-def _choose_backend(bundle: Bundle, backend: Backend | None) -> Backend:
-    """Return an engine that is served by the bundle and installed: the one asked for, or the leanest."""
-    if backend is not None:
-        chosen = one_of("backend", backend, BACKENDS)
-        bundle.require(chosen)
-        if not installed(chosen):
-            raise BackendMissingError(chosen)
-        return chosen
-    served = [name for name in _PREFERRED if name in bundle.manifest.backends]
-    usable = [name for name in served if installed(name)]
-    if not usable:
-        raise BackendMissingError(served[0])
-    return usable[0]

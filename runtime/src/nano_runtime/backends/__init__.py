@@ -1,4 +1,4 @@
-"""The engines by name: which are installed, and how to open a graph with one of them.
+"""The engines by name: which are installed, which one to take, and how to open a graph with it.
 
 Nothing is imported before it is used, so an installation with one engine never notices that the other is missing.
 """
@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import cast, get_args
 
 from nano_runtime.backends.base import Arrays, Batch, CheckedGraph, EngineOptions, Open, Session
+from nano_runtime.bundle import Bundle
 from nano_runtime.errors import BackendMissingError, OptionError, OutOfMemoryError
 from nano_runtime.manifest import Backend
 
@@ -22,6 +23,7 @@ __all__ = [
     "CheckedGraph",
     "EngineOptions",
     "Session",
+    "choose",
     "engine_version",
     "import_engine",
     "installed",
@@ -29,6 +31,8 @@ __all__ = [
 ]
 
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
+
+_PREFERRED: tuple[Backend, ...] = ("onnxruntime", "openvino")  # loads sooner, in half the memory (bench/LOG.md)
 
 LOADS_AHEAD: tuple[Backend, ...] = ("onnxruntime",)
 """Engines that load one graph well while another runs.
@@ -46,6 +50,28 @@ _DOORS: dict[Backend, str] = {
 def installed(backend: Backend) -> bool:
     """Whether the engine's package can be found; it is not imported."""
     return find_spec(backend) is not None
+
+
+def choose(bundle: Bundle, backend: Backend | None) -> Backend:
+    """Return an engine that is served by the bundle and installed: the one asked for, or the leanest.
+
+    Raises:
+        OptionError: there is no such engine.
+        BackendNotInBundleError: the bundle does not serve it.
+        BackendMissingError: its package is not installed; without one asked for, no package of those served is.
+    """
+    if backend is not None:
+        if backend not in BACKENDS:
+            raise OptionError("backend", backend, BACKENDS)
+        bundle.require(backend)
+        if not installed(backend):
+            raise BackendMissingError(backend)
+        return backend
+    served = [name for name in _PREFERRED if name in bundle.manifest.backends]
+    usable = [name for name in served if installed(name)]
+    if not usable:
+        raise BackendMissingError(served[0])
+    return usable[0]
 
 
 def import_engine(backend: Backend) -> Open:
