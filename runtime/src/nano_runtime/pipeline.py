@@ -103,8 +103,8 @@ class Pipeline:
             keep_loaded: see the class.
             low_memory: see the class.
             keep_prompts: see the class.
-            cache: folder where OpenVINO's compiled graphs and what the UNet is told are kept for the next process, which then
-                begins sooner; None keeps nothing.
+            cache: folder where OpenVINO's compiled graphs and what the UNet is told are kept for the next process,
+                which then begins sooner; None keeps nothing.
             expect_digest: see ``Bundle.open``.
 
         Raises:

@@ -52,8 +52,8 @@ class EngineOptions:
         threads: intra-op threads, at least 1.
         precision: arithmetic of the layers that are not quantized. ``"f32"`` computes what the graph says; ``"bf16"``
             lets OpenVINO round to bfloat16 on processors that have it (onnxruntime always computes in f32).
-        cache: folder where OpenVINO's compiled graphs and what the UNet is told are kept for the next run, with the same
-            results sooner; None keeps nothing.
+        cache: folder where OpenVINO's compiled graphs and what the UNet is told are kept for the next run, with the
+            same results sooner; None keeps nothing.
         profile: whether sessions note what each operator takes; that costs a little time.
     """
 
