@@ -22,11 +22,11 @@ import numpy as np
 from matplotlib import pyplot as plt
 from tqdm import tqdm
 
-from nano_runtime.backends import BACKENDS
-from nano_runtime.bundle import Bundle
-from nano_runtime.machine import describe_machine
-from nano_runtime.manifest import Backend
+from nano_runtime.bundle.folder import Bundle
+from nano_runtime.bundle.manifest import Backend
+from nano_runtime.engines import BACKENDS
 from nano_runtime.pipeline import Pipeline
+from nano_runtime.system.machine import describe_machine
 
 mpl.use("Agg")  # no window
 

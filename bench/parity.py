@@ -24,14 +24,14 @@ import torch
 from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 
-from nano_export import builtin
 from nano_export.cli import main as nano_export
-from nano_export.reference import diffusers_pipeline
-from nano_runtime.backends import BACKENDS
-from nano_runtime.noise import NoiseSource, noise_source
+from nano_export.judge.original import diffusers_pipeline
+from nano_export.source import builtin
+from nano_runtime.engines import BACKENDS
 from nano_runtime.pipeline import Pipeline
-from nano_runtime.samplers import SAMPLERS, SPREADABLE, Sampler, make_sampler, split_name
-from nano_runtime.schedule import Schedule
+from nano_runtime.sampling.noise import NoiseSource, noise_source
+from nano_runtime.sampling.samplers import SAMPLERS, SPREADABLE, Sampler, make_sampler, split_name
+from nano_runtime.sampling.schedule import Schedule
 
 F32 = NDArray[np.float32]
 

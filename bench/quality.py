@@ -28,15 +28,15 @@ from models.demo.score import Scorer, load_scorer, measure
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from nano_export.card import guidance_scale
-from nano_export.checkpoint import open_checkpoint
-from nano_export.metrics import psnr_db, relative_rmse, ssim
-from nano_export.reference import diffusers_pipeline
-from nano_runtime.backends.base import PRECISIONS, Precision
-from nano_runtime.bundle import Bundle
-from nano_runtime.image import to_uint8
-from nano_runtime.manifest import Backend
-from nano_runtime.manifest import Quality as Preset
+from nano_export.judge.metrics import psnr_db, relative_rmse, ssim
+from nano_export.judge.original import diffusers_pipeline
+from nano_export.source.card import guidance_scale
+from nano_export.source.checkpoint import open_checkpoint
+from nano_runtime.bundle.folder import Bundle
+from nano_runtime.bundle.manifest import Backend
+from nano_runtime.bundle.manifest import Quality as Preset
+from nano_runtime.engines.base import PRECISIONS, Precision
+from nano_runtime.pictures.png import to_uint8
 from nano_runtime.pipeline import Pipeline, Progress, Result
 
 ROOT = Path(__file__).parents[1]

@@ -20,13 +20,13 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from nano_export.metrics import psnr_db
-from nano_runtime.backends import Arrays, EngineOptions
-from nano_runtime.bundle import Bundle
-from nano_runtime.machine import usable_cores
+from nano_export.judge.metrics import psnr_db
+from nano_runtime.bundle.folder import Bundle
+from nano_runtime.engines import Arrays, EngineOptions
+from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.pipeline import Pipeline
-from nano_runtime.stages import Stages
-from nano_runtime.timing import Stopwatch
+from nano_runtime.system.machine import usable_cores
+from nano_runtime.system.timing import Stopwatch
 
 CALIBRATION_PROMPTS = ["a red fox in fresh snow", "a bowl of ramen, seen from above"]
 JUDGE_PROMPT = "A watercolor painting of an otter"
@@ -34,7 +34,7 @@ STEPS = 8
 RUNS = 12
 
 
-class Recorder(Stages):
+class Recorder(LoadedGraphs):
     """Keeps what goes in and out of the UNet."""
 
     def __init__(self, bundle: Bundle) -> None:

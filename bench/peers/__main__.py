@@ -24,9 +24,9 @@ from bench.peers.measure import measure_draws, measure_starts, write_noise
 from bench.peers.processes import Conditions, Setup
 from bench.peers.report import control_psnr_db, markdown, rows
 
-from nano_runtime.bundle import Bundle
+from nano_runtime.bundle.folder import Bundle
 from nano_runtime.errors import NanoError
-from nano_runtime.machine import describe_machine, instruction_sets, usable_cores
+from nano_runtime.system.machine import describe_machine, instruction_sets, usable_cores
 
 _ROOT = Path(__file__).parents[2]
 _NAMED = (*PEERS, *(peer for peer in OURS if peer.optional))

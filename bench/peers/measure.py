@@ -16,7 +16,7 @@ import numpy as np
 from bench.peers.catalogue import BEST, OURS, Peer
 from bench.peers.processes import Setup, Start, Worker, start_nano_generate, start_worker
 
-from nano_runtime.machine import memory_available_bytes
+from nano_runtime.system.machine import memory_available_bytes
 
 __all__ = ["Sample", "groups", "measure_draws", "measure_starts", "write_noise"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.peers.commands import run_logged
 from bench.peers.environments import python_of
 
-from nano_export.publish import staged
+from nano_export.bundle.publish import staged
 
 __all__ = ["MODELS", "Model", "build", "folder_of", "needed_for"]
 

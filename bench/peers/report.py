@@ -14,7 +14,7 @@ from bench.peers.processes import Setup, Start
 from numpy.typing import NDArray
 from PIL import Image
 
-from nano_export.metrics import psnr_db
+from nano_export.judge.metrics import psnr_db
 
 __all__ = ["Row", "control_psnr_db", "markdown", "rows"]
 

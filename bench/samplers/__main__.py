@@ -20,7 +20,7 @@ from bench.samplers.sweep import TOGETHER, Kept, arranged, cells_of, decisive, s
 from models.demo.score import load_scorer
 from tqdm import tqdm
 
-from nano_runtime.bundle import DEMO as BUNDLE
+from nano_runtime.bundle.folder import DEMO as BUNDLE
 from nano_runtime.pipeline import Pipeline
 
 

@@ -12,8 +12,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from nano_runtime.manifest import Default
-from nano_runtime.samplers import NOISY
+from nano_runtime.bundle.manifest import Default
+from nano_runtime.sampling.samplers import NOISY
 
 __all__ = ["draw_chart"]
 

@@ -10,9 +10,9 @@ from statistics import mean
 
 from bench.samplers.sweep import CELLS, CONTROLS, FEW, REFERENCE, Cell, Judged
 
-from nano_export.presets import work_share
+from nano_export.choose.presets import work_share
 from nano_runtime.pipeline import Pipeline
-from nano_runtime.shortcuts import resolve
+from nano_runtime.sampling.shortcuts import resolve
 
 __all__ = ["Row", "markdown", "rows", "write_report"]
 

@@ -12,11 +12,11 @@ import numpy as np
 from bench.quality import Drawn, drawn_by
 from models.demo.score import Scorer
 
-from nano_export.metrics import psnr_db, ssim
-from nano_runtime.image import to_uint8
-from nano_runtime.manifest import Quality
+from nano_export.judge.metrics import psnr_db, ssim
+from nano_runtime.bundle.manifest import Quality
+from nano_runtime.pictures.png import to_uint8
 from nano_runtime.pipeline import Pipeline
-from nano_runtime.samplers import SAMPLERS
+from nano_runtime.sampling.samplers import SAMPLERS
 
 __all__ = [
     "CELLS",

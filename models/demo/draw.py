@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import median
 from typing import get_args
 
-from nano_runtime.image import contact_sheet, save_png
-from nano_runtime.manifest import Quality
+from nano_runtime.bundle.manifest import Quality
+from nano_runtime.pictures.png import contact_sheet, save_png
 from nano_runtime.pipeline import Pipeline
 
 PROMPTS = (

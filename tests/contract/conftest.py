@@ -14,7 +14,8 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from nano_export import builtin, cli
+from nano_export import cli
+from nano_export.source import builtin
 
 
 def export(model: str, target: Path, *options: str) -> Path:

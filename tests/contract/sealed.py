@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from nano_runtime.manifest import FileEntry
+from nano_runtime.bundle.manifest import FileEntry
 
 __all__ = ["copied", "rewrite", "seal"]
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from tests.contract.sealed import copied, rewrite, seal
 
-from nano_runtime.backends import BACKENDS
-from nano_runtime.blobs import Blobs
 from nano_runtime.cli import generate
+from nano_runtime.engines import BACKENDS
 from nano_runtime.errors import TamperedFileError
 from nano_runtime.pipeline import Pipeline
+from nano_runtime.system.disk_cache import DiskCache
 
 LONG_AGO = (1000, 1000)
 CONDITIONING = ("text_encoder", "unet_prompt", "unet_time")
@@ -96,9 +96,9 @@ def test_what_is_damaged_is_made_again(int8, expected, cache, damage):
 @pytest.mark.slow
 def test_what_the_engine_refuses_is_made_again(int8, expected, tmp_path, monkeypatch):
     """As if another build of the engine had written it under the same version: whole, and of no use."""
-    put = Blobs.put
+    put = DiskCache.put
     with monkeypatch.context() as patch:
-        patch.setattr(Blobs, "put", lambda blobs, key, content: put(blobs, key, b"?" + content))
+        patch.setattr(DiskCache, "put", lambda blobs, key, content: put(blobs, key, b"?" + content))
         draw(int8, tmp_path)
     before = state(tmp_path)
     np.testing.assert_array_equal(draw(int8, tmp_path), expected)
@@ -221,7 +221,7 @@ def test_a_picture_without_metadata_leaves_no_prompt_behind(int8, tmp_path, monk
 
 @pytest.mark.slow
 def test_a_full_cache_still_draws(int8, expected, tmp_path, monkeypatch):
-    monkeypatch.setattr(Blobs.__init__, "__defaults__", (1_000_000,))
+    monkeypatch.setattr(DiskCache.__init__, "__defaults__", (1_000_000,))
     np.testing.assert_array_equal(draw(int8, tmp_path), expected)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 1_000_000
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nano_export.defaults import choose_default
-from nano_export.metrics import psnr_db
-from nano_runtime.bundle import DEMO, Bundle
+from nano_export.choose.sampler import choose_default
+from nano_export.judge.metrics import psnr_db
+from nano_runtime.bundle.folder import DEMO, Bundle
 from nano_runtime.cli import generate
 from nano_runtime.pipeline import Pipeline
 

@@ -10,9 +10,9 @@ import pytest
 from models.demo.score import Scorer, load_scorer, measure
 from safetensors.numpy import load_file
 
-from nano_runtime.backends import BACKENDS
-from nano_runtime.bundle import DEMO, Bundle
-from nano_runtime.manifest import Backend
+from nano_runtime.bundle.folder import DEMO, Bundle
+from nano_runtime.bundle.manifest import Backend
+from nano_runtime.engines import BACKENDS
 from nano_runtime.pipeline import Pipeline
 
 MODEL = Path(__file__).parents[2] / "models/demo"

@@ -56,7 +56,7 @@ import json, sys
 from pathlib import Path
 
 from nano_runtime import Pipeline
-from nano_runtime.benchmark.start import anonymous_bytes
+from nano_runtime.benchmark.cold_start import anonymous_bytes
 
 bundle, backend, count, kept_bytes = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 pipe = Pipeline.from_pretrained(bundle, backend, threads=1)

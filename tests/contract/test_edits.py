@@ -12,8 +12,8 @@ import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline
 from PIL import Image, ImageDraw
 
-from nano_export import builtin
-from nano_export.reference import diffusers_pipeline
+from nano_export.judge.original import diffusers_pipeline
+from nano_export.source import builtin
 from nano_runtime.errors import NanoError
 from nano_runtime.pipeline import Pipeline, Progress, Result
 

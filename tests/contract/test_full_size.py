@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from nano_export import builtin
 from nano_export.cli import main as nano_export
-from nano_export.reference import diffusers_pipeline
+from nano_export.judge.original import diffusers_pipeline
+from nano_export.source import builtin
 from nano_runtime.pipeline import Pipeline
 
 pytestmark = pytest.mark.slow

@@ -6,11 +6,11 @@ import pytest
 from tests.contract.hostile import cases
 from tests.contract.sealed import copied, seal
 
-from nano_runtime.bundle import Bundle
+from nano_runtime.bundle.folder import Bundle
+from nano_runtime.bundle.unsafe_graphs import unsafe_graphs
 from nano_runtime.cli import bundle as command
-from nano_runtime.deep import Limits, deep_fault
 from nano_runtime.errors import LoaderDiedError, UnsafeGraphError
-from nano_runtime.graph_check import unsafe_graphs
+from nano_runtime.verify.trial import Limits, deep_fault
 
 LIMITS = Limits(seconds=20, memory_bytes=3 << 30)  # the small bundle needs 2 s and 1 GiB
 FEW = {  # refused before, refused by the engine, out of memory

@@ -12,16 +12,16 @@ import onnxruntime
 import openvino
 import pytest
 
-from nano_export.metrics import psnr_db
+from nano_export.judge.metrics import psnr_db
 from nano_export.quantize import INT8_PLAN
 from nano_export.quantize.plan import scheme_for
-from nano_runtime.backends import BACKENDS, EngineOptions, ort
-from nano_runtime.bundle import Bundle
-from nano_runtime.machine import describe_machine
-from nano_runtime.manifest import Backend
+from nano_runtime.bundle.folder import Bundle
+from nano_runtime.bundle.manifest import Backend
+from nano_runtime.engines import BACKENDS, EngineOptions, ort
+from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.pipeline import Pipeline
-from nano_runtime.stages import Stages
-from nano_runtime.timing import Stopwatch
+from nano_runtime.system.machine import describe_machine
+from nano_runtime.system.timing import Stopwatch
 
 OPTIONS = EngineOptions(threads=2, precision="f32")
 QUANTIZED = ("text_encoder", "unet", "vae_decoder", "vae_encoder")  # those with integer arithmetic
@@ -35,7 +35,7 @@ PROMPTS = ("a red fox", "a lighthouse")
 @pytest.fixture(scope="module")
 def inputs(fp32) -> dict[str, dict[str, np.ndarray]]:
     """What every graph gets while the fp32 bundle draws: two prompts, one timestep, two final latents, two pictures."""
-    stages, watch = Stages(Bundle.open(fp32), "onnxruntime", OPTIONS), Stopwatch()
+    stages, watch = LoadedGraphs(Bundle.open(fp32), "onnxruntime", OPTIONS), Stopwatch()
     manifest = stages.bundle.manifest
     latents = Pipeline(stages, keep_loaded=True)(PROMPTS, seed=1, num_inference_steps=8, output_type="latent").images
     feeds: dict[str, dict[str, np.ndarray]] = {
@@ -56,7 +56,7 @@ def inputs(fp32) -> dict[str, dict[str, np.ndarray]]:
 
 def prediction(bundle: Path, backend: Backend, inputs: dict[str, dict[str, np.ndarray]]) -> np.ndarray:
     """What the UNet makes of token ids, a timestep and latents, through all four graphs that lead there."""
-    stages, watch = Stages(Bundle.open(bundle), backend, OPTIONS), Stopwatch()
+    stages, watch = LoadedGraphs(Bundle.open(bundle), backend, OPTIONS), Stopwatch()
     (hidden,) = stages.run("text_encoder", inputs["text_encoder"], watch, batch=2).values()
     feeds = stages.run("unet_prompt", {"encoder_hidden_states": hidden}, watch, batch=2)
     feeds |= stages.run("unet_time", inputs["unet_time"], watch, batch=1)

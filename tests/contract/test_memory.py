@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from nano_runtime import Pipeline
-from nano_runtime.backends.ort import OrtSession
+from nano_runtime.engines.onnxruntime import OrtSession
 from nano_runtime.errors import OutOfMemoryError
-from nano_runtime.tokenizer import Tokenizer
+from nano_runtime.networks.tokenizer import Tokenizer
 
 STEPS, PICTURES, ROWS_PER_PICTURE = 2, 5, 2  # with guidance, a picture is two rows
 

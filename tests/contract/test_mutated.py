@@ -16,10 +16,10 @@ import pytest
 from tests.contract.hostile import TOKENIZER
 from tests.contract.sealed import copied, rewrite, seal
 
-from nano_runtime.bundle import Bundle
+from nano_runtime.bundle.folder import Bundle
+from nano_runtime.bundle.manifest import MANIFEST_NAME, fault_of
+from nano_runtime.bundle.unsafe_onnx import fault_of_onnx
 from nano_runtime.errors import DigestError
-from nano_runtime.manifest import MANIFEST_NAME, fault_of
-from nano_runtime.onnx_file import fault_of_onnx
 
 CHUNKS = 10
 FEW, FULL = 12, 60  # drawings in a chunk: 600 in all, with the 2,400 and 600 of tests/runtime/test_mutated.py

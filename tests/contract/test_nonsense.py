@@ -13,11 +13,11 @@ import pytest
 import torch
 from tests.contract.sealed import seal
 
-from nano_export import builtin
-from nano_export.reference import diffusers_pipeline
+from nano_export.judge.original import diffusers_pipeline
+from nano_export.source import builtin
 from nano_runtime.errors import NonFiniteError
-from nano_runtime.noise import randn
 from nano_runtime.pipeline import Pipeline
+from nano_runtime.sampling.noise import randn
 
 COMPONENTS = ["text_encoder", "unet_prompt", "unet_time", "unet", "vae_encoder", "vae_decoder"]
 

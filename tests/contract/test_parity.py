@@ -15,12 +15,12 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from nano_export import builtin
-from nano_export.reference import diffusers_pipeline
-from nano_runtime.backends import BACKENDS, EngineOptions
-from nano_runtime.bundle import Bundle
+from nano_export.judge.original import diffusers_pipeline
+from nano_export.source import builtin
+from nano_runtime.bundle.folder import Bundle
+from nano_runtime.engines import BACKENDS, EngineOptions
+from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.pipeline import Pipeline
-from nano_runtime.stages import Stages
 
 SCHEDULERS = {
     "pndm": "PNDMScheduler",
@@ -36,7 +36,7 @@ TOLERANCE = 1e-4
 MISTAKE = 100 * TOLERANCE
 
 
-class RecordingStages(Stages):
+class RecordingStages(LoadedGraphs):
     """Runs graphs as always and keeps what went into them first."""
 
     def __init__(self, bundle: Path, backend: str) -> None:

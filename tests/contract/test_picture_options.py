@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nano_runtime.bundle import DEMO
+from nano_runtime.bundle.folder import DEMO
 from nano_runtime.cli import generate
-from nano_runtime.image import read_parameters
+from nano_runtime.pictures.png import read_parameters
 
 Generate = Callable[..., int]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nano_runtime.bundle import DEMO, Bundle
+from nano_runtime.bundle.folder import DEMO, Bundle
+from nano_runtime.bundle.manifest import read_manifest
 from nano_runtime.errors import NoPreviewError
-from nano_runtime.manifest import read_manifest
+from nano_runtime.pictures.preview import colours
 from nano_runtime.pipeline import Pipeline, Progress
-from nano_runtime.preview import colours
 
 PROMPTS = ["an otter on a teal background", "a cactus on an orange background", "a car on a purple background"]
 # Of a linear map with a decoder that is none; 0.9 leaves what it cannot follow: edges within a latent's 8 x 8 pixels

@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
-from nano_runtime.backends import BACKENDS, CheckedGraph, EngineOptions, open_session
 from nano_runtime.benchmark.probe import probe
 from nano_runtime.benchmark.product import product_graph
+from nano_runtime.engines import BACKENDS, CheckedGraph, EngineOptions, open_session
 
 ROWS, DEPTH, COLUMNS = 40, 300, 64  # 300: lengths of two bytes
 

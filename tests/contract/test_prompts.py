@@ -14,18 +14,18 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from nano_export import builtin
-from nano_export.reference import diffusers_pipeline
-from nano_runtime.backends import EngineOptions
-from nano_runtime.bundle import Bundle
+from nano_export.judge.original import diffusers_pipeline
+from nano_export.source import builtin
+from nano_runtime.bundle.folder import Bundle
 from nano_runtime.cli import generate
-from nano_runtime.conditioning import Conditioner, UNetInputs
+from nano_runtime.engines import EngineOptions
+from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.errors import LongPromptError
-from nano_runtime.image import read_parameters
+from nano_runtime.networks.conditioning import Conditioner, UNetInputs
+from nano_runtime.networks.tokenizer import Reading
+from nano_runtime.pictures.png import read_parameters
 from nano_runtime.pipeline import Pipeline
-from nano_runtime.stages import Stages
-from nano_runtime.timing import Stopwatch
-from nano_runtime.tokenizer import Reading
+from nano_runtime.system.timing import Stopwatch
 
 # Of the largest number. Engines sum in another order than torch; in pictures, guidance magnifies that in every call.
 TOLERANCE, PICTURE_TOLERANCE = 1e-5, 1e-4
@@ -121,7 +121,7 @@ def backend(request) -> str:
 
 @pytest.fixture(scope="module")
 def conditioner(sd1, backend) -> Iterator[Conditioner]:
-    stages = Stages(Bundle.open(sd1), backend, EngineOptions(threads=2, precision="f32"))
+    stages = LoadedGraphs(Bundle.open(sd1), backend, EngineOptions(threads=2, precision="f32"))
     yield Conditioner(stages)
     stages.close()
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from bench.parity import GUIDANCE, REFERENCES, SEED, SPREAD_NAMES, Drawing, distance
 
-from nano_export import builtin
-from nano_export.reference import diffusers_pipeline
-from nano_runtime.backends import BACKENDS
-from nano_runtime.noise import randn
+from nano_export.judge.original import diffusers_pipeline
+from nano_export.source import builtin
+from nano_runtime.engines import BACKENDS
 from nano_runtime.pipeline import Pipeline
-from nano_runtime.samplers import SAMPLERS
+from nano_runtime.sampling.noise import randn
+from nano_runtime.sampling.samplers import SAMPLERS
 
 # Few steps on one engine, and one sampler for each way to spread the noise levels; all of it with `make test-slow`.
 FEW = 5

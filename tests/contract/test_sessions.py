@@ -8,25 +8,25 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-import nano_runtime.stages
-from nano_runtime.backends import BACKENDS, EngineOptions
-from nano_runtime.bundle import Bundle
+import nano_runtime.engines.loaded_graphs
+from nano_runtime.bundle.folder import Bundle
+from nano_runtime.engines import BACKENDS, EngineOptions
+from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.errors import OutOfMemoryError
-from nano_runtime.stages import Stages
-from nano_runtime.timing import Stopwatch
+from nano_runtime.system.timing import Stopwatch
 
 BATCH = 2
 FREE = {"batch": BATCH, "tokens": 77}
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
-def stages(request, fp32) -> Iterator[Stages]:
-    stages = Stages(Bundle.open(fp32), request.param, EngineOptions(threads=1, precision="f32"))
+def stages(request, fp32) -> Iterator[LoadedGraphs]:
+    stages = LoadedGraphs(Bundle.open(fp32), request.param, EngineOptions(threads=1, precision="f32"))
     yield stages
     stages.close()
 
 
-def inputs(stages: Stages, seed: int) -> dict[str, np.ndarray]:
+def inputs(stages: LoadedGraphs, seed: int) -> dict[str, np.ndarray]:
     """Random values for all inputs of the UNet."""
     rng = np.random.default_rng(seed)
     shapes = {
@@ -36,7 +36,7 @@ def inputs(stages: Stages, seed: int) -> dict[str, np.ndarray]:
     return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
 
 
-def run(stages: Stages, feeds: dict[str, np.ndarray]) -> np.ndarray:
+def run(stages: LoadedGraphs, feeds: dict[str, np.ndarray]) -> np.ndarray:
     return stages.run("unet", feeds, Stopwatch(), batch=BATCH)["out_sample"]
 
 
@@ -112,20 +112,20 @@ def test_another_batch_replaces_the_graph(stages):
 def opened(monkeypatch) -> list[tuple[str, int]]:
     """Name and batch of every graph that is loaded, in any thread."""
     graphs: list[tuple[str, int]] = []
-    open_session = nano_runtime.stages.open_session
+    open_session = nano_runtime.engines.loaded_graphs.open_session
 
     def noted(backend, graph, *, batch, **others):
         session = open_session(backend, graph, batch=batch, **others)
         graphs.append((graph.model.parent.name, batch))
         return session
 
-    monkeypatch.setattr(nano_runtime.stages, "open_session", noted)
+    monkeypatch.setattr(nano_runtime.engines.loaded_graphs, "open_session", noted)
     return graphs
 
 
 @pytest.fixture
-def fresh(stages) -> Iterator[Stages]:
-    yield (other := Stages(stages.bundle, stages.backend, stages.options))
+def fresh(stages) -> Iterator[LoadedGraphs]:
+    yield (other := LoadedGraphs(stages.bundle, stages.backend, stages.options))
     other.close()
 
 
@@ -166,7 +166,7 @@ def test_what_was_loaded_ahead_goes_where_memory_runs_out(stages, fresh, monkeyp
     if refused == "run":
         monkeypatch.setattr(kept, "run", refuse(kept.run))
     else:
-        module = nano_runtime.stages
+        module = nano_runtime.engines.loaded_graphs
         monkeypatch.setattr(module, "open_session", out_of_memory(refuse(module.open_session)))
         fresh.load_ahead("unet", batch=BATCH, tokens=FREE["tokens"])
     np.testing.assert_array_equal(run(fresh, feeds), expected)

@@ -11,16 +11,16 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from nano_export import builtin
-from nano_export.metrics import psnr_db
-from nano_export.reference import diffusers_pipeline
-from nano_runtime.backends import EngineOptions
-from nano_runtime.bundle import Bundle
-from nano_runtime.image import read_parameters, save_png
-from nano_runtime.noise import randn
+from nano_export.judge.metrics import psnr_db
+from nano_export.judge.original import diffusers_pipeline
+from nano_export.source import builtin
+from nano_runtime.bundle.folder import Bundle
+from nano_runtime.engines import EngineOptions
+from nano_runtime.engines.loaded_graphs import LoadedGraphs
+from nano_runtime.pictures.png import read_parameters, save_png
 from nano_runtime.pipeline import Pipeline
-from nano_runtime.stages import Stages
-from nano_runtime.timing import Stopwatch
+from nano_runtime.sampling.noise import randn
+from nano_runtime.system.timing import Stopwatch
 
 PROMPT, NEGATIVE, SEED, GUIDANCE, STEPS = "A watercolor painting of an otter", "blurry", 7, 7.5, 10
 # Of the largest latent: engines sum in another order than torch, and guidance magnifies the difference in each call.
@@ -162,7 +162,7 @@ def test_a_picture_does_not_depend_on_those_drawn_with_it(pipe):
     assert distance(together[:1], alone) > MISTAKE
 
 
-def feeds_of(stages: Stages, component: str, rows: int, **given: np.ndarray) -> dict[str, np.ndarray]:
+def feeds_of(stages: LoadedGraphs, component: str, rows: int, **given: np.ndarray) -> dict[str, np.ndarray]:
     """The same random values for inputs of one name."""
     feeds = {}
     for spec in stages.bundle.component(component).inputs:
@@ -177,7 +177,7 @@ def feeds_of(stages: Stages, component: str, rows: int, **given: np.ndarray) -> 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_the_shallow_graph_goes_on_where_the_whole_one_was_cut(precision, backend, request):
     bundle = Bundle.open(request.getfixturevalue(precision))
-    stages, watch = Stages(bundle, backend, EngineOptions(threads=1, precision="f32")), Stopwatch()
+    stages, watch = LoadedGraphs(bundle, backend, EngineOptions(threads=1, precision="f32")), Stopwatch()
     whole = stages.run("unet", feeds_of(stages, "unet", 2), watch, batch=2)
     stale = stages.run("unet", feeds_of(stages, "unet", 2, sample=np.zeros((2, 4, 16, 16), np.float32)), watch, batch=2)
     predictions = [
@@ -192,7 +192,7 @@ def test_the_shallow_graph_goes_on_where_the_whole_one_was_cut(precision, backen
 @pytest.mark.parametrize("backend", ENGINES)
 def test_one_loaded_graph_serves_both_batches_and_computes_what_fixed_ones_do(int8, backend):
     """Where OpenVINO chooses other kernels, a sum near the middle of two steps of a grid may go the other way."""
-    stages, watch = Stages(Bundle.open(int8), backend, EngineOptions(threads=1, precision="f32")), Stopwatch()
+    stages, watch = LoadedGraphs(Bundle.open(int8), backend, EngineOptions(threads=1, precision="f32")), Stopwatch()
     feeds = {rows: feeds_of(stages, "unet", rows) for rows in (1, 2)}
     fixed = stages.run("unet", feeds[2], watch, batch=2)["out_sample"]
     free = {rows: stages.run("unet", feeds[rows], watch, batch=(1, 2))["out_sample"] for rows in (1, 2)}

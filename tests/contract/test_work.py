@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from nano_export import builtin
-from nano_export.checkpoint import open_checkpoint
-from nano_runtime.manifest import read_manifest
+from nano_export.source import builtin
+from nano_export.source.checkpoint import open_checkpoint
+from nano_runtime.bundle.manifest import read_manifest
 
 UNET = ("unet", "unet_prompt", "unet_time")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nano_export.card import example_prompts, front_matter, guidance_scale
-from nano_export.prompts import prompts_for
+from nano_export.judge.prompts import prompts_for
+from nano_export.source.card import example_prompts, front_matter, guidance_scale
 
 
 def card(metadata: str) -> str:

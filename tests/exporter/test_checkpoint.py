@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nano_export import builtin
-from nano_export.checkpoint import open_checkpoint
 from nano_export.errors import CheckpointError, PickleOnlyError, UnsupportedModelError
+from nano_export.source import builtin
+from nano_export.source.checkpoint import open_checkpoint
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from nano_export import cli
-from nano_export.resources import check_resources
+from nano_export.source.needs import check_resources
 from nano_runtime.errors import DiskSpaceError, NotEnoughMemoryError
-from nano_runtime.machine import memory_available_bytes
+from nano_runtime.system.machine import memory_available_bytes
 
 COMMAND = Path(sys.executable).parent / "nano-export"
 # Runs the command and says which heavy packages were imported on the way.

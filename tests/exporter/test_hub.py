@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from nano_export import builtin
+from nano_export.source import builtin
 
 NANO = "bguisard/stable-diffusion-nano-2-1"
 COMMIT = "d29ec90" + "0" * 33
@@ -47,7 +47,7 @@ NOT_NEEDED = {
 CLIENT = """
 import json, sys
 from pathlib import Path
-from nano_export.checkpoint import open_checkpoint
+from nano_export.source.checkpoint import open_checkpoint
 from nano_runtime.errors import NanoError
 for line in sys.stdin:
     try:

@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from nano_export.licences import licence_of
+from nano_export.source.licences import licence_of
 
 # SHA-256 of the texts as their authors published them: license.txt, which the Hub shows for creativeml-openrail-m, and
 # LICENSE-MODEL of Stability AI's repository for Stable Diffusion 2.

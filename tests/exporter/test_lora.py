@@ -14,15 +14,16 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
-from nano_export import builtin, cli
-from nano_export.checkpoint import open_checkpoint
+from nano_export import cli
 from nano_export.errors import LoraError
-from nano_export.lora import merge
-from nano_export.lora_file import LoraFile, open_lora, parse_lora
-from nano_export.metrics import psnr_db
-from nano_export.reference import diffusers_pipeline
+from nano_export.judge.metrics import psnr_db
+from nano_export.judge.original import diffusers_pipeline
+from nano_export.source import builtin
+from nano_export.source.checkpoint import open_checkpoint
+from nano_export.source.lora import merge
+from nano_export.source.lora_file import LoraFile, open_lora, parse_lora
 from nano_runtime import Pipeline
-from nano_runtime.manifest import read_manifest, sha256_of
+from nano_runtime.bundle.manifest import read_manifest, sha256_of
 
 # Both multiply and add in fp32, in another order: a rounding or two of weights below 1.
 EQUAL_WEIGHTS = 1e-6

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from nano_export.metrics import psnr_db, relative_rmse, ssim
+from nano_export.judge.metrics import psnr_db, relative_rmse, ssim
 
 # Both sides compute in float64 with the same formula; only the order of summation differs.
 TOLERANCE = 1e-9

@@ -11,8 +11,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from nano_export import builtin
-from nano_export.modules import (
+from nano_export.networks.modules import (
     HoistedUNet,
     PromptKV,
     StandardUNet,
@@ -21,6 +20,7 @@ from nano_export.modules import (
     VaeDecoder,
     VaeEncoder,
 )
+from nano_export.source import builtin
 
 # Float32: the attention is written out and the scale goes into one of its factors, so that roundings differ.
 TOLERANCE = 1e-5

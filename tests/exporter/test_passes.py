@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nano_export.passes import TRACE_BATCH, TRACE_TOKENS, free_batch, free_tokens, fuse_depth_to_space, name_nodes
-from nano_export.to_onnx import to_onnx
+from nano_export.graph.passes import TRACE_BATCH, TRACE_TOKENS, free_batch, free_tokens, fuse_depth_to_space, name_nodes
+from nano_export.graph.to_onnx import to_onnx
 
 LENGTH, WIDTH, HEADS = 5, 8, 2
 # Float32 sums of eight products, in another order.

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from nano_export.publish import check_target, staged
+from nano_export.bundle.publish import check_target, staged
 from nano_runtime.errors import OutputError, OutputExistsError
 
 # Fills a bundle and is killed by signal 9 at a place that its first argument names.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from nano_export.publish import staged
+from nano_export.bundle.publish import staged
 place, target = sys.argv[1], Path(sys.argv[2])
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -35,7 +35,7 @@ with staged(target, force=True) as folder:
 HOLDER = """
 import sys
 from pathlib import Path
-from nano_export.publish import staged
+from nano_export.bundle.publish import staged
 with staged(Path(sys.argv[1]), force=True) as folder:
     (folder / "manifest.json").write_text("holder")
     print("held", flush=True)

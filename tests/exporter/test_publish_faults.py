@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from tests.faults import ERRORS, SHORT, failing
 
-from nano_export.publish import staged
+from nano_export.bundle.publish import staged
 from nano_runtime.errors import OutputError, OutputExistsError
 
 FORK = multiprocessing.get_context("fork")  # a child that has imported everything starts in a millisecond

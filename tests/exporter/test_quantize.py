@@ -21,7 +21,7 @@ from nano_export.quantize import (
 )
 from nano_export.quantize.plan import scheme_for
 from nano_export.quantize.qdq import quantized_weight
-from nano_runtime.machine import describe_machine
+from nano_runtime.system.machine import describe_machine
 
 FLOAT, INT64 = ir.DataType.FLOAT, ir.DataType.INT64
 EVERYTHING = (Rule("*", "w8a8", "a test"),)

@@ -8,9 +8,9 @@ import pytest
 from bench.samplers.report import markdown, rows
 from bench.samplers.sweep import CELLS, CONTROLS, STEPS, Cell, Judged, Kept, arranged
 
-from nano_runtime.bundle import DEMO, Bundle
+from nano_runtime.bundle.folder import DEMO, Bundle
 from nano_runtime.pipeline import Pipeline
-from nano_runtime.samplers import NOISY, SAMPLERS
+from nano_runtime.sampling.samplers import NOISY, SAMPLERS
 
 FOUND = Judged(Cell("pndm", 20), 0, concept=True, color=True, correlation=0.9, image_psnr_db=36.0, image_ssim=0.98,
                latent_psnr_db=35.0)  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nano_runtime.bundle import DEMO, Bundle
+from nano_runtime.bundle.folder import DEMO, Bundle
 
 pytestmark = [
     pytest.mark.slow,

@@ -18,11 +18,11 @@ import torch
 
 from nano_export import cli
 from nano_export import export as exporting
-from nano_export.checkpoint import open_checkpoint
-from nano_export.graphs import graph_sources
-from nano_export.prompts import Prompts, prompts_for
-from nano_runtime.bundle import Bundle
-from nano_runtime.manifest import Default
+from nano_export.judge.prompts import Prompts, prompts_for
+from nano_export.networks.graph_sources import graph_sources
+from nano_export.source.checkpoint import open_checkpoint
+from nano_runtime.bundle.folder import Bundle
+from nano_runtime.bundle.manifest import Default
 
 __all__ = ["Kept", "Process", "identity", "left_over", "start", "started_with"]
 

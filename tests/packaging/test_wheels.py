@@ -113,7 +113,7 @@ def test_the_check_above_can_fail(exporter):
 
 
 def test_the_exporters_wheel_has_its_sources_and_the_licences(exporter):
-    licences = {f"nano_export/licences/{name}.txt" for name in ("creativeml-openrail-m", "openrail++")}
+    licences = {f"nano_export/source/licence_texts/{name}.txt" for name in ("creativeml-openrail-m", "openrail++")}
     assert contents(exporter) == expected(exporter, ROOT / "exporter") | licences
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from nano_runtime import noise
 from nano_runtime.errors import SeedError
-from nano_runtime.noise import TorchGenerator, randn
+from nano_runtime.sampling import noise
+from nano_runtime.sampling.noise import TorchGenerator, randn
 
 # Seeds that differ only above bit 31 draw the same in torch; both ends of the range and a middle are here.
 SEEDS = [0, 1, 42, 2**31, 2**32 - 1, 2**32, 2**32 + 42, 2**63 + 5, 2**64 - 1]

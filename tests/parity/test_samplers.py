@@ -25,10 +25,10 @@ from bench.parity import (
 )
 
 from nano_runtime.errors import StepsError, StrengthError, UnknownSchedulerError, UnsupportedScheduleError
-from nano_runtime.noise import noise_source, randn
-from nano_runtime.samplers import SAMPLERS, SPREADABLE, first_call, make_sampler, own_sampler, split_name
-from nano_runtime.samplers.ddim import DDIM
-from nano_runtime.schedule import Schedule
+from nano_runtime.sampling.noise import noise_source, randn
+from nano_runtime.sampling.samplers import SAMPLERS, SPREADABLE, first_call, make_sampler, own_sampler, split_name
+from nano_runtime.sampling.samplers.ddim import DDIM
+from nano_runtime.sampling.schedule import Schedule
 
 SPREADS = {"trained": "", "karras": "_karras", "exponential": "_exponential", "beta": "_beta"}
 NOISY = {name for name, of in REFERENCES.items() if of.noisy}

@@ -11,9 +11,9 @@ import scipy.stats
 from diffusers import DDIMScheduler, LCMScheduler, PNDMScheduler
 
 from nano_runtime.errors import StepsError, UnsupportedScheduleError
-from nano_runtime.samplers import SAMPLERS, SPREADABLE, make_sampler
-from nano_runtime.samplers.quantile import beta_quantile
-from nano_runtime.schedule import Schedule
+from nano_runtime.sampling.samplers import SAMPLERS, SPREADABLE, make_sampler
+from nano_runtime.sampling.samplers.quantile import beta_quantile
+from nano_runtime.sampling.schedule import Schedule
 
 # The scheduler config of Stable Diffusion 2.1: written by an old diffusers, so without timestep_spacing.
 SD21 = {

@@ -12,9 +12,9 @@ import pytest
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
 
+from nano_runtime.bundle.manifest import TokenizerSpec
 from nano_runtime.errors import PromptError, TamperedFileError
-from nano_runtime.manifest import TokenizerSpec
-from nano_runtime.tokenizer import MAX_CHUNKS, MAX_PROMPT_BYTES, Reading, Tokenizer
+from nano_runtime.networks.tokenizer import MAX_CHUNKS, MAX_PROMPT_BYTES, Reading, Tokenizer
 
 LENGTH = 77
 WORDS = [

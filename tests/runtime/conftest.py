@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from nano_runtime.manifest import (
+from nano_runtime.bundle.manifest import (
     FORMAT_VERSION,
     Backend,
     Component,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nano_runtime.blank import Blank, find_blanks
-from nano_runtime.noise import randn
+from nano_runtime.pictures.blank import Blank, find_blanks
+from nano_runtime.sampling.noise import randn
 
 
 def test_one_colour_is_blank_and_two_are_not():

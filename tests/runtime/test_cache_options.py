@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nano_runtime.cli.cache import CacheOptions, add_cache_options, cache_folder
+from nano_runtime.cli.cache_options import CacheOptions, add_cache_options, cache_folder
 
 
 def folder(*arguments: str) -> Path | None:

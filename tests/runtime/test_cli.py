@@ -17,7 +17,7 @@ import pytest
 from nano_runtime.cli import bench, bundle, generate, make_parser, run_command
 from nano_runtime.cli.output import Output
 from nano_runtime.errors import NetworkError, OutputError, OutputExistsError, OutputNameError, StepsError
-from nano_runtime.samplers import SAMPLERS
+from nano_runtime.sampling.samplers import SAMPLERS
 
 
 def run(action, argv=()):

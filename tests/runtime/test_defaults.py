@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from nano_runtime.bundle import Bundle
+from nano_runtime.bundle.folder import Bundle
+from nano_runtime.bundle.manifest import MANIFEST_NAME
 from nano_runtime.cli import bundle as nano_bundle
-from nano_runtime.defaults import Defaults
+from nano_runtime.drawing.defaults import Defaults
 from nano_runtime.errors import ManifestError
-from nano_runtime.manifest import MANIFEST_NAME
-from nano_runtime.schedule import Schedule
+from nano_runtime.sampling.schedule import Schedule
 
 DEFAULT = {"scheduler": "dpmpp_2m_karras", "steps": 9, "fidelity": {"image_psnr_db": 40.1}}
 

@@ -9,11 +9,11 @@ from subprocess import run
 import numpy as np
 import pytest
 
-from nano_runtime.denoise import denoise, guide
 from nano_runtime.errors import NonFiniteError
-from nano_runtime.noise import noise_source, randn
-from nano_runtime.samplers import SAMPLERS, make_sampler
-from nano_runtime.schedule import Schedule
+from nano_runtime.sampling.denoise import denoise, guide
+from nano_runtime.sampling.noise import noise_source, randn
+from nano_runtime.sampling.samplers import SAMPLERS, make_sampler
+from nano_runtime.sampling.schedule import Schedule
 
 SCHEDULE = Schedule(
     beta_schedule="scaled_linear",
@@ -138,7 +138,8 @@ def test_the_numerics_import_numpy_and_nothing_heavier():
     heavy = ["onnxruntime", "openvino", "tokenizers", "PIL", "torch", "diffusers", "transformers", "huggingface_hub"]
     code = f"""
 import sys
-import nano_runtime.denoise, nano_runtime.noise, nano_runtime.samplers, nano_runtime.schedule, nano_runtime.tokenizer
+from nano_runtime.networks import tokenizer
+from nano_runtime.sampling import denoise, noise, samplers, schedule
 print(*[name for name in {heavy!r} if name in sys.modules])
 """
     done = run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -17,16 +17,16 @@ import pytest
 from PIL import Image
 from tests.faults import ERRORS, SHORT, failing
 
-from nano_runtime.blobs import Blobs
 from nano_runtime.errors import OutputError
-from nano_runtime.files import paths_below, write_whole
-from nano_runtime.image import contact_sheet, save_png
+from nano_runtime.pictures.png import contact_sheet, save_png
+from nano_runtime.system.disk_cache import DiskCache
+from nano_runtime.system.files import paths_below, write_whole
 
 OLD, NEW = b"old" * 100, b"new" * 100_000  # more than a buffer
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from nano_runtime.files import write_whole
+from nano_runtime.system.files import write_whole
 def write(file):
     file.write(b"half")
     file.flush()
@@ -110,7 +110,7 @@ def test_a_cache_that_fails_is_no_error(tmp_path, error, lasting):
     first, struck = 0, 1
     while struck:
         first += 1
-        blobs = Blobs(tmp_path / "cache")
+        blobs = DiskCache(tmp_path / "cache")
         with failing(tmp_path, first, error, lasting=lasting) as faults:
             blobs.put("key", NEW)
             assert blobs.get("key") in {NEW, None}

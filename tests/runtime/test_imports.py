@@ -79,7 +79,9 @@ def test_no_file_imports_the_exporters_tools(path):
     assert imports_in(path) & FORBIDDEN == set()
 
 
-@pytest.mark.parametrize(("engine", "door"), [("onnxruntime", "backends/ort.py"), ("openvino", "backends/ov.py")])
+@pytest.mark.parametrize(
+    ("engine", "door"), [("onnxruntime", "engines/onnxruntime.py"), ("openvino", "engines/openvino.py")]
+)
 def test_each_engine_has_one_door(engine, door):
     importers = {path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py") if engine in imports_in(path)}
     assert importers == {door}
@@ -95,7 +97,7 @@ def test_onnxruntime_is_imported_with_telemetry_off():
         "        seen.append([os.environ.get(key) for key in ('ORT_DISABLE_TELEMETRY', 'ORT_TELEMETRY_DISABLED')])\n"
         "    return real(name, *rest)\n"
         "builtins.__import__ = spy\n"
-        "import nano_runtime.backends.ort\n"
+        "import nano_runtime.engines.onnxruntime\n"
         "print(seen[0])\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -106,7 +108,7 @@ def test_openvino_is_imported_without_what_reports_its_use():
     pytest.importorskip("openvino")
     assert "openvino_telemetry" in imported_by("import openvino")  # what it would do
     program = (
-        "import sys\nimport nano_runtime.backends.ov\n"
+        "import sys\nimport nano_runtime.engines.openvino\n"
         "print([name for name in sys.modules if 'openvino_telemetry' in name and sys.modules[name] is not None])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

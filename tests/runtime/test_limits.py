@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from nano_runtime.backends.base import LayerTime
 from nano_runtime.benchmark.layers import GroupTime, group_times
 from nano_runtime.benchmark.limits import Rates, limit_ms
-from nano_runtime.manifest import Work
+from nano_runtime.bundle.manifest import Work
+from nano_runtime.engines.base import LayerTime
 
 # int8 2 MAC/ns (the faster of two engines), f32 1 MAC/ns, bf16 4 MAC/ns, reads 10 bytes/ns
 RATES = Rates(

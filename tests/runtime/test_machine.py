@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from nano_runtime import machine
+from nano_runtime.system import machine
 
 # Two packages of two cores with two threads each would be 8 processors; this one has 1 package, 2 cores, 4 processors.
 CPUINFO = "\n\n".join(
@@ -52,7 +52,7 @@ def test_this_machine_is_described():
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_affinity_is_respected():
     program = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
-    program += "from nano_runtime.machine import usable_cores; print(usable_cores())"
+    program += "from nano_runtime.system.machine import usable_cores; print(usable_cores())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1"
 
@@ -62,7 +62,7 @@ def test_peak_memory_is_this_processes_own():
     """A child of a big process must not report its parent's peak, which getrusage does."""
     blob = np.ones(200_000_000, np.uint8)
     assert machine.peak_rss_bytes() > blob.nbytes
-    program = "from nano_runtime.machine import peak_rss_bytes; print(peak_rss_bytes())"
+    program = "from nano_runtime.system.machine import peak_rss_bytes; print(peak_rss_bytes())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert 1_000_000 < int(done.stdout) < 100_000_000
     assert machine.memory_available_bytes() > 1_000_000

@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from nano_runtime.bundle import Bundle
+from nano_runtime.bundle.folder import Bundle
+from nano_runtime.bundle.manifest import MANIFEST_NAME, blake3_of, read_manifest, sha256_of, write_manifest
 from nano_runtime.errors import ManifestError, NotABundleError, TamperedFileError
-from nano_runtime.manifest import MANIFEST_NAME, blake3_of, read_manifest, sha256_of, write_manifest
 
 
 def edit(folder: Path, change) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from nano_runtime.bundle.manifest import MANIFEST_NAME, parse_manifest
+from nano_runtime.bundle.safe_paths import collision, fault_of_name
 from nano_runtime.errors import BundleError, ManifestError, UnsupportedScheduleError
-from nano_runtime.manifest import MANIFEST_NAME, parse_manifest
-from nano_runtime.paths import collision, fault_of_name
-from nano_runtime.samplers import own_sampler
-from nano_runtime.schedule import Schedule
+from nano_runtime.sampling.samplers import own_sampler
+from nano_runtime.sampling.schedule import Schedule
 
 CHUNKS = 10
 FEW, FULL = 200, 10_000  # of each kind in a chunk: 200,000 in all

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from nano_runtime.bundle import Bundle
+from nano_runtime.bundle.folder import Bundle
+from nano_runtime.bundle.manifest import MANIFEST_NAME
 from nano_runtime.cli import bundle as command
 from nano_runtime.cli import generate
-from nano_runtime.manifest import MANIFEST_NAME
 
 CHUNKS = 10
 FEW, FULL = 40, 240  # in a chunk: 2,400 in all

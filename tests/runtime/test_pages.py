@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nano_runtime.backends.pages import mapped_once
+from nano_runtime.engines.pages import mapped_once
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and elsewhere nothing is given back")
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nano_runtime.denoise import denoise
-from nano_runtime.noise import noise_source, randn
-from nano_runtime.preview import colours, predicted_latents
-from nano_runtime.samplers import SAMPLERS, make_sampler
-from nano_runtime.schedule import Schedule
+from nano_runtime.pictures.preview import colours, predicted_latents
+from nano_runtime.sampling.denoise import denoise
+from nano_runtime.sampling.noise import noise_source, randn
+from nano_runtime.sampling.samplers import SAMPLERS, make_sampler
+from nano_runtime.sampling.schedule import Schedule
 
 SCHEDULE = Schedule(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False)
 SHAPE = (2, 4, 8, 8)

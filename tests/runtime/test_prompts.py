@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nano_runtime.bundle import DEMO, Bundle
+from nano_runtime.bundle.folder import DEMO, Bundle
 from nano_runtime.cli import generate
 from nano_runtime.errors import PromptError
-from nano_runtime.image import Parameters, read_parameters, save_png
-from nano_runtime.text import escaped
-from nano_runtime.tokenizer import MAX_PROMPT_BYTES, Tokenizer
+from nano_runtime.errors.escaping import escaped
+from nano_runtime.networks.tokenizer import MAX_PROMPT_BYTES, Tokenizer
+from nano_runtime.pictures.png import Parameters, read_parameters, save_png
 
 SEED = 6
 PIECES = [

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nano_runtime.bundle.manifest import read_manifest
+from nano_runtime.drawing.request import Request
 from nano_runtime.errors import (
     ConflictError,
     GuidanceError,
@@ -16,8 +18,6 @@ from nano_runtime.errors import (
     SizeError,
     VariationError,
 )
-from nano_runtime.manifest import read_manifest
-from nano_runtime.request import Request
 
 DEFAULTS = {
     "prompt": "a fox",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from nano_runtime.sheet import labelled_sheet
+from nano_runtime.pictures.sheet import labelled_sheet
 
 COLOURS = ["red", "lime", "blue", "yellow", "magenta", "cyan"]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nano_runtime.bundle import Bundle
+from nano_runtime.bundle.folder import Bundle
+from nano_runtime.bundle.manifest import MANIFEST_NAME
 from nano_runtime.cli import generate
 from nano_runtime.errors import IntervalError, ManifestError, NoShortcutError, OptionError
-from nano_runtime.forecast import Forecast
-from nano_runtime.manifest import MANIFEST_NAME
-from nano_runtime.shortcuts import EXACT, Shortcuts, plan, resolve
+from nano_runtime.sampling.forecast import Forecast
+from nano_runtime.sampling.shortcuts import EXACT, Shortcuts, plan, resolve
 
 BALANCED = {"cache_interval": 2, "guidance_interval": [0.0, 0.9], "work": 0.5, "fidelity": {"image_psnr_db": 30.0}}
 

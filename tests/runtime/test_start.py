@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from nano_runtime.benchmark.start import anonymous_bytes
+from nano_runtime.benchmark.cold_start import anonymous_bytes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nano_runtime.timing import Stopwatch, percentile
+from nano_runtime.system.timing import Stopwatch, percentile
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10, 21])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nano_runtime.noise import randn
-from nano_runtime.variation import Variation, slerp
+from nano_runtime.sampling.noise import randn
+from nano_runtime.sampling.variation import Variation, slerp
 
 OWN, OTHER = randn(1, (4, 16, 16)), randn(2, (4, 16, 16))
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nano_runtime.errors import PromptError
-from nano_runtime.weighting import Fragment, parse, weigh
+from nano_runtime.networks.weighting import Fragment, parse, weigh
 
 # The web UI's arithmetic on Python floats, written out: what is nested multiplies from the inside out.
 UP, DOWN = 1.1, 1 / 1.1

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from nano_export.builtin import build, write_checkpoint
+from nano_export.source.builtin import build, write_checkpoint
 
 if __name__ == "__main__":
     name, folder = sys.argv[1:]

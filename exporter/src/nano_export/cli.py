@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from nano_runtime.bundle.manifest import Backend
 from nano_runtime.cli import make_parser, run_command
-from nano_runtime.manifest import Backend
-from nano_runtime.text import escaped
+from nano_runtime.errors.escaping import escaped
 
 if TYPE_CHECKING:
     from nano_export.export import Exported, Options
@@ -89,13 +89,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _export(options: _Options) -> int:
     """Check what costs nothing to check, then export behind a progress bar."""
-    from nano_export.publish import check_target
+    from nano_export.bundle.publish import check_target
 
     check_target(options.output, force=options.force)
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it talks about its own optional parts when imported
     from nano_export.export import Options
-    from nano_export.lora_file import parse_lora
+    from nano_export.source.lora_file import parse_lora
 
     backends = tuple(dict.fromkeys(options.backend)) if options.backend is not None else get_args(Backend)
     exported = _run(

@@ -12,7 +12,8 @@ from typing import Literal
 import msgspec
 import onnx_ir as ir
 
-from nano_export.bundle import (
+from nano_export.bundle.publish import staged
+from nano_export.bundle.writer import (
     Contents,
     component_entry,
     describe,
@@ -21,17 +22,16 @@ from nano_export.bundle import (
     onnx_path,
     write_small_files,
 )
-from nano_export.checkpoint import open_checkpoint
-from nano_export.defaults import choose_default
-from nano_export.fidelity import Scores, judge, require_parity
-from nano_export.graphs import GraphForm, GraphSource, graph_sources, latent_shape
-from nano_export.lora import merge
-from nano_export.lora_file import LoraFile, open_lora
-from nano_export.openvino_ir import write_ir
-from nano_export.presets import choose_presets
-from nano_export.preview import fit_preview
-from nano_export.prompts import Prompts, prompts_for
-from nano_export.publish import staged
+from nano_export.choose.presets import choose_presets
+from nano_export.choose.preview_matrix import fit_preview
+from nano_export.choose.sampler import choose_default
+from nano_export.graph.shallow_unet import write_shallow
+from nano_export.graph.to_onnx import to_onnx
+from nano_export.graph.to_openvino import write_ir
+from nano_export.judge.fidelity import Scores, judge, require_parity
+from nano_export.judge.original import Reference, draw_references
+from nano_export.judge.prompts import Prompts, prompts_for
+from nano_export.networks.graph_sources import GraphForm, GraphSource, graph_sources, latent_shape
 from nano_export.quantize import (
     INT8_PLAN,
     Range,
@@ -43,17 +43,17 @@ from nano_export.quantize import (
     tensors_to_calibrate,
     write_watching_graph,
 )
-from nano_export.reference import Reference, draw_references
-from nano_export.resources import check_resources
-from nano_export.shallow import write_shallow
-from nano_export.to_onnx import to_onnx
-from nano_runtime.backends import EngineOptions
-from nano_runtime.bundle import Bundle
-from nano_runtime.files import paths_below
-from nano_runtime.machine import usable_cores
-from nano_runtime.manifest import Backend, Component, Default, Manifest, Preset, write_manifest
+from nano_export.source.checkpoint import open_checkpoint
+from nano_export.source.lora import merge
+from nano_export.source.lora_file import LoraFile, open_lora
+from nano_export.source.needs import check_resources
+from nano_runtime.bundle.folder import Bundle
+from nano_runtime.bundle.manifest import Backend, Component, Default, Manifest, Preset, write_manifest
+from nano_runtime.engines import EngineOptions
+from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.pipeline import Pipeline
-from nano_runtime.stages import Stages
+from nano_runtime.system.files import paths_below
+from nano_runtime.system.machine import usable_cores
 
 __all__ = ["Exported", "Options", "Progress", "export"]
 
@@ -245,7 +245,9 @@ def _with_choices(folder: Path, manifest: Manifest, prompts: Prompts) -> Iterato
     """Measure samplers and cheaper steps on this checkpoint's pictures, and write the manifest again with the best."""
     if "unet_shallow" not in manifest.components:
         return
-    stages = Stages(Bundle.open(folder), manifest.backends[0], EngineOptions(threads=usable_cores(), precision="f32"))
+    stages = LoadedGraphs(
+        Bundle.open(folder), manifest.backends[0], EngineOptions(threads=usable_cores(), precision="f32")
+    )
     pipeline = Pipeline(stages, keep_loaded=True)
     default: Default | None = None
     for done, measured in choose_default(pipeline, prompts.judge):

@@ -14,27 +14,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nano_runtime.autoencoder import decode, encode
-from nano_runtime.backends import LOADS_AHEAD, Batch, EngineOptions, choose
-from nano_runtime.backends.base import PRECISIONS, Precision
-from nano_runtime.blobs import Blobs
-from nano_runtime.bundle import DEMO, Bundle
-from nano_runtime.conditioning import Conditioner
-from nano_runtime.decided import Decided
-from nano_runtime.defaults import Defaults
-from nano_runtime.drawing import Drawing, grouped
-from nano_runtime.events import Progress, Result
-from nano_runtime.image import to_pil, to_uint8
-from nano_runtime.machine import usable_cores
-from nano_runtime.manifest import Backend, Quality
-from nano_runtime.predict import graphs_of
-from nano_runtime.request import OutputType, Request, one_of, positive
-from nano_runtime.samplers import first_call, make_sampler
-from nano_runtime.schedule import Schedule
-from nano_runtime.shortcuts import resolve
-from nano_runtime.stages import Stages
-from nano_runtime.timing import Stopwatch
-from nano_runtime.tokenizer import Reading, TokenIds
+from nano_runtime.bundle.folder import DEMO, Bundle
+from nano_runtime.bundle.manifest import Backend, Quality
+from nano_runtime.drawing.defaults import Defaults
+from nano_runtime.drawing.events import Progress, Result
+from nano_runtime.drawing.groups import Drawing, grouped
+from nano_runtime.drawing.plan import Decided
+from nano_runtime.drawing.request import OutputType, Request, one_of, positive
+from nano_runtime.engines import LOADS_AHEAD, Batch, EngineOptions, choose
+from nano_runtime.engines.base import PRECISIONS, Precision
+from nano_runtime.engines.loaded_graphs import LoadedGraphs
+from nano_runtime.networks.autoencoder import decode, encode
+from nano_runtime.networks.conditioning import Conditioner
+from nano_runtime.networks.predictor import graphs_of
+from nano_runtime.networks.tokenizer import Reading, TokenIds
+from nano_runtime.pictures.png import to_pil, to_uint8
+from nano_runtime.sampling.samplers import first_call, make_sampler
+from nano_runtime.sampling.schedule import Schedule
+from nano_runtime.sampling.shortcuts import resolve
+from nano_runtime.system.disk_cache import DiskCache
+from nano_runtime.system.machine import usable_cores
+from nano_runtime.system.timing import Stopwatch
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -63,7 +63,7 @@ class Pipeline:
     """
 
     def __init__(
-        self, stages: Stages, *, keep_loaded: bool, low_memory: bool = False, keep_prompts: bool = True
+        self, stages: LoadedGraphs, *, keep_loaded: bool, low_memory: bool = False, keep_prompts: bool = True
     ) -> None:
         self.bundle = stages.bundle
         self.backend = stages.backend
@@ -76,7 +76,7 @@ class Pipeline:
         self._interrupt = False
         self._stages = stages
         cache = self.options.cache if keep_prompts else None
-        self._conditioner = Conditioner(stages, None if cache is None else Blobs(cache / "conditioning"))
+        self._conditioner = Conditioner(stages, None if cache is None else DiskCache(cache / "conditioning"))
 
     @classmethod
     def from_pretrained(
@@ -119,7 +119,7 @@ class Pipeline:
             cache=None if cache is None else Path(cache),
         )
         return cls(
-            Stages(opened, choose(opened, backend), options),
+            LoadedGraphs(opened, choose(opened, backend), options),
             keep_loaded=keep_loaded,
             low_memory=low_memory,
             keep_prompts=keep_prompts,
@@ -164,7 +164,7 @@ class Pipeline:
             seed: 0 to 2**64 - 1; picture i is drawn from seed + i. None takes a random one. The noise is that of
                 ``torch.Generator("cpu").manual_seed(seed)``, so diffusers draws the same picture.
             num_images_per_prompt: at least 1; up to 4 share a UNet call.
-            scheduler: a name that ``nano_runtime.samplers.make_sampler`` knows; None takes the bundle's default, chosen
+            scheduler: a name that ``sampling.samplers.make_sampler`` knows; None takes the bundle's default, chosen
                 by measuring its pictures (``nano-bundle info``). ``pipe.own_scheduler`` is the one that the checkpoint
                 was published with, and diffusers draws with.
             latents: float32 [pictures, *latent_shape], unit-variance noise to start from instead of the

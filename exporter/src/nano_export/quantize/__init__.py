@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from nano_export.quantize.calibration import calibrate, write_watching_graph
-from nano_export.quantize.joining import join_attention, join_biases
-from nano_export.quantize.lowering import lower_convolutions
+from nano_export.quantize.convolutions import lower_convolutions
+from nano_export.quantize.fused_operators import join_attention, join_biases
 from nano_export.quantize.plan import INT8_PLAN, Rule
 from nano_export.quantize.qdq import Range, quantize, tensors_to_calibrate
 

@@ -15,12 +15,12 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from nano_export.quantize.qdq import Range
-from nano_runtime.backends import Arrays, Batch, EngineOptions
-from nano_runtime.bundle import Bundle
-from nano_runtime.machine import usable_cores
+from nano_runtime.bundle.folder import Bundle
+from nano_runtime.engines import Arrays, Batch, EngineOptions
+from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.pipeline import Pipeline, Result
-from nano_runtime.stages import Stages
-from nano_runtime.timing import Stopwatch
+from nano_runtime.system.machine import usable_cores
+from nano_runtime.system.timing import Stopwatch
 
 __all__ = ["calibrate", "write_watching_graph"]
 
@@ -75,7 +75,7 @@ def calibrate(
     stages.close()
 
 
-class _WatchingStages(Stages):
+class _WatchingStages(LoadedGraphs):
     """Hands the outputs of the plain graphs on and remembers how far each watched tensor reached."""
 
     def __init__(self, bundle: Bundle, watched: Mapping[str, Sequence[str]]) -> None:

@@ -24,8 +24,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from nano_export.passes import initializer
-from nano_export.quantize.lowering import gathering_before
+from nano_export.graph.passes import initializer
+from nano_export.quantize.convolutions import gathering_before
 from nano_export.quantize.plan import Rule, Scheme, scheme_for
 
 __all__ = ["Range", "dequantizer_of", "quantize", "quantized_weight", "tensors_to_calibrate"]

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-from nano_runtime.backends.base import LayerTime, Precision
 from nano_runtime.benchmark.limits import Rates, limit_ms
-from nano_runtime.manifest import Work
+from nano_runtime.bundle.manifest import Work
+from nano_runtime.engines.base import LayerTime, Precision
 
 __all__ = ["GroupTime", "group_times"]
 

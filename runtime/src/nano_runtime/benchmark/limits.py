@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from nano_runtime.backends.base import Precision
-from nano_runtime.manifest import Backend, Work
+from nano_runtime.bundle.manifest import Backend, Work
+from nano_runtime.engines.base import Precision
 
 __all__ = ["Rates", "limit_ms"]
 

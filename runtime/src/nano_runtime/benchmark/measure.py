@@ -21,20 +21,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from nano_runtime.backends import EngineOptions
-from nano_runtime.backends.base import LayerTime, Precision
+from nano_runtime.benchmark.cold_start import Start, anonymous_bytes, start
 from nano_runtime.benchmark.layers import GroupTime, group_times
 from nano_runtime.benchmark.limits import Rates, limit_ms
 from nano_runtime.benchmark.probe import LARGEST_READ_BYTES, probe
-from nano_runtime.benchmark.start import Start, anonymous_bytes, start
-from nano_runtime.bundle import Bundle
+from nano_runtime.bundle.folder import Bundle
+from nano_runtime.bundle.manifest import Backend, Quality
+from nano_runtime.engines import EngineOptions
+from nano_runtime.engines.base import LayerTime, Precision
+from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.errors import NanoError, WorkerDiedError
-from nano_runtime.machine import peak_rss_bytes
-from nano_runtime.manifest import Backend, Quality
 from nano_runtime.pipeline import Pipeline
-from nano_runtime.shortcuts import plan, resolve
-from nano_runtime.stages import Stages
-from nano_runtime.timing import Stopwatch, Timings
+from nano_runtime.sampling.shortcuts import plan, resolve
+from nano_runtime.system.machine import peak_rss_bytes
+from nano_runtime.system.timing import Stopwatch, Timings
 
 __all__ = ["Case", "Measured", "Settings", "Step", "measure"]
 
@@ -348,7 +348,9 @@ def _draw(pipe: Pipeline, case: Case, settings: Settings, run: int) -> Timings:
 
 def _layers(case: Case, settings: Settings) -> dict[str, list[LayerTime]]:
     """Draw with engines that note what each operator takes."""
-    stages = Stages(Bundle.open(case.bundle), case.backend, EngineOptions(case.threads, case.precision, profile=True))
+    stages = LoadedGraphs(
+        Bundle.open(case.bundle), case.backend, EngineOptions(case.threads, case.precision, profile=True)
+    )
     pipe = Pipeline(stages, keep_loaded=True)
     for run in range(_PROFILED_CALLS):
         _draw(pipe, case, settings, run)

@@ -11,13 +11,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nano_runtime.backends import BACKENDS, CheckedGraph, EngineOptions, installed, open_session
-from nano_runtime.backends.base import Precision
 from nano_runtime.benchmark.limits import Rates
 from nano_runtime.benchmark.product import product_graph
+from nano_runtime.bundle.manifest import Backend
+from nano_runtime.engines import BACKENDS, CheckedGraph, EngineOptions, installed, open_session
+from nano_runtime.engines.base import Precision
 from nano_runtime.errors import PrecisionError
-from nano_runtime.manifest import Backend
-from nano_runtime.timing import Stopwatch
+from nano_runtime.system.timing import Stopwatch
 
 __all__ = ["LARGEST_READ_BYTES", "probe"]
 

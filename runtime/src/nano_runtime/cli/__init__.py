@@ -19,9 +19,9 @@ from typing import TypeVar
 
 from nano_runtime import __version__
 from nano_runtime.errors import MachineError, NanoError
-from nano_runtime.files import MACHINE_ERRNOS
-from nano_runtime.memory import is_out_of_memory
-from nano_runtime.text import escaped
+from nano_runtime.errors.escaping import escaped
+from nano_runtime.system.files import MACHINE_ERRNOS
+from nano_runtime.system.out_of_memory import is_out_of_memory
 
 __all__ = ["EXIT_BROKEN_PIPE", "EXIT_INTERRUPTED", "digest", "make_parser", "run_command"]
 

@@ -11,16 +11,16 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from nano_runtime.bundle import Bundle
+from nano_runtime.bundle.folder import Bundle
+from nano_runtime.bundle.manifest import Backend, Quality
 from nano_runtime.cli import digest, make_parser, run_command
 from nano_runtime.errors import BackendMissingError, OptionError
-from nano_runtime.files import check_folder, write_whole
-from nano_runtime.machine import Machine, describe_machine, usable_cores
-from nano_runtime.manifest import Backend, Quality
+from nano_runtime.system.files import check_folder, write_whole
+from nano_runtime.system.machine import Machine, describe_machine, usable_cores
 
 if TYPE_CHECKING:
-    from nano_runtime.backends.base import Precision
     from nano_runtime.benchmark import Case, Measured, Settings
+    from nano_runtime.engines.base import Precision
 
 __all__ = ["main"]
 
@@ -103,8 +103,8 @@ def _bench(options: _Options) -> int:
     from tqdm import tqdm
 
     from nano_runtime.benchmark import Measured, Settings, measure
-    from nano_runtime.cli.report import print_report
-    from nano_runtime.request import positive
+    from nano_runtime.cli.bench_report import print_report
+    from nano_runtime.drawing.request import positive
 
     if options.json is not None:
         check_folder(options.json.parent)  # minutes before the file is written
@@ -138,10 +138,10 @@ def _bench(options: _Options) -> int:
 
 def _cases(options: _Options) -> list[Case]:
     """Return all combinations; engines are those named, or all that a bundle serves and that are installed."""
-    from nano_runtime.backends import BACKENDS, installed
-    from nano_runtime.backends.base import PRECISIONS
     from nano_runtime.benchmark import Case
-    from nano_runtime.request import positive
+    from nano_runtime.drawing.request import positive
+    from nano_runtime.engines import BACKENDS, installed
+    from nano_runtime.engines.base import PRECISIONS
 
     engines: dict[str, tuple[Backend, Precision]] = {}
     for backend in BACKENDS:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from nano_runtime.bundle import Bundle
+from nano_runtime.bundle.folder import Bundle
+from nano_runtime.bundle.manifest import Default
 from nano_runtime.cli import digest, make_parser, run_command
 from nano_runtime.errors import MissingArgumentError, NanoError, OutputError, OutputExistsError, SignatureError
-from nano_runtime.manifest import Default
-from nano_runtime.text import escaped
+from nano_runtime.errors.escaping import escaped
 
 __all__ = ["main"]
 
@@ -118,7 +118,7 @@ def _signature(bundle: Bundle, signature: Path | None, public_key: Path | None) 
     if signature is None or public_key is None:
         given, needed = ("--public-key", "--signature") if signature is None else ("--signature", "--public-key")
         raise MissingArgumentError(given, needed)
-    from nano_runtime.signing import check_signature
+    from nano_runtime.verify.signature import check_signature
 
     try:
         check_signature(bundle, signature, public_key)
@@ -129,7 +129,7 @@ def _signature(bundle: Bundle, signature: Path | None, public_key: Path | None) 
 
 def _sign(options: _Options) -> int:
     """Sign a bundle that is what its manifest says."""
-    from nano_runtime.signing import sign
+    from nano_runtime.verify.signature import sign
 
     bundle = Bundle.open(options.bundle, options.expect_digest)
     folder = bundle.path.resolve()
@@ -148,14 +148,14 @@ def _sign(options: _Options) -> int:
 
 def _unsafe(bundle: Bundle) -> list[NanoError]:
     """Return what keeps engines from seeing a graph."""
-    from nano_runtime.graph_check import unsafe_graphs
+    from nano_runtime.bundle.unsafe_graphs import unsafe_graphs
 
     return [*unsafe_graphs(bundle)]
 
 
 def _deep(bundle: Bundle) -> list[NanoError]:
     """Return what every installed engine makes of the bundle."""
-    from nano_runtime.deep import Limits, deep_fault, engines_of
+    from nano_runtime.verify.trial import Limits, deep_fault, engines_of
 
     faults = (deep_fault(bundle, backend, Limits.of(bundle, backend)) for backend in engines_of(bundle))
     return [fault for fault in faults if fault is not None]

@@ -11,21 +11,21 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, get_args
 
-from nano_runtime.bundle import DEMO
+from nano_runtime.bundle.folder import DEMO
+from nano_runtime.bundle.manifest import Backend
 from nano_runtime.cli import digest, make_parser, run_command
-from nano_runtime.cli.cache import CacheOptions, add_cache_options, cache_folder
+from nano_runtime.cli.cache_options import CacheOptions, add_cache_options, cache_folder
 from nano_runtime.cli.grid import Axis, cells, check_axes, parse_axis
+from nano_runtime.cli.live_preview import Preview
 from nano_runtime.cli.output import Output
-from nano_runtime.cli.preview import Preview
-from nano_runtime.cli.prompts import PromptOptions, add_prompt_options, print_tokens
+from nano_runtime.cli.prompt_options import PromptOptions, add_prompt_options, print_tokens
+from nano_runtime.cli.quality_options import ShortcutOptions, add_shortcut_options
 from nano_runtime.cli.settings import Settings, check_origin, settings_of
-from nano_runtime.cli.shortcuts import ShortcutOptions, add_shortcut_options
-from nano_runtime.machine import peak_rss_bytes
-from nano_runtime.manifest import Backend
-from nano_runtime.text import escaped
+from nano_runtime.errors.escaping import escaped
+from nano_runtime.system.machine import peak_rss_bytes
 
 if TYPE_CHECKING:
-    from nano_runtime.backends.base import Precision
+    from nano_runtime.engines.base import Precision
     from nano_runtime.pipeline import Pipeline, Result
 
 __all__ = ["main"]
@@ -127,7 +127,7 @@ def _generate(options: _Options) -> int:
     check_axes(options.grid, options.count)
     output = None if options.count_tokens else Output.plan(options.output, options.count, force=options.force)
 
-    from nano_runtime.image import read_parameters, save_png
+    from nano_runtime.pictures.png import read_parameters, save_png
     from nano_runtime.pipeline import Pipeline
 
     origin = None if options.origin is None else read_parameters(options.origin)
@@ -154,7 +154,7 @@ def _generate(options: _Options) -> int:
     results = [_draw(pipe, one, preview) for one in drawings]
     pictures = [(image, of) for one in results for image, of in zip(one.images, one.parameters, strict=True)]
     if options.grid:
-        from nano_runtime.sheet import labelled_sheet
+        from nano_runtime.pictures.sheet import labelled_sheet
 
         down = options.grid[1].labels if len(options.grid) > 1 else []
         sheet = labelled_sheet([image for image, _ in pictures], options.grid[0].labels, down)

@@ -82,7 +82,7 @@ def cells(settings: Settings, axes: Sequence[Axis]) -> Iterator[Settings]:
 
     Seeds left to chance are the same everywhere.
     """
-    from nano_runtime.request import random_seed
+    from nano_runtime.drawing.request import random_seed
 
     seed = random_seed() if settings.seed is None else settings.seed
     varied = settings.variation_strength is not None or any(axis.option == "variation-strength" for axis in axes)

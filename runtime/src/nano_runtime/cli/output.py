@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nano_runtime.errors import OutputExistsError, OutputNameError
-from nano_runtime.files import check_folder
+from nano_runtime.system.files import check_folder
 
 __all__ = ["Output"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nano_runtime.cli.shortcuts import guidance_interval
+from nano_runtime.cli.quality_options import guidance_interval
 from nano_runtime.errors import NoOriginalError, NoPromptError, OtherBundleError, PromptError
 
 if TYPE_CHECKING:
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-    from nano_runtime.bundle import Bundle
-    from nano_runtime.image import Parameters
-    from nano_runtime.manifest import Quality
+    from nano_runtime.bundle.folder import Bundle
+    from nano_runtime.bundle.manifest import Quality
+    from nano_runtime.pictures.png import Parameters
     from nano_runtime.pipeline import Pipeline, Progress, Result
-    from nano_runtime.shortcuts import Shortcuts
+    from nano_runtime.sampling.shortcuts import Shortcuts
 
 __all__ = ["Settings", "check_origin", "settings_of"]
 
@@ -71,14 +71,14 @@ class Settings:
 
     def calls(self, pipe: Pipeline) -> int:
         """Return how often the UNet is going to run."""
-        from nano_runtime.edit import strength_of
+        from nano_runtime.pictures.source import strength_of
 
         share = 1.0 if self.image is None else strength_of(self.strength, masked=self.mask is not None)
         return pipe.unet_calls(self.steps, self.scheduler, self.count, share)
 
     def shortcuts(self, pipe: Pipeline) -> Shortcuts:
         """Return what is left out of the exact computation."""
-        from nano_runtime.shortcuts import resolve
+        from nano_runtime.sampling.shortcuts import resolve
 
         return resolve(pipe.bundle, self.quality, self.cache_interval, self.guidance_interval)
 
@@ -91,7 +91,7 @@ def settings_of(options: Any, origin: Parameters | None) -> Settings:  # noqa: A
         ImageError: the picture to start from, or its mask, cannot be read.
         PromptError: standard input is not text.
     """
-    from nano_runtime.edit import open_picture
+    from nano_runtime.pictures.source import open_picture
 
     def said(option: Any, of_origin: Callable[[Parameters], Any], otherwise: Any = None) -> Any:  # noqa: ANN401
         return option if option is not None else otherwise if origin is None else of_origin(origin)
@@ -136,7 +136,7 @@ def check_origin(path: Path, origin: Parameters, settings: Settings, bundle: Bun
         OtherBundleError: another bundle drew it, and this one was not named.
         NoOriginalError: it was drawn from a picture, and none was given.
     """
-    from nano_runtime.edit import edit_of
+    from nano_runtime.pictures.source import edit_of
 
     if origin.bundle_digest != bundle.digest:
         error = OtherBundleError(path, origin.bundle, origin.bundle_digest, bundle.path)

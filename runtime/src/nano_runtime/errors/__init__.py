@@ -36,7 +36,16 @@ from nano_runtime.errors.branches import (
     NetworkError,
     UsageError,
 )
-from nano_runtime.errors.bundle import (
+from nano_runtime.errors.environment import (
+    BackendMissingError,
+    DiskSpaceError,
+    NotEnoughMemoryError,
+    OutOfMemoryError,
+    OutputError,
+    SigningMissingError,
+    WorkerDiedError,
+)
+from nano_runtime.errors.invalid_bundle import (
     DigestError,
     EngineError,
     ExtraFileError,
@@ -49,15 +58,6 @@ from nano_runtime.errors.bundle import (
     TamperedFileError,
     UnsafeGraphError,
     UnsupportedScheduleError,
-)
-from nano_runtime.errors.machine import (
-    BackendMissingError,
-    DiskSpaceError,
-    NotEnoughMemoryError,
-    OutOfMemoryError,
-    OutputError,
-    SigningMissingError,
-    WorkerDiedError,
 )
 from nano_runtime.errors.usage import (
     BackendNotInBundleError,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from nano_runtime.text import escaped
+from nano_runtime.errors.escaping import escaped
 
 __all__ = [
     "BundleError",

@@ -1,0 +1,1 @@
+"""Writes the bundle, and puts it in its place."""

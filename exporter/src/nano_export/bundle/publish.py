@@ -1,0 +1,213 @@
+"""Writes a folder completely or not at all: staged beside its final place, renamed when it is whole.
+
+A run that is killed leaves the old folder or the new one, or for a moment between two renames neither; the next run
+puts the old one back and removes what else is left.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+from filelock import FileLock, Timeout
+
+from nano_runtime.errors import OutputError, OutputExistsError
+from nano_runtime.system.files import MACHINE_ERRNOS, sync_folder, sync_tree
+
+__all__ = ["check_target", "staged"]
+
+_LONGEST_NAME_BYTES = 200  # with what is added to it, it stays below any file system's limit
+_IN_THE_WAY = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
+
+
+def check_target(target: Path, *, force: bool) -> None:
+    """Refuse a target that could not be published, before any work is done.
+
+    Raises:
+        OutputExistsError: something is there and ``force`` is False, or it is not a bundle that may be replaced.
+        OutputError: the parent folder does not exist or cannot be written.
+    """
+    parent = target.absolute().parent
+    if not parent.is_dir():
+        raise OutputError(target, f"the folder {parent} does not exist")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(target, f"no permission to write in {parent}")
+    try:
+        if not _may_be_replaced(target, force=force):
+            raise OutputExistsError(target)
+    except OSError as error:
+        raise _said(target, error) from error
+
+
+@contextmanager
+def staged(target: Path, *, force: bool) -> Iterator[Path]:
+    """Give a fresh folder to fill; when the block ends without an error, it becomes ``target``.
+
+    Correctness rests on unique names and renames. The lock only keeps a second export into the same place from doing
+    its work in vain, and the clean-up from removing the staging folder of a run that is alive.
+
+    Raises:
+        OutputExistsError: see ``check_target``.
+        OutputError: another export into the same place is running, or the disk refuses.
+    """
+    target = target.absolute()
+    check_target(target, force=force)
+    staging = _fresh(target, "staging")
+    try:
+        with _only_export(target):
+            try:
+                staging.mkdir()
+                if _locks_work(staging):
+                    _recover(target, staging)
+                yield staging
+                sync_tree(staging)
+                _swap(staging, target, force=force)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+    except OSError as error:
+        where = target if error.filename is None else Path(str(error.filename))
+        if error.errno not in MACHINE_ERRNOS or not where.is_relative_to(target.parent):
+            raise
+        raise _said(target, error) from error
+
+
+@contextmanager
+def _only_export(target: Path) -> Iterator[None]:
+    """Refuse to run beside another export into the same place."""
+    path = _beside(target, "lock")
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise OutputError(target, "another export into this folder is running") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()  # while the lock is held: whoever waits for this file notices that it is no longer the lock
+        lock.release()
+
+
+def _locks_work(folder: Path) -> bool:
+    """Whether a lock keeps others out here: on some network file systems everyone gets every lock.
+
+    There, two exports into one place are two bundles, of which one stays, and nothing is removed that might be the
+    staging folder of a run that is alive. The question is put to a file that nobody else knows.
+    """
+    path = folder / "lock"
+    with FileLock(path):
+        second = FileLock(path)
+        try:
+            second.acquire(blocking=False)
+        except Timeout:
+            return True
+        else:
+            second.release()
+            return False
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _recover(target: Path, staging: Path) -> None:
+    """Clean up after runs that were killed: restore a bundle caught between two renames, remove what is unfinished."""
+    moved_away = sorted(_left(target, "old"), key=lambda path: path.stat().st_ctime_ns)
+    if moved_away and _may_be_replaced(target, force=False):
+        moved_away.pop().rename(target)
+    for old in moved_away:
+        _discard(old, target)
+    for unfinished in _left(target, "staging"):
+        if unfinished != staging:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _swap(staging: Path, target: Path, *, force: bool) -> None:
+    """Put the new folder in place of the old one, whoever else is doing the same."""
+    while not _put(staging, target):
+        if not _may_be_replaced(target, force=force):
+            raise OutputExistsError(target)
+        old = _fresh(target, "old")
+        try:
+            target.rename(old)
+        except FileNotFoundError:
+            continue  # another run has just moved it
+        try:
+            placed = _put(staging, target)
+        except BaseException:
+            with suppress(OSError):
+                old.rename(target)
+            raise
+        _discard(old, target)
+        if placed:
+            break
+    sync_folder(target.parent)
+
+
+def _put(staging: Path, target: Path) -> bool:
+    """Rename, unless something is in the way."""
+    try:
+        staging.rename(target)
+    except OSError as error:
+        if error.errno not in _IN_THE_WAY:
+            raise
+        return False
+    return True
+
+
+def _discard(old: Path, target: Path) -> None:
+    """Remove a bundle under a name from which no half of it is ever restored."""
+    garbage = _fresh(target, "staging")
+    with suppress(OSError):
+        old.rename(garbage)
+    shutil.rmtree(garbage, ignore_errors=True)
+
+
+def _may_be_replaced(target: Path, *, force: bool) -> bool:
+    """Whether nothing is there, or an empty folder, or with ``force`` a bundle; one and the same thing all the time."""
+    while (before := _identity(target)) is not None:
+        folder = target.is_dir() and not target.is_symlink()
+        with suppress(FileNotFoundError):  # another run has just moved it
+            if folder and (not any(target.iterdir()) or (force and (target / "manifest.json").is_file())):
+                return True
+        if _identity(target) == before:
+            return False
+    return True
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """Return what tells a file or folder from all others, also from the next of its name; None if there is none."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns
+
+
+def _left(target: Path, kind: str) -> list[Path]:
+    """Return the folders of one kind beside a target: those with a name that ``_fresh`` could have made."""
+    ours = re.compile(re.escape(_beside(target, f"{kind}-").name) + r"[0-9a-f]{8,12}")
+    return [path for path in target.parent.iterdir() if ours.fullmatch(path.name)]
+
+
+def _fresh(target: Path, kind: str) -> Path:
+    """Return a name beside the target that nobody else has."""
+    return _beside(target, f"{kind}-{uuid4().hex[:12]}")
+
+
+def _beside(target: Path, suffix: str) -> Path:
+    """Return a hidden name beside the target that is made of its own, in a shorter form if that is long."""
+    name = target.name
+    if len(os.fsencode(name)) > _LONGEST_NAME_BYTES:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()
+    return target.with_name(f".{name}.{suffix}")
+
+
+def _said(target: Path, error: OSError) -> OutputError:
+    """Say in our words what the system said."""
+    return OutputError(target, str(error) if error.strerror is None else error.strerror)

@@ -1,0 +1,1 @@
+"""What a bundle draws with by default, measured: its sampler and steps, its presets, its preview matrix."""

@@ -1,0 +1,98 @@
+"""Chooses what ``balanced`` and ``fast`` leave out, by drawing with the bundle: the nearest to exact at a price."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nano_export.judge.metrics import psnr_db, ssim
+from nano_runtime.bundle.manifest import Default, Manifest, Preset
+from nano_runtime.pipeline import Pipeline
+from nano_runtime.sampling.shortcuts import EXACT, Shortcuts, plan
+
+__all__ = ["choose_presets", "work_share"]
+
+_Name = Literal["balanced", "fast"]
+
+# Ways to spend about the same: of 20 steps 46 % of the exact UNet's arithmetic for ``balanced``, which takes 1 / 1.6 of
+# its time or less, and 28 % for ``fast``, 1 / 2.3 (bench/LOG.md). Which of them a checkpoint bears best, guidance left
+# out late or early, more whole calls or more guided ones, is what drawing tells.
+_CANDIDATES: dict[_Name, tuple[Shortcuts, ...]] = {
+    "balanced": (Shortcuts(2, (0.0, 0.7)), Shortcuts(2, (0.1, 0.8))),
+    "fast": (Shortcuts(4, (0.0, 0.7)), Shortcuts(3, (0.0, 0.4))),
+}
+# Of few steps a late beginning of guidance, which asks for one more whole call, is more work than that.
+_MOST_WORK: dict[_Name, float] = {"balanced": 0.52, "fast": 0.36}
+
+
+def choose_presets(
+    pipeline: Pipeline, default: Default | None, prompts: Sequence[str]
+) -> Iterator[tuple[float, dict[_Name, Preset]]]:
+    """Draw the prompts exactly and with every candidate; yield the share that is done, and the best of each so far.
+
+    Args:
+        pipeline: of a finished bundle, with graphs for caching steps.
+        default: the sampler and the steps to draw with; None takes the pipeline's.
+        prompts: one picture each, seeded with its number.
+    """
+    steps, scheduler = pipeline.settle(None, None) if default is None else (default.steps, default.scheduler)
+    work = partial(work_share, pipeline.bundle.manifest, pipeline.unet_calls(steps, scheduler, 1))
+    tried = [
+        (name, shortcuts)
+        for name, candidates in _CANDIDATES.items()
+        for shortcuts in [one for one in candidates if work(one) <= _MOST_WORK[name]] or [min(candidates, key=work)]
+    ]
+    exact = _draw(pipeline, prompts, (steps, scheduler), EXACT)
+    best: dict[_Name, Preset] = {}
+    for index, (name, shortcuts) in enumerate(tried):
+        yield (index + 1) / (len(tried) + 1), best
+        pictures = _draw(pipeline, prompts, (steps, scheduler), shortcuts)
+        preset = Preset(
+            cache_interval=shortcuts.cache_interval,
+            guidance_interval=shortcuts.guidance_interval,
+            work=round(work(shortcuts), 4),
+            fidelity=_distance(pictures, exact),
+        )
+        if name not in best or preset.fidelity["image_psnr_db"] > best[name].fidelity["image_psnr_db"]:
+            best = {**best, name: preset}
+    yield 1.0, best
+
+
+def work_share(manifest: Manifest, calls: int, shortcuts: Shortcuts) -> float:
+    """Return the multiply-accumulates of a picture's UNet calls, as a share of those without shortcuts."""
+    guided = manifest.guidance_scale > 1
+    row = {name: sum(work.macs for work in manifest.components[name].work) for name in ("unet", "unet_shallow")}
+    spent = sum(
+        row["unet" if call.whole else "unet_shallow"] * (2 if call.guided else 1)
+        for call in plan(calls, shortcuts, guided=guided)
+    )
+    return spent / (calls * row["unet"] * (2 if guided else 1))
+
+
+def _draw(
+    pipeline: Pipeline, prompts: Sequence[str], sampling: tuple[int, str], shortcuts: Shortcuts
+) -> NDArray[np.float32]:
+    """Return the pictures, float32 [n, height, width, 3] in [0, 1]."""
+    result = pipeline(
+        prompts,
+        num_inference_steps=sampling[0],
+        scheduler=sampling[1],
+        seed=0,
+        cache_interval=shortcuts.cache_interval,
+        guidance_interval=shortcuts.guidance_interval,
+        output_type="np",
+    )
+    return np.asarray(result.images, np.float32)
+
+
+def _distance(pictures: NDArray[np.float32], exact: NDArray[np.float32]) -> dict[str, float]:
+    """Return the mean distances of pictures, rounded: they are for people."""
+    pairs = list(zip(pictures, exact, strict=True))
+    return {
+        "image_psnr_db": round(float(np.mean([psnr_db(a, e, 1.0) for a, e in pairs])), 3),
+        "image_ssim": round(float(np.mean([ssim(a, e, 1.0) for a, e in pairs])), 5),
+    }

@@ -1,0 +1,1 @@
+"""Graphs as files: traced to ONNX, rewritten, cut, counted, converted to OpenVINO."""

@@ -1,0 +1,124 @@
+"""Compares a bundle with the original: each part on the same inputs, and whole pictures from the same seeds.
+
+The bundle is run by the runtime itself, on each engine it serves, so what is judged is what users get.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nano_export.errors import ParityError
+from nano_export.judge.metrics import psnr_db, relative_rmse, ssim
+from nano_export.judge.original import Probe, Reference
+from nano_runtime.bundle.folder import Bundle
+from nano_runtime.bundle.manifest import Backend
+from nano_runtime.engines import EngineOptions
+from nano_runtime.engines.loaded_graphs import LoadedGraphs
+from nano_runtime.pipeline import Pipeline, Result
+from nano_runtime.system.machine import usable_cores
+from nano_runtime.system.timing import Stopwatch
+
+__all__ = ["Scores", "judge", "require_parity"]
+
+# What an export has to reach. Float: rounding in another order of summation, far below anything visible. INT8: a graph
+# that is wrong (a wrong scale, a saturated product, a swapped axis) scores below 15 dB; random weights score 40 dB.
+_LEAST_COMPONENT_DB = {"fp32": 70.0, "int8": 20.0}
+_LARGEST_FP32_LATENT_RMSE = 1e-3
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Distances on one engine.
+
+    Attributes:
+        component_psnr_db: per component, over all probes, with the range of the expected output as peak.
+        component_max_abs: per component, the largest absolute difference.
+        image_psnr_db: mean over the pictures, range 1.
+        image_ssim: mean over the pictures.
+        latent_rmse: mean over the pictures, relative.
+    """
+
+    component_psnr_db: dict[str, float]
+    component_max_abs: dict[str, float]
+    image_psnr_db: float
+    image_ssim: float
+    latent_rmse: float
+
+
+def judge(bundle: Path, backend: Backend, references: Sequence[Reference]) -> Scores:
+    """Run a bundle on one engine, in f32 where it is not quantized, against all references."""
+    stages = LoadedGraphs(Bundle.open(bundle), backend, EngineOptions(threads=usable_cores(), precision="f32"))
+    components: dict[str, list[tuple[float, float]]] = {}
+    probes = sorted(
+        (probe for reference in references for probe in reference.probes), key=lambda probe: probe.component
+    )
+    for probe in probes:
+        actual = _compute(stages, probe)
+        peak = float(probe.output.max() - probe.output.min())
+        difference = float(np.abs(actual - probe.output).max())
+        components.setdefault(probe.component, []).append((psnr_db(actual, probe.output, peak), difference))
+
+    pipeline = Pipeline(stages, keep_loaded=True)  # what the probes loaded, too: openvino compiles for long
+    pictures: list[NDArray[np.float32]] = []
+    latents: list[NDArray[np.float32]] = []
+    for reference in references:
+        final = reference.latents
+        for event in pipeline.stream(
+            reference.prompt,
+            num_inference_steps=reference.steps,
+            guidance_scale=reference.guidance_scale,
+            seed=reference.seed,
+            output_type="np",
+        ):
+            if isinstance(event, Result):
+                pictures.append(np.asarray(event.images, np.float32)[0])
+                latents.append(final)
+            else:
+                final = event.latents.copy()
+    stages.close()
+    expected = [reference.image for reference in references]
+    return Scores(
+        component_psnr_db={name: min(score for score, _ in scores) for name, scores in components.items()},
+        component_max_abs={name: max(difference for _, difference in scores) for name, scores in components.items()},
+        image_psnr_db=float(np.mean([psnr_db(a, e, 1.0) for a, e in zip(pictures, expected, strict=True)])),
+        image_ssim=float(np.mean([ssim(a, e, 1.0) for a, e in zip(pictures, expected, strict=True)])),
+        latent_rmse=float(np.mean([relative_rmse(a, r.latents) for a, r in zip(latents, references, strict=True)])),
+    )
+
+
+def require_parity(scores: Scores, precision: Literal["fp32", "int8"], backend: Backend) -> None:
+    """Refuse a bundle that does not compute what the original does.
+
+    Raises:
+        ParityError: a component, or in fp32 a whole picture, is further away than its precision explains.
+    """
+    least = _LEAST_COMPONENT_DB[precision]
+    for component, score in scores.component_psnr_db.items():
+        if not score >= least:
+            raise ParityError(f"the {precision} {component} on {backend}", f"{score:.1f} dB", f"{least:.0f} dB")
+    if precision == "fp32" and not scores.latent_rmse <= _LARGEST_FP32_LATENT_RMSE:
+        raise ParityError(
+            f"a picture drawn on {backend}",
+            f"relative latent error {scores.latent_rmse:.1e}",
+            f"{_LARGEST_FP32_LATENT_RMSE:.0e}",
+        )
+
+
+def _compute(stages: LoadedGraphs, probe: Probe) -> NDArray[np.float32]:
+    """Run one probe through the bundle; a hoisted UNet is three graphs."""
+    watch, batch = Stopwatch(), len(next(iter(probe.inputs.values())))
+    feeds = dict(probe.inputs)
+    if probe.component == "unet" and stages.bundle.manifest.graph == "hoisted":
+        hidden, timestep = feeds.pop("encoder_hidden_states"), feeds.pop("timestep")
+        feeds |= stages.run("unet_prompt", {"encoder_hidden_states": hidden}, watch, batch=batch)
+        feeds |= stages.run("unet_time", {"timestep": timestep}, watch, batch=1)
+    elif probe.component == "unet":
+        feeds["timestep"] = feeds["timestep"].astype(np.int64)
+    outputs = stages.run(probe.component, feeds, watch, batch=batch)
+    return outputs[stages.bundle.component(probe.component).outputs[0].name]

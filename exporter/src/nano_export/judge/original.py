@@ -1,0 +1,139 @@
+"""The original, run in torch through diffusers' own pipeline: what exported graphs are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+from numpy.typing import NDArray
+
+from nano_export.source.builtin import Parts
+from nano_export.source.checkpoint import Checkpoint
+from nano_runtime.errors import UnsupportedScheduleError
+from nano_runtime.sampling.samplers import own_sampler
+
+__all__ = ["Probe", "Reference", "diffusers_pipeline", "draw_references"]
+
+_TCD_ETA = 0.3  # the class's own default, which diffusers' pipeline overrides with 0
+_UNET_PROBES = 3  # UNet calls kept per picture: the first, the middle and the last
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Inputs and output of one part of the original, by name; ``unet`` has diffusers' three inputs."""
+
+    component: str
+    inputs: dict[str, NDArray[Any]]
+    output: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One picture of the original.
+
+    Attributes:
+        prompt: what was drawn.
+        seed: of the noise.
+        steps: of the checkpoint's own scheduler.
+        guidance_scale: classifier-free guidance.
+        latents: float32 [1, C, h, w] after the last step.
+        image: float32 [H, W, 3] in [0, 1].
+        probes: of every component.
+    """
+
+    prompt: str
+    seed: int
+    steps: int
+    guidance_scale: float
+    latents: NDArray[np.float32]
+    image: NDArray[np.float32]
+    probes: list[Probe] = field(repr=False)
+
+
+def diffusers_pipeline(model: Checkpoint | Parts) -> StableDiffusionPipeline:
+    """Put a model's parts into diffusers' own pipeline, quiet and without a safety checker."""
+    pipeline = StableDiffusionPipeline(
+        vae=model.vae.eval(),
+        text_encoder=model.text_encoder.eval(),
+        tokenizer=model.tokenizer,
+        unet=model.unet.eval(),
+        scheduler=_scheduler(model.scheduler),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def draw_references(
+    checkpoint: Checkpoint, prompts: Sequence[str], steps: int, guidance_scale: float, size: int
+) -> Iterator[Reference]:
+    """Draw each prompt, seeded with its number, with diffusers' ``StableDiffusionPipeline`` in fp32."""
+    pipeline = diffusers_pipeline(checkpoint)
+    for seed, prompt in enumerate(prompts):
+        with torch.no_grad():
+            yield _draw(pipeline, prompt, seed, steps, guidance_scale, size)
+
+
+def _draw(  # noqa: PLR0917 (what defines one picture)
+    pipeline: StableDiffusionPipeline, prompt: str, seed: int, steps: int, guidance_scale: float, size: int
+) -> Reference:
+    """Draw one picture and keep what went in and out of each part."""
+    calls: list[Probe] = []
+
+    def watch(_: object, args: tuple[Any, ...], options: dict[str, Any], output: tuple[torch.Tensor, ...]) -> None:
+        sample, timestep, hidden = args[0], args[1], options["encoder_hidden_states"]
+        inputs = {
+            "sample": sample.numpy().copy(),
+            "timestep": np.array([float(timestep)], np.float32),
+            "encoder_hidden_states": hidden.numpy(),
+        }
+        calls.append(Probe("unet", inputs, output[0].numpy()))
+
+    handle = pipeline.unet.register_forward_hook(watch, with_kwargs=True)
+    try:
+        latents = pipeline(
+            prompt,
+            height=size,
+            width=size,
+            num_inference_steps=steps,
+            guidance_scale=guidance_scale,
+            generator=torch.Generator("cpu").manual_seed(seed),
+            eta=_TCD_ETA if isinstance(pipeline.scheduler, diffusers.TCDScheduler) else 0.0,
+            output_type="latent",
+        ).images
+    finally:
+        handle.remove()
+    scaled = latents / pipeline.vae.config.scaling_factor
+    decoded = pipeline.vae.decode(scaled, return_dict=False)[0]
+    picture = decoded.clamp(-1, 1)
+    moments = pipeline.vae.encode(picture).latent_dist.parameters
+    length = pipeline.text_encoder.config.max_position_embeddings
+    ids = pipeline.tokenizer(
+        prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    ).input_ids
+    hidden = pipeline.text_encoder(ids, return_dict=False)[0]
+    kept = [calls[round(i * (len(calls) - 1) / (_UNET_PROBES - 1))] for i in range(_UNET_PROBES)]
+    probes = [
+        Probe("text_encoder", {"input_ids": ids.numpy()}, hidden.numpy()),
+        *kept,
+        Probe("vae_decoder", {"latent_sample": scaled.numpy()}, decoded.numpy()),
+        Probe("vae_encoder", {"sample": picture.numpy()}, moments.numpy()),
+    ]
+    image = (picture[0] / 2 + 0.5).permute(1, 2, 0).numpy()
+    return Reference(prompt, seed, steps, guidance_scale, latents.numpy(), image, probes)
+
+
+def _scheduler(config: dict[str, Any]) -> Any:  # noqa: ANN401 (diffusers' schedulers share no typed base)
+    """The checkpoint's own scheduler, or PNDM where the runtime takes PNDM in its place."""
+    try:
+        own_sampler(config)
+    except UnsupportedScheduleError:
+        return diffusers.PNDMScheduler.from_config(config)
+    return getattr(diffusers, config["_class_name"]).from_config(config)

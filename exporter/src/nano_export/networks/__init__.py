@@ -1,0 +1,1 @@
+"""The torch modules that become graphs, in the form in which they are exported."""

@@ -1,0 +1,115 @@
+"""Which graphs a bundle has: the module, example inputs and tensor names of each component.
+
+Names follow diffusers and optimum (``sample``, ``timestep``, ``encoder_hidden_states``, ``latent_sample``,
+``input_ids``). In the hoisted form, the outputs of ``unet_prompt`` and ``unet_time`` are named like the inputs of
+``unet`` they feed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from nano_export.errors import ImageSizeError
+from nano_export.graph.passes import TRACE_BATCH, TRACE_TOKENS
+from nano_export.networks.modules import (
+    HoistedUNet,
+    PromptKV,
+    StandardUNet,
+    TextEncoder,
+    TimeBiases,
+    VaeDecoder,
+    VaeEncoder,
+)
+from nano_export.source.checkpoint import Checkpoint
+from nano_runtime.bundle.manifest import TensorSpec
+
+__all__ = ["GraphForm", "GraphSource", "graph_sources", "latent_shape", "tensor_specs"]
+
+GraphForm = Literal["hoisted", "standard"]
+_LARGEST_SIZE = 1024  # pixels; see ``TRACE_BATCH``
+_FREE: dict[str, Literal["batch", "tokens"]] = {"batch": "batch", "tokens": "tokens"}
+_DTYPES: dict[ir.DataType, Literal["float32", "int64"]] = {
+    ir.DataType.FLOAT: "float32",
+    ir.DataType.INT64: "int64",
+}
+
+
+@dataclass(frozen=True)
+class GraphSource:
+    """One component before export; what is free is ``TRACE_BATCH`` and ``TRACE_TOKENS`` in the ``inputs``."""
+
+    component: str
+    module: nn.Module
+    inputs: tuple[Tensor | tuple[Tensor, ...], ...]
+    input_names: Sequence[str]
+    output_names: Sequence[str]
+
+
+def latent_shape(checkpoint: Checkpoint, size: int) -> tuple[int, int, int]:
+    """Channels, height and width of the latents of a square picture of ``size`` pixels.
+
+    Raises:
+        ImageSizeError: some level of the VAE or the UNet would halve an odd side, or the picture is too large.
+    """
+    factor = 2 ** (len(checkpoint.vae.config.block_out_channels) - 1)
+    multiple = factor * 2 ** (len(checkpoint.unet.config.block_out_channels) - 1)
+    if size % multiple != 0 or not multiple <= size <= _LARGEST_SIZE:
+        raise ImageSizeError(size, multiple, _LARGEST_SIZE)
+    return checkpoint.unet.config.in_channels, size // factor, size // factor
+
+
+def graph_sources(checkpoint: Checkpoint, form: GraphForm, size: int) -> Iterator[GraphSource]:
+    """Yield the components in the order they run; the hoisted form takes the checkpoint's UNet apart as it goes."""
+    length = checkpoint.text_encoder.config.max_position_embeddings
+    width = checkpoint.text_encoder.config.hidden_size
+    latents = torch.zeros(TRACE_BATCH, *latent_shape(checkpoint, size))
+    hidden = torch.zeros(TRACE_BATCH, length, width)
+    pixels = torch.zeros(TRACE_BATCH, checkpoint.vae.config.in_channels, size, size)
+
+    ids = torch.zeros(TRACE_BATCH, length, dtype=torch.int64)
+    yield GraphSource(
+        "text_encoder", TextEncoder(checkpoint.text_encoder), (ids,), ["input_ids"], ["last_hidden_state"]
+    )
+    yield from _unet_sources(checkpoint, form, latents, hidden)
+    yield GraphSource("vae_decoder", VaeDecoder(checkpoint.vae), (latents,), ["latent_sample"], ["sample"])
+    yield GraphSource("vae_encoder", VaeEncoder(checkpoint.vae), (pixels,), ["sample"], ["latent_parameters"])
+
+
+def _unet_sources(checkpoint: Checkpoint, form: GraphForm, latents: Tensor, hidden: Tensor) -> Iterator[GraphSource]:
+    """Yield the UNet, in three parts if it is hoisted.
+
+    The text encoder and ``unet_prompt`` see one chunk of a prompt at a time; the UNet attends to any number of tokens.
+    """
+    unet, output = checkpoint.unet, ["out_sample"]
+    prompt = torch.zeros(TRACE_BATCH, TRACE_TOKENS, hidden.shape[2])
+    if form == "standard":
+        timestep = torch.zeros(1, dtype=torch.int64)
+        names = ["sample", "timestep", "encoder_hidden_states"]
+        yield GraphSource("unet", StandardUNet(unet), (latents, timestep, prompt), names, output)
+        return
+    prompt_kv, time_biases = PromptKV(unet), TimeBiases(unet)
+    timesteps = torch.zeros(TRACE_BATCH)
+    with torch.no_grad():
+        keys_values = prompt_kv(prompt)
+        biases = tuple(bias[:1] for bias in time_biases(timesteps))
+    yield GraphSource("unet_prompt", prompt_kv, (hidden,), ["encoder_hidden_states"], prompt_kv.names)
+    yield GraphSource("unet_time", time_biases, (timesteps,), ["timestep"], time_biases.names)
+    names = ["sample", *prompt_kv.names, *time_biases.names]
+    yield GraphSource("unet", HoistedUNet(unet), (latents, keys_values, biases), names, output)
+
+
+def tensor_specs(values: Sequence[ir.Value]) -> list[TensorSpec]:
+    """Describe graph inputs or outputs for the manifest."""
+    specs = []
+    for value in values:
+        if value.name is None or value.shape is None or value.dtype is None:
+            raise ValueError(f"{value} has no name, shape or type")
+        shape = [dim if isinstance(dim, int) else _FREE[str(dim)] for dim in value.shape]
+        specs.append(TensorSpec(name=value.name, dtype=_DTYPES[value.dtype], shape=shape))
+    return specs

@@ -1,0 +1,1 @@
+"""The model to export: found, read, checked, and merged with LoRAs."""

@@ -1,0 +1,89 @@
+"""Finds the licence that has to travel with a checkpoint's weights: its identifier and its text.
+
+The CreativeML Open RAIL-M licences (Stable Diffusion 1 and Nano; "++" for Stable Diffusion 2) demand that every copy
+of the weights, converted ones included, is handed on with their text and its restrictions (paragraph 4). Checkpoints
+on the Hub mostly name them in the model card and leave the text out, so both are kept here, byte for byte as published.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from nano_export.source.card import front_matter
+
+__all__ = ["LicenceText", "licence_of"]
+
+_SHIPPED = ("creativeml-openrail-m", "openrail++")
+# Models whose licence is known even where a copy has lost its card: the last part of the Hub id.
+_KNOWN_MODELS = {"stable-diffusion-nano-2-1": "creativeml-openrail-m"}
+
+
+@dataclass(frozen=True)
+class LicenceText:
+    """A licence.
+
+    Attributes:
+        id: as the Hub spells it ("creativeml-openrail-m"), or SPDX ("Apache-2.0") for built-in models; "other" for a
+            licence that is only there as a text; "unknown" where nothing says.
+        text: what to hand on with the weights: the licence itself, or sentences that say where it is.
+    """
+
+    id: str
+    text: str
+
+
+def licence_of(folder: Path | None, card: str | None, model: str) -> LicenceText:
+    """Find the licence of a checkpoint's weights.
+
+    A licence file in the checkpoint is taken word for word. Without one, the licence that the card names is; its text
+    is the published one where it is kept here.
+
+    Args:
+        folder: the diffusers folder; None for built-in random weights.
+        card: the text of README.md, with its YAML front matter; None without one.
+        model: Hub id or folder name, for the text and for models whose licence is known without a card.
+    """
+    if folder is None:
+        return LicenceText(
+            "Apache-2.0", f"The weights of {model!r} are seeded random numbers, free under Apache-2.0.\n"
+        )
+    meta = front_matter(card)
+    name = _name(meta)
+    if name is None:
+        name = _KNOWN_MODELS.get(model.rpartition("/")[2])
+    own = sorted(path for path in folder.glob("LICENSE*") if path.is_file())
+    if own:
+        return LicenceText("other" if name is None else name, _read(own[0]))
+    if name is None:
+        return LicenceText(
+            "unknown",
+            f"The checkpoint {model} came without a licence file, and its card names no licence.\n"
+            "Ask whoever published it before you hand the weights on.\n",
+        )
+    if name in _SHIPPED:
+        return LicenceText(name, (files("nano_export.source") / "licence_texts" / f"{name}.txt").read_bytes().decode())
+    link = meta.get("license_link")
+    place = "where the model was published" if link is None else f"at {link}"
+    return LicenceText(
+        name,
+        f"The card of {model} names the licence {name!r}; its text did not come with the checkpoint.\n"
+        f"Read it {place} before you hand the weights on.\n",
+    )
+
+
+def _name(meta: dict[str, Any]) -> str | None:
+    """Tell the licence's identifier; the Hub has "other" with the name in ``license_name``, and lists of several."""
+    name = meta.get("license")
+    if name == "other":
+        name = meta.get("license_name", name)
+    if isinstance(name, list):
+        name = " and ".join(map(str, name))
+    return str(name).lower() if name else None
+
+
+def _read(path: Path) -> str:
+    """Read a text with its own line ends."""
+    return path.read_bytes().decode("utf-8", errors="replace")

@@ -1,0 +1,137 @@
+"""An open bundle: its manifest, its files, and the promise that no engine sees a byte that was not checked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nano_runtime.bundle.manifest import (
+    MANIFEST_NAME,
+    Backend,
+    Component,
+    FileEntry,
+    Manifest,
+    check_file,
+    fault_of,
+    manifest_bytes,
+    parse_manifest,
+)
+from nano_runtime.errors import BackendNotInBundleError, DigestError, ExtraFileError, ManifestError, NanoError
+from nano_runtime.system.files import paths_below
+
+__all__ = ["DEMO", "Bundle"]
+
+DEMO = Path(__file__).parents[1] / "demo"
+"""The bundle that comes with this package: a small model that draws emoji on plain backgrounds."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A folder with a valid manifest.
+
+    Attributes:
+        path: the folder.
+        manifest: what the manifest says.
+        digest: lower-case hex sha256 of ``manifest.json``; as that lists the sha256 of every file, it names the whole
+            bundle.
+    """
+
+    path: Path
+    manifest: Manifest
+    digest: str
+    _checked: set[str] = field(default_factory=set, repr=False, compare=False)
+
+    @classmethod
+    def open(cls, path: str | Path, expect_digest: str | None = None) -> Bundle:
+        """Read the manifest; graphs and tokenizer are checked when they are asked for.
+
+        Args:
+            path: the folder.
+            expect_digest: the digest the bundle must have, as 64 hex digits, for those who know it from elsewhere;
+                None takes any.
+
+        Raises:
+            NotABundleError: there is no such folder or no manifest in it.
+            DigestError: it is another bundle than expected.
+            ManifestError: the manifest is damaged or contradicts itself.
+        """
+        folder = Path(path)
+        raw = manifest_bytes(folder)
+        digest = hashlib.sha256(raw).hexdigest()
+        if expect_digest is not None and digest != expect_digest.lower():
+            raise DigestError(folder, digest, expect_digest)
+        return cls(folder, parse_manifest(raw, folder / MANIFEST_NAME), digest)
+
+    def component(self, name: str) -> Component:
+        """Return one graph's description.
+
+        Raises:
+            ManifestError: the bundle has no such graph.
+        """
+        if name not in self.manifest.components:
+            raise ManifestError(self.path / MANIFEST_NAME, f"it has no component {name!r}")
+        return self.manifest.components[name]
+
+    def require(self, backend: Backend) -> None:
+        """Check that the bundle was exported for an engine.
+
+        Raises:
+            BackendNotInBundleError: it was not.
+        """
+        if backend not in self.manifest.backends:
+            raise BackendNotInBundleError(backend, self.path, self.manifest.backends)
+
+    def verified(self, component: str, backend: Backend) -> Path:
+        """Return the model file of one graph after comparing it, and its weights, with their checksums.
+
+        Each file is read once per open bundle. Someone who can replace files between this check and the engine's own
+        reading can fool it: a bundle belongs in a folder that only its user can write.
+
+        Raises:
+            BackendNotInBundleError: the bundle has no such graph for this engine.
+            TamperedFileError: a file is not the one the manifest describes.
+        """
+        graphs = self.component(component).graphs
+        if backend not in graphs:
+            raise BackendNotInBundleError(backend, self.path, self.manifest.backends)
+        graph = graphs[backend]
+        if graph.weights is not None:
+            self.verified_file(graph.weights)
+        return self.verified_file(graph.model)
+
+    def verified_file(self, name: str) -> Path:
+        """Return the path of one file of the manifest after comparing it with its checksum.
+
+        Raises:
+            TamperedFileError: it is not the file the manifest describes.
+        """
+        if name not in self._checked:
+            check_file(self.path, self.entry(name))
+            self._checked.add(name)
+        return self.path / name
+
+    def faults(self) -> Iterator[NanoError]:
+        """Compare every file with its checksums, and yield what is wrong: changed, missing and unknown files."""
+        for entry in self.manifest.files:
+            if (fault := fault_of(self.path, entry, all_checksums=True)) is not None:
+                yield fault
+        known = {MANIFEST_NAME, *(entry.path for entry in self.manifest.files)}
+        for path in sorted(paths_below(self.path)):
+            if (path.is_symlink() or not path.is_dir()) and path.relative_to(self.path).as_posix() not in known:
+                yield ExtraFileError(path)
+
+    def size_bytes(self, backend: Backend | None = None) -> int:
+        """Return the size of all listed files, or of those one engine needs: its graphs and the tokenizer."""
+        if backend is None:
+            return sum(entry.size for entry in self.manifest.files)
+        names = {self.manifest.tokenizer.file}
+        for component in self.manifest.components.values():
+            if (graph := component.graphs.get(backend)) is not None:
+                names |= {graph.model} if graph.weights is None else {graph.model, graph.weights}
+        return sum(entry.size for entry in self.manifest.files if entry.path in names)
+
+    def entry(self, name: str) -> FileEntry:
+        """Return the checksum record of a file; the manifest was checked to have one for every path it mentions."""
+        return next(entry for entry in self.manifest.files if entry.path == name)

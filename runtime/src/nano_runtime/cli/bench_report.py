@@ -1,0 +1,167 @@
+"""What ``nano-bench`` prints: measurements as Markdown tables, with what each could be at best."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from nano_runtime.benchmark import Measured, Settings
+from nano_runtime.benchmark.layers import GroupTime
+from nano_runtime.benchmark.limits import Rates
+from nano_runtime.errors.escaping import escaped
+from nano_runtime.system.machine import Machine
+from nano_runtime.system.timing import percentile
+
+__all__ = ["print_report"]
+
+_WHOLE_MS = 10  # below this, times get two decimals
+_UNKNOWN = "?"
+_SHOWN_SHARE = 0.005  # kinds of operators that take less than this part of a graph's time share a row
+
+
+def print_report(machine: Machine, settings: Settings, results: Sequence[Measured]) -> None:
+    """Print whole calls, starts and memory, graphs, profiles if there are any, and what all of it depends on."""
+    print("Calls of a loaded pipeline")
+    _print_table(("case", "p50 ms", "p90 ms", "at best", "times", "images/min", "first ms"), map(_call, results))
+    print("\nFresh processes of nano-generate, and memory of the loaded pipeline")
+    _print_table(
+        (
+            "case",
+            "first PNG ms",
+            "later ms",
+            "same prompt ms",
+            "peak RSS MB",
+            "anonymous MB",
+            "loaded: peak RSS",
+            "anonymous",
+            "bundle MB",
+        ),
+        map(_start, results),
+    )
+    print("\nGraphs")
+    _print_table(
+        ("case", "graph", "runs", "rows", "load ms", "first ms", "p50 ms", "p90 ms", "at best", "times"),
+        (row for result in results for row in _graphs(result)),
+    )
+    for result in results:
+        for component, groups in result.profile.items():
+            print(f"\n{escaped(component)} of {escaped(_name(result))}")
+            _print_table(("group", "operators", "ms", "share", "at best", "times"), _groups(groups))
+    print()
+    _print_conditions(machine, settings, results)
+
+
+def _call(result: Measured) -> tuple[str, ...]:
+    """Return the row of a whole call."""
+    usual = percentile(result.image_ms, 50)
+    return (
+        _name(result),
+        _ms(usual),
+        _ms(percentile(result.image_ms, 90)),
+        *_against(usual, result.image_limit_ms),
+        f"{60e3 * result.case.pictures / usual:.1f}",
+        _ms(result.first_image_ms),
+    )
+
+
+def _start(result: Measured) -> tuple[str, ...]:
+    """Return the row of the first start, the quickest later one, the one that repeats a prompt, and of memory."""
+    starts = result.starts
+    later = min(starts[1:] if len(starts) > 1 else starts, key=lambda start: start.first_png_ms, default=None)
+    return (
+        _name(result),
+        _UNKNOWN if later is None else _ms(starts[0].first_png_ms),
+        _UNKNOWN if later is None else _ms(later.first_png_ms),
+        _UNKNOWN if result.again is None else _ms(result.again.first_png_ms),
+        _megabytes(None if later is None else later.peak_rss_bytes),
+        _megabytes(None if later is None else later.peak_anonymous_bytes),
+        _megabytes(result.peak_rss_bytes),
+        _megabytes(result.anonymous_bytes),
+        _megabytes(result.bundle_bytes),
+    )
+
+
+def _graphs(result: Measured) -> Iterable[tuple[str, ...]]:
+    """Return a row for each component that a call runs."""
+    for component, samples in result.run_ms.items():
+        yield (
+            _name(result),
+            component,
+            str(len(samples) // len(result.image_ms)),
+            f"{result.rows[component]:g}",
+            _ms(result.load_ms[component]),
+            _ms(result.first_ms[component]),
+            _ms(percentile(samples, 50)),
+            _ms(percentile(samples, 90)),
+            *_against(percentile(samples, 50), result.limit_ms.get(component)),
+        )
+
+
+def _groups(groups: Sequence[GroupTime]) -> Iterable[tuple[str, ...]]:
+    """Return a row for each group that matters, one for all others, and the sum."""
+    total = sum(group.ms for group in groups)
+    rare = [group for group in groups if group.limit_ms is None and group.ms < total * _SHOWN_SHARE]
+    rest = GroupTime(
+        f"{len(rare)} other kinds", sum(group.operators for group in rare), sum(group.ms for group in rare), None
+    )
+    limits = [group.limit_ms for group in groups if group.limit_ms is not None]
+    everything = GroupTime("all", sum(group.operators for group in groups), total, sum(limits) if limits else None)
+    shown = [*(group for group in groups if group not in rare), *([rest] if rare else []), everything]
+    for group in shown:
+        share = f"{100 * group.ms / total:.1f} %"
+        yield group.name, str(group.operators), f"{group.ms:.2f}", share, *_against(group.ms, group.limit_ms)
+
+
+def _print_conditions(machine: Machine, settings: Settings, results: Sequence[Measured]) -> None:
+    """Print what the figures depend on, and what "at best" means."""
+    isa = "instruction sets unknown" if machine.isa is None else " ".join(machine.isa)
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    steps = "each bundle's number of" if settings.steps is None else settings.steps
+    sampler = "" if settings.scheduler is None else f" of {settings.scheduler}"
+    print(f"{steps} steps{sampler}; {settings.runs} calls after the first, in turns; {settings.starts} starts.")
+    for line in dict.fromkeys(_limits(result.rates) for result in results if result.rates is not None):
+        print(line)
+    if any(result.rates is None for result in results):
+        print("A bundle without limits was exported before they were known: export it again.")
+    print(f"{machine.cpu}, {machine.cores} cores, {isa}.")
+    print(f"{machine.system}, Python {machine.python}, {versions}.")
+
+
+def _limits(rates: Rates) -> str:
+    """Say what "at best" was computed with."""
+    products = [
+        f"{arithmetic} {rate / 1e9:.0f} GMAC/s ({backend})"
+        for arithmetic, by_backend in rates.macs_per_s.items()
+        for backend, rate in by_backend.items()
+    ]
+    reads = f"reading {rates.read_bytes / 1e6:.0f} MB {rates.read_bytes_per_s / 1e9:.1f} GB/s"
+    return f"At best, with {rates.threads} threads: {', '.join(products)}, {reads}."
+
+
+def _print_table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    """Print a Markdown table with aligned columns."""
+    table = [columns, *(tuple(map(escaped, row)) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in (columns, ["-" * width for width in widths], *table[1:]):
+        print("|", " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)), "|")
+
+
+def _name(result: Measured) -> str:
+    """Return a case in few words."""
+    case = result.case
+    engine = f"{case.backend} {case.precision}, {case.threads} threads, n={case.pictures}"
+    return f"{result.name} {result.weights}, {engine}" + ("" if case.quality == "exact" else f", {case.quality}")
+
+
+def _against(ms: float, limit_ms: float | None) -> tuple[str, str]:
+    """Return the least time and how many times that a measured one is."""
+    if limit_ms is None:
+        return "", ""
+    return _ms(limit_ms), f"{ms / limit_ms:.2f}"
+
+
+def _ms(ms: float) -> str:
+    return f"{ms:.0f}" if ms >= _WHOLE_MS else f"{ms:.2f}"
+
+
+def _megabytes(size: int | None) -> str:
+    return _UNKNOWN if size is None else f"{size / 1e6:.0f}"

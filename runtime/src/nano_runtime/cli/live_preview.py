@@ -1,0 +1,61 @@
+"""``--preview FILE``: a picture that is replaced after every UNet call, whole at any moment."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nano_runtime.cli.output import Output
+from nano_runtime.errors import NoPreviewError, OutputNameError
+
+if TYPE_CHECKING:
+    from nano_runtime.bundle.folder import Bundle
+    from nano_runtime.drawing.events import Progress
+
+__all__ = ["Preview"]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A file to watch while pictures are drawn.
+
+    Attributes:
+        path: of a PNG file.
+        size: of one picture in it, (width, height) in pixels.
+    """
+
+    path: Path
+    size: tuple[int, int]
+
+    @classmethod
+    def plan(cls, path: Path, bundle: Bundle, *, force: bool) -> Preview:
+        """Find out before the work begins whether there can be one.
+
+        Raises:
+            NoPreviewError: the bundle has no matrix for it.
+            OutputNameError: the name does not end in .png.
+            OutputExistsError: the file exists and ``force`` is False.
+            OutputError: its folder is missing or not writable.
+        """
+        if bundle.manifest.preview is None:
+            raise NoPreviewError
+        if path.is_dir():
+            raise OutputNameError(path)
+        Output.plan(path, 1, force=force)
+        height, width = bundle.manifest.image_size
+        return cls(path, (width, height))
+
+    def write(self, progress: Progress) -> None:
+        """Show the pictures that are being drawn now, side by side in a square.
+
+        Raises:
+            OutputError: the disk is full, or the folder went away.
+        """
+        from PIL.Image import Resampling
+
+        from nano_runtime.pictures.png import contact_sheet, save_png
+
+        images = [image.resize(self.size, Resampling.BICUBIC) for image in progress.preview()]
+        save_png(contact_sheet(images, math.ceil(math.sqrt(len(images)))), self.path, None)

@@ -1,0 +1,71 @@
+"""Which sampler and how many steps a call gets that does not say: the bundle's, as measured when it was exported."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nano_runtime.bundle.manifest import MANIFEST_NAME
+from nano_runtime.errors import ManifestError, UnsupportedScheduleError, UsageError
+from nano_runtime.sampling.samplers import make_sampler, own_sampler
+from nano_runtime.sampling.schedule import Schedule
+
+if TYPE_CHECKING:
+    from nano_runtime.bundle.folder import Bundle
+
+__all__ = ["STEPS", "Defaults"]
+
+STEPS = 20
+"""Of samplers that nobody measured."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What stands in for None.
+
+    Attributes:
+        own: name of the sampler that the checkpoint was published with, or "pndm" where that is not implemented.
+        scheduler: name of the sampler that draws where none is asked for.
+        steps: that it makes, where no number is asked for; others make ``STEPS``.
+    """
+
+    own: str
+    scheduler: str
+    steps: int
+
+    @classmethod
+    def of(cls, bundle: Bundle, schedule: Schedule) -> Defaults:
+        """Read them from a bundle; one that says nothing, as all before format 3, draws with the checkpoint's own.
+
+        Args:
+            bundle: with a manifest.
+            schedule: of the manifest.
+
+        Raises:
+            ManifestError: what the manifest names cannot be drawn with.
+        """
+        own, default = _own_scheduler(bundle), bundle.manifest.default
+        if default is None:
+            return cls(own, own, STEPS)
+        try:
+            make_sampler(default.scheduler, schedule, default.steps)
+        except UsageError as error:
+            raise ManifestError(bundle.path / MANIFEST_NAME, f"its default cannot be drawn: {error.what}") from error
+        return cls(own, default.scheduler, default.steps)
+
+    def settle(self, steps: int | None, scheduler: str | None) -> tuple[int, str]:
+        """Return the steps and the name of the sampler that a call with these arguments means."""
+        name = self.scheduler if scheduler is None else scheduler
+        return (self.steps if name == self.scheduler else STEPS) if steps is None else steps, name
+
+
+def _own_scheduler(bundle: Bundle) -> str:
+    """Return the name of the sampler that the checkpoint was published with."""
+    try:
+        return own_sampler(bundle.manifest.scheduler)
+    except UnsupportedScheduleError as error:
+        _log.warning("pndm takes the place of the bundle's own scheduler: %s", error.what)
+        return "pndm"

@@ -1,0 +1,220 @@
+"""The graphs of a bundle as callables: each is checked, loaded ahead or when first needed, timed, and let go."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nano_runtime.bundle.folder import Bundle
+from nano_runtime.bundle.manifest import Backend
+from nano_runtime.bundle.unsafe_graphs import check_graph
+from nano_runtime.engines import (
+    Arrays,
+    Batch,
+    CheckedGraph,
+    EngineOptions,
+    Session,
+    engine_version,
+    import_engine,
+    open_session,
+)
+from nano_runtime.engines.base import LayerTime
+from nano_runtime.engines.pages import give_back_heap
+from nano_runtime.errors import NonFiniteError, OutOfMemoryError, OutputShapeError
+from nano_runtime.system.machine import instruction_sets
+from nano_runtime.system.timing import Stopwatch
+
+__all__ = ["LoadedGraphs"]
+
+_WORKERS = 2  # the largest graph, and beside it the others
+_Sizes = tuple[Batch, int]  # of the free dimensions batch and tokens
+
+
+class LoadedGraphs:
+    """Holds at most one loaded engine per component; asking for another batch or prompt length replaces it.
+
+    For one thread at a time; what it does ahead it does in threads of its own.
+    """
+
+    def __init__(self, bundle: Bundle, backend: Backend, options: EngineOptions) -> None:
+        self.bundle = bundle
+        self.backend = backend
+        self.options = options
+        self._loaded: dict[str, tuple[_Sizes, Session]] = {}
+        self._workers: ThreadPoolExecutor | None = None
+        self._checks: dict[str, Future[CheckedGraph]] = {}
+        self._ahead: dict[str, tuple[_Sizes, Future[Session]]] = {}
+
+    @property
+    def loaded(self) -> frozenset[str]:
+        """Names of the components that occupy memory now."""
+        return frozenset(self._loaded)
+
+    def identity(self, component: str) -> str:
+        """Name all that a component's outputs depend on besides its inputs: its files, the engine, the processor."""
+        options = (self.backend, engine_version(self.backend), self.options.threads, self.options.precision)
+        return repr((self._digest(component), *options, instruction_sets()))
+
+    def prepare(self, components: Iterable[str]) -> None:
+        """Begin to compare the files of these components with their checksums, and import the engine meanwhile.
+
+        The checks go on in the background, in this order; what they find is raised by the ``run`` that needs the
+        component.
+
+        Raises:
+            BackendMissingError: the engine is not installed.
+        """
+        for name in components:
+            if name not in self._loaded and name not in self._checks and name not in self._ahead:
+                self._checks[name] = self._pool().submit(self._checked, name)
+        import_engine(self.backend)
+
+    def load_ahead(self, component: str, *, batch: Batch, tokens: int = 1) -> None:
+        """Begin to load a component in the background, when its files are checked, for a ``run`` with these sizes.
+
+        What goes wrong is raised by that ``run``; where memory ran out, it first lets go of all that was loaded ahead.
+        """
+        if component not in self._loaded and component not in self._ahead:
+            check = self._checks.pop(component, None)
+            opening = self._pool().submit(self._opened, component, check, (batch, tokens))
+            self._ahead[component] = (batch, tokens), opening
+
+    def run(self, component: str, feeds: Arrays, watch: Stopwatch, *, batch: Batch) -> dict[str, NDArray[np.float32]]:
+        """Compute one component's outputs.
+
+        Args:
+            component: its name in the manifest.
+            feeds: all inputs by name, as the manifest describes them.
+            watch: gets a ``run`` sample, and a ``verify`` and a ``load`` sample if the graph was not loaded; only a
+                ``load`` sample of what was left to wait for, if that began ahead.
+            batch: size of the free dimension of that name, or the smallest and the largest that the calls to come will
+                have; the length of the prompt is what the feeds have.
+
+        Raises:
+            TamperedFileError: a file is not the one the manifest describes.
+            UnsafeGraphError: the graph would make the engine read elsewhere, or recurse without end.
+            EngineError: the engine refuses the graph or the inputs.
+            OutOfMemoryError: it could not get the memory it needs.
+            OutputShapeError: an output is not what the manifest describes.
+            NonFiniteError: an output has a NaN or an infinity.
+        """
+        tokens = self._free(component, feeds, "tokens")
+        ahead = bool(self._ahead)
+        try:
+            outputs = self._run(component, feeds, watch, (batch, tokens))
+        except OutOfMemoryError:
+            if not ahead:
+                raise
+            self._close_ahead(*self._ahead)
+            outputs = self._run(component, feeds, watch, (batch, tokens))
+        self._check_shapes(component, outputs, {"batch": self._free(component, feeds, "batch"), "tokens": tokens})
+        for name, values in outputs.items():
+            if not np.isfinite(values).all():
+                raise NonFiniteError(component, f"output {name!r}")
+        return outputs
+
+    def layer_times(self) -> dict[str, list[LayerTime]]:
+        """Return what each operator of the loaded components took; see ``Session.layer_times``."""
+        return {name: session.layer_times() for name, (_, session) in self._loaded.items()}
+
+    def close(self, *components: str) -> None:
+        """Let these components go; all of them if none is named."""
+        for name in components or (*self._loaded, *self._checks, *self._ahead):
+            if name in self._checks:
+                self._checks.pop(name).cancel()
+            self._close_ahead(name)
+            if name in self._loaded:
+                self._loaded.pop(name)[1].close()
+                give_back_heap()
+        if not components and self._workers is not None:
+            self._workers.shutdown(wait=False, cancel_futures=True)
+            self._workers = None
+
+    def _pool(self) -> ThreadPoolExecutor:
+        if self._workers is None:
+            self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="nano-ahead")
+        return self._workers
+
+    def _free(self, component: str, feeds: Arrays, name: Literal["batch", "tokens"]) -> int:
+        """Return the size of a free dimension in the feeds; 1 for graphs where it is not free."""
+        for spec in self.bundle.component(component).inputs:
+            if name in spec.shape and spec.name in feeds:
+                size: int = feeds[spec.name].shape[spec.shape.index(name)]
+                return size
+        return 1
+
+    def _run(self, component: str, feeds: Arrays, watch: Stopwatch, sizes: _Sizes) -> dict[str, NDArray[np.float32]]:
+        """Compute a component's outputs, loading it if needed."""
+        session = self._session(component, watch, sizes)
+        try:
+            with watch.time("run", component):
+                return session.run(feeds)
+        except MemoryError as error:
+            raise OutOfMemoryError(f"running the {component} of {self.bundle.path}") from error
+
+    def _session(self, component: str, watch: Stopwatch, sizes: _Sizes) -> Session:
+        """Return the loaded engine for a component, loading it if needed."""
+        if component in self._loaded and self._loaded[component][0] == sizes:
+            return self._loaded[component][1]
+        if component in self._ahead and self._ahead[component][0] == sizes:
+            with watch.time("load", component):
+                session = self._ahead.pop(component)[1].result()
+        else:
+            check = self._checks.pop(component, None)
+            self.close(component)
+            with watch.time("verify", component):
+                graph = self._checked(component) if check is None else check.result()
+            with watch.time("load", component):
+                session = self._open(graph, sizes)
+        self._loaded[component] = (sizes, session)
+        return session
+
+    def _opened(self, component: str, check: Future[CheckedGraph] | None, sizes: _Sizes) -> Session:
+        """Load a component in the background."""
+        return self._open(self._checked(component) if check is None else check.result(), sizes)
+
+    def _open(self, graph: CheckedGraph, sizes: _Sizes) -> Session:
+        batch, tokens = sizes
+        return open_session(self.backend, graph, batch=batch, tokens=tokens, options=self.options)
+
+    def _close_ahead(self, *components: str) -> None:
+        """Let go of what was loaded ahead, or wait until it can be."""
+        for name in components:
+            if name in self._ahead:
+                opening = self._ahead.pop(name)[1]
+                if not opening.cancel() and opening.exception() is None:
+                    opening.result().close()
+                    give_back_heap()
+
+    def _check_shapes(self, component: str, outputs: Arrays, free: dict[str, int]) -> None:
+        """Compare what a graph computed with what the manifest says it does."""
+        for tensor in self.bundle.component(component).outputs:
+            shape = tuple(free[size] if isinstance(size, str) else size for size in tensor.shape)
+            values = outputs.get(tensor.name)
+            if values is None or values.shape != shape or values.dtype != tensor.dtype:
+                found = "nothing" if values is None else f"{values.dtype} {list(values.shape)}"
+                raise OutputShapeError(component, tensor.name, found, f"{tensor.dtype} {list(shape)}")
+
+    def _checked(self, component: str) -> CheckedGraph:
+        """Compare a component's files with their checksums, and look into the graph."""
+        model = self.bundle.verified(component, self.backend)
+        graph = self.bundle.component(component).graphs[self.backend]
+        check_graph(self.bundle, graph)
+        weights = None if graph.weights is None else self.bundle.path / graph.weights
+        return CheckedGraph(model, self._digest(component), weights)
+
+    def _digest(self, component: str) -> str:
+        """Return a hex sha256 that names the content of a component's files, as the manifest says it is.
+
+        Of all checksums: with the one that loading does not compare, a bundle could claim to be another, and what is
+        kept of it would be taken for the other's.
+        """
+        graph = self.bundle.component(component).graphs[self.backend]
+        files = (graph.model, graph.weights)
+        digests = [(entry.sha256, entry.blake3) for entry in self.bundle.manifest.files if entry.path in files]
+        return hashlib.sha256(repr(digests).encode()).hexdigest()

@@ -1,0 +1,183 @@
+"""OpenVINO: the only file that imports openvino.
+
+Its Python package reports every import to its maker, over the network, from a process of its own, and leaves a folder
+``intel`` in the user's home. It does without where the package that reports, ``openvino_telemetry``, cannot be
+imported; there is no variable that forbids it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # what makes an import fail
+
+import numpy as np  # the line above must come before openvino
+import openvino
+from numpy.typing import NDArray
+
+from nano_runtime.engines.base import Arrays, Batch, CheckedGraph, EngineOptions, LayerTime, Precision
+from nano_runtime.engines.pages import mapped_once
+from nano_runtime.errors import EngineError, PrecisionError
+from nano_runtime.system.disk_cache import DiskCache
+from nano_runtime.system.machine import instruction_sets
+from nano_runtime.system.out_of_memory import is_out_of_memory
+
+__all__ = ["OvSession", "open_graph"]
+
+_NAME = "openvino"
+_CAPABILITY = {"f32": "FP32", "bf16": "BF16"}
+
+_Sizes = tuple[Batch, int]
+
+_log = logging.getLogger(__name__)
+
+
+class OvSession:
+    """A graph compiled by OpenVINO's CPU plugin."""
+
+    def __init__(self, compiled: openvino.CompiledModel, graph: CheckedGraph) -> None:
+        self._compiled: openvino.CompiledModel | None = compiled
+        self._request: openvino.InferRequest | None = compiled.create_infer_request()
+        self._model = graph.model
+        self._weights = graph.weights
+        self._packed = False
+        self._bound: dict[str, NDArray[Any]] = {}
+        self._outputs = [sorted(port.get_names()) for port in compiled.outputs]
+
+    def run(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        """Compute all outputs; see ``Session.run``."""
+        if self._request is None:
+            raise RuntimeError(f"{self._model} was closed")
+        try:
+            self._bind(self._request, feeds)
+            if self._packed:
+                self._request.infer(share_outputs=True)
+            else:  # the first call packs the weights that loading left in the file
+                with mapped_once(self._weights):
+                    self._request.infer(share_outputs=True)
+                self._packed = True
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise MemoryError(str(error)) from error
+            raise EngineError(_NAME, "run", self._model, _cause(error)) from error
+        # The request writes its next results into the same memory, hence the copies.
+        return {
+            name: np.array(self._request.get_output_tensor(index).data, copy=True)
+            for index, names in enumerate(self._outputs)
+            for name in names
+        }
+
+    def layer_times(self) -> list[LayerTime]:
+        """Return what each operator took; see ``Session.layer_times``. OpenVINO tells the mean over all calls."""
+        if self._compiled is None:
+            raise RuntimeError(f"{self._model} was closed")
+        times = []
+        for operator in self._compiled.get_runtime_model().get_ops():
+            told = {key: str(value.astype(str)) for key, value in operator.get_rt_info().items()}
+            if (microseconds := told["execTimeMcs"]).isdigit():  # "not_executed" otherwise
+                kind = told["layerType"]
+                if kind == "Subgraph" and "MatMul" in told["originalLayersNames"]:
+                    kind = "Subgraph (MatMul)"  # fused attention, one of the many things that are called Subgraph
+                times.append(LayerTime(kind, tuple(operator.get_output_shape(0)), int(microseconds) / 1e3))
+        return times
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._compiled = None
+        self._request = None
+        self._bound = {}
+
+    def _bind(self, request: openvino.InferRequest, feeds: Arrays) -> None:
+        """Point the engine at arrays it does not know yet: most are the same in every step, and each costs 25 us."""
+        for name, array in feeds.items():
+            if self._bound.get(name) is not array:
+                self._bound[name] = np.ascontiguousarray(array)  # the same array if it can be
+                request.set_tensor(name, openvino.Tensor(self._bound[name], shared_memory=True))
+
+
+def open_graph(graph: CheckedGraph, *, batch: Batch, tokens: int, options: EngineOptions) -> OvSession:
+    """Load a graph with every free dimension fixed or bounded; see ``backends.open_session``."""
+    sizes: _Sizes = (batch, tokens)
+    # The precision hint's default is bf16 on processors that have it: written out, a bundle computes alike everywhere.
+    choices = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "1",
+        "INFERENCE_NUM_THREADS": str(options.threads),
+        "INFERENCE_PRECISION_HINT": options.precision,
+        "PERF_COUNT": "YES" if options.profile else "NO",
+    }
+    try:
+        core = _core(options.precision)
+        with mapped_once(graph.weights):
+            if options.cache is None:
+                compiled = _compiled(core, graph, sizes, choices)
+            else:
+                compiled = _compiled_once(core, graph, sizes, choices, DiskCache(options.cache))
+        return OvSession(compiled, graph)
+    except PrecisionError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise MemoryError(str(error)) from error
+        raise EngineError(_NAME, "load", graph.model, _cause(error)) from error
+
+
+def _core(precision: Precision) -> openvino.Core:
+    """Return the engine, if its CPU plugin can be loaded and computes in this precision."""
+    core = openvino.Core()
+    if _CAPABILITY[precision] not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise PrecisionError(_NAME, precision, "this processor has no such instructions")
+    return core
+
+
+def _compiled(
+    core: openvino.Core, graph: CheckedGraph, sizes: _Sizes, choices: dict[str, str]
+) -> openvino.CompiledModel:
+    """Read and compile a graph; ``sizes`` are those of batch and prompt."""
+    model = core.read_model(graph.model)
+    model.reshape({port: _fixed(port.get_partial_shape(), sizes) for port in model.inputs})
+    return core.compile_model(model, "CPU", choices)
+
+
+def _compiled_once(
+    core: openvino.Core, graph: CheckedGraph, sizes: _Sizes, choices: dict[str, str], blobs: DiskCache
+) -> openvino.CompiledModel:
+    """Take a graph from the cache, or compile it and put it there.
+
+    Of ten seconds that the full-size UNet takes, most go into rewriting the graph, and that is what the cache keeps: a
+    few megabytes without weights, which the engine maps from the bundle. So nothing in it goes stale by itself; what
+    the compiled graph depends on is in its key.
+    """
+    choices = {**choices, "CACHE_MODE": "OPTIMIZE_SIZE"}  # a blob without weights
+    made_by = (openvino.get_version(), core.get_property("CPU", "FULL_DEVICE_NAME"), instruction_sets())
+    key = repr((graph.digest, sizes, sorted(choices.items()), made_by))
+    if (blob := blobs.get(key)) is not None:
+        weights = {} if graph.weights is None else {"WEIGHTS_PATH": str(graph.weights)}
+        try:
+            return core.import_model(blob, "CPU", {**choices, **weights})
+        except RuntimeError as error:  # the engine knows a reason that the key does not
+            _log.info("the cached form of %s cannot be used: %s", graph.model, _cause(error))
+            blobs.drop(key)
+    compiled = _compiled(core, graph, sizes, choices)
+    blobs.put(key, compiled.export_model().getvalue())
+    return compiled
+
+
+def _fixed(shape: openvino.PartialShape, sizes: _Sizes) -> openvino.PartialShape:
+    """Return the shape with its free dimensions fixed or bounded: the first is the batch, others the prompt."""
+    batch, tokens = sizes
+    free = openvino.Dimension(batch) if isinstance(batch, int) else openvino.Dimension(*batch)
+    return openvino.PartialShape(
+        [
+            size if size.is_static else free if axis == 0 else openvino.Dimension(tokens)
+            for axis, size in enumerate(shape)
+        ]
+    )
+
+
+def _cause(error: Exception) -> str:
+    """Return what the engine said last: it prints where it is in its own source first, the cause last."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[-1][:300]

@@ -1,0 +1,187 @@
+"""Prompt to token ids, as CLIP's text encoder takes them: ``[BOS, words ..., EOS, padding ...]`` in equal chunks.
+
+The vocabulary and the merges are in the bundle's ``tokenizer.json`` (Hugging Face's format, written by the exporter),
+the length and the special ids in its manifest. Ids equal those of transformers' ``CLIPTokenizer`` with
+``padding="max_length", truncation=True``. The ``tokenizers`` package is imported when a file is loaded, not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nano_runtime.bundle.manifest import TokenizerSpec
+from nano_runtime.errors import PromptError, TamperedFileError
+from nano_runtime.networks.weighting import Fragment, parse
+
+if TYPE_CHECKING:
+    import tokenizers
+
+__all__ = ["LITERAL", "MAX_CHUNKS", "MAX_PROMPT_BYTES", "Reading", "TokenIds", "Tokenizer"]
+
+MAX_PROMPT_BYTES: Final = 20_000  # some 60 times what the text encoder sees; the worst take a tenth of a second
+MAX_CHUNKS: Final = 16  # each makes the UNet attend to as much again; 1200 words are more than anybody means
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How prompts are read.
+
+    Attributes:
+        weighted: brackets and ``BREAK`` have a meaning, see ``weighting``; otherwise a prompt is text.
+        long: what does not fit one chunk goes on in the next; otherwise it is cut.
+    """
+
+    weighted: bool
+    long: bool
+
+
+LITERAL: Final = Reading(weighted=False, long=False)
+"""As diffusers reads them."""
+
+
+@dataclass(frozen=True, eq=False)
+class TokenIds:
+    """A tokenized prompt.
+
+    Attributes:
+        ids: int64 [chunks, length].
+        weights: float64 [chunks, length], 1 for all but weighted words.
+        count: tokens of the prompt, those that were cut included; without those that begin, end and fill chunks.
+        used: how many of them ``ids`` has.
+        cut: the end of the prompt that did not fit, without its syntax if that was read; empty if all did.
+    """
+
+    ids: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    count: int
+    used: int
+    cut: str
+
+
+@dataclass(frozen=True)
+class _Token:
+    """A word, or a part of one, with the place in the prompt (without its syntax) where it begins."""
+
+    id: int
+    weight: float
+    place: int
+
+
+class Tokenizer:
+    """Byte-pair encoding of prompts. Use ``Tokenizer.load``.
+
+    Args:
+        encoder: without truncation or padding of its own.
+        spec: length and special ids.
+    """
+
+    def __init__(self, encoder: tokenizers.Tokenizer, spec: TokenizerSpec) -> None:
+        self._encoder = encoder
+        self._spec = spec
+
+    @classmethod
+    def load(cls, path: Path, spec: TokenizerSpec) -> Tokenizer:
+        """Read a ``tokenizer.json``.
+
+        Args:
+            path: of the file.
+            spec: from the manifest.
+
+        Raises:
+            TamperedFileError: the file is missing or is not a tokenizer.
+        """
+        from tokenizers import Tokenizer as Encoder  # noqa: PLC0415 - importing this module stays cheap
+
+        try:
+            encoder = _call_rust(lambda: Encoder.from_file(str(path)))
+        except Exception as error:  # the package raises nothing more specific
+            raise TamperedFileError(path, f"it cannot be read as a tokenizer ({error})") from error
+        encoder.no_truncation()
+        encoder.no_padding()
+        return cls(encoder, spec)
+
+    @property
+    def room(self) -> int:
+        """Tokens of a prompt that fit one chunk, beside BOS and EOS."""
+        return self._spec.length - 2
+
+    def encode(self, prompt: str, reading: Reading = LITERAL) -> TokenIds:
+        """Turn a prompt into ids; what does not fit is cut and reported.
+
+        Long prompts fill their chunks to the last token. (A1111 begins a chunk after a comma if one is near; with its
+        setting for that at 0, it makes the same chunks.)
+
+        Raises:
+            PromptError: it is longer than ``MAX_PROMPT_BYTES`` in UTF-8 or ``MAX_CHUNKS``, has half of a surrogate
+                pair, or the encoder fails on it.
+        """
+        try:
+            size = len(prompt.encode())
+        except UnicodeEncodeError as error:
+            broken = prompt[error.start]
+            raise PromptError(f"character {error.start + 1} is half of a pair (U+{ord(broken):04X})") from error
+        if size > MAX_PROMPT_BYTES:
+            raise PromptError(f"it has {size} bytes, more than {MAX_PROMPT_BYTES}")
+        sections = parse(prompt) if reading.weighted else ((Fragment(prompt, 1.0),),)
+        chunks, text = self._chunks(sections)
+        if reading.long and len(chunks) > MAX_CHUNKS:
+            raise PromptError(f"it fills {len(chunks)} chunks of {self.room} tokens, more than {MAX_CHUNKS}")
+        kept, others = (chunks, []) if reading.long else (chunks[:1], chunks[1:])
+        used, rest = sum(map(len, kept)), [token for chunk in others for token in chunk]
+        ids, weights = self._filled(kept)
+        return TokenIds(ids, weights, used + len(rest), used, text[rest[0].place :] if rest else "")
+
+    def _chunks(self, sections: tuple[tuple[Fragment, ...], ...]) -> tuple[list[list[_Token]], str]:
+        """Return the tokens of each chunk, and the prompt without syntax. Each section starts a chunk."""
+        chunks: list[list[_Token]] = []
+        text = ""
+        for section in sections:
+            text += " " if chunks else ""
+            tokens: list[_Token] = []
+            for fragment in section:
+                ids, starts = self._tokens(fragment.text)
+                tokens += [
+                    _Token(token, fragment.weight, len(text) + start) for token, start in zip(ids, starts, strict=True)
+                ]
+                text += fragment.text
+            chunks += [tokens[at : at + self.room] for at in range(0, max(len(tokens), 1), self.room)]
+        if len(chunks) > 1 and not chunks[-1]:
+            chunks.pop()  # nothing follows the last break
+        return chunks, text
+
+    def _tokens(self, text: str) -> tuple[list[int], list[int]]:
+        """Return the ids of a text and where in it each begins."""
+        try:
+            encoding = _call_rust(lambda: self._encoder.encode(text, add_special_tokens=False))
+        except Exception as error:  # the package raises nothing more specific
+            raise PromptError(f"the tokenizer failed on it ({error})") from error
+        return encoding.ids, [start for start, _ in encoding.offsets]
+
+    def _filled(self, chunks: list[list[_Token]]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return ids and weights of chunks, filled up to their length."""
+        spec = self._spec
+        ids = np.full((len(chunks), spec.length), spec.pad_id, np.int64)
+        weights = np.ones(ids.shape)
+        for index, chunk in enumerate(chunks):
+            end = len(chunk) + 1
+            ids[index, : end + 1] = [spec.bos_id, *(token.id for token in chunk), spec.eos_id]
+            weights[index, 1:end] = [token.weight for token in chunk]
+        return ids, weights
+
+
+def _call_rust(call: Callable[[], _Result]) -> _Result:
+    """Run a call into Rust and turn its panic, which is no ``Exception``, into one; Ctrl-C and exit pass."""
+    try:
+        return call()
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise RuntimeError(str(error)) from error

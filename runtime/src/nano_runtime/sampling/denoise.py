@@ -1,0 +1,76 @@
+"""Guidance and the denoising loop: the heart of drawing, knowing nothing of prompts, files or engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nano_runtime.errors import NonFiniteError
+from nano_runtime.sampling.samplers import Sampler
+
+__all__ = ["Step", "denoise", "guide"]
+
+F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """State after one call of the network.
+
+    Attributes:
+        index: of the call, from 0.
+        timestep: the call was made for.
+        latents: float32 [batch, channels, height, width], on the sampler's scale; the last step's are the picture's.
+        network_input: float32 like the latents, of unit variance: what the network was given.
+        noise_pred: float32 like the latents: what it computed.
+    """
+
+    index: int
+    timestep: float
+    latents: F32
+    network_input: F32
+    noise_pred: F32
+
+
+def guide(noise_pred_uncond: F32, noise_pred_cond: F32, guidance_scale: float) -> F32:
+    """Push the prediction away from the one without (or with the negative) prompt.
+
+    Classifier-free guidance (Ho & Salimans 2022) in the form of Imagen (Saharia et al. 2022, formula 2) and diffusers:
+    1 leaves the conditional prediction alone, 0 the unconditional one.
+    """
+    return noise_pred_uncond + float(guidance_scale) * (noise_pred_cond - noise_pred_uncond)
+
+
+def denoise(predict: Callable[[F32, int], F32], sampler: Sampler, latents: F32, first_call: int = 0) -> Iterator[Step]:
+    """Run the sampler over its timesteps, one step per iteration; stop iterating to cancel.
+
+    Args:
+        predict: the network, guidance included: (scaled latents, index into ``sampler.timesteps``) to an output of the
+            same shape, float32.
+        sampler: fresh, made for this batch.
+        latents: float32 [batch, channels, height, width] before the first call, on the sampler's scale: unit noise
+            times ``sampler.init_noise_sigma``, or what ``sampler.add_noise`` made of a picture. Not changed.
+        first_call: index of the first call; those before are left out.
+
+    Yields:
+        The state after each call.
+
+    Raises:
+        NonFiniteError: the network computed NaN or infinity, or the sampler made some of what it computed.
+    """
+    for index, timestep in enumerate(sampler.timesteps[first_call:].tolist(), first_call):
+        network_input = sampler.scale_model_input(latents, index)
+        where = f"call {index + 1} of {len(sampler.timesteps)}, timestep {timestep:g}"
+        try:
+            noise_pred = predict(network_input, index)
+        except NonFiniteError as error:
+            raise NonFiniteError(error.component, where) from error
+        if not np.isfinite(noise_pred).all():
+            raise NonFiniteError("unet", where)
+        latents = sampler.step(noise_pred, index, latents)
+        if not np.isfinite(latents).all():
+            raise NonFiniteError("sampler", where)
+        yield Step(index, timestep, latents, network_input, noise_pred)

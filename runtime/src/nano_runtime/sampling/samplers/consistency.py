@@ -1,0 +1,139 @@
+"""LCM and TCD: few steps with models distilled for them.
+
+Both visit some of the timesteps that the model's teacher visited when it was distilled, jump from each to (nearly) no
+noise, and add fresh noise up to the next.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nano_runtime.errors import StepsError
+from nano_runtime.sampling.noise import NoiseSource
+from nano_runtime.sampling.samplers.mixing import (
+    F32,
+    clipped,
+    noised,
+    predicted_noise,
+    predicted_picture,
+    refuse_noise_from_noise,
+)
+from nano_runtime.sampling.schedule import Schedule
+
+__all__ = ["LCM", "TCD"]
+
+_SIGMA_DATA: Final = 0.5  # in the boundary condition of consistency models (Song et al. 2023)
+_GAMMA: Final = 0.3  # how far TCD goes below the next timestep, as a share of it; diffusers' default ("eta")
+
+
+class LCM:
+    """Multistep consistency sampling (Luo et al. 2023); matches diffusers' ``LCMScheduler``.
+
+    Guidance belongs to the distilled network: ask for a guidance scale of 1.
+
+    Args:
+        schedule: of the model; no clipping where it does not say.
+        num_inference_steps: 1 to ``original_inference_steps``; 4 to 8 are usual.
+        noise: where fresh noise comes from, asked after every step but the last.
+
+    Raises:
+        StepsError: the teacher's steps are not that many.
+        UnsupportedScheduleError: noise is to be predicted from pure noise, which says nothing about the picture.
+    """
+
+    init_noise_sigma = 1.0
+
+    def __init__(self, schedule: Schedule, num_inference_steps: int, noise: NoiseSource) -> None:
+        self.timesteps = _teachers_timesteps(schedule, num_inference_steps)
+        refuse_noise_from_noise(schedule, self.timesteps)
+        self._schedule = schedule
+        self._shares = schedule.alphas_cumprod[self.timesteps.astype(np.intp)]
+        self._noise = noise
+
+    def scale_model_input(self, latents: F32, index: int) -> F32:  # noqa: ARG002 - part of the protocol
+        """Return the latents as they are."""
+        return latents
+
+    def add_noise(self, picture: F32, noise: F32, index: int) -> F32:
+        """Return clean latents noised to timestep ``timesteps[index]``."""
+        return noised(picture, noise, float(self._shares[index]))
+
+    def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
+        """Jump to the picture, then back to the next timestep; the last call stays at the picture."""
+        share = float(self._shares[index])
+        alpha, sigma = np.float32(math.sqrt(share)), np.float32(math.sqrt(1 - share))
+        picture = predicted_picture(self._schedule.prediction_type, noise_pred, latents, alpha, sigma)
+        picture = clipped(picture, self._schedule, unless_said=False)
+        # The boundary condition: at timestep 0 the latents are the picture.
+        time = float(self.timesteps[index]) * self._schedule.timestep_scaling
+        total = time**2 + _SIGMA_DATA**2
+        picture = np.float32(time / math.sqrt(total)) * picture + np.float32(_SIGMA_DATA**2 / total) * latents
+        if index + 1 == len(self.timesteps):
+            return picture
+        target = float(self._shares[index + 1])
+        return np.float32(math.sqrt(target)) * picture + np.float32(math.sqrt(1 - target)) * self._noise()
+
+
+class TCD:
+    """Strategic stochastic sampling (Zheng et al. 2024) with gamma = 0.3; matches diffusers' ``TCDScheduler``.
+
+    Args:
+        schedule: of the model.
+        num_inference_steps: 1 to ``original_inference_steps``; 4 to 8 are usual.
+        noise: where fresh noise comes from, asked after every step but the last.
+
+    Raises:
+        StepsError: the teacher's steps are not that many.
+        UnsupportedScheduleError: noise is to be predicted from pure noise, which says nothing about the picture.
+    """
+
+    init_noise_sigma = 1.0
+
+    def __init__(self, schedule: Schedule, num_inference_steps: int, noise: NoiseSource) -> None:
+        self.timesteps = _teachers_timesteps(schedule, num_inference_steps)
+        refuse_noise_from_noise(schedule, self.timesteps)
+        self._kind = schedule.prediction_type
+        self._alphas_cumprod = schedule.alphas_cumprod
+        self._noise = noise
+
+    def scale_model_input(self, latents: F32, index: int) -> F32:  # noqa: ARG002 - part of the protocol
+        """Return the latents as they are."""
+        return latents
+
+    def add_noise(self, picture: F32, noise: F32, index: int) -> F32:
+        """Return clean latents noised to timestep ``timesteps[index]``."""
+        return noised(picture, noise, float(self._alphas_cumprod[int(self.timesteps[index])]))
+
+    def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
+        """Go along the flow to below the next timestep, then back up to it; the last call ends at timestep 0."""
+        last = index + 1 == len(self.timesteps)
+        target = 0 if last else int(self.timesteps[index + 1])
+        below = int(np.float32(1 - _GAMMA) * np.float32(target))
+        share = float(self._alphas_cumprod[int(self.timesteps[index])])
+        share_below = float(self._alphas_cumprod[below])
+        alpha, sigma = np.float32(math.sqrt(share)), np.float32(math.sqrt(1 - share))
+        picture = predicted_picture(self._kind, noise_pred, latents, alpha, sigma)
+        direction = predicted_noise(self._kind, noise_pred, latents, alpha, sigma)
+        after = np.float32(math.sqrt(share_below)) * picture + np.float32(math.sqrt(1 - share_below)) * direction
+        if last:
+            return after
+        kept = float(self._alphas_cumprod[target]) / share_below
+        return np.float32(math.sqrt(kept)) * after + np.float32(math.sqrt(1 - kept)) * self._noise()
+
+
+def _teachers_timesteps(schedule: Schedule, steps: int) -> NDArray[np.float32]:
+    """Pick ``steps`` of the teacher's timesteps, evenly from the noisiest: float32 [steps], falling.
+
+    Raises:
+        StepsError: the teacher's steps are not that many.
+    """
+    known = min(schedule.original_inference_steps, schedule.num_train_timesteps)
+    if not 1 <= steps <= known:
+        raise StepsError(steps, known)
+    stride = schedule.num_train_timesteps // known
+    teachers = np.arange(known, 0, -1) * stride - 1
+    return teachers[np.linspace(0, known, steps, endpoint=False).astype(np.intp)].astype(np.float32)

@@ -1,0 +1,66 @@
+"""Ancestral sampling as in DDPM (Ho et al. 2020, formula 7); matches diffusers' ``DDPMScheduler``.
+
+Of its variances this is the small one, β̃ ("fixed_small", and "fixed_small_log", which is the same number).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+
+from nano_runtime.sampling.noise import NoiseSource
+from nano_runtime.sampling.samplers.mixing import F32, clipped, noised, predicted_picture, refuse_noise_from_noise
+from nano_runtime.sampling.schedule import Schedule, whole_timesteps
+
+__all__ = ["DDPM"]
+
+_LEAST_VARIANCE: Final = 1e-20  # diffusers', so that its logarithm exists
+
+
+class DDPM:
+    """Draw from the distribution of the next latents, given these and the predicted picture.
+
+    Args:
+        schedule: of the model; leading spacing and clipping where it does not say.
+        num_inference_steps: 1 to ``num_train_timesteps``; the network is called once for each.
+        noise: where fresh noise comes from, asked once a step, but for timestep 0.
+
+    Raises:
+        StepsError: that many steps do not fit into the schedule.
+        UnsupportedScheduleError: noise is to be predicted from pure noise, which says nothing about the picture.
+    """
+
+    init_noise_sigma = 1.0
+
+    def __init__(self, schedule: Schedule, num_inference_steps: int, noise: NoiseSource) -> None:
+        self.timesteps = whole_timesteps(schedule, num_inference_steps)
+        refuse_noise_from_noise(schedule, self.timesteps)
+        self._schedule = schedule
+        shares = schedule.alphas_cumprod[self.timesteps.astype(np.intp)]
+        self._shares = np.append(shares, np.float32(1))
+        self._noise = noise
+
+    def scale_model_input(self, latents: F32, index: int) -> F32:  # noqa: ARG002 - part of the protocol
+        """Return the latents as they are."""
+        return latents
+
+    def add_noise(self, picture: F32, noise: F32, index: int) -> F32:
+        """Return clean latents noised to timestep ``timesteps[index]``."""
+        return noised(picture, noise, float(self._shares[index]))
+
+    def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
+        """Go from ``timesteps[index]`` to the next, and from the last to no noise."""
+        share, share_target = self._shares[index : index + 2].tolist()
+        kept = share / share_target  # the share of these latents in the next, alpha in the paper
+        alpha, sigma = np.float32(math.sqrt(share)), np.float32(math.sqrt(1 - share))
+        picture = predicted_picture(self._schedule.prediction_type, noise_pred, latents, alpha, sigma)
+        picture = clipped(picture, self._schedule, unless_said=True)
+        of_picture = np.float32(math.sqrt(share_target) * (1 - kept) / (1 - share))
+        of_latents = np.float32(math.sqrt(kept) * (1 - share_target) / (1 - share))
+        mean: F32 = of_picture * picture + of_latents * latents
+        if self.timesteps[index] == 0:
+            return mean
+        variance = (1 - share_target) / (1 - share) * (1 - kept)
+        return mean + np.float32(math.sqrt(max(variance, _LEAST_VARIANCE))) * self._noise()

@@ -1,0 +1,110 @@
+"""DPM-Solver++ in several steps (Lu et al. 2022b); matches diffusers' ``DPMSolverMultistepScheduler``.
+
+Order 2 ("2M", algorithm 2, midpoint) and order 3 ("3M") of the probability flow; order 2 also of the stochastic
+equation with the same marginals ("SDE"), which adds fresh noise after every step.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+
+from nano_runtime.sampling.noise import NoiseSource
+from nano_runtime.sampling.samplers.levels import vp_coefficients, whole_levels
+from nano_runtime.sampling.samplers.mixing import F32, predicted_picture
+from nano_runtime.sampling.schedule import Schedule
+
+__all__ = ["DPMSolverPP"]
+
+_FEW_STEPS: Final = 15  # below these diffusers ends with lower orders ("lower_order_final")
+
+
+class DPMSolverPP:
+    """Extrapolate the predicted picture from the last calls, in steps of log signal-to-noise.
+
+    The order rises from one with the calls, and falls back to one in the last step: always if it ends at no noise, else
+    if there are fewer than 15 steps; then the step before is of order two.
+
+    Args:
+        schedule: of the model; linspace spacing where it does not say, see ``samplers.sigmas.whole_levels``.
+        num_inference_steps: 1 to ``num_train_timesteps``; the network is called once for each.
+        order: 2 or 3.
+        noise: where fresh noise comes from, asked once a step; for order 2. None follows the probability flow.
+
+    Raises:
+        StepsError: that many steps do not fit into the schedule.
+    """
+
+    init_noise_sigma = 1.0
+
+    def __init__(self, schedule: Schedule, num_inference_steps: int, order: int, noise: NoiseSource | None) -> None:
+        cosine = schedule.beta_schedule == "squaredcos_cap_v2"
+        levels = whole_levels(schedule, num_inference_steps, karras_rounded=not cosine)
+        self.timesteps = levels.timesteps
+        self._sigmas = levels.sigmas
+        self._kind = schedule.prediction_type
+        self._order = order
+        self._noise = noise
+        self._pictures: list[F32] = []  # predicted by the last calls; newest first, at most ``order``
+
+    def scale_model_input(self, latents: F32, index: int) -> F32:  # noqa: ARG002 - part of the protocol
+        """Return the latents as they are."""
+        return latents
+
+    def add_noise(self, picture: F32, noise: F32, index: int) -> F32:
+        """Return clean latents noised to level ``index``."""
+        alpha, sigma = vp_coefficients(float(self._sigmas[index]))
+        return alpha * picture + sigma * noise
+
+    def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
+        """Go from noise level ``index`` to the next.
+
+        With λ = log(alpha / sigma) and h the step in λ, exp(-h) is the ratio of the noise levels sigma / alpha, which
+        stays finite at the last step, where λ does not. The stochastic equation forgets the latents twice as quickly.
+        """
+        level, target = self._sigmas[index : index + 2].tolist()
+        alpha, sigma = vp_coefficients(level)
+        alpha_target, sigma_target = vp_coefficients(target)
+        picture = predicted_picture(self._kind, noise_pred, latents, alpha, sigma)
+        self._pictures = [picture, *self._pictures[: self._order - 1]]
+        ratio = target / level
+        if self._noise is None:
+            return sigma_target / sigma * latents + alpha_target * self._drawn(index, 1 - ratio)
+        share = 1 - ratio * ratio
+        after: F32 = np.float32(sigma_target / sigma * ratio) * latents + alpha_target * self._drawn(index, share)
+        return after + np.float32(sigma_target * math.sqrt(share)) * self._noise()
+
+    def _drawn(self, index: int, share: float) -> F32:
+        """Return the integral over the step of the predicted picture, which moves in λ as the last calls tell.
+
+        Args:
+            index: of the step.
+            share: of the picture that enters in the step; 1 - exp(-h) without noise.
+        """
+        order = min(len(self._pictures), self._most_order(index))
+        picture = self._pictures[0]
+        if order == 1:
+            return np.float32(share) * picture
+        h, h_before = self._width(index), self._width(index - 1)
+        slope: F32 = (picture - self._pictures[1]) * np.float32(1 / h_before)
+        if order == 2:  # noqa: PLR2004 - the formula of that order
+            return np.float32(share) * (picture + np.float32(h / 2) * slope)
+        h_first = self._width(index - 2)
+        slope_before: F32 = (self._pictures[1] - self._pictures[2]) * np.float32(1 / h_first)
+        bend: F32 = (slope - slope_before) * np.float32(1 / (h_before + h_first))
+        slope = slope + np.float32(h_before) * bend
+        curve: F32 = np.float32(h - share) * slope + np.float32(share - h + h * h / 2) * bend
+        return np.float32(share) * picture + curve
+
+    def _most_order(self, index: int) -> int:
+        """Return the order that a step may have for its place in the schedule."""
+        left, few = len(self.timesteps) - index, len(self.timesteps) < _FEW_STEPS
+        if left == 1 and (few or self._sigmas[-1] == 0):
+            return 1
+        return min(self._order, 2) if left == 2 and few else self._order  # noqa: PLR2004 - the step before the last
+
+    def _width(self, index: int) -> float:
+        """Return the width of a step in λ."""
+        return math.log(self._sigmas[index] / self._sigmas[index + 1])

@@ -1,0 +1,70 @@
+"""Heun's method on the probability flow; matches diffusers' ``HeunDiscreteScheduler``.
+
+Algorithm 1 of Karras et al. 2022. Every step but the last calls the network at both ends, so n steps call it 2 n - 1
+times.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nano_runtime.sampling.samplers.levels import continuous_levels
+from nano_runtime.sampling.samplers.mixing import F32, clipped, noised_at, predicted_picture_at, scaled_to_unit
+from nano_runtime.sampling.schedule import Schedule
+
+__all__ = ["Heun"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Start:
+    """Where a step began: the latents and how they changed with sigma there."""
+
+    latents: F32
+    slope: F32
+
+
+class Heun:
+    """Go down as Euler does, look at the slope there, and go again from the start with the mean of both slopes.
+
+    Args:
+        schedule: of the model; linspace spacing, not rounded to whole timesteps, and no clipping where it does not say.
+            Like diffusers' class it knows neither ``rescale_betas_zero_snr`` nor ``final_sigmas_type``.
+        num_inference_steps: 1 to ``num_train_timesteps``.
+
+    Raises:
+        StepsError: that many steps do not fit into the schedule.
+    """
+
+    def __init__(self, schedule: Schedule, num_inference_steps: int) -> None:
+        known = replace(schedule, rescale_betas_zero_snr=False, final_sigmas_type="zero")
+        levels, self.init_noise_sigma = continuous_levels(known, num_inference_steps)
+        self.timesteps = np.repeat(levels.timesteps, 2)[1:]
+        self._sigmas = np.append(np.repeat(levels.sigmas[:-1], 2)[1:], levels.sigmas[-1])
+        self._schedule = known
+        self._start: _Start | None = None  # of the step whose other end comes next
+
+    def scale_model_input(self, latents: F32, index: int) -> F32:
+        """Shrink the latents to the unit variance the network knows."""
+        return scaled_to_unit(latents, self._sigmas[index])
+
+    def add_noise(self, picture: F32, noise: F32, index: int) -> F32:
+        """Return clean latents with noise of level ``index`` added."""
+        return noised_at(picture, noise, self._sigmas[index])
+
+    def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
+        """Go from noise level ``index`` to the next, or, at the other end of a step, make the way there better."""
+        level = self._sigmas[index]
+        picture = predicted_picture_at(self._schedule.prediction_type, noise_pred, latents, level)
+        slope: F32 = (latents - clipped(picture, self._schedule, unless_said=False)) / level
+        start, self._start = self._start, None
+        if start is None:
+            self._start = _Start(latents, slope)
+            return latents + self._width(index) * slope
+        mean: F32 = (start.slope + slope) / np.float32(2)
+        return start.latents + self._width(index - 1) * mean
+
+    def _width(self, index: int) -> np.float32:
+        """Return how much sigma changes (falls) from noise level ``index`` to the next."""
+        return np.float32(self._sigmas[index + 1] - self._sigmas[index])

@@ -1,0 +1,100 @@
+"""UniPC of second order (Zhao et al. 2023, B2(h)); matches the defaults of diffusers' ``UniPCMultistepScheduler``.
+
+A predictor in the manner of DPM-Solver++ 2M, and a corrector that uses each call once more: the latents that the
+predictor arrived at are replaced by better ones, now that the network has been asked there.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from nano_runtime.sampling.samplers.levels import vp_coefficients, whole_levels
+from nano_runtime.sampling.samplers.mixing import F32, predicted_picture
+from nano_runtime.sampling.schedule import Schedule
+
+__all__ = ["UniPC"]
+
+_ORDER: Final = 2
+
+
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """One call of the network: the latents that it really was about, and the picture it predicted."""
+
+    latents: F32
+    picture: F32
+
+
+class UniPC:
+    """Correct the latents, then extrapolate the predicted picture from the last two calls.
+
+    Args:
+        schedule: of the model; linspace spacing where it does not say, see ``samplers.sigmas.whole_levels``.
+        num_inference_steps: 1 to ``num_train_timesteps``; the network is called once for each.
+
+    Raises:
+        StepsError: that many steps do not fit into the schedule.
+    """
+
+    init_noise_sigma = 1.0
+
+    def __init__(self, schedule: Schedule, num_inference_steps: int) -> None:
+        levels = whole_levels(schedule, num_inference_steps, karras_rounded=True)
+        self.timesteps = levels.timesteps
+        self._sigmas = levels.sigmas
+        self._kind = schedule.prediction_type
+        self._calls: list[_Call] = []  # newest first, at most two
+
+    def scale_model_input(self, latents: F32, index: int) -> F32:  # noqa: ARG002 - part of the protocol
+        """Return the latents as they are."""
+        return latents
+
+    def add_noise(self, picture: F32, noise: F32, index: int) -> F32:
+        """Return clean latents noised to level ``index``."""
+        alpha, sigma = vp_coefficients(float(self._sigmas[index]))
+        return alpha * picture + sigma * noise
+
+    def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
+        """Go from noise level ``index`` to the next; the last step, and the first after a start, are first order."""
+        alpha, sigma = vp_coefficients(float(self._sigmas[index]))
+        picture = predicted_picture(self._kind, noise_pred, latents, alpha, sigma)
+        if self._calls:
+            latents = self._corrected(index, picture)
+        self._calls = [_Call(latents, picture), *self._calls[: _ORDER - 1]]
+        towards = picture
+        if len(self._calls) == _ORDER and index + 1 < len(self.timesteps):
+            ratio = self._width(index) / self._width(index - 1)
+            towards = picture + np.float32(0.5 * ratio) * (picture - self._calls[1].picture)
+        return self._moved(index, latents, towards)
+
+    def _corrected(self, index: int, picture: F32) -> F32:
+        """Go to noise level ``index`` again from the call before, whose end is now known to predict ``picture``."""
+        before = self._calls[0]
+        step = picture - before.picture
+        if len(self._calls) == 1:
+            return self._moved(index - 1, before.latents, before.picture + np.float32(0.5) * step)
+        h, h_before = self._width(index - 1), self._width(index - 2)
+        share = -math.expm1(-h)
+        # The paper's linear system for the weights of both differences: they add up to ``both``, and times where the
+        # differences lie, in steps, to ``level``.
+        both = 1 / share - 1 / h
+        level = 1 / share - 2 * both / h
+        lies = -h_before / h
+        of_old = (both - level) / (1 - lies)
+        old = (self._calls[1].picture - before.picture) * np.float32(of_old / lies)
+        return self._moved(index - 1, before.latents, before.picture + old + np.float32(both - of_old) * step)
+
+    def _moved(self, index: int, latents: F32, picture: F32) -> F32:
+        """Return the latents after step ``index`` if the network predicted one picture all the way."""
+        level, target = self._sigmas[index : index + 2].tolist()
+        _, sigma = vp_coefficients(level)
+        alpha_target, sigma_target = vp_coefficients(target)
+        return sigma_target / sigma * latents + alpha_target * np.float32(1 - target / level) * picture
+
+    def _width(self, index: int) -> float:
+        """Return the width of a step in λ = log(alpha / sigma)."""
+        return math.log(self._sigmas[index] / self._sigmas[index + 1])

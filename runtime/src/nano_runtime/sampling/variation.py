@@ -1,0 +1,52 @@
+"""Noise between two seeds: siblings of a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nano_runtime.sampling.noise import randn
+
+__all__ = ["Variation", "slerp"]
+
+F32 = NDArray[np.float32]
+
+_NEARLY_PARALLEL = 1e-6  # sine of the angle below which there is no one arc between two directions
+
+
+@dataclass(frozen=True)
+class Variation:
+    """Noise of other seeds, mixed in.
+
+    Attributes:
+        seeds: one for each picture.
+        strength: 0 leaves the picture's own noise alone, 1 takes the other's, stretched to the same magnitude.
+    """
+
+    seeds: tuple[int, ...]
+    strength: float
+
+    def apply(self, noise: F32, pictures: Sequence[int]) -> F32:
+        """Turn the noise of some of the pictures, float32 [len(pictures), C, h, w], towards that of their seeds."""
+        others = (randn(self.seeds[picture], noise.shape[1:]) for picture in pictures)
+        return np.stack([slerp(own, other, self.strength) for own, other in zip(noise, others, strict=True)])
+
+
+def slerp(own: F32, other: F32, share: float) -> F32:
+    """Go a share of the way from one array to another along the great circle, keeping the first one's magnitude.
+
+    Spherical linear interpolation (Shoemake 1985, section 3.3) of the directions. The straight way would come too near
+    to zero: latents of half the variance are not what a network was trained on.
+    """
+    a, b = own.astype(np.float64), other.astype(np.float64)
+    magnitude = np.linalg.norm(a)
+    a, b = a / magnitude, b / np.linalg.norm(b)
+    angle = np.arccos(np.clip(np.vdot(a, b), -1, 1))
+    if np.sin(angle) < _NEARLY_PARALLEL:
+        return own.copy()
+    direction = (np.sin((1 - share) * angle) * a + np.sin(share * angle) * b) / np.sin(angle)
+    between: F32 = (magnitude * direction).astype(np.float32)
+    return between

@@ -1,0 +1,1 @@
+"""Everything ``nano-bundle verify`` checks, as library calls."""

@@ -1,0 +1,114 @@
+"""Signatures of bundles, by a key of one's own: the only file that imports ``model_signing``, once somebody asks.
+
+A signature is a file beside the bundle, in the format of the OpenSSF's model signing specification 1.0 (a DSSE envelope
+over the sha256 of every file), so whoever has that package can check it without this one. Keys are bare elliptic-curve
+keys in PEM; no certificate, transparency log or server is asked for anything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from importlib.util import find_spec
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from nano_runtime.bundle.folder import Bundle
+from nano_runtime.bundle.safe_paths import open_plain
+from nano_runtime.errors import KeyFileError, SignatureError, SigningMissingError
+from nano_runtime.system.files import write_whole
+
+__all__ = ["check_signature", "sign"]
+
+_MAX_BYTES = 1 << 20  # of a key or a signature; a bundle of thirty files has one of 10 kB
+
+
+def sign(bundle: Bundle, private_key: Path, signature: Path) -> None:
+    """Write a signature over every file of a bundle.
+
+    Args:
+        bundle: whose files are the caller's to check before.
+        private_key: PEM, without a passphrase, on NIST's curve P-256, P-384 or P-521.
+        signature: the file to write; not inside of the bundle, where it would be an unknown file.
+
+    Raises:
+        SigningMissingError: the package that signs is not installed.
+        KeyFileError: the key cannot be used.
+        OutputError: the signature cannot be written.
+    """
+    _require()
+    from model_signing import signing  # noqa: PLC0415 - imports 600 modules
+
+    _read(private_key, KeyFileError)
+    try:
+        signer = signing.Config().use_elliptic_key_signer(private_key=private_key)
+    except Exception as error:  # the package raises nothing more specific
+        raise KeyFileError(private_key, _first_line(error)) from error
+    with TemporaryDirectory() as folder:
+        made = Path(folder) / "signature"
+        signer.sign(bundle.path, made)
+        content = made.read_bytes()
+    write_whole(signature, lambda file: file.write(content))
+
+
+def check_signature(bundle: Bundle, signature: Path, public_key: Path) -> None:
+    """Compare every file of a bundle with what the owner of a key has signed.
+
+    Args:
+        bundle: whose files the caller has compared with their checksums, as here what is no plain file would be read.
+        signature: see ``sign``.
+        public_key: PEM.
+
+    Raises:
+        SigningMissingError: the package that checks is not installed.
+        KeyFileError: the key cannot be used.
+        SignatureError: the signature is of another key or of other files, or is none.
+    """
+    _require()
+    from model_signing import verifying  # noqa: PLC0415
+
+    _read(public_key, KeyFileError)
+    content = _read(signature, SignatureError)
+    try:
+        verifier = verifying.Config().use_elliptic_key_verifier(public_key=public_key)
+    except Exception as error:
+        raise KeyFileError(public_key, _first_line(error)) from error
+    try:
+        with _as_file(content) as copy, redirect_stdout(StringIO()):  # it warns of older formats there
+            verifier.verify(bundle.path, copy)
+    except Exception as error:  # whatever a file that somebody else made has in it
+        raise SignatureError(signature, f"it does not fit {bundle.path} ({_first_line(error)})") from error
+
+
+def _require() -> None:
+    """Say how to install what is missing; pyOpenSSL is imported by model_signing, but not among its requirements."""
+    if find_spec("model_signing") is None or find_spec("OpenSSL") is None:
+        raise SigningMissingError
+
+
+def _read(path: Path, refused: type[KeyFileError | SignatureError]) -> bytes:
+    """Return the content of a small plain file."""
+    try:
+        with os.fdopen(open_plain(path), "rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise refused(path, str(error) if error.strerror is None else error.strerror) from error
+    if len(content) > _MAX_BYTES:
+        raise refused(path, f"it has more than {_MAX_BYTES} bytes")
+    return content
+
+
+@contextmanager
+def _as_file(content: bytes) -> Iterator[Path]:
+    """Give the path of a file that has this content, and that nobody else writes to."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "signature"
+        path.write_bytes(content)
+        yield path
+
+
+def _first_line(error: Exception) -> str:
+    """Return what the package says, in a few words."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:300]

@@ -1,0 +1,113 @@
+"""The process that tries a bundle for ``deep``: it limits itself, then loads and runs everything once.
+
+Its arguments are the bundle, its digest, the engine, and the limits in seconds and bytes. It prints JSON lines: the
+file that is tried next, and at the end that it is done or what is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nano_runtime.bundle.folder import Bundle
+from nano_runtime.bundle.manifest import Backend, Component
+from nano_runtime.engines import Arrays, EngineOptions
+from nano_runtime.engines.loaded_graphs import LoadedGraphs
+from nano_runtime.errors import BundleError, LoaderDiedError, NanoError, NotEnoughMemoryError
+from nano_runtime.networks.tokenizer import Tokenizer
+from nano_runtime.pipeline import Pipeline
+from nano_runtime.system.machine import usable_cores
+from nano_runtime.system.timing import Stopwatch
+from nano_runtime.verify.trial import REPORT_BYTES
+
+__all__ = ["main"]
+
+_BATCH = 2  # what guidance makes of one picture
+_PROMPT = "a red fox"
+
+
+def main(path: str, digest: str, backend: str, seconds: str, memory_bytes: str) -> int:
+    """Try a bundle and return an exit code; the arguments are described above."""
+    _limit(float(seconds), int(memory_bytes))
+    folder = Path(path)
+    try:
+        _try(Bundle.open(folder, digest), cast("Backend", backend))
+    except (MemoryError, NotEnoughMemoryError):
+        return _report(LoaderDiedError(folder, "load and run", f"needed more than {int(memory_bytes) / 1e9:.1f} GB"))
+    except NanoError as error:
+        return _report(error)
+    except Exception as error:  # noqa: BLE001 - whatever a crafted bundle causes is told, and is the bundle's fault
+        why = f"it causes {type(error).__name__}: {error}"
+        return _report(BundleError(f"{folder} cannot be used: {why}", "Do not use this bundle."))
+    _say(done=True)
+    return 0
+
+
+def _try(bundle: Bundle, backend: Backend) -> None:
+    """Load and run everything in a bundle, one thing at a time."""
+    stages = LoadedGraphs(bundle, backend, EngineOptions(threads=usable_cores(), precision="f32"))
+    spec = bundle.manifest.tokenizer
+    _say(file=spec.file)
+    ids = Tokenizer.load(bundle.verified_file(spec.file), spec).encode(_PROMPT).ids
+    _say(file=bundle.manifest.licence.file)
+    pipeline = Pipeline(stages, keep_loaded=False)
+    pipeline.unet_calls(1, pipeline.own_scheduler, 1)  # makes the bundle's own sampler
+    generator = np.random.default_rng(0)
+    for name, component in bundle.manifest.components.items():
+        if backend in component.graphs:
+            _say(file=component.graphs[backend].model)
+            stages.run(name, _feeds(component, generator, ids), Stopwatch(), batch=_BATCH)
+            stages.close(name)
+
+
+def _feeds(component: Component, generator: np.random.Generator, ids: NDArray[np.int64]) -> Arrays:
+    """Return inputs of the manifest's shapes: unit normal numbers, a prompt's ids (int64 [1, length]), or ones."""
+    feeds: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {}
+    free = {"batch": _BATCH, "tokens": ids.shape[1]}
+    for tensor in component.inputs:
+        shape = [free[size] if isinstance(size, str) else size for size in tensor.shape]
+        if tensor.dtype == "int64":
+            feeds[tensor.name] = (
+                ids.repeat(_BATCH, axis=0) if shape == [_BATCH, ids.shape[1]] else np.ones(shape, np.int64)
+            )
+        else:
+            feeds[tensor.name] = generator.standard_normal(shape, np.float32)
+    return feeds
+
+
+def _limit(seconds: float, memory_bytes: int) -> None:
+    """Bound what this process can take, where the system can do that."""
+    try:
+        import resource  # noqa: PLC0415 - does not exist on Windows
+    except ImportError:
+        return
+    bounds = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_FSIZE: REPORT_BYTES,
+        resource.RLIMIT_CPU: int(seconds * usable_cores()) + 1,  # should nobody be left to end it
+        resource.RLIMIT_AS: memory_bytes,
+    }
+    for kind, most in bounds.items():
+        _, hard = resource.getrlimit(kind)
+        allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (allowed, allowed))
+
+
+def _say(**words: object) -> None:
+    """Print a line of the report."""
+    print(json.dumps(words), flush=True)  # noqa: T201 - its standard output is the report
+
+
+def _report(error: NanoError) -> int:
+    """Tell what is wrong."""
+    _say(what=error.what, hint=error.hint, code=error.exit_code)
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

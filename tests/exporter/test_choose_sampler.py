@@ -1,0 +1,72 @@
+"""The choice of sampler and steps, with samplers whose pictures are as far from finished as the test says."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from nano_export.choose.sampler import choose_default
+from nano_runtime.sampling.samplers import NOISY, SAMPLERS
+
+PROMPTS = ("a fox", "a lighthouse")
+
+
+class Painter:
+    """Stands in for a pipeline: a picture of noise level ``levels[scheduler, steps]``, the finished one without."""
+
+    def __init__(self, own: str, levels: dict[tuple[str, int], float]) -> None:
+        self.own_scheduler = own
+        self.levels = levels
+        self.drawn: list[tuple[str, int]] = []
+
+    def __call__(self, prompts, *, seed, scheduler, num_inference_steps, output_type):
+        assert (tuple(prompts), seed, output_type) == (PROMPTS, 0, "np")
+        self.drawn.append((scheduler, num_inference_steps))
+        rng = np.random.default_rng(1)
+        finished = rng.random((2, 16, 16, 3))
+        level = self.levels.get((scheduler, num_inference_steps), 0.0)
+        return SimpleNamespace(images=finished + level * rng.standard_normal(finished.shape))
+
+
+def chosen(painter: Painter):
+    events = list(choose_default(painter, PROMPTS))
+    shares = [share for share, _ in events]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    return events[-1][1]
+
+
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [
+        ((0.02, 0.01, 0.007, 0.005), ("unipc_karras", 9)),  # the first is nearer than the checkpoint's own, at 0.03
+        ((0.04, 0.02, 0.01, 0.007), ("unipc_karras", 10)),
+        ((0.06, 0.04, 0.02, 0.01), ("unipc_karras", 12)),
+        ((0.08, 0.06, 0.04, 0.02), ("unipc_karras", 15)),
+        ((0.08, 0.07, 0.06, 0.04), ("pndm", 20)),  # none is
+    ],
+)
+def test_the_cheapest_that_is_as_near_as_the_own_sampler(levels, expected):
+    tried = dict(zip((("unipc_karras", steps) for steps in (9, 10, 12, 15)), levels, strict=True))
+    painter = Painter("pndm", {("pndm", 20): 0.03, **tried})
+    default = chosen(painter)
+    assert (default.scheduler, default.steps) == expected
+    level = {("pndm", 20): 0.03, **tried}[expected]
+    assert default.fidelity["image_psnr_db"] == pytest.approx(-20 * np.log10(level), abs=0.3)
+    assert default.fidelity["own.image_psnr_db"] == pytest.approx(-20 * np.log10(0.03), abs=0.3)
+    if expected[0] != "pndm":
+        assert painter.drawn[-1] == expected  # dearer ones are not drawn any more
+
+
+@pytest.mark.parametrize("own", ["euler_a", "lcm", "dpmpp_2m_sde_karras"])
+def test_a_sampler_that_adds_noise_stays(own):
+    """More steps are another picture there, not a better one: nothing to measure, and nothing is drawn."""
+    painter = Painter(own, {})
+    assert chosen(painter) is None
+    assert painter.drawn == []
+
+
+def test_every_sampler_is_known_to_add_noise_or_not():
+    assert set(SAMPLERS) > NOISY

@@ -1,0 +1,102 @@
+"""What is kept between runs: whole or absent, never too many, and no one else's files touched."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nano_runtime.system.disk_cache import DiskCache
+
+CONTENT = bytes(range(256)) * 4
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def test_what_was_stored_comes_back(tmp_path):
+    blobs = DiskCache(tmp_path / "made" / "when needed")
+    assert blobs.get("one") is None
+    assert list(tmp_path.iterdir()) == []  # asking leaves nothing
+    blobs.put("one", CONTENT)
+    blobs.put("two", b"")
+    assert (blobs.get("one"), blobs.get("two"), blobs.get("three")) == (CONTENT, b"", None)
+    assert DiskCache(tmp_path / "made" / "when needed").get("one") == CONTENT
+    assert (tmp_path / "made" / "when needed").stat().st_mode & 0o077 == 0  # nobody else's business
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_one_flipped_bit_makes_it_absent(tmp_path, seed):
+    blobs = DiskCache(tmp_path)
+    blobs.put("one", CONTENT)
+    (path,) = files(tmp_path)
+    damaged = bytearray(path.read_bytes())
+    bit = int(np.random.default_rng(seed).integers(8 * len(damaged)))
+    damaged[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(damaged)
+    assert blobs.get("one") is None
+    assert files(tmp_path) == []
+    blobs.put("one", CONTENT)
+    assert blobs.get("one") == CONTENT
+
+
+@pytest.mark.parametrize("length", [0, 1, 31, 32, 33, 1000])
+def test_a_file_cut_short_is_absent(tmp_path, length):
+    DiskCache(tmp_path).put("one", CONTENT)
+    (path,) = files(tmp_path)
+    path.write_bytes(path.read_bytes()[:length])
+    assert DiskCache(tmp_path).get("one") is None
+
+
+def test_a_file_under_another_keys_name_is_absent(tmp_path):
+    blobs = DiskCache(tmp_path)
+    blobs.put("one", CONTENT)
+    (one,) = files(tmp_path)
+    blobs.put("two", b"other")
+    (two,) = set(files(tmp_path)) - {one}
+    one.replace(two)
+    assert blobs.get("two") is None
+
+
+def test_the_longest_unused_go_first(tmp_path):
+    blobs = DiskCache(tmp_path, most_bytes=5000)
+    for age, key in enumerate("abcd"):  # 1056 bytes each
+        blobs.put(key, CONTENT)
+        newest = max(files(tmp_path), key=lambda path: path.stat().st_mtime_ns)
+        os.utime(newest, (1000 + age, 1000 + age))
+    assert blobs.get("a") == CONTENT  # and so it is the newest again
+    blobs.put("e", CONTENT)
+    assert [key for key in "abcde" if blobs.get(key) is not None] == ["a", "c", "d", "e"]
+
+
+def test_what_does_not_fit_is_not_kept(tmp_path):
+    blobs = DiskCache(tmp_path, most_bytes=1000)
+    blobs.put("one", CONTENT)
+    assert files(tmp_path) == []
+
+
+def test_unfinished_files_count_and_those_of_others_stay(tmp_path):
+    blobs = DiskCache(tmp_path, most_bytes=5000)
+    blobs.put("one", CONTENT)
+    unfinished = tmp_path / f".{files(tmp_path)[0].name}.0a1b2c3d.part"
+    unfinished.write_bytes(bytes(4500))
+    os.utime(unfinished, (1000, 1000))
+    mine = tmp_path / "thesis.blob"
+    mine.write_bytes(bytes(9000))
+    blobs.put("two", CONTENT)
+    assert not unfinished.exists()
+    assert mine.exists()
+    assert blobs.get("one") == CONTENT
+
+
+def test_a_folder_that_cannot_be_used_is_as_good_as_none(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        blobs = DiskCache(folder)
+        blobs.put("one", CONTENT)
+        assert blobs.get("one") is None
+        blobs.drop("one")
+    assert files(tmp_path) == [tmp_path / "file"]

@@ -1,0 +1,136 @@
+"""No engine sees a byte that differs from the manifest."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nano_runtime.bundle.folder import Bundle
+from nano_runtime.engines import CheckedGraph, EngineOptions, installed, open_session
+from nano_runtime.errors import (
+    BackendMissingError,
+    BackendNotInBundleError,
+    EngineError,
+    ExtraFileError,
+    ManifestError,
+    OptionError,
+    PrecisionError,
+    TamperedFileError,
+)
+
+BACKENDS = ["onnxruntime", "openvino"]
+OPTIONS = EngineOptions(threads=1, precision="f32")
+
+
+def needs(backend):
+    if not installed(backend):
+        pytest.skip(f"{backend} is not installed")
+
+
+def test_an_untouched_bundle_has_no_faults(folder):
+    assert list(Bundle.open(folder).faults()) == []
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_verified_returns_the_graph_of_that_engine(folder, backend):
+    path = Bundle.open(folder).verified("unet", backend)
+    assert path.parent == folder / "unet"
+    assert path.suffix == {"onnxruntime": ".onnx", "openvino": ".xml"}[backend]
+
+
+@pytest.mark.parametrize("name", ["unet/openvino_model.xml", "unet/openvino_model.bin"])
+@pytest.mark.parametrize("seed", range(10))
+def test_one_flipped_bit_is_found(folder, name, seed):
+    path = folder / name
+    content = bytearray(path.read_bytes())
+    bit = int(np.random.default_rng(seed).integers(8 * len(content)))
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+    bundle = Bundle.open(folder)
+    with pytest.raises(TamperedFileError, match=path.name):
+        bundle.verified("unet", "openvino")
+    assert [type(fault) for fault in bundle.faults()] == [TamperedFileError]
+    assert bundle.verified("unet", "onnxruntime")  # the other engine's files are untouched
+
+
+def test_missing_longer_and_swapped_files_are_found(folder):
+    (folder / "unet/model.onnx").unlink()
+    (folder / "vae_decoder/model.onnx").write_bytes(b"longer than before, by far")
+    one, other = folder / "unet_time/openvino_model.xml", folder / "unet_time/openvino_model.bin"
+    swapped = one.read_bytes(), other.read_bytes()
+    other.write_bytes(swapped[0])
+    one.write_bytes(swapped[1])
+    faults = list(Bundle.open(folder).faults())
+    assert [type(fault) for fault in faults] == [TamperedFileError] * 4
+
+
+def test_files_the_manifest_does_not_know_are_found(folder):
+    (folder / "unet" / "extra.bin").write_bytes(b"x")
+    (folder / "link").symlink_to(folder / "nowhere")
+    assert [type(fault) for fault in Bundle.open(folder).faults()] == [ExtraFileError] * 2
+
+
+def test_a_file_is_read_once_per_open_bundle(folder):
+    bundle = Bundle.open(folder)
+    bundle.verified("unet", "onnxruntime")
+    (folder / "unet/model.onnx").write_bytes(b"changed later")
+    bundle.verified("unet", "onnxruntime")
+    with pytest.raises(TamperedFileError):
+        Bundle.open(folder).verified("unet", "onnxruntime")
+
+
+def test_the_digest_names_the_content(folder):
+    before = Bundle.open(folder).digest
+    assert before == Bundle.open(folder).digest
+    manifest = folder / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b'"noise"', b'"other"'))
+    assert Bundle.open(folder).digest != before
+
+
+def test_unknown_components_and_engines_are_named(folder):
+    bundle = Bundle.open(folder)
+    with pytest.raises(ManifestError, match="safety_checker"):
+        bundle.component("safety_checker")
+    with pytest.raises(OptionError, match="tensorrt"):
+        open_session("tensorrt", CheckedGraph(folder / "x", ""), batch=1, options=OPTIONS)
+
+
+def test_a_bundle_for_one_engine_says_so(folder):
+    manifest = folder / "manifest.json"
+    text = manifest.read_text().replace('"backends": [\n  "onnxruntime",\n  "openvino"\n ]', '"backends": ["openvino"]')
+    manifest.write_text(text)
+    bundle = Bundle.open(folder)
+    bundle.require("openvino")
+    with pytest.raises(BackendNotInBundleError, match="openvino"):
+        bundle.require("onnxruntime")
+
+
+def test_sizes_count_what_an_engine_reads(folder):
+    bundle = Bundle.open(folder)
+    for backend, names in (("onnxruntime", ["*/model.onnx"]), ("openvino", ["*/openvino_model.*"])):
+        graphs = sum(path.stat().st_size for name in names for path in folder.glob(name))
+        assert bundle.size_bytes(backend) == graphs + (folder / "tokenizer/tokenizer.json").stat().st_size
+    assert bundle.size_bytes() > bundle.size_bytes("openvino")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_engine_that_refuses_a_graph_names_the_file(folder, backend):
+    needs(backend)
+    model = Bundle.open(folder).verified("unet", backend)
+    with pytest.raises(EngineError, match=model.name) as caught:
+        open_session(backend, CheckedGraph(model, ""), batch=1, options=OPTIONS)
+    assert len(caught.value.what) < 600
+
+
+def test_onnxruntime_has_no_bf16(folder):
+    needs("onnxruntime")
+    with pytest.raises(PrecisionError, match="f32"):
+        open_session(
+            "onnxruntime", CheckedGraph(folder / "x", ""), batch=1, options=EngineOptions(threads=1, precision="bf16")
+        )
+
+
+def test_a_missing_engine_names_the_command_that_installs_it(folder, monkeypatch):
+    monkeypatch.setattr("nano_runtime.engines.find_spec", lambda _name: None)
+    with pytest.raises(BackendMissingError, match=r'pip install "nano-runtime\[openvino\]"'):
+        open_session("openvino", CheckedGraph(folder / "x", ""), batch=1, options=OPTIONS)

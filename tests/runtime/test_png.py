@@ -1,0 +1,147 @@
+"""Pixels are diffusers' pixels, and a PNG remembers how it was drawn."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from nano_runtime.errors import NoParametersError, OutputError
+from nano_runtime.pictures.png import Parameters, read_parameters, save_png, to_pil, to_uint8, to_unit_range
+
+PARAMETERS = Parameters(
+    prompt="ein roter Fuchs 🦊",
+    negative_prompt="blurry",
+    seed=2**64 - 1,
+    steps=20,
+    scheduler="dpmpp_2m",
+    guidance_scale=7.5,
+    height=128,
+    width=128,
+    bundle="nano",
+    bundle_digest="0123456789abcdef" * 4,
+    backend="openvino",
+    precision="f32",
+    version="0.1.0",
+)
+
+
+@pytest.fixture
+def picture():
+    return to_pil(np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3))
+
+
+def test_known_values_become_known_pixels():
+    decoded = np.array([-1.5, -1, -0.5, 0, 0.25, 1, 1.5], np.float32).reshape(1, 1, 1, 7).repeat(3, axis=1)
+    pixels = to_uint8(to_unit_range(decoded))
+    # 0.25 * 255 = 63.75, 0.5 * 255 = 127.5 (half to even: 128), 0.625 * 255 = 159.375
+    assert pixels[0, 0, :, 0].tolist() == [0, 0, 64, 128, 159, 255, 255]
+
+
+def test_channels_move_last():
+    decoded = np.zeros((2, 3, 4, 5), np.float32)
+    decoded[:, 1] = 1
+    unit = to_unit_range(decoded)
+    assert unit.shape == (2, 4, 5, 3)
+    assert unit[0, 0, 0].tolist() == [0.5, 1, 0.5]
+
+
+def test_every_pixel_value_survives_the_round_trip():
+    pixels = np.arange(256, dtype=np.uint8)
+    assert np.array_equal(to_uint8(pixels.astype(np.float32) / np.float32(255)), pixels)
+
+
+def test_a_png_holds_pixels_and_parameters(tmp_path, picture):
+    save_png(picture, tmp_path / "a.png", PARAMETERS)
+    assert read_parameters(tmp_path / "a.png") == PARAMETERS
+    with Image.open(tmp_path / "a.png") as again:
+        assert np.array_equal(np.asarray(again), np.asarray(picture))
+        assert again.info["parameters"] == (
+            "ein roter Fuchs 🦊\nNegative prompt: blurry\nSteps: 20, Sampler: DPM++ 2M, CFG scale: 7.5, "
+            "Seed: 18446744073709551615, Size: 128x128, Model hash: 0123456789, Model: nano, "
+            "Version: nano-runtime 0.1.0"
+        )
+
+
+def test_what_earlier_releases_stored_is_still_read(tmp_path, picture):
+    """A picture has fields for edits and variations only since there are such."""
+    later = ("edited", "strength", "masked", "variation_seed", "variation_strength", "interrupted_after")
+    chunks = PngInfo()
+    chunks.add_itxt("nano", json.dumps({key: value for key, value in asdict(PARAMETERS).items() if key not in later}))
+    picture.save(tmp_path / "old.png", pnginfo=chunks)
+    assert read_parameters(tmp_path / "old.png") == PARAMETERS
+
+
+def test_viewers_are_told_of_edits_and_variations_in_their_words():
+    text = replace(PARAMETERS, strength=0.6, variation_seed=3, variation_strength=0.25).as_text()
+    assert ", Denoising strength: 0.6, Variation seed: 3, Variation seed strength: 0.25, Model hash: 01" in text
+
+
+def test_control_characters_reach_no_terminal(tmp_path, picture):
+    nasty = replace(PARAMETERS, prompt="red\x1b[31m\nSteps: 1\x00")
+    save_png(picture, tmp_path / "a.png", nasty)
+    assert read_parameters(tmp_path / "a.png") == nasty
+    with Image.open(tmp_path / "a.png") as again:
+        assert again.info["parameters"].splitlines()[0] == "red [31m Steps: 1 "
+
+
+def test_pictures_of_earlier_versions_can_be_read(tmp_path, picture):
+    """Prompts were taken as they stand before there was a choice."""
+    plain = replace(PARAMETERS, prompt_weighting=True, long_prompts=True)
+    save_png(picture, tmp_path / "new.png", plain)
+    assert read_parameters(tmp_path / "new.png") == plain
+    with Image.open(tmp_path / "new.png") as image:
+        older = json.loads(image.text["nano"])
+    del older["prompt_weighting"], older["long_prompts"]
+    chunks = PngInfo()
+    chunks.add_itxt("nano", json.dumps(older))
+    picture.save(tmp_path / "old.png", pnginfo=chunks)
+    assert read_parameters(tmp_path / "old.png") == PARAMETERS
+
+
+def test_without_metadata_the_file_says_nothing(tmp_path, picture):
+    save_png(picture, tmp_path / "a.png", None)
+    with Image.open(tmp_path / "a.png") as again:
+        again.load()
+        assert again.info == {}
+    with pytest.raises(NoParametersError, match="nano"):
+        read_parameters(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("content", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n"], ids=["empty", "gif", "cut"])
+def test_other_files_have_no_parameters(tmp_path, content):
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(NoParametersError, match=r"a\.png"):
+        read_parameters(tmp_path / "a.png")
+    with pytest.raises(NoParametersError):
+        read_parameters(tmp_path / "missing.png")
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, picture, monkeypatch):
+    save_png(picture, tmp_path / "a.png", PARAMETERS)
+    before = (tmp_path / "a.png").read_bytes()
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="No space left"):
+        save_png(picture, tmp_path / "a.png", None)
+    assert (tmp_path / "a.png").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_missing_folder_is_named(tmp_path, picture):
+    with pytest.raises(OutputError, match="nowhere"):
+        save_png(picture, tmp_path / "nowhere" / "a.png", None)
+
+
+def test_the_longest_allowed_name_works(tmp_path, picture):
+    path = tmp_path / ("ä" * 125 + ".png")  # 254 bytes, of 255 that Linux allows
+    save_png(picture, path, None)
+    assert path.is_file()
