@@ -22,18 +22,16 @@ import diffusers
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
-from numpy.typing import NDArray
 
 from nano_export.cli import main as nano_export
 from nano_export.judge.original import diffusers_pipeline
 from nano_export.source import builtin
+from nano_runtime.arrays import F32
 from nano_runtime.engines import BACKENDS
 from nano_runtime.pipeline import Pipeline
 from nano_runtime.sampling.noise import NoiseSource, noise_source
 from nano_runtime.sampling.samplers import SAMPLERS, SPREADABLE, Sampler, make_sampler, split_name
 from nano_runtime.sampling.schedule import Schedule
-
-F32 = NDArray[np.float32]
 
 CONFIG = {
     "beta_start": 0.00085,

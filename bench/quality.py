@@ -25,13 +25,13 @@ import numpy as np
 import torch
 from models.demo.knowledge import Knowledge
 from models.demo.score import Scorer, load_scorer, measure
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nano_export.judge.metrics import psnr_db, relative_rmse, ssim
 from nano_export.judge.original import diffusers_pipeline
 from nano_export.source.card import guidance_scale
 from nano_export.source.checkpoint import open_checkpoint
+from nano_runtime.arrays import F32
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import Backend
 from nano_runtime.bundle.manifest import Quality as Preset
@@ -72,8 +72,8 @@ class Task:
 class Drawn:
     """Pictures, float32 [n, 128, 128, 3] in 0..1, and their final latents, float32 [n, 4, 16, 16]."""
 
-    images: NDArray[np.float32]
-    latents: NDArray[np.float32]
+    images: F32
+    latents: F32
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def draw(bundle: Path, backend: Backend, quality: Preset, task: Task, knowledge:
 
 def drawn_by(events: Iterator[Progress | Result]) -> Drawn:
     """Run a stream of pictures that share their UNet calls, at most four, with ``output_type="np"``."""
-    final: NDArray[np.float32] | None = None
+    final: F32 | None = None
     for event in events:
         if isinstance(event, Result):
             return Drawn(np.asarray(event.images, np.float32), np.asarray(final))

@@ -18,11 +18,11 @@ sys.modules.setdefault("openvino_telemetry", None)  # nncf and openvino would re
 import nncf
 import numpy as np
 import openvino
-from numpy.typing import NDArray
 
 from nano_export.judge.metrics import psnr_db
+from nano_runtime.arrays import F32, Arrays
 from nano_runtime.bundle.folder import Bundle
-from nano_runtime.engines import Arrays, EngineOptions
+from nano_runtime.engines import EngineOptions
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.pipeline import Pipeline
 from nano_runtime.system.machine import usable_cores
@@ -39,9 +39,9 @@ class Recorder(LoadedGraphs):
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__(bundle, "openvino", EngineOptions(threads=usable_cores(), precision="f32"))
-        self.calls: list[tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]]] = []
+        self.calls: list[tuple[dict[str, F32], F32]] = []
 
-    def run(self, component: str, feeds: Arrays, watch: Stopwatch, *, batch: int) -> dict[str, NDArray[np.float32]]:
+    def run(self, component: str, feeds: Arrays, watch: Stopwatch, *, batch: int) -> dict[str, F32]:
         """Run, and record the UNet's calls."""
         outputs = super().run(component, feeds, watch, batch=batch)
         if component == "unet":

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from serve import Draw, Job, Picture, serve
 
 from nano_runtime import Pipeline
+from nano_runtime.arrays import F32
 
 
 def load(job: Job) -> Draw:
@@ -17,7 +17,7 @@ def load(job: Job) -> Draw:
 
     sampling: dict[str, Any] = {"num_inference_steps": job.steps, "scheduler": "pndm"} if job.steps else {}
 
-    def draw(prompt: str, noise: NDArray[np.float32]) -> Picture:
+    def draw(prompt: str, noise: F32) -> Picture:
         result = pipe(prompt, guidance_scale=job.guidance, latents=noise, **sampling)
         return Picture(np.asarray(result.images[0]), len(result.timings.run_ms["unet"]))
 

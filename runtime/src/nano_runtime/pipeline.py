@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nano_runtime.arrays import F32
 from nano_runtime.bundle.folder import DEMO, Bundle
 from nano_runtime.bundle.manifest import Backend, Quality
 from nano_runtime.drawing.defaults import Defaults
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Callback", "Pipeline", "Progress", "Result"]
 
-Floats = NDArray[np.float32]
 Callback = Callable[["Pipeline", int, float, dict[str, Any]], Mapping[str, Any] | None]
 
 _MOST_AT_ONCE = 4  # pictures per UNet call: memory grows with each, speed hardly any more
@@ -135,7 +134,7 @@ class Pipeline:
         seed: int | None = None,
         num_images_per_prompt: int = 1,
         scheduler: str | None = None,
-        latents: Floats | None = None,
+        latents: F32 | None = None,
         output_type: OutputType = "pil",
         height: int | None = None,
         width: int | None = None,
@@ -239,7 +238,7 @@ class Pipeline:
         seed: int | None = None,
         num_images_per_prompt: int = 1,
         scheduler: str | None = None,
-        latents: Floats | None = None,
+        latents: F32 | None = None,
         output_type: OutputType = "pil",
         height: int | None = None,
         width: int | None = None,
@@ -309,7 +308,7 @@ class Pipeline:
             )
             latents, stopped = yield from drawing.run(lambda: self._interrupt)
             self._release("unet", "unet_shallow")
-            images: list[Image] | Floats = latents
+            images: list[Image] | F32 = latents
             if request.output_type != "latent":
                 unit = decode(self._stages, latents, request.seeds, watch)
                 images = unit if request.output_type == "np" else [to_pil(pixels) for pixels in to_uint8(unit)]

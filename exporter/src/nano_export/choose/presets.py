@@ -7,9 +7,9 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nano_export.judge.metrics import psnr_db, ssim
+from nano_runtime.arrays import F32
 from nano_runtime.bundle.manifest import Default, Manifest, Preset
 from nano_runtime.pipeline import Pipeline
 from nano_runtime.sampling.shortcuts import EXACT, Shortcuts, plan
@@ -73,9 +73,7 @@ def work_share(manifest: Manifest, calls: int, shortcuts: Shortcuts) -> float:
     return spent / (calls * row["unet"] * (2 if guided else 1))
 
 
-def _draw(
-    pipeline: Pipeline, prompts: Sequence[str], sampling: tuple[int, str], shortcuts: Shortcuts
-) -> NDArray[np.float32]:
+def _draw(pipeline: Pipeline, prompts: Sequence[str], sampling: tuple[int, str], shortcuts: Shortcuts) -> F32:
     """Return the pictures, float32 [n, height, width, 3] in [0, 1]."""
     result = pipeline(
         prompts,
@@ -89,7 +87,7 @@ def _draw(
     return np.asarray(result.images, np.float32)
 
 
-def _distance(pictures: NDArray[np.float32], exact: NDArray[np.float32]) -> dict[str, float]:
+def _distance(pictures: F32, exact: F32) -> dict[str, float]:
     """Return the mean distances of pictures, rounded: they are for people."""
     pairs = list(zip(pictures, exact, strict=True))
     return {

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nano_export.judge.metrics import psnr_db
+from nano_runtime.arrays import F32
 from nano_runtime.bundle.manifest import Default
 from nano_runtime.drawing.defaults import STEPS
 from nano_runtime.pipeline import Pipeline
@@ -55,13 +55,13 @@ def choose_default(pipeline: Pipeline, prompts: Sequence[str]) -> Iterator[tuple
     yield 1.0, _default(own, STEPS, least, least)
 
 
-def _draw(pipeline: Pipeline, prompts: Sequence[str], scheduler: str, steps: int) -> NDArray[np.float32]:
+def _draw(pipeline: Pipeline, prompts: Sequence[str], scheduler: str, steps: int) -> F32:
     """Return the pictures, float32 [n, height, width, 3] in [0, 1]."""
     result = pipeline(prompts, seed=0, scheduler=scheduler, num_inference_steps=steps, output_type="np")
     return np.asarray(result.images, np.float32)
 
 
-def _distance_db(pictures: NDArray[np.float32], finished: NDArray[np.float32]) -> float:
+def _distance_db(pictures: F32, finished: F32) -> float:
     """Return the mean PSNR."""
     return float(np.mean([psnr_db(a, e, 1.0) for a, e in zip(pictures, finished, strict=True)]))
 

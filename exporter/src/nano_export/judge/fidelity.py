@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nano_export.errors import ParityError
 from nano_export.judge.metrics import psnr_db, relative_rmse, ssim
 from nano_export.judge.original import Probe, Reference
+from nano_runtime.arrays import F32
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import Backend
 from nano_runtime.engines import EngineOptions
@@ -65,8 +65,8 @@ def judge(bundle: Path, backend: Backend, references: Sequence[Reference]) -> Sc
         components.setdefault(probe.component, []).append((psnr_db(actual, probe.output, peak), difference))
 
     pipeline = Pipeline(stages, keep_loaded=True)  # what the probes loaded, too: openvino compiles for long
-    pictures: list[NDArray[np.float32]] = []
-    latents: list[NDArray[np.float32]] = []
+    pictures: list[F32] = []
+    latents: list[F32] = []
     for reference in references:
         final = reference.latents
         for event in pipeline.stream(
@@ -110,7 +110,7 @@ def require_parity(scores: Scores, precision: Literal["fp32", "int8"], backend: 
         )
 
 
-def _compute(stages: LoadedGraphs, probe: Probe) -> NDArray[np.float32]:
+def _compute(stages: LoadedGraphs, probe: Probe) -> F32:
     """Run one probe through the bundle; a hoisted UNet is three graphs."""
     watch, batch = Stopwatch(), len(next(iter(probe.inputs.values())))
     feeds = dict(probe.inputs)

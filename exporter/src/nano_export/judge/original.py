@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from nano_export.source.builtin import Parts
 from nano_export.source.checkpoint import Checkpoint
+from nano_runtime.arrays import F32
 from nano_runtime.errors import UnsupportedScheduleError
 from nano_runtime.sampling.samplers import own_sampler
 
@@ -29,7 +30,7 @@ class Probe:
 
     component: str
     inputs: dict[str, NDArray[Any]]
-    output: NDArray[np.float32]
+    output: F32
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class Reference:
     seed: int
     steps: int
     guidance_scale: float
-    latents: NDArray[np.float32]
-    image: NDArray[np.float32]
+    latents: F32
+    image: F32
     probes: list[Probe] = field(repr=False)
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from nano_export.quantize.qdq import Range
+from nano_runtime.arrays import F32, Arrays
 from nano_runtime.bundle.folder import Bundle
-from nano_runtime.engines import Arrays, Batch, EngineOptions
+from nano_runtime.engines import Batch, EngineOptions
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.pipeline import Pipeline, Result
 from nano_runtime.system.machine import usable_cores
@@ -82,7 +82,7 @@ class _WatchingStages(LoadedGraphs):
         super().__init__(bundle, "onnxruntime", EngineOptions(threads=usable_cores(), precision="f32"))
         self._extremes = {name: dict.fromkeys(tensors, (np.inf, -np.inf)) for name, tensors in watched.items()}
 
-    def run(self, component: str, feeds: Arrays, watch: Stopwatch, *, batch: Batch) -> dict[str, NDArray[np.float32]]:
+    def run(self, component: str, feeds: Arrays, watch: Stopwatch, *, batch: Batch) -> dict[str, F32]:
         """Run, record the extremes, and return the rest."""
         outputs = super().run(component, feeds, watch, batch=batch)
         extremes = self._extremes.get(component, {})

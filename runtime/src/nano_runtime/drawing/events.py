@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
+from nano_runtime.arrays import F32
 from nano_runtime.errors import NoPreviewError
 from nano_runtime.pictures.png import Parameters, to_pil, to_uint8
 from nano_runtime.pictures.preview import colours
@@ -17,8 +15,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = ["Progress", "Result"]
-
-F32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nano_runtime.arrays import F32
 from nano_runtime.drawing.events import Progress
 from nano_runtime.drawing.plan import Decided
 from nano_runtime.drawing.request import Request
@@ -26,7 +26,6 @@ from nano_runtime.system.timing import Stopwatch
 
 __all__ = ["Drawing", "grouped"]
 
-F32 = NDArray[np.float32]
 
 _log = logging.getLogger(__name__)
 

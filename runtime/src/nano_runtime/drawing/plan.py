@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from nano_runtime import __version__
+from nano_runtime.arrays import F32
 from nano_runtime.drawing.request import Request
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.networks.tokenizer import Reading
@@ -35,7 +33,7 @@ class Decided:
 
     steps: int
     scheduler: str
-    timesteps: NDArray[np.float32]
+    timesteps: F32
     first_call: int
     calls: tuple[Call, ...]
     reading: Reading

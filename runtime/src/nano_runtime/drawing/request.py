@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nano_runtime.arrays import F32
 from nano_runtime.bundle.manifest import Manifest
 from nano_runtime.errors import (
     ConflictError,
@@ -58,7 +58,7 @@ class Request:
     negative_prompt: str
     guidance_scale: float
     seeds: tuple[int, ...]
-    latents: NDArray[np.float32] | None
+    latents: F32 | None
     variation: Variation | None
     edit: Edit | None
     output_type: OutputType
@@ -73,7 +73,7 @@ class Request:
         guidance_scale: float,
         seed: int | None,
         count: int,
-        latents: NDArray[np.float32] | None,
+        latents: F32 | None,
         output_type: OutputType,
         size: tuple[int | None, int | None],
         image: Image | None,
@@ -167,7 +167,7 @@ def _variation(seed: int | None, strength: float | None, count: int) -> Variatio
     return Variation(_seeds(seed, count, counting=True), float(strength))
 
 
-def _latents(latents: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+def _latents(latents: F32, shape: tuple[int, ...]) -> F32:
     """Return a copy of the caller's noise."""
     if not isinstance(latents, np.ndarray):
         raise LatentsError(f"a {type(latents).__name__}", shape)

@@ -11,15 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nano_runtime.arrays import F32
 from nano_runtime.drawing.request import Request
 from nano_runtime.sampling.noise import NoiseSource
 from nano_runtime.sampling.samplers import Sampler
 
 __all__ = ["Encoded", "Kept", "Start", "start_of"]
 
-F32 = NDArray[np.float32]
 
 _LOGVAR = (-30.0, 20.0)  # diffusers keeps the encoder's log-variance between these
 

@@ -12,13 +12,12 @@ from typing import cast, get_args
 
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import Backend
-from nano_runtime.engines.base import Arrays, Batch, CheckedGraph, EngineOptions, Open, Session
+from nano_runtime.engines.base import Batch, CheckedGraph, EngineOptions, Open, Session
 from nano_runtime.errors import BackendMissingError, OptionError, OutOfMemoryError
 
 __all__ = [
     "BACKENDS",
     "LOADS_AHEAD",
-    "Arrays",
     "Batch",
     "CheckedGraph",
     "EngineOptions",

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
-import numpy as np
-from numpy.typing import NDArray
+from nano_runtime.arrays import F32, Arrays
 
 __all__ = [
     "PRECISIONS",
-    "Arrays",
     "Batch",
     "CheckedGraph",
     "EngineOptions",
@@ -24,7 +21,6 @@ __all__ = [
 
 Precision = Literal["f32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-Arrays = Mapping[str, NDArray[np.float32] | NDArray[np.int64]]
 Batch = int | tuple[int, int]
 """Size of every free dimension of a graph; or the smallest and the largest that it will have, from call to call."""
 
@@ -81,7 +77,7 @@ class LayerTime:
 class Session(Protocol):
     """A loaded graph with all shapes fixed, but for the batch if it was asked to be between two sizes."""
 
-    def run(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+    def run(self, feeds: Arrays) -> dict[str, F32]:
         """Compute all outputs from all inputs; shapes and dtypes are those of the manifest.
 
         The engine reads the arrays where they are; the outputs are new arrays.

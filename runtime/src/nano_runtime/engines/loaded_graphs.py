@@ -8,13 +8,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nano_runtime.arrays import F32, Arrays
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import Backend
 from nano_runtime.bundle.unsafe_graphs import check_graph
 from nano_runtime.engines import (
-    Arrays,
     Batch,
     CheckedGraph,
     EngineOptions,
@@ -84,7 +83,7 @@ class LoadedGraphs:
             opening = self._pool().submit(self._opened, component, check, (batch, tokens))
             self._ahead[component] = (batch, tokens), opening
 
-    def run(self, component: str, feeds: Arrays, watch: Stopwatch, *, batch: Batch) -> dict[str, NDArray[np.float32]]:
+    def run(self, component: str, feeds: Arrays, watch: Stopwatch, *, batch: Batch) -> dict[str, F32]:
         """Compute one component's outputs.
 
         Args:
@@ -148,7 +147,7 @@ class LoadedGraphs:
                 return size
         return 1
 
-    def _run(self, component: str, feeds: Arrays, watch: Stopwatch, sizes: _Sizes) -> dict[str, NDArray[np.float32]]:
+    def _run(self, component: str, feeds: Arrays, watch: Stopwatch, sizes: _Sizes) -> dict[str, F32]:
         """Compute a component's outputs, loading it if needed."""
         session = self._session(component, watch, sizes)
         try:

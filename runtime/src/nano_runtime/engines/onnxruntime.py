@@ -17,11 +17,10 @@ from typing import Any
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ["ORT_TELEMETRY_DISABLED"] = "1"
 
-import numpy as np  # the two lines above must come before onnxruntime
 import onnxruntime
-from numpy.typing import NDArray
 
-from nano_runtime.engines.base import Arrays, Batch, CheckedGraph, EngineOptions, LayerTime
+from nano_runtime.arrays import F32, Arrays
+from nano_runtime.engines.base import Batch, CheckedGraph, EngineOptions, LayerTime
 from nano_runtime.errors import EngineError, PrecisionError
 from nano_runtime.system.out_of_memory import is_out_of_memory
 
@@ -46,7 +45,7 @@ class OrtSession:
         self._profile = profile
         self._outputs = [output.name for output in session.get_outputs()]
 
-    def run(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+    def run(self, feeds: Arrays) -> dict[str, F32]:
         """Compute all outputs; see ``Session.run``."""
         if self._session is None:
             raise RuntimeError(f"{self._model} was closed")

@@ -17,7 +17,8 @@ import numpy as np  # the line above must come before openvino
 import openvino
 from numpy.typing import NDArray
 
-from nano_runtime.engines.base import Arrays, Batch, CheckedGraph, EngineOptions, LayerTime, Precision
+from nano_runtime.arrays import F32, Arrays
+from nano_runtime.engines.base import Batch, CheckedGraph, EngineOptions, LayerTime, Precision
 from nano_runtime.engines.pages import mapped_once
 from nano_runtime.errors import EngineError, PrecisionError
 from nano_runtime.system.disk_cache import DiskCache
@@ -46,7 +47,7 @@ class OvSession:
         self._bound: dict[str, NDArray[Any]] = {}
         self._outputs = [sorted(port.get_names()) for port in compiled.outputs]
 
-    def run(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+    def run(self, feeds: Arrays) -> dict[str, F32]:
         """Compute all outputs; see ``Session.run``."""
         if self._request is None:
             raise RuntimeError(f"{self._model} was closed")

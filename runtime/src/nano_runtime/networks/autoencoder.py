@@ -6,8 +6,8 @@ import logging
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nano_runtime.arrays import F32
 from nano_runtime.drawing.start import Encoded
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.pictures.blank import find_blanks
@@ -17,7 +17,6 @@ from nano_runtime.system.timing import Stopwatch
 
 __all__ = ["decode", "encode"]
 
-F32 = NDArray[np.float32]
 
 _log = logging.getLogger(__name__)
 

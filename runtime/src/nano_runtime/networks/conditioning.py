@@ -26,6 +26,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from nano_runtime.arrays import F32
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.errors import LongPromptError
 from nano_runtime.networks.kept_outputs import KeptOutputs
@@ -72,7 +73,7 @@ class EncodedTexts:
 
     chunks: Mapping[str, Sequence[_Chunk]]
     known: Mapping[_Chunk, UNetInputs]
-    hidden: Mapping[_Chunk, NDArray[np.float32]]
+    hidden: Mapping[_Chunk, F32]
 
 
 class Conditioner:
@@ -121,7 +122,7 @@ class Conditioner:
     def encode(self, texts: ReadTexts, watch: Stopwatch) -> EncodedTexts:
         """Run the text encoder on what it has not seen before, in this process or, if that is kept, in another."""
         known: dict[_Chunk, UNetInputs] = {}
-        hidden: dict[_Chunk, NDArray[np.float32]] = {}
+        hidden: dict[_Chunk, F32] = {}
         for chunk in dict.fromkeys(chain.from_iterable(texts.chunks.values())):
             if (row := self._chunks.get(chunk)) is not None:
                 known[chunk] = row
@@ -155,7 +156,7 @@ class Conditioner:
         """
         return self._tokenizer.encode(text, reading)
 
-    def timesteps(self, timesteps: NDArray[np.float32], watch: Stopwatch) -> UNetInputs:
+    def timesteps(self, timesteps: F32, watch: Stopwatch) -> UNetInputs:
         """Return what the UNet knows of each timestep: arrays with one row for each."""
         if not self._hoisted:
             (spec,) = [spec for spec in self._stages.bundle.component("unet").inputs if spec.name == "timestep"]
@@ -176,13 +177,13 @@ class Conditioner:
         inputs = self._stages.bundle.component("unet").inputs
         return {spec.name: spec.shape.index("tokens") for spec in inputs if "tokens" in spec.shape}
 
-    def _hidden_states(self, ids: NDArray[np.int64], watch: Stopwatch) -> NDArray[np.float32]:
+    def _hidden_states(self, ids: NDArray[np.int64], watch: Stopwatch) -> F32:
         """Return what the text encoder makes of a chunk, float32 [1, length, width]."""
         encoder = self._stages.bundle.component("text_encoder")
         feeds = {encoder.inputs[0].name: ids[np.newaxis]}
         return self._kept.run("text_encoder", feeds, watch, batch=1)[encoder.outputs[0].name]
 
-    def _project(self, timesteps: NDArray[np.float32], watch: Stopwatch) -> UNetInputs:
+    def _project(self, timesteps: F32, watch: Stopwatch) -> UNetInputs:
         """Run the UNet's time projections for a whole schedule at once."""
         table = self._kept.run("unet_time", {"timestep": timesteps}, watch, batch=len(timesteps))
         self._stages.close("unet_time")  # the next schedule needs another batch size

@@ -8,14 +8,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from nano_runtime.engines import Arrays
+from nano_runtime.arrays import F32, Arrays
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.system.disk_cache import DiskCache
 from nano_runtime.system.timing import Stopwatch
 
 __all__ = ["KeptOutputs"]
-
-F32 = NDArray[np.float32]
 
 
 class _Tensor(msgspec.Struct, array_like=True):

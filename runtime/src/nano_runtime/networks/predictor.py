@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nano_runtime.arrays import F32
 from nano_runtime.engines import Batch
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.networks.conditioning import UNetInputs
@@ -17,7 +17,6 @@ from nano_runtime.system.timing import Stopwatch
 
 __all__ = ["Predictor", "graphs_of"]
 
-F32 = NDArray[np.float32]
 _SAMPLE = "sample"
 
 

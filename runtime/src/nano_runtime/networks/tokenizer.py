@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from nano_runtime.arrays import F64
 from nano_runtime.bundle.manifest import TokenizerSpec
 from nano_runtime.errors import PromptError, TamperedFileError
 from nano_runtime.networks.weighting import Fragment, parse
@@ -60,7 +61,7 @@ class TokenIds:
     """
 
     ids: NDArray[np.int64]
-    weights: NDArray[np.float64]
+    weights: F64
     count: int
     used: int
     cut: str
@@ -165,7 +166,7 @@ class Tokenizer:
             raise PromptError(f"the tokenizer failed on it ({error})") from error
         return encoding.ids, [start for start, _ in encoding.offsets]
 
-    def _filled(self, chunks: list[list[_Token]]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def _filled(self, chunks: list[list[_Token]]) -> tuple[NDArray[np.int64], F64]:
         """Return ids and weights of chunks, filled up to their length."""
         spec = self._spec
         ids = np.full((len(chunks), spec.length), spec.pad_id, np.int64)

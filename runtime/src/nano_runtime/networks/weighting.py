@@ -18,8 +18,8 @@ from itertools import groupby
 from operator import itemgetter
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nano_runtime.arrays import F32, F64
 from nano_runtime.errors import PromptError
 
 __all__ = ["Fragment", "parse", "weigh"]
@@ -85,7 +85,7 @@ def parse(prompt: str) -> tuple[tuple[Fragment, ...], ...]:
     return _sections(pieces, weights.tolist())
 
 
-def weigh(hidden: NDArray[np.float32], weights: NDArray[np.float64]) -> NDArray[np.float32]:
+def weigh(hidden: F32, weights: F64) -> F32:
     """Multiply hidden states by the weights of their tokens, and restore the mean of the whole.
 
     That is ``EmphasisOriginal`` of AUTOMATIC1111's web UI, its default. Hidden states without a mean (of an encoder

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+
+from nano_runtime.arrays import F32
 
 __all__ = ["Blank", "find_blanks"]
 
@@ -25,7 +26,7 @@ class Blank:
     component: str
 
 
-def find_blanks(latents: NDArray[np.float32], unit: NDArray[np.float32]) -> list[Blank]:
+def find_blanks(latents: F32, unit: F32) -> list[Blank]:
     """Return the pictures in which no pixel differs from another by as much as a file can show.
 
     Args:

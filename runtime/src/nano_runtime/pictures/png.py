@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from nano_runtime.arrays import F32, U8
 from nano_runtime.errors import NoParametersError
 from nano_runtime.system.files import write_whole
 
@@ -113,7 +113,7 @@ class Parameters:
         return f"{denoising}Variation seed: {self.variation_seed}, {strength}"
 
 
-def to_unit_range(decoded: NDArray[np.float32]) -> NDArray[np.float32]:
+def to_unit_range(decoded: F32) -> F32:
     """Map the decoder's output to intensities, as diffusers' ``VaeImageProcessor.denormalize`` and ``pt_to_numpy`` do.
 
     Args:
@@ -122,16 +122,16 @@ def to_unit_range(decoded: NDArray[np.float32]) -> NDArray[np.float32]:
     Returns:
         float32 [n, height, width, 3] in [0, 1].
     """
-    unit: NDArray[np.float32] = np.clip(decoded * np.float32(0.5) + np.float32(0.5), 0, 1).transpose(0, 2, 3, 1)
+    unit: F32 = np.clip(decoded * np.float32(0.5) + np.float32(0.5), 0, 1).transpose(0, 2, 3, 1)
     return unit
 
 
-def to_uint8(unit: NDArray[np.float32]) -> NDArray[np.uint8]:
+def to_uint8(unit: F32) -> U8:
     """Round intensities in [0, 1] to 0..255, halves to even, as diffusers' ``numpy_to_pil`` does; any shape."""
     return (unit * np.float32(255)).round().astype(np.uint8)
 
 
-def to_pil(pixels: NDArray[np.uint8]) -> Image:
+def to_pil(pixels: U8) -> Image:
     """Wrap uint8 [height, width, 3] in a Pillow image."""
     from PIL import Image  # noqa: PLC0415 - callers that ask for arrays need no Pillow
 

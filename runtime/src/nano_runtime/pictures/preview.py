@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nano_runtime.arrays import F32
 from nano_runtime.sampling.denoise import Step
 from nano_runtime.sampling.samplers.mixing import predicted_picture
 from nano_runtime.sampling.schedule import Schedule
 
 __all__ = ["colours", "predicted_latents"]
-
-F32 = NDArray[np.float32]
 
 
 def predicted_latents(step: Step, schedule: Schedule) -> F32:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nano_runtime.arrays import F32, U8
 from nano_runtime.errors import ImageError, MaskSizeError, MissingArgumentError, StrengthError
 
 if TYPE_CHECKING:
@@ -41,12 +41,12 @@ class Edit:
         strength: the share of the steps that is run, in (0, 1]; the more, the less is left of the picture.
     """
 
-    pixels: NDArray[np.uint8]
-    mask: NDArray[np.float32] | None
+    pixels: U8
+    mask: F32 | None
     strength: float
 
     @property
-    def sample(self) -> NDArray[np.float32]:
+    def sample(self) -> F32:
         """Return the VAE encoder's input, float32 [1, 3, height, width] in [-1, 1], as ``VaeImageProcessor`` has it."""
         unit = self.pixels.astype(np.float32) / np.float32(255)
         return np.ascontiguousarray(unit.transpose(2, 0, 1)[np.newaxis] * np.float32(2) - np.float32(1))
@@ -175,7 +175,7 @@ def _fitted(image: Image, image_size: tuple[int, int]) -> Image:
     return ImageOps.fit(image, image_size[::-1], Pillow.Resampling.LANCZOS)
 
 
-def _latent_mask(mask: Image, image_size: tuple[int, int], latent_shape: tuple[int, int, int]) -> NDArray[np.float32]:
+def _latent_mask(mask: Image, image_size: tuple[int, int], latent_shape: tuple[int, int, int]) -> F32:
     """Round a mask to black and white, and take the pixel at each latent's upper left corner, as diffusers does."""
     white = np.asarray(_fitted(mask.convert("L"), image_size)) >= _HALF
     stride = image_size[0] // latent_shape[1]

@@ -6,14 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nano_runtime.arrays import F32
 from nano_runtime.errors import NonFiniteError
 from nano_runtime.sampling.samplers import Sampler
 
 __all__ = ["Step", "denoise", "guide"]
-
-F32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)

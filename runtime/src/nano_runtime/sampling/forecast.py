@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
-from numpy.typing import NDArray
+
+from nano_runtime.arrays import F32
 
 __all__ = ["Forecast"]
 
-F32 = NDArray[np.float32]
 _KNOWN = 2  # whole calls that a straight line needs
 
 

@@ -24,6 +24,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from nano_runtime.arrays import F32
 from nano_runtime.errors import SeedError
 
 __all__ = ["NoiseSource", "TorchGenerator", "noise_source", "randn"]
@@ -52,7 +53,6 @@ _COS: Final = (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2
 _LN2: Final = (0.693359375, -2.12194440e-4)  # high part exact in float32, and what is missing from ln 2
 _QUARTER_PI: Final = (0.78515625, 2.4187564849853515625e-4, 3.77489497744594108e-8)  # three parts of π/4
 
-F32 = NDArray[np.float32]
 NoiseSource: TypeAlias = Callable[[], F32]  # every call draws fresh unit noise for a batch of latents
 
 

@@ -20,8 +20,8 @@ from itertools import pairwise
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nano_runtime.arrays import F32, F64
 from nano_runtime.errors import StepsError, UnsupportedScheduleError
 
 __all__ = [
@@ -183,7 +183,7 @@ class Schedule:
         return cls(**values)
 
     @property
-    def betas(self) -> NDArray[np.float32]:
+    def betas(self) -> F32:
         """Variance added by each training step, float32 [num_train_timesteps], before any rescaling."""
         count = self.num_train_timesteps
         if self.trained_betas is not None:
@@ -197,7 +197,7 @@ class Schedule:
         return np.array([min(1 - b / a, _MAX_BETA) for a, b in pairwise(shares)], np.float32)
 
     @property
-    def alphas_cumprod(self) -> NDArray[np.float32]:
+    def alphas_cumprod(self) -> F32:
         """Share of the picture's variance left at each timestep, float32 [num_train_timesteps], in [0, 1], falling."""
         betas = self.betas
         if self.rescale_betas_zero_snr:
@@ -205,7 +205,7 @@ class Schedule:
         return _cumprod(np.float32(1) - betas)
 
 
-def spaced_timesteps(schedule: Schedule, spacing: Spacing, steps: int, points: int) -> NDArray[np.float64]:
+def spaced_timesteps(schedule: Schedule, spacing: Spacing, steps: int, points: int) -> F64:
     """Spread timesteps over the schedule, from noisy to clean (Lin et al. 2023, table 2).
 
     Args:
@@ -227,7 +227,7 @@ def spaced_timesteps(schedule: Schedule, spacing: Spacing, steps: int, points: i
     return np.round(np.arange(total, 0, -total / steps))[:steps] - 1
 
 
-def whole_timesteps(schedule: Schedule, steps: int) -> NDArray[np.float32]:
+def whole_timesteps(schedule: Schedule, steps: int) -> F32:
     """Return the timesteps of samplers that work in ᾱ: float32 [steps], whole, falling; leading unless said otherwise.
 
     Raises:
@@ -238,7 +238,7 @@ def whole_timesteps(schedule: Schedule, steps: int) -> NDArray[np.float32]:
     return np.round(spaced_timesteps(schedule, spacing, steps, steps)).astype(np.float32)
 
 
-def check_steps(schedule: Schedule, steps: int, spread: Callable[[int], NDArray[np.float64]]) -> None:
+def check_steps(schedule: Schedule, steps: int, spread: Callable[[int], F64]) -> None:
     """Refuse a number of steps for which timesteps coincide or leave the schedule.
 
     Args:
@@ -270,7 +270,7 @@ def _check(key: str, value: object) -> None:
         raise UnsupportedScheduleError(key, value, known)
 
 
-def _torch_linspace(start: float, end: float, count: int) -> NDArray[np.float32]:
+def _torch_linspace(start: float, end: float, count: int) -> F32:
     """Return ``torch.linspace`` in float32, bit for bit: filled from both ends with one float32 stride."""
     first, last = np.float32(start), np.float32(end)
     stride = np.float64((last - first) / np.float32(max(count - 1, 1)))
@@ -280,12 +280,12 @@ def _torch_linspace(start: float, end: float, count: int) -> NDArray[np.float32]
     return np.where(index < max(count // 2, 1), up, down).astype(np.float32)
 
 
-def _cumprod(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def _cumprod(values: F32) -> F32:
     """Return ``torch.cumprod`` in float32, which keeps its running product in float64."""
     return np.cumprod(values, dtype=np.float64).astype(np.float32)
 
 
-def _zero_terminal_snr(betas: NDArray[np.float32]) -> NDArray[np.float32]:
+def _zero_terminal_snr(betas: F32) -> F32:
     """Shift and stretch sqrt(ᾱ) so that it ends at 0 and starts where it did (Lin et al. 2023, algorithm 1)."""
     root = np.sqrt(_cumprod(np.float32(1) - betas))
     first, last = root[0], root[-1]

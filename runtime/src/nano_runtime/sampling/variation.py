@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nano_runtime.arrays import F32
 from nano_runtime.sampling.noise import randn
 
 __all__ = ["Variation", "slerp"]
 
-F32 = NDArray[np.float32]
 
 _NEARLY_PARALLEL = 1e-6  # sine of the angle below which there is no one arc between two directions
 

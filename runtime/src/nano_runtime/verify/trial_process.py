@@ -14,9 +14,10 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from nano_runtime.arrays import F32, Arrays
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import Backend, Component
-from nano_runtime.engines import Arrays, EngineOptions
+from nano_runtime.engines import EngineOptions
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.errors import BundleError, LoaderDiedError, NanoError, NotEnoughMemoryError
 from nano_runtime.networks.tokenizer import Tokenizer
@@ -67,7 +68,7 @@ def _try(bundle: Bundle, backend: Backend) -> None:
 
 def _feeds(component: Component, generator: np.random.Generator, ids: NDArray[np.int64]) -> Arrays:
     """Return inputs of the manifest's shapes: unit normal numbers, a prompt's ids (int64 [1, length]), or ones."""
-    feeds: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {}
+    feeds: dict[str, F32 | NDArray[np.int64]] = {}
     free = {"batch": _BATCH, "tokens": ids.shape[1]}
     for tensor in component.inputs:
         shape = [free[size] if isinstance(size, str) else size for size in tensor.shape]

@@ -14,9 +14,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final, Protocol, get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
+from nano_runtime.arrays import F32
 from nano_runtime.errors import StrengthError, UnknownSchedulerError
 from nano_runtime.sampling.noise import NoiseSource
 from nano_runtime.sampling.samplers.consistency import LCM, TCD
@@ -38,20 +36,20 @@ class Sampler(Protocol):
     """What the denoising loop needs to know of a sampler. Latents are float32 [batch, channels, height, width]."""
 
     @property
-    def timesteps(self) -> NDArray[np.float32]:
+    def timesteps(self) -> F32:
         """One entry per call of the network, in order: float32 [calls]. Not always whole, not always ``steps`` many."""
 
     @property
     def init_noise_sigma(self) -> float:
         """What unit noise is multiplied with to become the first latents."""
 
-    def scale_model_input(self, latents: NDArray[np.float32], index: int) -> NDArray[np.float32]:
+    def scale_model_input(self, latents: F32, index: int) -> F32:
         """Return what the network is given for call ``index``; never changes ``latents``."""
 
-    def add_noise(self, picture: NDArray[np.float32], noise: NDArray[np.float32], index: int) -> NDArray[np.float32]:
+    def add_noise(self, picture: F32, noise: F32, index: int) -> F32:
         """Return what clean latents look like before call ``index``, with this unit noise in them, on this scale."""
 
-    def step(self, noise_pred: NDArray[np.float32], index: int, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+    def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
         """Return the latents after call ``index``, in which the network computed ``noise_pred``.
 
         Calls come in order and each once. The first may have any index, for a start from a half-noised picture; Heun,
@@ -145,5 +143,5 @@ def first_call(name: str, num_inference_steps: int, strength: float) -> int:
     return (num_inference_steps - steps) * _CALLS_OF_A_STEP.get(split_name(name)[0], 1)
 
 
-def _no_noise() -> NDArray[np.float32]:
+def _no_noise() -> F32:
     raise TypeError("this sampler adds noise on its way, and was made without a source of it")

@@ -10,12 +10,11 @@ import math
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nano_runtime.arrays import F32
 from nano_runtime.errors import StepsError
 from nano_runtime.sampling.noise import NoiseSource
 from nano_runtime.sampling.samplers.mixing import (
-    F32,
     clipped,
     noised,
     predicted_noise,
@@ -125,7 +124,7 @@ class TCD:
         return np.float32(math.sqrt(kept)) * after + np.float32(math.sqrt(1 - kept)) * self._noise()
 
 
-def _teachers_timesteps(schedule: Schedule, steps: int) -> NDArray[np.float32]:
+def _teachers_timesteps(schedule: Schedule, steps: int) -> F32:
     """Pick ``steps`` of the teacher's timesteps, evenly from the noisiest: float32 [steps], falling.
 
     Raises:

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
+from nano_runtime.arrays import F32
 from nano_runtime.sampling.noise import NoiseSource
 from nano_runtime.sampling.samplers.mixing import (
-    F32,
     clipped,
     noised,
     predicted_noise,

@@ -10,8 +10,9 @@ from typing import Final
 
 import numpy as np
 
+from nano_runtime.arrays import F32
 from nano_runtime.sampling.noise import NoiseSource
-from nano_runtime.sampling.samplers.mixing import F32, clipped, noised, predicted_picture, refuse_noise_from_noise
+from nano_runtime.sampling.samplers.mixing import clipped, noised, predicted_picture, refuse_noise_from_noise
 from nano_runtime.sampling.schedule import Schedule, whole_timesteps
 
 __all__ = ["DDPM"]

@@ -11,9 +11,10 @@ from typing import Final
 
 import numpy as np
 
+from nano_runtime.arrays import F32
 from nano_runtime.sampling.noise import NoiseSource
 from nano_runtime.sampling.samplers.levels import vp_coefficients, whole_levels
-from nano_runtime.sampling.samplers.mixing import F32, predicted_picture
+from nano_runtime.sampling.samplers.mixing import predicted_picture
 from nano_runtime.sampling.schedule import Schedule
 
 __all__ = ["DPMSolverPP"]

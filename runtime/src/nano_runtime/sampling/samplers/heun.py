@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from nano_runtime.arrays import F32
 from nano_runtime.sampling.samplers.levels import continuous_levels
-from nano_runtime.sampling.samplers.mixing import F32, clipped, noised_at, predicted_picture_at, scaled_to_unit
+from nano_runtime.sampling.samplers.mixing import clipped, noised_at, predicted_picture_at, scaled_to_unit
 from nano_runtime.sampling.schedule import Schedule
 
 __all__ = ["Heun"]

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nano_runtime.arrays import F32, F64
 from nano_runtime.sampling.samplers.quantile import beta_quantile
 from nano_runtime.sampling.schedule import Schedule, Spacing, Spread, check_steps, spaced_timesteps
 
@@ -26,8 +26,6 @@ __all__ = ["Levels", "continuous_levels", "vp_coefficients", "whole_levels"]
 _ALMOST_PURE_NOISE: Final = 2.0**-24  # diffusers' stand-in for a last ᾱ of 0, which would make sigma infinite
 _RHO: Final = 7.0  # as Karras et al. chose it
 _BETA_SHAPE: Final = 0.6  # both parameters of the beta distribution, as its paper chose them
-
-F64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +37,8 @@ class Levels:
         sigmas: noise levels there, falling, and the one after the last step: float32 [steps + 1].
     """
 
-    timesteps: NDArray[np.float32]
-    sigmas: NDArray[np.float32]
+    timesteps: F32
+    sigmas: F32
 
 
 def continuous_levels(schedule: Schedule, steps: int) -> tuple[Levels, float]:
@@ -103,16 +101,16 @@ def vp_coefficients(level: float) -> tuple[np.float32, np.float32]:
     return np.float32(alpha), np.float32(level * alpha)
 
 
-def _trained_sigmas(schedule: Schedule) -> NDArray[np.float32]:
+def _trained_sigmas(schedule: Schedule) -> F32:
     """Sigma at every timestep, rising."""
     share = schedule.alphas_cumprod
     if schedule.rescale_betas_zero_snr:
         share[-1] = _ALMOST_PURE_NOISE
-    sigmas: NDArray[np.float32] = np.sqrt((np.float32(1) - share) / share)
+    sigmas: F32 = np.sqrt((np.float32(1) - share) / share)
     return sigmas
 
 
-def _ended(schedule: Schedule, sigmas: F64, trained: NDArray[np.float32]) -> NDArray[np.float32]:
+def _ended(schedule: Schedule, sigmas: F64, trained: F32) -> F32:
     """Append the level after the last step: none, or the cleanest that was trained."""
     last = 0.0 if schedule.final_sigmas_type == "zero" else trained[0]
     return np.append(sigmas, last).astype(np.float32)
@@ -129,6 +127,6 @@ def _spread(spread: Spread, most: float, least: float, steps: int) -> F64:
     return least + beta_quantile(1 - np.linspace(0, 1, steps), _BETA_SHAPE) * (most - least)
 
 
-def _timesteps_of(sigmas: F64, trained: NDArray[np.float32]) -> F64:
+def _timesteps_of(sigmas: F64, trained: F32) -> F64:
     """Return the timesteps with these levels, interpolated in log sigma."""
     return np.interp(np.log(sigmas), np.log(trained), np.arange(len(trained)))

@@ -11,8 +11,9 @@ from typing import Final
 
 import numpy as np
 
+from nano_runtime.arrays import F32
 from nano_runtime.sampling.samplers.levels import continuous_levels
-from nano_runtime.sampling.samplers.mixing import F32, noised_at, predicted_picture_at, scaled_to_unit
+from nano_runtime.sampling.samplers.mixing import noised_at, predicted_picture_at, scaled_to_unit
 from nano_runtime.sampling.schedule import Schedule
 
 __all__ = ["LMS"]

@@ -11,13 +11,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nano_runtime.arrays import F32
 from nano_runtime.errors import UnsupportedScheduleError
 from nano_runtime.sampling.schedule import PredictionType, Schedule
 
 __all__ = [
-    "F32",
     "clipped",
     "noised",
     "noised_at",
@@ -27,8 +26,6 @@ __all__ = [
     "refuse_noise_from_noise",
     "scaled_to_unit",
 ]
-
-F32 = NDArray[np.float32]
 
 
 def predicted_picture(kind: PredictionType, output: F32, latents: F32, alpha: np.float32, sigma: np.float32) -> F32:

@@ -13,8 +13,9 @@ from typing import Final
 
 import numpy as np
 
+from nano_runtime.arrays import F32
 from nano_runtime.errors import UnsupportedScheduleError
-from nano_runtime.sampling.samplers.mixing import F32, noised, predicted_noise
+from nano_runtime.sampling.samplers.mixing import noised, predicted_noise
 from nano_runtime.sampling.schedule import Schedule, whole_timesteps
 
 __all__ = ["PNDM"]

@@ -6,7 +6,8 @@ import math
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
+
+from nano_runtime.arrays import F64
 
 __all__ = ["beta_quantile"]
 
@@ -14,7 +15,7 @@ _TERMS: Final = 60  # of a series whose terms at least halve: 2**-60 is below fl
 _HALVINGS: Final = 60  # of the interval that holds the quantile
 
 
-def beta_quantile(shares: NDArray[np.float64], shape: float) -> NDArray[np.float64]:
+def beta_quantile(shares: F64, shape: float) -> F64:
     """Return the points below which given shares of a beta distribution lie.
 
     The share below x is the series x^a / (a B) * (1 + sum of (1-a)(2-a)...(n-a) / n! * a / (a+n) * x^n), with
