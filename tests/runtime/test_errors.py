@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from nano_runtime import errors
+from nano_runtime.errors.escaping import UNPRINTABLE, first_line, last_line, pattern_of
 
 LEAVES = [
     error
@@ -56,6 +57,21 @@ def test_every_leaf_comes_home_from_a_worker_with_its_message_and_code(leaf):
 def test_what_a_file_says_does_nothing_to_a_terminal():
     error = errors.EngineError("onnxruntime", "load", Path("x"), "node \x1b[2J\r\u202eevil\udc80 is née\nno")
     assert error.what == r"onnxruntime cannot load x: node \x1b[2J\r\u202eevil\udc80 is née\nno"
+
+
+def test_a_message_of_another_library_becomes_one_short_line():
+    pages = ValueError("\n\n  \nit is broken\nat line 1\n\nbecause of you\n \n")
+    assert (first_line(pages), last_line(pages)) == ("it is broken", "because of you")
+    for empty in (KeyError(), OSError(""), RuntimeError(" \n\t")):
+        assert first_line(empty) == last_line(empty) == type(empty).__name__
+    for line in (first_line, last_line):
+        assert line(ValueError("x" * 100_000)) == "x" * 300
+
+
+def test_a_pattern_finds_the_characters_it_was_made_of_and_no_other():
+    unprintable, bracket = pattern_of(UNPRINTABLE), pattern_of(map(ord, "^]-\\"))
+    assert {code for code in range(0x110000) if unprintable.search(chr(code))} == UNPRINTABLE
+    assert {code for code in range(0x110000) if bracket.search(chr(code))} == set(map(ord, "^]-\\"))
 
 
 @pytest.mark.parametrize(

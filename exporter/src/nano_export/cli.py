@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from nano_runtime.bundle.manifest import Backend
-from nano_runtime.cli import make_parser, run_command
+from nano_runtime.cli import make_parser, megabytes, run_command
 from nano_runtime.errors.escaping import escaped
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _run(options: Options) -> Exported:
 
 def _report(exported: Exported) -> str:
     """The path, the size and how close the pictures are to the original's."""
-    lines = [f"{exported.path}  {exported.size_bytes / 1e6:.1f} MB"]
+    lines = [f"{exported.path}  {megabytes(exported.size_bytes)} MB"]
     for backend, scores in exported.scores.items():
         lines.append(
             f"{backend}: pictures {scores.image_psnr_db:.1f} dB PSNR, {scores.image_ssim:.3f} SSIM, "

@@ -24,6 +24,7 @@ from nano_export.source import builtin
 from nano_export.source.licences import LicenceText, licence_of
 from nano_runtime.bundle.manifest import Source
 from nano_runtime.errors import NetworkError, OutputError
+from nano_runtime.errors.escaping import first_line
 
 __all__ = ["NANO", "Checkpoint", "open_checkpoint"]
 
@@ -137,7 +138,7 @@ def _from_hub(model: str, revision: str | None) -> tuple[Path, Source]:
         if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
             raise OutputError(Path(error.filename), error.strerror or type(error).__name__) from error  # a full disk
         raise NetworkError(
-            f"{model} could not be fetched from the Hub: {_first_line(error)}",
+            f"{model} could not be fetched from the Hub: {first_line(error)}",
             "Check the connection and try again; what was fetched is kept. A local folder needs no network.",
         ) from error
     return Path(path), Source(model=model, revision=info.sha)
@@ -188,7 +189,7 @@ def _module(kind: Any, folder: Path) -> Any:  # noqa: ANN401 - diffusers' and tr
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise CheckpointError(folder, _first_line(error)) from error
+        raise CheckpointError(folder, first_line(error)) from error
     if missing := sorted(report["missing_keys"]):
         raise CheckpointError(folder, f"{len(missing)} of its tensors are missing, {missing[0]} for one")
     if wrong := sorted(key for key, *_ in report["mismatched_keys"]):
@@ -208,12 +209,7 @@ def _tokenizer(folder: Path) -> CLIPTokenizer:
     try:
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the library behind it raises bare ones
-        raise CheckpointError(folder, _first_line(error)) from error
-
-
-def _first_line(error: Exception) -> str:
-    """Cut the page that some libraries write down to its first line."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(folder, first_line(error)) from error
 
 
 def _check_architecture(folder: Path) -> dict[str, Any]:

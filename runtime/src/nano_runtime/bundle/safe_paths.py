@@ -14,12 +14,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from nano_runtime.errors.escaping import JOINERS, UNPRINTABLE, pattern_of
+
 __all__ = ["collision", "fault_of_name", "fault_of_place", "open_plain"]
 
 _MAX_NAME_CHARACTERS: Final = 200
 _MAX_PARTS: Final = 4
-# Control characters, halves of surrogate pairs, line separators, and what turns the direction of text around.
-_INVISIBLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+_INVISIBLE: Final = pattern_of(UNPRINTABLE | JOINERS)  # with joiners, two names that differ look alike
 _NOT_ON_WINDOWS: Final = re.compile(r'[\\:*?"<>|]')
 # learn.microsoft.com/windows/win32/fileio/naming-a-file: also with any suffix, and with superscript digits.
 _DEVICES: Final = re.compile("(con|prn|aux|nul|conin\\$|conout\\$|(com|lpt)[0-9\xb9\xb2\xb3]) *([.].*)?", re.IGNORECASE)

@@ -23,7 +23,7 @@ from nano_runtime.errors.escaping import escaped
 from nano_runtime.system.files import MACHINE_ERRNOS
 from nano_runtime.system.out_of_memory import is_out_of_memory
 
-__all__ = ["EXIT_BROKEN_PIPE", "EXIT_INTERRUPTED", "digest", "make_parser", "run_command"]
+__all__ = ["EXIT_BROKEN_PIPE", "EXIT_INTERRUPTED", "digest", "make_parser", "megabytes", "run_command"]
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
@@ -48,6 +48,11 @@ def digest(text: str) -> str:
     if re.fullmatch("[0-9a-fA-F]{64}", text) is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a sha256 in 64 hexadecimal digits")
     return text.lower()
+
+
+def megabytes(size: int, decimals: int = 1) -> str:
+    """Return a size in bytes as megabytes (10^6 bytes), without the unit."""
+    return f"{size / 1e6:.{decimals}f}"
 
 
 def run_command(

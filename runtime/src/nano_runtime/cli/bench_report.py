@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from nano_runtime.benchmark import Measured, Settings
 from nano_runtime.benchmark.layers import GroupTime
 from nano_runtime.benchmark.limits import Rates
+from nano_runtime.cli import megabytes
 from nano_runtime.errors.escaping import escaped
 from nano_runtime.system.machine import Machine
 from nano_runtime.system.timing import percentile
@@ -72,11 +73,11 @@ def _start(result: Measured) -> tuple[str, ...]:
         _UNKNOWN if later is None else _ms(starts[0].first_png_ms),
         _UNKNOWN if later is None else _ms(later.first_png_ms),
         _UNKNOWN if result.again is None else _ms(result.again.first_png_ms),
-        _megabytes(None if later is None else later.peak_rss_bytes),
-        _megabytes(None if later is None else later.peak_anonymous_bytes),
-        _megabytes(result.peak_rss_bytes),
-        _megabytes(result.anonymous_bytes),
-        _megabytes(result.bundle_bytes),
+        _memory(None if later is None else later.peak_rss_bytes),
+        _memory(None if later is None else later.peak_anonymous_bytes),
+        _memory(result.peak_rss_bytes),
+        _memory(result.anonymous_bytes),
+        _memory(result.bundle_bytes),
     )
 
 
@@ -133,7 +134,7 @@ def _limits(rates: Rates) -> str:
         for arithmetic, by_backend in rates.macs_per_s.items()
         for backend, rate in by_backend.items()
     ]
-    reads = f"reading {rates.read_bytes / 1e6:.0f} MB {rates.read_bytes_per_s / 1e9:.1f} GB/s"
+    reads = f"reading {megabytes(rates.read_bytes, 0)} MB {rates.read_bytes_per_s / 1e9:.1f} GB/s"
     return f"At best, with {rates.threads} threads: {', '.join(products)}, {reads}."
 
 
@@ -163,5 +164,6 @@ def _ms(ms: float) -> str:
     return f"{ms:.0f}" if ms >= _WHOLE_MS else f"{ms:.2f}"
 
 
-def _megabytes(size: int | None) -> str:
-    return _UNKNOWN if size is None else f"{size / 1e6:.0f}"
+def _memory(size: int | None) -> str:
+    """Return a cell of the table; the column names the unit."""
+    return _UNKNOWN if size is None else megabytes(size, 0)

@@ -11,7 +11,7 @@ from typing import Any
 
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import Default
-from nano_runtime.cli import digest, make_parser, run_command
+from nano_runtime.cli import digest, make_parser, megabytes, run_command
 from nano_runtime.errors import MissingArgumentError, NanoError, OutputError, OutputExistsError, SignatureError
 from nano_runtime.errors.escaping import escaped
 
@@ -92,8 +92,8 @@ def _verify(options: _Options) -> int:
         report = {"bundle": str(bundle.path), "digest": bundle.digest, "faults": [fault.what for fault in faults]}
         print(json.dumps(report, indent=1))
     elif not faults:
-        count, size = len(bundle.manifest.files), bundle.size_bytes()
-        print(f"{bundle.path}: all {count} files ({_megabytes(size)}) are as the manifest says; digest {bundle.digest}")
+        count, size = len(bundle.manifest.files), f"{megabytes(bundle.size_bytes())} MB"
+        print(f"{bundle.path}: all {count} files ({size}) are as the manifest says; digest {bundle.digest}")
         print(*_also(options), sep="", end="")
     for fault in faults:
         print(f"nano-bundle: {fault.what}", file=sys.stderr)
@@ -179,7 +179,7 @@ def _info(options: _Options) -> int:
         "graph": manifest.graph,
         "scheduler": str(manifest.scheduler.get("_class_name")),
         "default": _default(manifest.default),
-        "engines": ", ".join(f"{name} ({_megabytes(bundle.size_bytes(name))})" for name in manifest.backends),
+        "engines": ", ".join(f"{name} ({megabytes(bundle.size_bytes(name))} MB)" for name in manifest.backends),
         "digest": bundle.digest,
     }
     for key, value in lines.items():
@@ -223,10 +223,6 @@ def _facts(bundle: Bundle) -> dict[str, Any]:
         "size_bytes_by_backend": {name: bundle.size_bytes(name) for name in bundle.manifest.backends},
         "manifest": msgspec.to_builtins(bundle.manifest),
     }
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"
 
 
 if __name__ == "__main__":

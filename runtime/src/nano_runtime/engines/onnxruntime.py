@@ -22,6 +22,7 @@ import onnxruntime
 from nano_runtime.arrays import F32, Arrays
 from nano_runtime.engines.base import Batch, CheckedGraph, EngineOptions, LayerTime
 from nano_runtime.errors import EngineError, PrecisionError
+from nano_runtime.errors.escaping import first_line
 from nano_runtime.system.out_of_memory import is_out_of_memory
 
 __all__ = ["OrtSession", "open_graph"]
@@ -54,7 +55,7 @@ class OrtSession:
         except Exception as error:
             if is_out_of_memory(error):
                 raise MemoryError(str(error)) from error
-            raise EngineError(_NAME, "run", self._model, _first_line(error)) from error
+            raise EngineError(_NAME, "run", self._model, first_line(error)) from error
         return dict(zip(self._outputs, outputs, strict=True))
 
     def layer_times(self) -> list[LayerTime]:
@@ -103,7 +104,7 @@ def open_graph(graph: CheckedGraph, *, batch: Batch, tokens: int, options: Engin
     except Exception as error:
         if is_out_of_memory(error):
             raise MemoryError(str(error)) from error
-        raise EngineError(_NAME, "load", graph.model, _first_line(error)) from error
+        raise EngineError(_NAME, "load", graph.model, first_line(error)) from error
     return OrtSession(session, graph, profile)
 
 
@@ -119,8 +120,3 @@ def _layer_times(events: list[dict[str, Any]]) -> list[LayerTime]:
         (shape,) = node["output_type_shape"][0].values()  # {"float": [2, 256, 32]}
         times.append(LayerTime(node["op_name"], tuple(shape), median(event["dur"] for event in run) / 1e3))
     return times
-
-
-def _first_line(error: Exception) -> str:
-    """Return what the engine said, without the pages that may follow."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]

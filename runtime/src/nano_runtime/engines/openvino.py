@@ -21,6 +21,7 @@ from nano_runtime.arrays import F32, Arrays
 from nano_runtime.engines.base import Batch, CheckedGraph, EngineOptions, LayerTime, Precision
 from nano_runtime.engines.pages import mapped_once
 from nano_runtime.errors import EngineError, PrecisionError
+from nano_runtime.errors.escaping import last_line
 from nano_runtime.system.disk_cache import DiskCache
 from nano_runtime.system.machine import instruction_sets
 from nano_runtime.system.out_of_memory import is_out_of_memory
@@ -62,7 +63,7 @@ class OvSession:
         except Exception as error:
             if is_out_of_memory(error):
                 raise MemoryError(str(error)) from error
-            raise EngineError(_NAME, "run", self._model, _cause(error)) from error
+            raise EngineError(_NAME, "run", self._model, last_line(error)) from error
         # The request writes its next results into the same memory, hence the copies.
         return {
             name: np.array(self._request.get_output_tensor(index).data, copy=True)
@@ -122,7 +123,7 @@ def open_graph(graph: CheckedGraph, *, batch: Batch, tokens: int, options: Engin
     except Exception as error:
         if is_out_of_memory(error):
             raise MemoryError(str(error)) from error
-        raise EngineError(_NAME, "load", graph.model, _cause(error)) from error
+        raise EngineError(_NAME, "load", graph.model, last_line(error)) from error
 
 
 def _core(precision: Precision) -> openvino.Core:
@@ -159,7 +160,7 @@ def _compiled_once(
         try:
             return core.import_model(blob, "CPU", {**choices, **weights})
         except RuntimeError as error:  # the engine knows a reason that the key does not
-            _log.info("the cached form of %s cannot be used: %s", graph.model, _cause(error))
+            _log.info("the cached form of %s cannot be used: %s", graph.model, last_line(error))
             blobs.drop(key)
     compiled = _compiled(core, graph, sizes, choices)
     blobs.put(key, compiled.export_model().getvalue())
@@ -176,9 +177,3 @@ def _fixed(shape: openvino.PartialShape, sizes: _Sizes) -> openvino.PartialShape
             for axis, size in enumerate(shape)
         ]
     )
-
-
-def _cause(error: Exception) -> str:
-    """Return what the engine said last: it prints where it is in its own source first, the cause last."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return (lines or [type(error).__name__])[-1][:300]

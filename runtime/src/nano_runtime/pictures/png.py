@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from nano_runtime.arrays import F32, U8
 from nano_runtime.errors import NoParametersError
+from nano_runtime.errors.escaping import CONTROLS
 from nano_runtime.system.files import write_whole
 
 if TYPE_CHECKING:
@@ -206,4 +206,4 @@ def _chunks(parameters: Parameters) -> PngInfo:
 
 def _printable(text: str) -> str:
     """Replace control characters by spaces: the text is shown by viewers and terminals."""
-    return "".join(" " if unicodedata.category(character) == "Cc" else character for character in text)
+    return text.translate(dict.fromkeys(CONTROLS, " "))

@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.safe_paths import open_plain
 from nano_runtime.errors import KeyFileError, SignatureError, SigningMissingError
+from nano_runtime.errors.escaping import first_line
 from nano_runtime.system.files import write_whole
 
 __all__ = ["check_signature", "sign"]
@@ -45,7 +46,7 @@ def sign(bundle: Bundle, private_key: Path, signature: Path) -> None:
     try:
         signer = signing.Config().use_elliptic_key_signer(private_key=private_key)
     except Exception as error:  # the package raises nothing more specific
-        raise KeyFileError(private_key, _first_line(error)) from error
+        raise KeyFileError(private_key, _reason(error)) from error
     with TemporaryDirectory() as folder:
         made = Path(folder) / "signature"
         signer.sign(bundle.path, made)
@@ -74,12 +75,12 @@ def check_signature(bundle: Bundle, signature: Path, public_key: Path) -> None:
     try:
         verifier = verifying.Config().use_elliptic_key_verifier(public_key=public_key)
     except Exception as error:
-        raise KeyFileError(public_key, _first_line(error)) from error
+        raise KeyFileError(public_key, _reason(error)) from error
     try:
         with _as_file(content) as copy, redirect_stdout(StringIO()):  # it warns of older formats there
             verifier.verify(bundle.path, copy)
     except Exception as error:  # whatever a file that somebody else made has in it
-        raise SignatureError(signature, f"it does not fit {bundle.path} ({_first_line(error)})") from error
+        raise SignatureError(signature, f"it does not fit {bundle.path} ({_reason(error)})") from error
 
 
 def _require() -> None:
@@ -109,6 +110,6 @@ def _as_file(content: bytes) -> Iterator[Path]:
         yield path
 
 
-def _first_line(error: Exception) -> str:
-    """Return what the package says, in a few words."""
-    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
+def _reason(error: Exception) -> str:
+    """Return the class of an error of the package, and its message in one line; many messages mean little alone."""
+    return f"{type(error).__name__}: {first_line(error)}"
