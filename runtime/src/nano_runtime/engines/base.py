@@ -16,6 +16,7 @@ __all__ = [
     "LayerTime",
     "Open",
     "Precision",
+    "Runner",
     "Session",
 ]
 
@@ -92,6 +93,31 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Give the memory back; the session cannot run afterwards."""
+
+
+class Runner(Protocol):
+    """Runs the graphs of a bundle by name. The loaded graphs are one; caches, stopwatches and calibration wrap one."""
+
+    def run(self, component: str, feeds: Arrays, *, batch: Batch) -> dict[str, F32]:
+        """Compute all outputs of one component.
+
+        Args:
+            component: its name in the manifest.
+            feeds: all inputs by name, with the shapes and dtypes of the manifest.
+            batch: size of the free dimension ``batch``, or the smallest and the largest size that the calls to come
+                will have. The length of the prompt follows from the feeds.
+
+        Returns:
+            All outputs by name, with the shapes and dtypes of the manifest; their values are finite.
+
+        Raises:
+            TamperedFileError: a file is not the one the manifest describes.
+            UnsafeGraphError: the graph would make the engine read elsewhere, or recurse without end.
+            EngineError: the engine refuses the graph or the inputs.
+            OutOfMemoryError: the engine could not get the memory it needs.
+            OutputShapeError: an output is not what the manifest describes.
+            NonFiniteError: an output has a NaN or an infinity.
+        """
 
 
 class Open(Protocol):
