@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from nano_runtime.bundle.manifest import FileEntry
+from nano_runtime.bundle.checksums import entry_of
 
 __all__ = ["copied", "rewrite", "seal"]
 
@@ -32,6 +32,6 @@ def seal(bundle: Path, change: Callable[[dict[str, Any]], object] = lambda _: No
     document = json.loads(path.read_bytes())
     change(document)
     for entry in document["files"]:
-        entry.update(msgspec.to_builtins(FileEntry.of(bundle, bundle / entry["path"])))
+        entry.update(msgspec.to_builtins(entry_of(bundle, bundle / entry["path"])))
     rewrite(path, json.dumps(document).encode())
     return bundle

@@ -16,8 +16,9 @@ import pytest
 from tests.contract.hostile import TOKENIZER
 from tests.contract.sealed import copied, rewrite, seal
 
+from nano_runtime.bundle.checksums import fault_of_file
 from nano_runtime.bundle.folder import Bundle
-from nano_runtime.bundle.manifest import MANIFEST_NAME, fault_of
+from nano_runtime.bundle.manifest import MANIFEST_NAME
 from nano_runtime.bundle.unsafe_onnx import fault_of_onnx
 from nano_runtime.errors import DigestError
 
@@ -209,7 +210,7 @@ def test_every_flipped_bit_is_noticed(int8, chunk, full, tmp_path):
                 with pytest.raises(DigestError):
                     Bundle.open(folder, bundle.digest)
             else:
-                assert fault_of(folder, bundle.entry(name)) is not None
+                assert fault_of_file(folder, bundle.entry(name)) is not None
             file.seek(at)
             file.write(bytes([before]))
     assert list(bundle.faults()) == []

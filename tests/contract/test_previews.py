@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nano_runtime.bundle.folder import DEMO, Bundle
-from nano_runtime.bundle.manifest import read_manifest
+from nano_runtime.bundle.reading import read_manifest
 from nano_runtime.errors import NoPreviewError
 from nano_runtime.pictures.preview import colours
 from nano_runtime.pipeline import Pipeline, Progress

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nano_export.source import builtin
 from nano_export.source.checkpoint import open_checkpoint
-from nano_runtime.bundle.manifest import read_manifest
+from nano_runtime.bundle.reading import read_manifest
 
 UNET = ("unet", "unet_prompt", "unet_time")
 

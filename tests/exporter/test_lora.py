@@ -23,7 +23,8 @@ from nano_export.source.checkpoint import open_checkpoint
 from nano_export.source.lora import merge
 from nano_export.source.lora_file import LoraFile, open_lora, parse_lora
 from nano_runtime import Pipeline
-from nano_runtime.bundle.manifest import read_manifest, sha256_of
+from nano_runtime.bundle.checksums import sha256_of
+from nano_runtime.bundle.reading import read_manifest
 
 # Both multiply and add in fp32, in another order: a rounding or two of weights below 1.
 EQUAL_WEIGHTS = 1e-6

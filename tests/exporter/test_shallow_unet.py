@@ -15,7 +15,8 @@ from nano_export.graph.passes import TRACE_BATCH
 from nano_export.graph.shallow_unet import FEATURE, cut, expose
 from nano_export.graph.to_onnx import to_onnx
 from nano_runtime.bundle.folder import DEMO
-from nano_runtime.bundle.manifest import Component, Work, read_manifest
+from nano_runtime.bundle.manifest import Component, Work
+from nano_runtime.bundle.reading import read_manifest
 from nano_runtime.sampling.shortcuts import EXACT, Shortcuts
 
 CHANNELS, SIDE = 4, 8

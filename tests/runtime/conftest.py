@@ -7,19 +7,19 @@ from typing import Literal
 
 import pytest
 
+from nano_runtime.bundle.checksums import entry_of
 from nano_runtime.bundle.manifest import (
     FORMAT_VERSION,
     Backend,
     Component,
-    FileEntry,
     Graph,
     Licence,
     Manifest,
     Source,
     TensorSpec,
     TokenizerSpec,
-    write_manifest,
 )
+from nano_runtime.bundle.reading import write_manifest
 
 _TENSORS = {
     "text_encoder": (["input_ids"], ["last_hidden_state"]),
@@ -53,7 +53,7 @@ def folder(tmp_path: Path) -> Path:
     components = {name: _component(bundle, name) for name in _TENSORS}
     _write(bundle / "tokenizer" / "tokenizer.json", _TOKENIZER)
     _write(bundle / "LICENSE", b"Draw nothing that harms.")
-    files = [FileEntry.of(bundle, path) for path in sorted(bundle.rglob("*")) if path.is_file()]
+    files = [entry_of(bundle, path) for path in sorted(bundle.rglob("*")) if path.is_file()]
     write_manifest(
         bundle,
         Manifest(

@@ -9,8 +9,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from nano_runtime.bundle.checksums import blake3_of, sha256_of
 from nano_runtime.bundle.folder import Bundle
-from nano_runtime.bundle.manifest import MANIFEST_NAME, blake3_of, read_manifest, sha256_of, write_manifest
+from nano_runtime.bundle.manifest import MANIFEST_NAME, FileEntry
+from nano_runtime.bundle.reading import read_manifest, write_manifest
 from nano_runtime.errors import ManifestError, NotABundleError, TamperedFileError
 
 
@@ -165,4 +167,4 @@ def test_formats_without_the_quick_checksum_are_compared_by_the_other(folder, ri
 
 def test_the_schema_is_strict_about_numbers():
     with pytest.raises(msgspec.ValidationError):
-        msgspec.json.decode(b'{"path": "a", "size": "4", "sha256": ""}', type=read_manifest.__globals__["FileEntry"])
+        msgspec.json.decode(b'{"path": "a", "size": "4", "sha256": ""}', type=FileEntry)

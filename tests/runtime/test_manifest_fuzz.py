@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nano_runtime.bundle.manifest import MANIFEST_NAME, parse_manifest
+from nano_runtime.bundle.manifest import MANIFEST_NAME
+from nano_runtime.bundle.reading import parse_manifest
 from nano_runtime.bundle.safe_paths import collision, fault_of_name
 from nano_runtime.errors import BundleError, ManifestError, UnsupportedScheduleError
 from nano_runtime.sampling.samplers import own_sampler

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nano_runtime.bundle.manifest import read_manifest
+from nano_runtime.bundle.reading import read_manifest
 from nano_runtime.drawing.request import Request
 from nano_runtime.errors import (
     ConflictError,

@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from nano_runtime.bundle.manifest import MANIFEST_NAME, FileEntry
+from nano_runtime.bundle.checksums import entry_of
+from nano_runtime.bundle.manifest import MANIFEST_NAME
 from nano_runtime.cli import bundle as command
 
 pytest.importorskip("model_signing", reason='needs pip install "nano-runtime[signing]"')
@@ -92,7 +93,7 @@ def seal(folder: Path) -> None:
     document = json.loads((folder / MANIFEST_NAME).read_bytes())
     for entry in document["files"]:
         if entry["path"] == "LICENSE":
-            entry.update(msgspec.to_builtins(FileEntry.of(folder, licence)))
+            entry.update(msgspec.to_builtins(entry_of(folder, licence)))
     (folder / MANIFEST_NAME).write_text(json.dumps(document))
 
 

@@ -48,7 +48,8 @@ from nano_export.source.lora import merge
 from nano_export.source.lora_file import LoraFile, open_lora
 from nano_export.source.needs import check_resources
 from nano_runtime.bundle.folder import Bundle
-from nano_runtime.bundle.manifest import Backend, Component, Default, Manifest, Preset, write_manifest
+from nano_runtime.bundle.manifest import Backend, Component, Default, Manifest, Preset
+from nano_runtime.bundle.reading import write_manifest
 from nano_runtime.engines import EngineOptions
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.pipeline import Pipeline

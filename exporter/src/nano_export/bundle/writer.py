@@ -16,12 +16,12 @@ from nano_export.judge.fidelity import Scores
 from nano_export.networks.graph_sources import GraphForm, tensor_specs
 from nano_export.source.card import guidance_scale
 from nano_export.source.checkpoint import Checkpoint
+from nano_runtime.bundle.checksums import entry_of
 from nano_runtime.bundle.manifest import (
     FORMAT_VERSION,
     MANIFEST_NAME,
     Backend,
     Component,
-    FileEntry,
     Graph,
     Licence,
     Manifest,
@@ -197,7 +197,7 @@ def manifest_of(
         },
         versions={tool: version(tool) for tool in _TOOLS},
         options=options,
-        files=[FileEntry.of(folder, path) for path in files],
+        files=[entry_of(folder, path) for path in files],
     )
 
 

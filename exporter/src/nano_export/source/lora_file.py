@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from nano_export.errors import LoraError
-from nano_runtime.bundle.manifest import sha256_of
+from nano_runtime.bundle.checksums import sha256_of
 
 __all__ = ["Factors", "Lora", "LoraFile", "open_lora", "parse_lora", "shown"]
 

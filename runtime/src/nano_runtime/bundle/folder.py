@@ -7,17 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nano_runtime.bundle.manifest import (
-    MANIFEST_NAME,
-    Backend,
-    Component,
-    FileEntry,
-    Manifest,
-    check_file,
-    fault_of,
-    manifest_bytes,
-    parse_manifest,
-)
+from nano_runtime.bundle.checksums import check_file, fault_of_file
+from nano_runtime.bundle.manifest import MANIFEST_NAME, Backend, Component, FileEntry, Manifest
+from nano_runtime.bundle.reading import manifest_bytes, parse_manifest
 from nano_runtime.errors import BackendNotInBundleError, DigestError, ExtraFileError, ManifestError, NanoError
 from nano_runtime.system.files import paths_below
 
@@ -115,7 +107,7 @@ class Bundle:
     def faults(self) -> Iterator[NanoError]:
         """Compare every file with its checksums, and yield what is wrong: changed, missing and unknown files."""
         for entry in self.manifest.files:
-            if (fault := fault_of(self.path, entry, all_checksums=True)) is not None:
+            if (fault := fault_of_file(self.path, entry, all_checksums=True)) is not None:
                 yield fault
         known = {MANIFEST_NAME, *(entry.path for entry in self.manifest.files)}
         for path in sorted(paths_below(self.path)):

@@ -1,92 +1,87 @@
-"""JSON that means one thing: no duplicate keys, no NaN, no depth or digits without end, no text that moves a terminal.
-
-``msgspec`` checks types and unknown keys, and takes the last of two equal keys as everybody does; somebody who reads
-the same file with another parser may take the first. What is refused here leaves nothing to choose.
-"""
+"""Reads and writes ``manifest.json``: size, strict JSON, version, types, rules, in this order."""
 
 from __future__ import annotations
 
-import json
-import math
-from typing import Any, Final
+import os
+from pathlib import Path
+from typing import Any
 
-from nano_runtime.errors.escaping import CONTROLS, HALVES, OVERRIDES, pattern_of
+import msgspec
 
-__all__ = ["check_json"]
+from nano_runtime.bundle.manifest import FORMAT_VERSION, MANIFEST_NAME, OLDEST_VERSION, Manifest
+from nano_runtime.bundle.rules import first_contradiction
+from nano_runtime.bundle.safe_paths import fault_of_place, open_plain
+from nano_runtime.bundle.strict_json import check_json
+from nano_runtime.errors import ManifestError, NotABundleError
 
-_MAX_DEPTH: Final = 32
-_MAX_DIGITS: Final = 20  # of a 64-bit number
-_MAX_NUMBER_CHARACTERS: Final = 40
-_SHOWN: Final = 60  # characters of a text in a message
-# Fewer than UNPRINTABLE: bundles of all formats stay readable, and messages show the other characters as escapes.
-_REFUSED: Final = pattern_of(CONTROLS | OVERRIDES | HALVES)
+__all__ = ["manifest_bytes", "parse_manifest", "read_manifest", "write_manifest"]
+
+_MAX_MANIFEST_BYTES = 1 << 20
+_MAX_WHY_CHARACTERS = 300
 
 
-def check_json(raw: bytes) -> None:
-    """Refuse a document that is not strict JSON.
+class _Versioned(msgspec.Struct):
+    """A document of any version; a wrong version is a better message than the first key that does not fit."""
 
-    Args:
-        raw: the whole document; its size is the caller's to limit.
+    format_version: Any = None
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """Read and validate ``bundle/manifest.json``.
 
     Raises:
-        ValueError: it is not UTF-8 or not JSON, or has a key twice, NaN, Infinity, a number beyond 64 bits, a
-            control character, or more than 32 levels.
+        NotABundleError: there is no such folder or no manifest in it.
+        ManifestError: it is too large, not JSON, of another version, or breaks the schema.
     """
-    text = raw.decode("utf-8")  # its error is a ValueError
+    return parse_manifest(manifest_bytes(bundle), bundle / MANIFEST_NAME)
+
+
+def manifest_bytes(bundle: Path) -> bytes:
+    """Return the content of ``bundle/manifest.json``, not validated.
+
+    Raises:
+        NotABundleError: there is no such folder or no manifest in it.
+        ManifestError: it is too large, a link, or not a plain file.
+    """
+    path = bundle / MANIFEST_NAME
+    if not bundle.is_dir():
+        raise NotABundleError(bundle, "there is no such folder")
+    if not os.path.lexists(path):
+        raise NotABundleError(bundle, f"it has no {MANIFEST_NAME}")
+    if (fault := fault_of_place(bundle, MANIFEST_NAME)) is not None:
+        raise ManifestError(path, fault)
+    if (size := path.stat().st_size) > _MAX_MANIFEST_BYTES:
+        raise ManifestError(path, f"{size} bytes, more than the {_MAX_MANIFEST_BYTES} allowed")
+    with os.fdopen(open_plain(path), "rb") as file:
+        return file.read(_MAX_MANIFEST_BYTES)
+
+
+def parse_manifest(raw: bytes, path: Path) -> Manifest:
+    """Validate the content of a manifest; nothing else is opened.
+
+    Args:
+        raw: the content.
+        path: where it came from, for messages.
+
+    Raises:
+        ManifestError: it is not strict JSON, of another version, breaks the schema, or contradicts itself.
+    """
     try:
-        document = json.loads(
-            text,
-            object_pairs_hook=_unique,
-            parse_constant=_refuse_constant,
-            parse_int=_whole,
-            parse_float=_finite,
-        )
-    except RecursionError:
-        raise ValueError(f"more than {_MAX_DEPTH} levels") from None
-    _check_tree(document)
+        check_json(raw)
+        version = msgspec.json.decode(raw, type=_Versioned).format_version
+        known = range(OLDEST_VERSION, FORMAT_VERSION + 1)
+        manifest = msgspec.json.decode(raw, type=Manifest) if version in known else None
+    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors too
+        raise ManifestError(path, str(error)[:_MAX_WHY_CHARACTERS]) from error
+    if manifest is None:
+        reads = f"this runtime reads {OLDEST_VERSION} to {FORMAT_VERSION}"
+        raise ManifestError(path, f"format_version {str(version)[:40]}, {reads}")
+    if (found := first_contradiction(manifest)) is not None:
+        raise ManifestError(path, found)
+    return manifest
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a dictionary of keys that all differ."""
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"the key {key[:_SHOWN]!r} stands there twice")
-        found[key] = value
-    return found
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number in JSON")
-
-
-def _whole(digits: str) -> int:
-    """Read a whole number of at most 64 bits."""
-    if len(digits) > _MAX_DIGITS or not -(1 << 63) <= int(digits) < 1 << 64:
-        raise ValueError(f"the number {digits[:_MAX_DIGITS]}… does not fit 64 bits")
-    return int(digits)
-
-
-def _finite(digits: str) -> float:
-    """Read a number that is not too large for a double."""
-    if len(digits) > _MAX_NUMBER_CHARACTERS or not math.isfinite(float(digits)):
-        raise ValueError(f"the number {digits[:_MAX_NUMBER_CHARACTERS]}… does not fit a double")
-    return float(digits)
-
-
-def _check_tree(document: object) -> None:
-    """Look at the depth and at all text, level by level."""
-    level: list[object] = [document]
-    for _ in range(_MAX_DEPTH + 1):
-        if not level:
-            return
-        inner: list[object] = []
-        for value in level:
-            if isinstance(value, str) and (found := _REFUSED.search(value)) is not None:
-                raise ValueError(f"the text {value[:_SHOWN]!r} has the character U+{ord(found.group()):04X}")
-            if isinstance(value, dict):
-                inner += [*value, *value.values()]
-            elif isinstance(value, list):
-                inner += value
-        level = inner
-    raise ValueError(f"more than {_MAX_DEPTH} levels")
+def write_manifest(bundle: Path, manifest: Manifest) -> None:
+    """Write ``bundle/manifest.json``, indented, with the keys in the order of the fields."""
+    encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
+    (bundle / MANIFEST_NAME).write_bytes(encoded + b"\n")

@@ -1,70 +1,184 @@
-"""What a manifest must not say although every value has the right type: unsafe names, and parts that do not fit."""
+"""The rules that a manifest of the right types must also keep: safe names, and parts that fit each other.
+
+A new rule is one function and one line in ``RULES``.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterator
+from typing import Final
 
+from nano_runtime.bundle.manifest import MANIFEST_NAME, Backend, Component, Manifest
 from nano_runtime.bundle.safe_paths import collision, fault_of_name
+from nano_runtime.bundle.wiring import (
+    BATCH,
+    SAMPLE,
+    TEXT_ENCODER,
+    UNET,
+    UNET_SHALLOW,
+    VAE_DECODER,
+    Wiring,
+    required_graphs,
+    wiring_of,
+)
 
-if TYPE_CHECKING:
-    from nano_runtime.bundle.manifest import Component, Manifest
+__all__ = ["RULES", "first_contradiction"]
 
-__all__ = ["contradictions"]
-
+_SUFFIXES: Final[dict[Backend, tuple[str, ...]]] = {"onnxruntime": ("onnx",), "openvino": ("onnx", "xml")}
 _MAX_ELEMENTS: Final = 1 << 28  # of one tensor with a batch of 1; the full-size model's largest has 0.1 million
 _SHOWN: Final = 200  # characters of a name in a message
 
 
-def contradictions(manifest: Manifest, own_name: str) -> Iterator[str]:
-    """Yield what in a well-formed manifest cannot be true or is not safe.
-
-    Take the first only: the later ones rely on the earlier ones not being there.
-
-    Args:
-        manifest: of the right types, but nothing more.
-        own_name: the manifest's, which no other file may have.
-    """
-    yield from _bad_files(manifest, own_name)
-    for name in _pipeline_of(manifest):
-        if name not in manifest.components:
-            yield f"the component {name!r} is missing"
-        for backend in manifest.backends:
-            if backend not in manifest.components[name].graphs:
-                yield f"the component {name!r} has no graph for {backend}"
-    for name, component in manifest.components.items():
-        for fault in (*_misplaced(component), *_unbelievable(component)):
-            yield f"the component {name!r} has {fault}"
-    yield from _miswired(manifest)
-    yield from _misshapen(manifest)
-    channels = manifest.latent_shape[0]
-    if manifest.preview is not None and len(manifest.preview) != channels + 1:
-        yield f"preview has {len(manifest.preview)} rows for {channels} channels and one to add"
-    for preset, meant in manifest.presets.items():
-        if meant.guidance_interval[0] > meant.guidance_interval[1]:
-            yield f"the guidance interval of {preset!r} ends before it begins"
+def first_contradiction(manifest: Manifest) -> str | None:
+    """Return the first thing in a manifest that cannot be true or is not safe, as a message; None for a good one."""
+    return next((found for rule in RULES if (found := rule(manifest)) is not None), None)
 
 
-def _bad_files(manifest: Manifest, own_name: str) -> Iterator[str]:
-    """Yield what is wrong with names of files."""
-    listed = {entry.path for entry in manifest.files}
-    if len(listed) != len(manifest.files):
-        yield "a file is listed twice"
+def files_are_listed_once(manifest: Manifest) -> str | None:
+    """Refuse two entries for one path."""
+    return None if len(_listed(manifest)) == len(manifest.files) else "a file is listed twice"
+
+
+def paths_are_safe(manifest: Manifest) -> str | None:
+    """Refuse a path that leaves the bundle, or means another file on another system."""
     for name in _paths_in(manifest):
         if (fault := fault_of_name(name)) is not None:
-            yield f"the path {name[:_SHOWN]!r} {fault}"
-        if name not in listed:
-            yield f"the file {name!r} has no checksum"
-    if (pair := collision([own_name, *sorted(listed)])) is not None:
-        yield f"{pair[0]!r} and {pair[1]!r} are one file on some systems"
+            return f"the path {name[:_SHOWN]!r} {fault}"
+    return None
+
+
+def files_have_checksums(manifest: Manifest) -> str | None:
+    """Require an entry for every file that the manifest mentions."""
+    listed = _listed(manifest)
+    return next((f"the file {name!r} has no checksum" for name in _paths_in(manifest) if name not in listed), None)
+
+
+def names_differ_on_all_systems(manifest: Manifest) -> str | None:
+    """Refuse two names that are one file where case does not count; the manifest's own name is taken."""
+    pair = collision([MANIFEST_NAME, *sorted(_listed(manifest))])
+    return None if pair is None else f"{pair[0]!r} and {pair[1]!r} are one file on some systems"
+
+
+def graphs_are_there(manifest: Manifest) -> str | None:
+    """Require the graphs that draw a picture from a prompt, at every quality that the bundle offers."""
+    missing = (name for name in _required(manifest) if name not in manifest.components)
+    return next((f"the component {name!r} is missing" for name in missing), None)
+
+
+def graphs_serve_all_engines(manifest: Manifest) -> str | None:
+    """Require each of those graphs for every engine that the bundle claims to serve."""
+    for name in _required(manifest):
+        for backend in manifest.backends:
+            if backend not in manifest.components[name].graphs:
+                return f"the component {name!r} has no graph for {backend}"
+    return None
+
+
+def files_are_where_engines_look(manifest: Manifest) -> str | None:
+    """Refuse a graph or weights that an engine would look for elsewhere than the manifest says."""
+    return _first_of_components(manifest, _misplaced)
+
+
+def tensors_are_believable(manifest: Manifest) -> str | None:
+    """Refuse tensors of one name, and tensors that fit no memory."""
+    return _first_of_components(manifest, _unbelievable)
+
+
+def tensors_join_graphs(manifest: Manifest) -> str | None:
+    """Require that the UNet takes all that it is fed and nothing else, and the shallow one nothing else."""
+    unet = _inputs(manifest, UNET) ^ _fed(manifest, wiring_of(manifest.graph, UNET))
+    shallow = set()
+    if UNET_SHALLOW in manifest.components:
+        shallow = _inputs(manifest, UNET_SHALLOW) - _fed(manifest, wiring_of(manifest.graph, UNET_SHALLOW))
+    return next((f"the tensor {name!r} joins no two graphs" for name in [*sorted(unet), *sorted(shallow)]), None)
+
+
+def shapes_fit_the_picture(manifest: Manifest) -> str | None:
+    """Compare shapes of tensors with the sizes of picture, latents and prompt."""
+    components = manifest.components
+    latents, pixels = [BATCH, *manifest.latent_shape], [BATCH, 3, *manifest.image_size]
+    joints = (
+        (TEXT_ENCODER, components[TEXT_ENCODER].inputs[0], [BATCH, manifest.tokenizer.length]),
+        (UNET, next(tensor for tensor in components[UNET].inputs if tensor.name == SAMPLE), latents),
+        (UNET, components[UNET].outputs[0], latents),
+        (VAE_DECODER, components[VAE_DECODER].inputs[0], latents),
+        (VAE_DECODER, components[VAE_DECODER].outputs[0], pixels),
+    )
+    for name, tensor, shape in joints:
+        if tensor.shape != shape:
+            return f"the tensor {tensor.name!r} of {name} has the shape {tensor.shape}, not {shape}"
+    return None
+
+
+def preview_fits_the_latents(manifest: Manifest) -> str | None:
+    """Require one row of colours for each channel, and one to add."""
+    channels = manifest.latent_shape[0]
+    if manifest.preview is None or len(manifest.preview) == channels + 1:
+        return None
+    return f"preview has {len(manifest.preview)} rows for {channels} channels and one to add"
+
+
+def intervals_are_in_order(manifest: Manifest) -> str | None:
+    """Refuse a preset whose guidance ends before it begins."""
+    for name, preset in manifest.presets.items():
+        begin, end = preset.guidance_interval
+        if begin > end:
+            return f"the guidance interval of {name!r} ends before it begins"
+    return None
+
+
+# A rule may rely on all that stand before it.
+RULES: Final[tuple[Callable[[Manifest], str | None], ...]] = (
+    files_are_listed_once,
+    paths_are_safe,
+    files_have_checksums,
+    names_differ_on_all_systems,
+    graphs_are_there,
+    graphs_serve_all_engines,
+    files_are_where_engines_look,
+    tensors_are_believable,
+    tensors_join_graphs,
+    shapes_fit_the_picture,
+    preview_fits_the_latents,
+    intervals_are_in_order,
+)
+
+
+def _listed(manifest: Manifest) -> set[str]:
+    """Return the paths that have an entry."""
+    return {entry.path for entry in manifest.files}
+
+
+def _paths_in(manifest: Manifest) -> Iterator[str]:
+    """Yield all paths that a manifest mentions."""
+    yield from (entry.path for entry in manifest.files)
+    yield manifest.tokenizer.file
+    yield manifest.licence.file
+    for component in manifest.components.values():
+        for graph in component.graphs.values():
+            yield graph.model
+            if graph.weights is not None:
+                yield graph.weights
+
+
+def _required(manifest: Manifest) -> tuple[str, ...]:
+    """Return the graphs that must be there; a shallow UNet must be whole if it is there, or if a preset needs it."""
+    caching = any(preset.cache_interval > 1 for preset in manifest.presets.values())
+    return required_graphs(manifest.graph, shallow=caching or UNET_SHALLOW in manifest.components)
+
+
+def _first_of_components(manifest: Manifest, check: Callable[[Component], Iterator[str]]) -> str | None:
+    """Return the first fault that a check finds in a component."""
+    found = (f"the component {name!r} has {why}" for name, part in manifest.components.items() for why in check(part))
+    return next(found, None)
 
 
 def _misplaced(component: Component) -> Iterator[str]:
-    """Yield files that an engine would look for elsewhere than the manifest says."""
+    """Yield graphs that an engine does not read, and weights that it would not find."""
     for backend, graph in component.graphs.items():
         stem, _, suffix = graph.model.rpartition(".")
-        if suffix not in {"onnxruntime": ("onnx",), "openvino": ("onnx", "xml")}[backend]:
+        if suffix not in _SUFFIXES[backend]:
             yield f"the graph {graph.model!r}, which is none for {backend}"
         if suffix == "xml" and graph.weights != f"{stem}.bin":
             yield f"no {stem}.bin, which is what the engine reads with {graph.model!r}"
@@ -73,7 +187,7 @@ def _misplaced(component: Component) -> Iterator[str]:
 
 
 def _unbelievable(component: Component) -> Iterator[str]:
-    """Yield tensors that are there twice, or that nobody could hold."""
+    """Yield tensors of one name, and tensors that fit no memory."""
     for tensors in (component.inputs, component.outputs):
         if len({tensor.name for tensor in tensors}) != len(tensors):
             yield "two tensors of one name"
@@ -86,52 +200,12 @@ def _folder_of(name: str) -> str:
     return name.rpartition("/")[0]
 
 
-def _pipeline_of(manifest: Manifest) -> tuple[str, ...]:
-    """Components that a picture from a prompt needs at every quality the bundle has, in the order they run."""
-    hoisted = ("unet_prompt", "unet_time") if manifest.graph == "hoisted" else ()
-    caching = any(preset.cache_interval > 1 for preset in manifest.presets.values())
-    shallow = ("unet_shallow",) if caching or "unet_shallow" in manifest.components else ()
-    return ("text_encoder", *hoisted, "unet", *shallow, "vae_decoder")
+def _inputs(manifest: Manifest, graph: str) -> set[str]:
+    """Return the names of a graph's inputs."""
+    return {tensor.name for tensor in manifest.components[graph].inputs}
 
 
-def _miswired(manifest: Manifest) -> Iterator[str]:
-    """Yield what no graph before the UNet feeds."""
-    fed = {"sample", "timestep", "encoder_hidden_states"}
-    if manifest.graph == "hoisted":
-        fed = {"sample"}
-        for name in ("unet_prompt", "unet_time"):
-            fed |= {tensor.name for tensor in manifest.components[name].outputs}
-    unet = manifest.components["unet"]
-    dangling = sorted({tensor.name for tensor in unet.inputs} ^ fed)
-    if (shallow := manifest.components.get("unet_shallow")) is not None:
-        dangling += sorted({tensor.name for tensor in shallow.inputs} - fed - {tensor.name for tensor in unet.outputs})
-    if dangling:
-        yield f"the tensor {dangling[0]!r} joins no two graphs"
-
-
-def _misshapen(manifest: Manifest) -> Iterator[str]:
-    """Yield tensors whose shapes are not what the sizes of picture, latents and prompt say."""
-    components = manifest.components
-    latents, pixels = ["batch", *manifest.latent_shape], ["batch", 3, *manifest.image_size]
-    joints = (
-        ("text_encoder", components["text_encoder"].inputs[0], ["batch", manifest.tokenizer.length]),
-        ("unet", next(tensor for tensor in components["unet"].inputs if tensor.name == "sample"), latents),
-        ("unet", components["unet"].outputs[0], latents),
-        ("vae_decoder", components["vae_decoder"].inputs[0], latents),
-        ("vae_decoder", components["vae_decoder"].outputs[0], pixels),
-    )
-    for name, tensor, shape in joints:
-        if tensor.shape != shape:
-            yield f"the tensor {tensor.name!r} of {name} has the shape {tensor.shape}, not {shape}"
-
-
-def _paths_in(manifest: Manifest) -> Iterator[str]:
-    """All paths a manifest mentions."""
-    yield from (entry.path for entry in manifest.files)
-    yield manifest.tokenizer.file
-    yield manifest.licence.file
-    for component in manifest.components.values():
-        for graph in component.graphs.values():
-            yield graph.model
-            if graph.weights is not None:
-                yield graph.weights
+def _fed(manifest: Manifest, wiring: Wiring) -> set[str]:
+    """Return the names of all inputs that the runtime and other graphs have for a graph."""
+    outputs = (tensor.name for name in wiring.fed_by for tensor in manifest.components[name].outputs)
+    return {*wiring.given, *outputs}

@@ -2,7 +2,7 @@
 
 The sets of characters below are the only definition of "unprintable" in both packages. Text that others wrote is
 treated in three ways: messages show these characters as escapes (``escaped``), names of files and texts of a manifest
-may not hold them (``bundle/safe_paths.py``, ``bundle/reading.py``), and the text chunks of a picture have spaces in
+may not hold them (``bundle/safe_paths.py``, ``bundle/strict_json.py``), and the text chunks of a picture have spaces in
 place of controls (``pictures/png.py``).
 """
 

@@ -1,0 +1,92 @@
+"""JSON that means one thing: no duplicate keys, no NaN, no depth or digits without end, no text that moves a terminal.
+
+``msgspec`` checks types and unknown keys, and takes the last of two equal keys as everybody does; somebody who reads
+the same file with another parser may take the first. What is refused here leaves nothing to choose.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, Final
+
+from nano_runtime.errors.escaping import CONTROLS, HALVES, OVERRIDES, pattern_of
+
+__all__ = ["check_json"]
+
+_MAX_DEPTH: Final = 32
+_MAX_DIGITS: Final = 20  # of a 64-bit number
+_MAX_NUMBER_CHARACTERS: Final = 40
+_SHOWN: Final = 60  # characters of a text in a message
+# Fewer than UNPRINTABLE: bundles of all formats stay readable, and messages show the other characters as escapes.
+_REFUSED: Final = pattern_of(CONTROLS | OVERRIDES | HALVES)
+
+
+def check_json(raw: bytes) -> None:
+    """Refuse a document that is not strict JSON.
+
+    Args:
+        raw: the whole document; its size is the caller's to limit.
+
+    Raises:
+        ValueError: it is not UTF-8 or not JSON, or has a key twice, NaN, Infinity, a number beyond 64 bits, a
+            control character, or more than 32 levels.
+    """
+    text = raw.decode("utf-8")  # its error is a ValueError
+    try:
+        document = json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+            parse_int=_whole,
+            parse_float=_finite,
+        )
+    except RecursionError:
+        raise ValueError(f"more than {_MAX_DEPTH} levels") from None
+    _check_tree(document)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dictionary of keys that all differ."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key[:_SHOWN]!r} stands there twice")
+        found[key] = value
+    return found
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number in JSON")
+
+
+def _whole(digits: str) -> int:
+    """Read a whole number of at most 64 bits."""
+    if len(digits) > _MAX_DIGITS or not -(1 << 63) <= int(digits) < 1 << 64:
+        raise ValueError(f"the number {digits[:_MAX_DIGITS]}… does not fit 64 bits")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    """Read a number that is not too large for a double."""
+    if len(digits) > _MAX_NUMBER_CHARACTERS or not math.isfinite(float(digits)):
+        raise ValueError(f"the number {digits[:_MAX_NUMBER_CHARACTERS]}… does not fit a double")
+    return float(digits)
+
+
+def _check_tree(document: object) -> None:
+    """Look at the depth and at all text, level by level."""
+    level: list[object] = [document]
+    for _ in range(_MAX_DEPTH + 1):
+        if not level:
+            return
+        inner: list[object] = []
+        for value in level:
+            if isinstance(value, str) and (found := _REFUSED.search(value)) is not None:
+                raise ValueError(f"the text {value[:_SHOWN]!r} has the character U+{ord(found.group()):04X}")
+            if isinstance(value, dict):
+                inner += [*value, *value.values()]
+            elif isinstance(value, list):
+                inner += value
+        level = inner
+    raise ValueError(f"more than {_MAX_DEPTH} levels")

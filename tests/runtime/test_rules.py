@@ -1,0 +1,67 @@
+"""Every rule of a manifest finds what it is for, and the first rule that is broken is the one that is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from nano_runtime.bundle.folder import DEMO
+from nano_runtime.bundle.manifest import MANIFEST_NAME, Manifest
+from nano_runtime.bundle.reading import read_manifest
+from nano_runtime.bundle.rules import RULES, first_contradiction
+
+
+def with_preset(begin: float, end: float) -> dict[str, Any]:
+    return {"fast": {"cache_interval": 1, "guidance_interval": [begin, end], "work": 1.0, "fidelity": {}}}
+
+
+# Rule to a change of the manifest that breaks it, and no rule before it.
+BREAKS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "files_are_listed_once": lambda manifest: manifest["files"].append(manifest["files"][0]),
+    "paths_are_safe": lambda manifest: manifest["files"][0].update(path="../LICENSE"),
+    "files_have_checksums": lambda manifest: manifest["files"].pop(0),
+    "names_differ_on_all_systems": lambda manifest: manifest["files"].append(
+        {**manifest["files"][0], "path": "Manifest.JSON"}
+    ),
+    "graphs_are_there": lambda manifest: manifest["components"].pop("vae_decoder"),
+    "graphs_serve_all_engines": lambda manifest: manifest["components"]["unet"]["graphs"].pop("openvino"),
+    "files_are_where_engines_look": lambda manifest: manifest["components"]["unet"]["graphs"]["onnxruntime"].update(
+        model="LICENSE"
+    ),
+    "tensors_are_believable": lambda manifest: manifest["components"]["unet"]["outputs"][0].update(
+        shape=["batch", 1 << 20, 1 << 20]
+    ),
+    "tensors_join_graphs": lambda manifest: manifest["components"]["unet"]["inputs"].pop(),
+    "shapes_fit_the_picture": lambda manifest: manifest.update(image_size=[64, 64]),
+    "preview_fits_the_latents": lambda manifest: manifest.update(preview=[[0, 0, 0]]),
+    "intervals_are_in_order": lambda manifest: manifest.update(presets=with_preset(0.9, 0.1)),
+}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_each_rule_is_the_first_to_find_its_case(folder, rule):
+    document = json.loads((folder / MANIFEST_NAME).read_bytes())
+    BREAKS[rule.__name__](document)
+    manifest = msgspec.convert(document, Manifest)
+    found = [other for other in RULES[: RULES.index(rule) + 1] if other(manifest) is not None]
+    assert found == [rule]
+    assert first_contradiction(manifest) == rule(manifest)
+
+
+def test_a_good_manifest_breaks_no_rule(folder):
+    for bundle in (folder, DEMO):
+        manifest = read_manifest(bundle)
+        assert [rule.__name__ for rule in RULES if rule(manifest) is not None] == []
+        assert first_contradiction(manifest) is None
+
+
+def test_a_preset_that_caches_steps_needs_the_shallow_unet(folder):
+    document = json.loads((folder / MANIFEST_NAME).read_bytes())
+    document.update(presets=with_preset(0, 1))
+    assert first_contradiction(msgspec.convert(document, Manifest)) is None
+    document["presets"]["fast"]["cache_interval"] = 2
+    assert "unet_shallow" in (first_contradiction(msgspec.convert(document, Manifest)) or "")
