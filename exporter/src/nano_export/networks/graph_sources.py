@@ -1,8 +1,8 @@
-"""Which graphs a bundle has: the module, example inputs and tensor names of each component.
+"""The graphs to export: module, example inputs and tensor names of each component.
 
 Names follow diffusers and optimum (``sample``, ``timestep``, ``encoder_hidden_states``, ``latent_sample``,
-``input_ids``). In the hoisted form, the outputs of ``unet_prompt`` and ``unet_time`` are named like the inputs of
-``unet`` they feed.
+``input_ids``). In the hoisted form, the outputs of ``unet_prompt`` and ``unet_time`` have the names of the ``unet``
+inputs that they feed.
 """
 
 from __future__ import annotations
@@ -17,15 +17,9 @@ from torch import Tensor, nn
 
 from nano_export.errors import ImageSizeError
 from nano_export.graph.passes import TRACE_BATCH, TRACE_TOKENS
-from nano_export.networks.modules import (
-    HoistedUNet,
-    PromptKV,
-    StandardUNet,
-    TextEncoder,
-    TimeBiases,
-    VaeDecoder,
-    VaeEncoder,
-)
+from nano_export.networks.text_encoder import TextEncoder
+from nano_export.networks.unet import HoistedUNet, PromptKV, StandardUNet, TimeBiases
+from nano_export.networks.vae import VaeDecoder, VaeEncoder
 from nano_export.source.checkpoint import Checkpoint
 from nano_runtime.bundle.manifest import TensorSpec
 
@@ -42,7 +36,7 @@ _DTYPES: dict[ir.DataType, Literal["float32", "int64"]] = {
 
 @dataclass(frozen=True)
 class GraphSource:
-    """One component before export; what is free is ``TRACE_BATCH`` and ``TRACE_TOKENS`` in the ``inputs``."""
+    """One component before export; free dimensions are ``TRACE_BATCH`` and ``TRACE_TOKENS`` in the ``inputs``."""
 
     component: str
     module: nn.Module
@@ -52,10 +46,10 @@ class GraphSource:
 
 
 def latent_shape(checkpoint: Checkpoint, size: int) -> tuple[int, int, int]:
-    """Channels, height and width of the latents of a square picture of ``size`` pixels.
+    """Return channels, height and width of the latents of a square picture of ``size`` pixels.
 
     Raises:
-        ImageSizeError: some level of the VAE or the UNet would halve an odd side, or the picture is too large.
+        ImageSizeError: a level of the VAE or the UNet would halve an odd side, or the picture is too large.
     """
     factor = 2 ** (len(checkpoint.vae.config.block_out_channels) - 1)
     multiple = factor * 2 ** (len(checkpoint.unet.config.block_out_channels) - 1)

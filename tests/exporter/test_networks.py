@@ -11,15 +11,9 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from nano_export.networks.modules import (
-    HoistedUNet,
-    PromptKV,
-    StandardUNet,
-    TextEncoder,
-    TimeBiases,
-    VaeDecoder,
-    VaeEncoder,
-)
+from nano_export.networks.text_encoder import TextEncoder
+from nano_export.networks.unet import HoistedUNet, PromptKV, StandardUNet, TimeBiases
+from nano_export.networks.vae import VaeDecoder, VaeEncoder
 from nano_export.source import builtin
 
 # Float32: the attention is written out and the scale goes into one of its factors, so that roundings differ.
