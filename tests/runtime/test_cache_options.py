@@ -34,6 +34,17 @@ def test_the_default_is_the_users_cache_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have other places")
+def test_the_default_folder_is_closed_to_others_and_a_named_one_is_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    own, named = tmp_path / "nano-runtime", tmp_path / "named"
+    for path in (own, named):
+        path.mkdir()
+        path.chmod(0o755)
+    assert (folder(), folder("--cache", str(named))) == (own, named)
+    assert (own.stat().st_mode & 0o777, named.stat().st_mode & 0o777) == (0o700, 0o755)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other places")
 @pytest.mark.parametrize("variable", ["HOME", "XDG_CACHE_HOME"])
 def test_the_current_folder_gets_nothing(variable, monkeypatch):
     """Neither variable may make a folder where the command happens to run."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nano_runtime.system.disk_cache import DiskCache
+from nano_runtime.system.disk_cache import DiskCache, close_to_others
 
 CONTENT = bytes(range(256)) * 4
 
@@ -26,6 +28,60 @@ def test_what_was_stored_comes_back(tmp_path):
     assert (blobs.get("one"), blobs.get("two"), blobs.get("three")) == (CONTENT, b"", None)
     assert DiskCache(tmp_path / "made" / "when needed").get("one") == CONTENT
     assert (tmp_path / "made" / "when needed").stat().st_mode & 0o077 == 0  # nobody else's business
+
+
+@pytest.fixture(params=[0o022, 0o000], ids=["umask 022", "umask 000"])
+def umask(request) -> Iterator[None]:
+    before = os.umask(request.param)
+    yield
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.usefixtures("umask")
+def test_nobody_else_may_read_what_the_cache_makes(tmp_path):
+    """In the folders above, too: another cache may put its files there."""
+    inner = tmp_path / "made" / "when" / "needed"
+    DiskCache(inner).put("one", CONTENT)
+    DiskCache(inner.parent).put("two", CONTENT)
+    for folder in (inner, *inner.parents[:2]):
+        assert mode(folder) == 0o700
+    assert [mode(path) for path in files(tmp_path)] == [0o600, 0o600]
+
+
+@pytest.mark.usefixtures("umask")
+def test_a_folder_that_others_share_stays_shared_and_its_files_private(tmp_path):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o2775)
+    DiskCache(shared).put("one", CONTENT)
+    DiskCache(shared / "inner").put("one", CONTENT)
+    assert (mode(shared), mode(shared / "inner") & 0o777) == (0o2775, 0o700)
+    assert [mode(path) for path in files(tmp_path)] == [0o600, 0o600]
+
+
+@pytest.mark.parametrize("before", [0o755, 0o777, 0o710, 0o701])
+def test_a_folder_of_our_own_is_closed_to_others(tmp_path, before):
+    tmp_path.chmod(before)
+    close_to_others(tmp_path)
+    assert mode(tmp_path) == 0o700
+
+
+def test_folders_of_other_users_links_and_files_keep_their_mode(tmp_path, monkeypatch):
+    folder, link, file = tmp_path / "folder", tmp_path / "link", tmp_path / "file"
+    folder.mkdir()
+    folder.chmod(0o755)
+    link.symlink_to(folder)
+    file.touch(0o644)
+    for path in (link, file, tmp_path / "missing"):
+        close_to_others(path)
+    monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
+    close_to_others(folder)
+    assert (mode(folder), mode(file) & 0o600) == (0o755, 0o600)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "link"]
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -1,31 +1,36 @@
-"""What one run leaves for the next: a folder of bounded size whose files are checked before use and can all be lost.
+"""The cache on disk: private, of bounded size, checked before use; all of it may be deleted at any time.
 
-A file holds the sha256 of its key and content, then the content. What is damaged, cut short or under another key's
-name is deleted and reported as missing; what cannot be written is not kept. No error leaves this file: without it a
-run only takes longer.
+A file holds the sha256 of its key and content, then the content. A file that is damaged, cut short or stored under
+another key's name is deleted and reported as missing. Content that cannot be written is not stored. No error leaves
+this file, because a run without a cache only takes longer.
+
+Folders that the cache makes are for this user alone (mode 700), those above it included, and so are its files (mode
+600), wherever they lie. A folder that is there already keeps its mode, because others may be meant to use it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
 from nano_runtime.system.files import write_whole
 
-__all__ = ["DiskCache"]
+__all__ = ["DiskCache", "close_to_others"]
 
 _MOST_BYTES = 256_000_000  # a full-size bundle's graphs take about 30 MB
 _DIGEST_BYTES = hashlib.sha256().digest_size
+_PRIVATE = stat.S_IRWXU
 
 
 class DiskCache:
-    """Content by key, in one folder; the files longest unused go first when there are too many.
+    """Content by key, in one folder; the files that were unused for longest go first when there are too many.
 
     Args:
-        folder: made when something is stored; files of others in it are left alone.
-        most_bytes: how much all files together may take.
+        folder: made when something is stored; other files in it are left alone.
+        most_bytes: limit on the size of all files together.
     """
 
     def __init__(self, folder: Path, most_bytes: int = _MOST_BYTES) -> None:
@@ -33,7 +38,7 @@ class DiskCache:
         self._most_bytes = most_bytes
 
     def get(self, key: str) -> bytes | None:
-        """Return what was stored under a key, or None if it is not there whole."""
+        """Return the content of a key, or None if it is not there whole."""
         path = self._path(key)
         try:
             stored = path.read_bytes()
@@ -52,26 +57,48 @@ class DiskCache:
         if _DIGEST_BYTES + len(content) > self._most_bytes:
             return
         with suppress(OSError):  # also as an OutputError
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_whole(self._path(key), lambda file: file.write(_digest(key, content) + content))
+            _make_private(self._folder)
+            write_whole(self._path(key), lambda file: file.write(_digest(key, content) + content), private=True)
             self._shrink()
 
     def drop(self, key: str) -> None:
-        """Delete what is stored under a key."""
+        """Delete the content of a key."""
         with suppress(OSError):
             self._path(key).unlink(missing_ok=True)
 
     def _shrink(self) -> None:
-        """Delete the files longest unused until the rest fits."""
+        """Delete the files that were unused for longest until the rest fits."""
         files = [(path, path.stat()) for path in self._folder.glob("nano-*.blob") if path.is_file()]
         total = 0
-        for path, stat in sorted(files, key=lambda file: file[1].st_mtime_ns, reverse=True):
-            total += stat.st_size
+        for path, status in sorted(files, key=lambda file: file[1].st_mtime_ns, reverse=True):
+            total += status.st_size
             if total > self._most_bytes:
                 path.unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
         return self._folder / f"nano-{hashlib.sha256(key.encode()).hexdigest()[:24]}.blob"
+
+
+def close_to_others(folder: Path) -> None:
+    """Make a folder private that is this program's own by its name, however it came to be readable by others.
+
+    Earlier releases made it with the mode that the umask gives. A folder of another user, or behind a link, stays as it
+    is, and so does everything on systems without users.
+    """
+    if not hasattr(os, "geteuid"):  # Windows
+        return
+    with suppress(OSError):
+        status = folder.lstat()
+        others = status.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and others:
+            folder.chmod(_PRIVATE)
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder and all missing ones above it; ``Path.mkdir`` gives its mode to the last one only."""
+    if not folder.is_dir():
+        _make_private(folder.parent)
+        folder.mkdir(mode=_PRIVATE, exist_ok=True)
 
 
 def _digest(key: str, content: bytes) -> bytes:

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
@@ -35,6 +36,7 @@ MACHINE_ERRNOS = frozenset(
 )
 """What the system says when the machine, not this program, is in the way."""
 
+_ORDINARY, _PRIVATE = 0o666, 0o600  # before the umask
 _PREFIX, _SUFFIX = ".nano-", ".part"
 _FRESH_S = 60.0  # nothing younger is removed: on some network file systems everyone gets every lock
 
@@ -51,11 +53,16 @@ def check_folder(folder: Path) -> None:
         raise OutputError(folder, "no permission")
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_whole(path: Path, write: Callable[[BinaryIO], object], *, private: bool = False) -> None:
     """Let ``write`` fill a file that appears under its name only when it is complete, replacing one of that name.
 
-    The data is on the disk before the name is: after a crash there is the old file, the new one, or none. What earlier
-    processes were killed over is removed from the folder.
+    The data is on the disk before the name is: after a crash there is the old file, the new one, or none. Unfinished
+    files that killed processes left in the folder are removed.
+
+    Args:
+        path: the name of the file; its folder must exist.
+        write: gets the open file.
+        private: True lets only this user read the file (mode 600); False leaves that to the umask.
 
     Raises:
         OutputError: the folder is missing, full, or not writable.
@@ -64,7 +71,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     try:
         _remove_abandoned(path.parent)
         try:
-            with unfinished.open("xb") as file:
+            # Path.open takes no opener, and rights that are taken away after opening come too late.
+            with open(unfinished, "xb", opener=partial(os.open, mode=_PRIVATE if private else _ORDINARY)) as file:
                 _claim(file)
                 write(file)
                 file.flush()
