@@ -1,78 +1,58 @@
-"""What is in the wheels, and what they ask for."""
+"""What is in the wheels, what they ask for, and what they say of themselves."""
 
 from __future__ import annotations
 
-import os
+import ast
 import re
-import shutil
-import subprocess
 import sys
 import zipfile
-from email.parser import Parser
 from pathlib import Path
 
 import pytest
+from tests.packaging.building import ROOT, build, copied, metadata, names, requirements
 
-ROOT = Path(__file__).parents[2]
+import nano_runtime
+
 LARGEST_DEMO_BYTES = 15e6
 EXPORTERS_TOOLS = {"torch", "diffusers", "transformers", "optimum", "onnx", "nncf", "nano-export", "huggingface-hub"}
-
-
-def build(project: Path, folder: Path) -> Path:
-    """Build a project's wheel from a copy, with the build backend of this environment: no network."""
-    copy = folder / project.name
-    shutil.copytree(project, copy, ignore=shutil.ignore_patterns("__pycache__", ".*_cache"))
-    return build_in_place(copy, folder / "dist")
-
-
-def build_in_place(project: Path, out: Path) -> Path:
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, project]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (wheel,) = out.glob("*.whl")
-    return wheel
-
-
-@pytest.fixture(scope="module")
-def runtime(tmp_path_factory):
-    return build(ROOT / "runtime", tmp_path_factory.mktemp("runtime"))
-
-
-@pytest.fixture(scope="module")
-def exporter(tmp_path_factory):
-    return build(ROOT / "exporter", tmp_path_factory.mktemp("exporter"))
-
-
-def contents(wheel: Path) -> set[str]:
-    return set(zipfile.ZipFile(wheel).namelist())
+DISTRIBUTIONS = {"pil": "pillow", "yaml": "pyyaml"}
+"""Packages whose names on the index are not those they are imported by."""
 
 
 def expected(wheel: Path, project: Path) -> set[str]:
     """The sources, the demo model and the metadata of a wheel without compiled parts, and nothing else."""
     source = project / "src"
-    files = {path.relative_to(source).as_posix() for path in source.rglob("*.py")}
-    files |= {path.relative_to(source).as_posix() for path in source.rglob("py.typed")}
-    files |= {path.relative_to(source).as_posix() for path in source.glob("*/demo/**/*") if path.is_file()}
+    found = [*source.rglob("*.py"), *source.rglob("py.typed")]
+    for demo in (*source.glob("*/demo"), *source.glob("*/source/demo")):
+        found += [path for path in demo.rglob("*") if path.is_file()]
     name, version = wheel.name.split("-")[:2]
-    return files | {
-        f"{name}-{version}.dist-info/{part}" for part in ("METADATA", "RECORD", "WHEEL", "entry_points.txt")
+    parts = ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE")
+    return {path.relative_to(source).as_posix() for path in found} | {
+        f"{name}-{version}.dist-info/{part}" for part in parts
     }
 
 
-def requirements(wheel: Path) -> set[tuple[str, str]]:
-    """Every requirement's name with its marker; "" where it is always wanted."""
-    archive = zipfile.ZipFile(wheel)
-    (path,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-    found = set()
-    for line in Parser().parsestr(archive.read(path).decode()).get_all("Requires-Dist", []):
-        specification, _, marker = line.partition(";")
-        name = re.split(r"[\s\[<>=!~(]", specification, maxsplit=1)[0]
-        found.add((name.lower().replace("_", "-"), marker.strip()))
-    return found
+def imported(project: Path) -> set[str]:
+    """The distributions that a project's sources import, itself and the standard library aside."""
+    modules = set()
+    for path in (project / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module is not None:
+                modules.add(node.module)
+    roots = {module.partition(".")[0] for module in modules} - sys.stdlib_module_names
+    roots -= {path.name for path in (project / "src").iterdir()}
+    return {DISTRIBUTIONS.get(root.lower(), root.lower().replace("_", "-")) for root in roots}
+
+
+@pytest.fixture(params=["runtime", "exporter"])
+def wheel(request):
+    return request.getfixturevalue(request.param)
 
 
 def test_the_runtimes_wheel_has_its_sources_and_nothing_else(runtime):
-    assert contents(runtime) == expected(runtime, ROOT / "runtime")
+    assert names(runtime) == expected(runtime, ROOT / "runtime")
 
 
 def test_the_demo_in_the_runtimes_wheel_is_small(runtime):
@@ -83,11 +63,10 @@ def test_the_demo_in_the_runtimes_wheel_is_small(runtime):
 
 
 def test_a_stray_file_would_be_seen(tmp_path):
-    project = tmp_path / "runtime"
-    shutil.copytree(ROOT / "runtime", project, ignore=shutil.ignore_patterns("__pycache__", ".*_cache"))
+    project = copied("runtime", tmp_path)
     (project / "src" / "nano_runtime" / "weights.bin").write_bytes(b"\0")
-    wheel = build_in_place(project, tmp_path / "dist")
-    assert contents(wheel) - expected(wheel, project) == {"nano_runtime/weights.bin"}
+    wheel = build(project, tmp_path / "dist")
+    assert names(wheel) - expected(wheel, project) == {"nano_runtime/weights.bin"}
 
 
 def test_the_runtime_asks_for_seven_small_packages(runtime):
@@ -112,24 +91,42 @@ def test_the_check_above_can_fail(exporter):
     assert found & EXPORTERS_TOOLS >= {"torch", "diffusers", "transformers", "onnx"}
 
 
+@pytest.mark.parametrize("project", ["runtime", "exporter"])
+def test_what_is_imported_is_asked_for(project, request):
+    asked = {name for name, _ in requirements(request.getfixturevalue(project))}
+    assert imported(ROOT / project) <= asked
+
+
+def test_an_import_that_is_not_asked_for_would_be_seen(tmp_path, runtime):
+    project = copied("runtime", tmp_path)
+    (project / "src" / "nano_runtime" / "more.py").write_text("def f():\n    import yaml.nodes\n")
+    assert imported(project) - {name for name, _ in requirements(runtime)} == {"pyyaml"}
+
+
 def test_the_exporters_wheel_has_its_sources_and_the_licences(exporter):
     licences = {f"nano_export/source/licence_texts/{name}.txt" for name in ("creativeml-openrail-m", "openrail++")}
-    assert contents(exporter) == expected(exporter, ROOT / "exporter") | licences
+    assert names(exporter) == expected(exporter, ROOT / "exporter") | licences
 
 
-@pytest.mark.parametrize("command", ["generate", "bench", "bundle"])
-def test_the_commands_run_from_the_wheel_alone(runtime, command, tmp_path):
-    zipfile.ZipFile(runtime).extractall(tmp_path)
-    (entry_points,) = tmp_path.glob("*.dist-info/entry_points.txt")
-    assert f"nano-{command} = nano_runtime.cli.{command}:main" in entry_points.read_text().splitlines()
-    program = (
-        f"from nano_runtime.cli.{command} import main; import nano_runtime, sys; "
-        "print(nano_runtime.__file__, file=sys.stderr); main(['--help'])"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment, cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    assert Path(done.stderr.strip()).is_relative_to(tmp_path)
-    assert done.stdout.startswith("usage: ")
+def test_the_licence_is_in_the_wheel_and_named(wheel):
+    assert metadata(wheel)["License-Expression"] == "Apache-2.0"
+    assert metadata(wheel).get_all("License-File") == ["LICENSE"]
+    (path,) = (name for name in names(wheel) if name.endswith(".dist-info/licenses/LICENSE"))
+    assert zipfile.ZipFile(wheel).read(path) == (ROOT / "LICENSE").read_bytes()
+
+
+def test_both_wheels_have_the_packages_version(runtime, exporter):
+    assert metadata(runtime)["Version"] == metadata(exporter)["Version"] == nano_runtime.__version__
+    assert f"nano-runtime=={nano_runtime.__version__}" in metadata(exporter).get_all("Requires-Dist", [])
+
+
+def test_the_wheel_says_who_made_it_and_that_it_is_typed(wheel):
+    assert metadata(wheel)["Author"] == "The Nano authors"
+    assert "Typing :: Typed" in metadata(wheel).get_all("Classifier", [])
+    assert any(re.fullmatch(r"nano_\w+/py\.typed", name) for name in names(wheel))
+
+
+def test_the_wheel_names_no_python_that_it_refuses(wheel):
+    oldest = int(metadata(wheel)["Requires-Python"].removeprefix(">=3."))
+    versions = [line.rpartition(" ")[2] for line in metadata(wheel).get_all("Classifier", []) if ":: 3." in line]
+    assert min(int(version.removeprefix("3.")) for version in versions) == oldest
