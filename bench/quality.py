@@ -36,7 +36,7 @@ from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import Backend
 from nano_runtime.bundle.manifest import Quality as Preset
 from nano_runtime.engines.base import PRECISIONS, Precision
-from nano_runtime.pictures.png import to_uint8
+from nano_runtime.pictures.pixels import to_uint8
 from nano_runtime.pipeline import Pipeline, Progress, Result
 
 ROOT = Path(__file__).parents[1]

@@ -22,11 +22,11 @@ import openvino
 from nano_export.judge.metrics import psnr_db
 from nano_runtime.arrays import F32, Arrays
 from nano_runtime.bundle.folder import Bundle
-from nano_runtime.engines import EngineOptions
+from nano_runtime.engines import Batch, EngineOptions
+from nano_runtime.engines.base import Runner
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.pipeline import Pipeline
 from nano_runtime.system.machine import usable_cores
-from nano_runtime.system.timing import Stopwatch
 
 CALIBRATION_PROMPTS = ["a red fox in fresh snow", "a bowl of ramen, seen from above"]
 JUDGE_PROMPT = "A watercolor painting of an otter"
@@ -34,18 +34,18 @@ STEPS = 8
 RUNS = 12
 
 
-class Recorder(LoadedGraphs):
-    """Keeps what goes in and out of the UNet."""
+class Recorder:
+    """A runner that keeps what goes in and out of the UNet."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        super().__init__(bundle, "openvino", EngineOptions(threads=usable_cores(), precision="f32"))
-        self.calls: list[tuple[dict[str, F32], F32]] = []
+    def __init__(self, runner: Runner, calls: list[tuple[dict[str, F32], F32]]) -> None:
+        self._runner = runner
+        self._calls = calls
 
-    def run(self, component: str, feeds: Arrays, watch: Stopwatch, *, batch: int) -> dict[str, F32]:
+    def run(self, component: str, feeds: Arrays, *, batch: Batch) -> dict[str, F32]:
         """Run, and record the UNet's calls."""
-        outputs = super().run(component, feeds, watch, batch=batch)
+        outputs = self._runner.run(component, feeds, batch=batch)
         if component == "unet":
-            self.calls.append(({name: np.array(value) for name, value in feeds.items()}, outputs["out_sample"]))
+            self._calls.append(({name: np.array(value) for name, value in feeds.items()}, outputs["out_sample"]))
         return outputs
 
 
@@ -71,11 +71,11 @@ def unet_of(bundle: Path) -> openvino.Model:
 def main() -> None:
     """Quantize, judge, time, print a table."""
     float_bundle, int8_bundle = map(Path, sys.argv[1:])
-    recorder = Recorder(Bundle.open(float_bundle))
-    pipeline = Pipeline(recorder, keep_loaded=False)
+    calls: list[tuple[dict[str, F32], F32]] = []
+    graphs = LoadedGraphs(Bundle.open(float_bundle), "openvino", EngineOptions(usable_cores(), "f32"))
+    pipeline = Pipeline(graphs, keep_loaded=False, around=lambda runner: Recorder(runner, calls))
     for prompt in (*CALIBRATION_PROMPTS, JUDGE_PROMPT):
         pipeline(prompt, seed=1, num_inference_steps=STEPS, scheduler="ddim", output_type="latent")
-    calls = recorder.calls
     feeds, judged = [feed for feed, _ in calls[:-STEPS]], calls[-STEPS:]
 
     quantized = nncf.quantize(unet_of(float_bundle), nncf.Dataset(feeds), subset_size=len(feeds))

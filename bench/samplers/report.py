@@ -12,7 +12,6 @@ from bench.samplers.sweep import CELLS, CONTROLS, FEW, REFERENCE, Cell, Judged
 
 from nano_export.choose.presets import work_share
 from nano_runtime.pipeline import Pipeline
-from nano_runtime.sampling.shortcuts import resolve
 
 __all__ = ["Row", "markdown", "rows", "write_report"]
 
@@ -72,9 +71,10 @@ def rows(pipe: Pipeline, judged: Iterable[Judged]) -> list[Row]:
 
 def _row(pipe: Pipeline, cell: Cell, judged: Sequence[Judged]) -> Row:
     manifest = pipe.bundle.manifest
-    calls = pipe.unet_calls(cell.steps, cell.scheduler, 1)
+    plan = pipe.plan("", num_inference_steps=cell.steps, scheduler=cell.scheduler, quality=cell.quality)
+    calls = plan.unet_calls
     whole = sum(work.macs for work in manifest.components["unet"].work) * (2 if manifest.guidance_scale > 1 else 1)
-    share = work_share(manifest, calls, resolve(pipe.bundle, cell.quality, None, None))
+    share = work_share(manifest, calls, plan.shortcuts)
     return Row(
         cell=cell,
         pictures=len(judged),

@@ -14,7 +14,7 @@ from models.demo.score import Scorer
 
 from nano_export.judge.metrics import psnr_db, ssim
 from nano_runtime.bundle.manifest import Quality
-from nano_runtime.pictures.png import to_uint8
+from nano_runtime.pictures.pixels import to_uint8
 from nano_runtime.pipeline import Pipeline
 from nano_runtime.sampling.samplers import SAMPLERS
 

@@ -8,7 +8,8 @@ from statistics import median
 from typing import get_args
 
 from nano_runtime.bundle.manifest import Quality
-from nano_runtime.pictures.png import contact_sheet, save_png
+from nano_runtime.pictures.png import save_png
+from nano_runtime.pictures.sheet import contact_sheet
 from nano_runtime.pipeline import Pipeline
 
 PROMPTS = (

@@ -25,7 +25,10 @@ def test_a_call_that_names_none_draws_the_default(int8):
     said = {"scheduler": default.scheduler, "num_inference_steps": default.steps}
     drawn = pipe("a fox", seed=3, output_type="latent")
     np.testing.assert_array_equal(drawn.images, pipe("a fox", seed=3, output_type="latent", **said).images)
-    assert (drawn.parameters[0].scheduler, drawn.parameters[0].steps) == (default.scheduler, default.steps)
+    assert (drawn.parameters[0].options.scheduler, drawn.parameters[0].options.num_inference_steps) == (
+        default.scheduler,
+        default.steps,
+    )
     other = pipe("a fox", seed=3, output_type="latent", scheduler="ddim", num_inference_steps=default.steps)
     assert not np.array_equal(other.images, drawn.images)
     pipe.close()
@@ -62,7 +65,7 @@ def test_a_bundle_without_one_draws_as_before(tmp_path):
 def test_the_demo_comes_as_near_to_the_finished_picture_in_half_the_calls():
     """The choice again, by more prompts and others than the export's, and by another reference: 100 steps of DDIM."""
     pipe = Pipeline.from_pretrained(backend="onnxruntime", threads=2)
-    assert pipe.unet_calls(None, None, 1) * 2 <= pipe.unet_calls(20, "pndm", 1)
+    assert pipe.plan("").unet_calls * 2 <= pipe.plan("", num_inference_steps=20, scheduler="pndm").unet_calls
     concepts = ("otter", "cactus", "car", "owl", "pizza", "rocket", "penguin", "apple")
     colors = ("teal", "orange", "blue", "green")
     prompts = [f"a {concept} on a {color} background" for concept, color in zip(concepts, colors * 2, strict=True)]

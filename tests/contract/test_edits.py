@@ -179,7 +179,7 @@ def test_calls_are_counted_from_the_first_that_is_made(pipe, picture):
         options = {"num_inference_steps": 8, "scheduler": scheduler, "image": picture, "strength": 0.5}
         events = list(pipe.stream("a fox", **options))
         steps = [event for event in events if isinstance(event, Progress)]
-        assert pipe.unet_calls(8, scheduler, 1, 0.5) == calls == len(steps)
+        assert pipe.plan("a fox", **options).unet_calls == calls == len(steps)
         assert [(step.call, step.calls, step.step_index) for step in steps] == [(i + 1, calls, i) for i in range(calls)]
         assert isinstance(events[-1], Result)
 
@@ -189,9 +189,9 @@ def test_what_was_edited_is_remembered_with_the_picture(pipe, picture, mask):
         return pipe("a fox", num_inference_steps=2, seed=3, **options).parameters[0]
 
     plain, edited, masked = parameters(), parameters(image=picture), parameters(image=picture, mask_image=mask)
-    assert (plain.edited, plain.strength, plain.masked) == (None, None, False)
-    assert (edited.strength, edited.masked) == (0.8, False)
-    assert (masked.strength, masked.masked) == (1.0, True)
+    assert (plain.edited, plain.options.strength, plain.masked) == (None, None, False)
+    assert (edited.options.strength, edited.masked) == (0.8, False)
+    assert (masked.options.strength, masked.masked) == (1.0, True)
     assert len({plain.edited, edited.edited, masked.edited}) == 3
     assert "Denoising strength: 0.8, " in edited.as_text()
     assert "Denoising" not in plain.as_text()

@@ -21,7 +21,6 @@ from nano_runtime.engines import BACKENDS, EngineOptions, ort
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.pipeline import Pipeline
 from nano_runtime.system.machine import describe_machine
-from nano_runtime.system.timing import Stopwatch
 
 OPTIONS = EngineOptions(threads=2, precision="f32")
 QUANTIZED = ("text_encoder", "unet", "vae_decoder", "vae_encoder")  # those with integer arithmetic
@@ -35,7 +34,7 @@ PROMPTS = ("a red fox", "a lighthouse")
 @pytest.fixture(scope="module")
 def inputs(fp32) -> dict[str, dict[str, np.ndarray]]:
     """What every graph gets while the fp32 bundle draws: two prompts, one timestep, two final latents, two pictures."""
-    stages, watch = LoadedGraphs(Bundle.open(fp32), "onnxruntime", OPTIONS), Stopwatch()
+    stages = LoadedGraphs(Bundle.open(fp32), "onnxruntime", OPTIONS)
     manifest = stages.bundle.manifest
     latents = Pipeline(stages, keep_loaded=True)(PROMPTS, seed=1, num_inference_steps=8, output_type="latent").images
     feeds: dict[str, dict[str, np.ndarray]] = {
@@ -43,12 +42,12 @@ def inputs(fp32) -> dict[str, dict[str, np.ndarray]]:
         "unet_time": {"timestep": np.array([500], np.float32)},
         "vae_decoder": {"latent_sample": latents / np.float32(manifest.scaling_factor)},
     }
-    (hidden,) = stages.run("text_encoder", feeds["text_encoder"], watch, batch=2).values()
+    (hidden,) = stages.run("text_encoder", feeds["text_encoder"], batch=2).values()
     feeds["unet_prompt"] = {"encoder_hidden_states": hidden}
     feeds["unet"] = {"sample": latents}
-    feeds["unet"] |= stages.run("unet_prompt", feeds["unet_prompt"], watch, batch=2)
-    feeds["unet"] |= stages.run("unet_time", feeds["unet_time"], watch, batch=1)
-    (decoded,) = stages.run("vae_decoder", feeds["vae_decoder"], watch, batch=2).values()
+    feeds["unet"] |= stages.run("unet_prompt", feeds["unet_prompt"], batch=2)
+    feeds["unet"] |= stages.run("unet_time", feeds["unet_time"], batch=1)
+    (decoded,) = stages.run("vae_decoder", feeds["vae_decoder"], batch=2).values()
     feeds["vae_encoder"] = {"sample": np.clip(decoded, -1, 1)}
     stages.close()
     return feeds
@@ -56,12 +55,12 @@ def inputs(fp32) -> dict[str, dict[str, np.ndarray]]:
 
 def prediction(bundle: Path, backend: Backend, inputs: dict[str, dict[str, np.ndarray]]) -> np.ndarray:
     """What the UNet makes of token ids, a timestep and latents, through all four graphs that lead there."""
-    stages, watch = LoadedGraphs(Bundle.open(bundle), backend, OPTIONS), Stopwatch()
-    (hidden,) = stages.run("text_encoder", inputs["text_encoder"], watch, batch=2).values()
-    feeds = stages.run("unet_prompt", {"encoder_hidden_states": hidden}, watch, batch=2)
-    feeds |= stages.run("unet_time", inputs["unet_time"], watch, batch=1)
+    stages = LoadedGraphs(Bundle.open(bundle), backend, OPTIONS)
+    (hidden,) = stages.run("text_encoder", inputs["text_encoder"], batch=2).values()
+    feeds = stages.run("unet_prompt", {"encoder_hidden_states": hidden}, batch=2)
+    feeds |= stages.run("unet_time", inputs["unet_time"], batch=1)
     feeds["sample"] = inputs["unet"]["sample"]
-    predicted = stages.run("unet", feeds, watch, batch=2)["out_sample"]
+    predicted = stages.run("unet", feeds, batch=2)["out_sample"]
     stages.close()
     return predicted
 

@@ -79,7 +79,11 @@ def test_low_memory_draws_the_same_one_by_one_and_keeps_nothing(fp32):
     asked = {"num_inference_steps": STEPS, "seed": 3, "num_images_per_prompt": PICTURES, "scheduler": "ddim"}
     events = list(pipe.stream(["a red fox"], output_type="np", **asked))
     np.testing.assert_allclose(events[-1].images, expected.images, rtol=0, atol=1e-4)
-    assert pipe.unet_calls(STEPS, "ddim", PICTURES) == len(events) - 1 == STEPS * PICTURES
+    assert (
+        pipe.plan("a fox", num_inference_steps=STEPS, scheduler="ddim", num_images_per_prompt=PICTURES).unet_calls
+        == len(events) - 1
+        == STEPS * PICTURES
+    )
     again = pipe(["a red fox"], output_type="np", **asked)  # what was forgotten is made again
     np.testing.assert_array_equal(again.images, events[-1].images)
 

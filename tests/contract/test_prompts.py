@@ -120,25 +120,33 @@ def backend(request) -> str:
 
 
 @pytest.fixture(scope="module")
-def conditioner(sd1, backend) -> Iterator[Conditioner]:
+def conditioned(sd1, backend) -> Iterator[Conditioned]:
     stages = LoadedGraphs(Bundle.open(sd1), backend, EngineOptions(threads=2, precision="f32"))
-    yield Conditioner(stages)
+    yield Conditioned(Conditioner(stages.bundle), stages)
     stages.close()
 
 
-def texts(conditioner: Conditioner, prompts: list[str], reading: Reading, watch: Stopwatch) -> dict[str, UNetInputs]:
-    return conditioner.project(conditioner.encode(conditioner.read(prompts, reading), watch), watch)
+@dataclass(frozen=True)
+class Conditioned:
+    """A conditioner and the graphs it runs."""
 
+    conditioner: Conditioner
+    graphs: LoadedGraphs
 
-def hidden_states(conditioner: Conditioner, prompt: str, reading: Reading) -> np.ndarray:
-    """In the standard form, what the UNet is told of a prompt is the hidden states themselves."""
-    return texts(conditioner, [prompt], reading, Stopwatch())[prompt]["encoder_hidden_states"]
+    def texts(self, prompts: list[str], reading: Reading, watch: Stopwatch | None = None) -> dict[str, UNetInputs]:
+        runner = self.graphs.timed(Stopwatch() if watch is None else watch)
+        encoded = self.conditioner.encode(runner, self.conditioner.read(prompts, reading))
+        return self.conditioner.project(runner, encoded)
+
+    def hidden_states(self, prompt: str, reading: Reading) -> np.ndarray:
+        """In the standard form, the UNet's input of a prompt is the hidden states themselves."""
+        return self.texts([prompt], reading)[prompt]["encoder_hidden_states"]
 
 
 @pytest.mark.parametrize("prompt", CASES)
-def test_the_unet_attends_to_what_a1111_computes(conditioner, sd1_original, prompt):
+def test_the_unet_attends_to_what_a1111_computes(conditioned, sd1_original, prompt):
     chunks = sd1_original.chunks(CASES[prompt])
-    actual = hidden_states(conditioner, prompt, BOTH)
+    actual = conditioned.hidden_states(prompt, BOTH)
     assert distance(actual, torch.cat(chunks, 1).numpy()) < TOLERANCE
     assert len(chunks) == {LONG: 2, LAST: 3}.get(prompt, 1)
     if len(chunks) > 1:  # negative controls
@@ -151,8 +159,8 @@ def test_the_unet_attends_to_what_a1111_computes(conditioner, sd1_original, prom
         assert distance(actual, torch.cat(sd1_original.chunks(plain), 1).numpy()) > MISTAKE
 
 
-def test_shorter_prompts_go_on_with_the_empty_text(conditioner, sd1_original):
-    known = texts(conditioner, [LAST, NEGATIVE], BOTH, Stopwatch())
+def test_shorter_prompts_go_on_with_the_empty_text(conditioned, sd1_original):
+    known = conditioned.texts([LAST, NEGATIVE], BOTH)
     chunks = len(sd1_original.chunks(CASES[LAST]))
     expected = [*sd1_original.chunks([[(NEGATIVE, 1.0)]]), *[sd1_original.chunk([])] * (chunks - 1)]
     actual = known[NEGATIVE]["encoder_hidden_states"]
@@ -161,14 +169,14 @@ def test_shorter_prompts_go_on_with_the_empty_text(conditioner, sd1_original):
     assert distance(actual, torch.cat(repeated, 1).numpy()) > MISTAKE
 
 
-def test_what_is_remembered_depends_on_how_it_was_read(conditioner):
+def test_what_is_remembered_depends_on_how_it_was_read(conditioned):
     """The same text, read in four ways and back: only chunks that were not computed yet run the text encoder."""
     prompt = f"a (fox) {LONG}"
     readings = [Reading(weighted=weighted, long=long) for weighted in (False, True) for long in (False, True)]
-    first = [hidden_states(conditioner, prompt, reading) for reading in readings]
+    first = [conditioned.hidden_states(prompt, reading) for reading in readings]
     for index, (reading, expected) in enumerate(zip(readings, first, strict=True)):
         watch = Stopwatch()
-        again = texts(conditioner, [prompt], reading, watch)[prompt]["encoder_hidden_states"]
+        again = conditioned.texts([prompt], reading, watch)[prompt]["encoder_hidden_states"]
         np.testing.assert_array_equal(again, expected)
         assert "text_encoder" not in watch.timings().run_ms
         others = [other for other in first[:index] if other.shape == again.shape]

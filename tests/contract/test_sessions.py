@@ -13,7 +13,6 @@ from nano_runtime.bundle.folder import Bundle
 from nano_runtime.engines import BACKENDS, EngineOptions
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.errors import OutOfMemoryError
-from nano_runtime.system.timing import Stopwatch
 
 BATCH = 2
 FREE = {"batch": BATCH, "tokens": 77}
@@ -37,7 +36,7 @@ def inputs(stages: LoadedGraphs, seed: int) -> dict[str, np.ndarray]:
 
 
 def run(stages: LoadedGraphs, feeds: dict[str, np.ndarray]) -> np.ndarray:
-    return stages.run("unet", feeds, Stopwatch(), batch=BATCH)["out_sample"]
+    return stages.run("unet", feeds, batch=BATCH)["out_sample"]
 
 
 def test_every_input_is_read_at_every_run(stages):
@@ -102,7 +101,7 @@ def test_another_batch_replaces_the_graph(stages):
     """The weights are in memory once, whatever was drawn before."""
     assert stages.loaded == {"unet"}
     alone = {name: array[:1] for name, array in inputs(stages, 1).items()}
-    output = stages.run("unet", alone, Stopwatch(), batch=1)["out_sample"]
+    output = stages.run("unet", alone, batch=1)["out_sample"]
     assert output.shape[0] == 1
     assert stages.loaded == {"unet"}
     assert len(stages._loaded) == 1  # noqa: SLF001 - what holds the weights

@@ -177,11 +177,11 @@ def feeds_of(stages: LoadedGraphs, component: str, rows: int, **given: np.ndarra
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_the_shallow_graph_goes_on_where_the_whole_one_was_cut(precision, backend, request):
     bundle = Bundle.open(request.getfixturevalue(precision))
-    stages, watch = LoadedGraphs(bundle, backend, EngineOptions(threads=1, precision="f32")), Stopwatch()
-    whole = stages.run("unet", feeds_of(stages, "unet", 2), watch, batch=2)
-    stale = stages.run("unet", feeds_of(stages, "unet", 2, sample=np.zeros((2, 4, 16, 16), np.float32)), watch, batch=2)
+    stages = LoadedGraphs(bundle, backend, EngineOptions(threads=1, precision="f32"))
+    whole = stages.run("unet", feeds_of(stages, "unet", 2), batch=2)
+    stale = stages.run("unet", feeds_of(stages, "unet", 2, sample=np.zeros((2, 4, 16, 16), np.float32)), batch=2)
     predictions = [
-        stages.run("unet_shallow", feeds_of(stages, "unet_shallow", 2, deep_feature=feature), watch, batch=2)
+        stages.run("unet_shallow", feeds_of(stages, "unet_shallow", 2, deep_feature=feature), batch=2)
         for feature in (whole["deep_feature"], stale["deep_feature"])
     ]
     stages.close()
@@ -193,9 +193,10 @@ def test_the_shallow_graph_goes_on_where_the_whole_one_was_cut(precision, backen
 def test_one_loaded_graph_serves_both_batches_and_computes_what_fixed_ones_do(int8, backend):
     """Where OpenVINO chooses other kernels, a sum near the middle of two steps of a grid may go the other way."""
     stages, watch = LoadedGraphs(Bundle.open(int8), backend, EngineOptions(threads=1, precision="f32")), Stopwatch()
+    runner = stages.timed(watch)
     feeds = {rows: feeds_of(stages, "unet", rows) for rows in (1, 2)}
-    fixed = stages.run("unet", feeds[2], watch, batch=2)["out_sample"]
-    free = {rows: stages.run("unet", feeds[rows], watch, batch=(1, 2))["out_sample"] for rows in (1, 2)}
+    fixed = runner.run("unet", feeds[2], batch=2)["out_sample"]
+    free = {rows: runner.run("unet", feeds[rows], batch=(1, 2))["out_sample"] for rows in (1, 2)}
     stages.close()
     assert len(watch.timings().load_ms["unet"]) == 2  # the fixed batch, and once for both
     assert free[1].shape == (1, 4, 16, 16)
@@ -224,5 +225,5 @@ def test_the_picture_remembers_its_shortcuts(pipe_int8, tmp_path):
     result = pipe_int8(PROMPT, num_inference_steps=4, seed=1, cache_interval=2, guidance_interval=(0, 0.5))
     save_png(result.images[0], tmp_path / "x.png", result.parameters[0])
     kept = read_parameters(tmp_path / "x.png")
-    assert (kept.cache_interval, kept.guidance_interval) == (2, (0.0, 0.5))
+    assert (kept.options.cache_interval, kept.options.guidance_interval) == (2, (0.0, 0.5))
     assert {name: len(ms) for name, ms in result.timings.run_ms.items() if "unet_" in name}["unet_shallow"] == 2

@@ -17,7 +17,7 @@ from nano_export.graph.to_onnx import to_onnx
 from nano_runtime.bundle.folder import DEMO
 from nano_runtime.bundle.manifest import Component, Work
 from nano_runtime.bundle.reading import read_manifest
-from nano_runtime.sampling.shortcuts import EXACT, Shortcuts
+from nano_runtime.networks.unet_calls import EXACT, Shortcuts
 
 CHANNELS, SIDE = 4, 8
 # Float32 sums of 36 products, in another order.

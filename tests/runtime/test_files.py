@@ -18,7 +18,8 @@ from PIL import Image
 from tests.faults import ERRORS, SHORT, failing
 
 from nano_runtime.errors import OutputError
-from nano_runtime.pictures.png import contact_sheet, save_png
+from nano_runtime.pictures.png import save_png
+from nano_runtime.pictures.sheet import contact_sheet
 from nano_runtime.system.disk_cache import DiskCache
 from nano_runtime.system.files import paths_below, write_whole
 

@@ -10,7 +10,6 @@ from nano_runtime.bundle.folder import Bundle
 from nano_runtime.engines import EngineOptions, installed
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.errors import EngineError, TamperedFileError
-from nano_runtime.system.timing import Stopwatch
 
 ALL = ("text_encoder", "unet", "unet_prompt", "unet_time", "vae_decoder")
 
@@ -41,9 +40,9 @@ def test_only_checked_files_reach_the_engine(folder, backend, ahead, loaded_ahea
     for component in loaded_ahead:
         stages.load_ahead(component, batch=1)
     with pytest.raises(TamperedFileError, match=weights):
-        stages.run("unet", {}, Stopwatch(), batch=1)
+        stages.run("unet", {}, batch=1)
     with pytest.raises(EngineError, match="text_encoder"):  # negative control
-        stages.run("text_encoder", {}, Stopwatch(), batch=1)
+        stages.run("text_encoder", {}, batch=1)
     stages.close()
 
 
@@ -54,10 +53,10 @@ def test_what_was_found_is_told_once_and_looked_at_again(folder, backend):
     stages = stages_of(folder, backend)
     stages.prepare(ALL)
     with pytest.raises(TamperedFileError):
-        stages.run("unet", {}, Stopwatch(), batch=1)
+        stages.run("unet", {}, batch=1)
     path.write_bytes(original)
     with pytest.raises(EngineError):
-        stages.run("unet", {}, Stopwatch(), batch=1)
+        stages.run("unet", {}, batch=1)
     stages.close()
 
 
@@ -66,12 +65,12 @@ def test_each_file_is_read_once(folder, backend):
     stages.prepare(ALL)
     stages.prepare(ALL)
     with pytest.raises(EngineError):
-        stages.run("unet", {}, Stopwatch(), batch=1)
+        stages.run("unet", {}, batch=1)
     for path in (folder / "unet").iterdir():
         change(path)
     stages.prepare(ALL)
     with pytest.raises(EngineError):  # not TamperedFileError: the first look counts, as in Bundle.verified
-        stages.run("unet", {}, Stopwatch(), batch=1)
+        stages.run("unet", {}, batch=1)
     stages.close()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,23 +12,35 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from nano_runtime.errors import NoParametersError, OutputError
-from nano_runtime.pictures.png import Parameters, read_parameters, save_png, to_pil, to_uint8, to_unit_range
+from nano_runtime.options import DrawOptions
+from nano_runtime.pictures.parameters import Parameters
+from nano_runtime.pictures.pixels import to_pil, to_uint8, to_unit_range
+from nano_runtime.pictures.png import read_parameters, save_png
 
-PARAMETERS = Parameters(
+OPTIONS = DrawOptions(
     prompt="ein roter Fuchs 🦊",
     negative_prompt="blurry",
     seed=2**64 - 1,
-    steps=20,
+    num_inference_steps=20,
     scheduler="dpmpp_2m",
     guidance_scale=7.5,
     height=128,
     width=128,
+    cache_interval=1,
+    guidance_interval=(0.0, 1.0),
+)
+PARAMETERS = Parameters(
+    OPTIONS,
     bundle="nano",
     bundle_digest="0123456789abcdef" * 4,
     backend="openvino",
     precision="f32",
     version="0.1.0",
 )
+
+
+def changed(**options) -> Parameters:
+    return replace(PARAMETERS, options=replace(OPTIONS, **options))
 
 
 @pytest.fixture
@@ -72,18 +84,18 @@ def test_what_earlier_releases_stored_is_still_read(tmp_path, picture):
     """A picture has fields for edits and variations only since there are such."""
     later = ("edited", "strength", "masked", "variation_seed", "variation_strength", "interrupted_after")
     chunks = PngInfo()
-    chunks.add_itxt("nano", json.dumps({key: value for key, value in asdict(PARAMETERS).items() if key not in later}))
+    chunks.add_itxt("nano", json.dumps({key: value for key, value in PARAMETERS.as_dict().items() if key not in later}))
     picture.save(tmp_path / "old.png", pnginfo=chunks)
     assert read_parameters(tmp_path / "old.png") == PARAMETERS
 
 
 def test_viewers_are_told_of_edits_and_variations_in_their_words():
-    text = replace(PARAMETERS, strength=0.6, variation_seed=3, variation_strength=0.25).as_text()
+    text = changed(strength=0.6, variation_seed=3, variation_strength=0.25).as_text()
     assert ", Denoising strength: 0.6, Variation seed: 3, Variation seed strength: 0.25, Model hash: 01" in text
 
 
 def test_control_characters_reach_no_terminal(tmp_path, picture):
-    nasty = replace(PARAMETERS, prompt="red\x1b[31m\nSteps: 1\x00")
+    nasty = changed(prompt="red\x1b[31m\nSteps: 1\x00")
     save_png(picture, tmp_path / "a.png", nasty)
     assert read_parameters(tmp_path / "a.png") == nasty
     with Image.open(tmp_path / "a.png") as again:
@@ -92,7 +104,7 @@ def test_control_characters_reach_no_terminal(tmp_path, picture):
 
 def test_pictures_of_earlier_versions_can_be_read(tmp_path, picture):
     """Prompts were taken as they stand before there was a choice."""
-    plain = replace(PARAMETERS, prompt_weighting=True, long_prompts=True)
+    plain = changed(prompt_weighting=True, long_prompts=True)
     save_png(picture, tmp_path / "new.png", plain)
     assert read_parameters(tmp_path / "new.png") == plain
     with Image.open(tmp_path / "new.png") as image:

@@ -14,7 +14,9 @@ from nano_runtime.cli import generate
 from nano_runtime.errors import PromptError
 from nano_runtime.errors.escaping import escaped
 from nano_runtime.networks.tokenizer import MAX_PROMPT_BYTES, Tokenizer
-from nano_runtime.pictures.png import Parameters, read_parameters, save_png
+from nano_runtime.options import DrawOptions
+from nano_runtime.pictures.parameters import Parameters
+from nano_runtime.pictures.png import read_parameters, save_png
 
 SEED = 6
 PIECES = [
@@ -114,15 +116,20 @@ def test_the_worst_texts(tokenizer, prompt):
 
 @pytest.mark.parametrize("prompt", ["", *(piece for piece in PIECES if not "\ud800" <= piece <= "\udfff")])
 def test_a_picture_remembers_any_text_and_shows_it_on_one_line(tmp_path, prompt):
-    parameters = Parameters(
+    options = DrawOptions(
         prompt=f"{prompt}a{prompt}",
         negative_prompt=prompt,
         seed=0,
-        steps=20,
+        num_inference_steps=20,
         scheduler="pndm",
         guidance_scale=7.5,
         height=8,
         width=8,
+        cache_interval=1,
+        guidance_interval=(0.0, 1.0),
+    )
+    parameters = Parameters(
+        options,
         bundle=f"nano{prompt}",
         bundle_digest="0" * 64,
         backend="openvino",

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFont
 from tqdm import tqdm
 
-from nano_runtime.pictures.png import contact_sheet, to_pil
+from nano_runtime.pictures.pixels import to_pil
+from nano_runtime.pictures.sheet import contact_sheet
 
 HOME = Path(__file__).parents[1]
 REPORT = 25

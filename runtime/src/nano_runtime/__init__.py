@@ -4,25 +4,67 @@
     pipe = Pipeline.from_pretrained("bundle")
     pipe("a red fox", seed=0).images[0].save("fox.png")
 
-Importing this package imports no engine and not even numpy; ``Pipeline`` does when it is first used.
+``__all__`` is the public face: these names stay, all others may move. Importing the package imports no engine and not
+even numpy; each name is imported when it is first used.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nano_runtime.pipeline import Pipeline, Progress, Result
+    from nano_runtime.bundle.folder import Bundle
+    from nano_runtime.drawing.events import Progress, Result
+    from nano_runtime.errors import BundleError, MachineError, NanoError, NetworkError, UsageError
+    from nano_runtime.options import DrawOptions
+    from nano_runtime.pictures.png import read_parameters, save_png
+    from nano_runtime.pictures.source import open_picture
+    from nano_runtime.pipeline import Pipeline
 
-__all__ = ["Pipeline", "Progress", "Result", "__version__"]
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "DrawOptions",
+    "MachineError",
+    "NanoError",
+    "NetworkError",
+    "Pipeline",
+    "Progress",
+    "Result",
+    "UsageError",
+    "__version__",
+    "open_picture",
+    "read_parameters",
+    "save_png",
+]
 
 __version__ = "0.1.0"
 
+_HOMES = {
+    "Bundle": "bundle.folder",
+    "BundleError": "errors",
+    "DrawOptions": "options",
+    "MachineError": "errors",
+    "NanoError": "errors",
+    "NetworkError": "errors",
+    "Pipeline": "pipeline",
+    "Progress": "drawing.events",
+    "Result": "drawing.events",
+    "UsageError": "errors",
+    "open_picture": "pictures.source",
+    "read_parameters": "pictures.png",
+    "save_png": "pictures.png",
+}
+
 
 def __getattr__(name: str) -> object:
-    """Import the pipeline when one of its names is first asked for (PEP 562)."""
-    if name not in __all__:
+    """Import a public name when it is first asked for (PEP 562)."""
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from nano_runtime import pipeline  # noqa: PLC0415 - the point of this function
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
-    return getattr(pipeline, name)
+
+def __dir__() -> list[str]:
+    """List the public names, also those that are not imported yet."""
+    return sorted({*globals(), *__all__})

@@ -11,8 +11,8 @@ import numpy as np
 from nano_export.judge.metrics import psnr_db, ssim
 from nano_runtime.arrays import F32
 from nano_runtime.bundle.manifest import Default, Manifest, Preset
+from nano_runtime.networks.unet_calls import EXACT, Shortcuts, plan_calls
 from nano_runtime.pipeline import Pipeline
-from nano_runtime.sampling.shortcuts import EXACT, Shortcuts, plan
 
 __all__ = ["choose_presets", "work_share"]
 
@@ -39,18 +39,19 @@ def choose_presets(
         default: the sampler and the steps to draw with; None takes the pipeline's.
         prompts: one picture each, seeded with its number.
     """
-    steps, scheduler = pipeline.settle(None, None) if default is None else (default.steps, default.scheduler)
-    work = partial(work_share, pipeline.bundle.manifest, pipeline.unet_calls(steps, scheduler, 1))
+    steps, scheduler = (None, None) if default is None else (default.steps, default.scheduler)
+    plan = pipeline.plan(prompts[0], num_inference_steps=steps, scheduler=scheduler)
+    work = partial(work_share, pipeline.bundle.manifest, plan.unet_calls)
     tried = [
         (name, shortcuts)
         for name, candidates in _CANDIDATES.items()
         for shortcuts in [one for one in candidates if work(one) <= _MOST_WORK[name]] or [min(candidates, key=work)]
     ]
-    exact = _draw(pipeline, prompts, (steps, scheduler), EXACT)
+    exact = _draw(pipeline, prompts, (plan.steps, plan.scheduler), EXACT)
     best: dict[_Name, Preset] = {}
     for index, (name, shortcuts) in enumerate(tried):
         yield (index + 1) / (len(tried) + 1), best
-        pictures = _draw(pipeline, prompts, (steps, scheduler), shortcuts)
+        pictures = _draw(pipeline, prompts, (plan.steps, plan.scheduler), shortcuts)
         preset = Preset(
             cache_interval=shortcuts.cache_interval,
             guidance_interval=shortcuts.guidance_interval,
@@ -66,10 +67,7 @@ def work_share(manifest: Manifest, calls: int, shortcuts: Shortcuts) -> float:
     """Return the multiply-accumulates of a picture's UNet calls, as a share of those without shortcuts."""
     guided = manifest.guidance_scale > 1
     row = {name: sum(work.macs for work in manifest.components[name].work) for name in ("unet", "unet_shallow")}
-    spent = sum(
-        row["unet" if call.whole else "unet_shallow"] * (2 if call.guided else 1)
-        for call in plan(calls, shortcuts, guided=guided)
-    )
+    spent = sum(row[call.component] * call.rows(1) for call in plan_calls(calls, shortcuts, guided=guided))
     return spent / (calls * row["unet"] * (2 if guided else 1))
 
 

@@ -22,7 +22,6 @@ from nano_runtime.engines import EngineOptions
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.pipeline import Pipeline, Result
 from nano_runtime.system.machine import usable_cores
-from nano_runtime.system.timing import Stopwatch
 
 __all__ = ["Scores", "judge", "require_parity"]
 
@@ -112,13 +111,13 @@ def require_parity(scores: Scores, precision: Literal["fp32", "int8"], backend: 
 
 def _compute(stages: LoadedGraphs, probe: Probe) -> F32:
     """Run one probe through the bundle; a hoisted UNet is three graphs."""
-    watch, batch = Stopwatch(), len(next(iter(probe.inputs.values())))
+    batch = len(next(iter(probe.inputs.values())))
     feeds = dict(probe.inputs)
     if probe.component == "unet" and stages.bundle.manifest.graph == "hoisted":
         hidden, timestep = feeds.pop("encoder_hidden_states"), feeds.pop("timestep")
-        feeds |= stages.run("unet_prompt", {"encoder_hidden_states": hidden}, watch, batch=batch)
-        feeds |= stages.run("unet_time", {"timestep": timestep}, watch, batch=1)
+        feeds |= stages.run("unet_prompt", {"encoder_hidden_states": hidden}, batch=batch)
+        feeds |= stages.run("unet_time", {"timestep": timestep}, batch=1)
     elif probe.component == "unet":
         feeds["timestep"] = feeds["timestep"].astype(np.int64)
-    outputs = stages.run(probe.component, feeds, watch, batch=batch)
+    outputs = stages.run(probe.component, feeds, batch=batch)
     return outputs[stages.bundle.component(probe.component).outputs[0].name]

@@ -17,10 +17,10 @@ from nano_export.quantize.qdq import Range
 from nano_runtime.arrays import F32, Arrays
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.engines import Batch, EngineOptions
+from nano_runtime.engines.base import Runner
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.pipeline import Pipeline, Result
 from nano_runtime.system.machine import usable_cores
-from nano_runtime.system.timing import Stopwatch
 
 __all__ = ["calibrate", "write_watching_graph"]
 
@@ -62,36 +62,39 @@ def calibrate(
     Raises:
         BundleError: a graph computed NaN or infinity.
     """
-    stages = _WatchingStages(Bundle.open(bundle), watched)
-    pipeline = Pipeline(stages, keep_loaded=False)
+    options = EngineOptions(threads=usable_cores(), precision="f32")
+    graphs = LoadedGraphs(Bundle.open(bundle), "onnxruntime", options)
+    extremes = _Extremes(watched)
+    pipeline = Pipeline(graphs, keep_loaded=False, around=extremes.watching)
     for event in pipeline.stream(prompts, num_inference_steps=steps, seed=0, scheduler="ddim", output_type="np"):
         if isinstance(event, Result):
             for picture in np.asarray(event.images):
                 sample = np.ascontiguousarray(picture.transpose(2, 0, 1)[np.newaxis] * 2 - 1, np.float32)
-                stages.run("vae_encoder", {"sample": sample}, Stopwatch(), batch=1)
-            yield 1.0, stages.ranges()
+                extremes.watching(graphs).run("vae_encoder", {"sample": sample}, batch=1)
+            yield 1.0, extremes.ranges()
         else:
-            yield event.call / event.calls, stages.ranges()
-    stages.close()
+            yield event.call / event.calls, extremes.ranges()
+    graphs.close()
 
 
-class _WatchingStages(LoadedGraphs):
-    """Hands the outputs of the plain graphs on and remembers how far each watched tensor reached."""
+class _Extremes:
+    """The smallest and the largest value of each watched tensor."""
 
-    def __init__(self, bundle: Bundle, watched: Mapping[str, Sequence[str]]) -> None:
-        super().__init__(bundle, "onnxruntime", EngineOptions(threads=usable_cores(), precision="f32"))
+    def __init__(self, watched: Mapping[str, Sequence[str]]) -> None:
         self._extremes = {name: dict.fromkeys(tensors, (np.inf, -np.inf)) for name, tensors in watched.items()}
 
-    def run(self, component: str, feeds: Arrays, watch: Stopwatch, *, batch: Batch) -> dict[str, F32]:
-        """Run, record the extremes, and return the rest."""
-        outputs = super().run(component, feeds, watch, batch=batch)
+    def watching(self, runner: Runner) -> Runner:
+        """Wrap a runner of watching graphs: it hands on what the plain graphs compute, and the rest is taken here."""
+        return _Watching(runner, self)
+
+    def take(self, component: str, outputs: dict[str, F32]) -> None:
+        """Remove the watched extremes from a component's outputs and remember how far they reach."""
         extremes = self._extremes.get(component, {})
         for tensor, (low, high) in extremes.items():
             extremes[tensor] = (
                 min(low, float(outputs.pop(f"{tensor}.low"))),
                 max(high, float(outputs.pop(f"{tensor}.high"))),
             )
-        return outputs
 
     def ranges(self) -> dict[str, dict[str, Range]]:
         """The range of every watched tensor of the components that ran."""
@@ -99,3 +102,17 @@ class _WatchingStages(LoadedGraphs):
             component: {tensor: Range(low, high) for tensor, (low, high) in extremes.items() if low <= high}
             for component, extremes in self._extremes.items()
         }
+
+
+class _Watching:
+    """A runner of watching graphs that looks like one of the plain graphs."""
+
+    def __init__(self, runner: Runner, extremes: _Extremes) -> None:
+        self._runner = runner
+        self._extremes = extremes
+
+    def run(self, component: str, feeds: Arrays, *, batch: Batch) -> dict[str, F32]:
+        """Run, take the extremes, and return the rest."""
+        outputs = self._runner.run(component, feeds, batch=batch)
+        self._extremes.take(component, outputs)
+        return outputs

@@ -32,7 +32,6 @@ from nano_runtime.engines.base import LayerTime, Precision
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.errors import NanoError, WorkerDiedError
 from nano_runtime.pipeline import Pipeline
-from nano_runtime.sampling.shortcuts import plan, resolve
 from nano_runtime.system.machine import peak_rss_bytes
 from nano_runtime.system.timing import Stopwatch, Timings
 
@@ -315,13 +314,17 @@ def _work(connection: Connection, case: Case, settings: Settings) -> None:
     try:
         watch = Stopwatch()
         pipe = Pipeline.from_pretrained(case.bundle, case.backend, case.threads, case.precision)
-        own = pipe.bundle.manifest.guidance_scale
-        guided = (own if settings.guidance_scale is None else settings.guidance_scale) > 1
-        shortcuts = resolve(pipe.bundle, case.quality, None, None)
+        plan = pipe.plan(
+            settings.prompt,
+            num_inference_steps=settings.steps,
+            scheduler=settings.scheduler,
+            guidance_scale=settings.guidance_scale,
+            quality=case.quality,
+        )
         rows = {"unet": 0, "unet_shallow": 0}
-        for call in plan(pipe.unet_calls(settings.steps, settings.scheduler, 1), shortcuts, guided=guided):
-            rows["unet" if call.whole else "unet_shallow"] += 2 if call.guided else 1
-        connection.send(_About(pipe.bundle, guided, rows, watch.timings().total_ms))
+        for call in plan.calls:
+            rows[call.component] += call.rows(1)
+        connection.send(_About(pipe.bundle, plan.guidance_scale > 1, rows, watch.timings().total_ms))
         while (run := connection.recv()) is not None:
             connection.send(_draw(pipe, case, settings, run))
         memory = peak_rss_bytes(), anonymous_bytes()

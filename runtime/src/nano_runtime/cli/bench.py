@@ -104,7 +104,7 @@ def _bench(options: _Options) -> int:
 
     from nano_runtime.benchmark import Measured, Settings, measure
     from nano_runtime.cli.bench_report import print_report
-    from nano_runtime.drawing.request import positive
+    from nano_runtime.drawing.arguments import positive
 
     if options.json is not None:
         check_folder(options.json.parent)  # minutes before the file is written
@@ -139,7 +139,7 @@ def _bench(options: _Options) -> int:
 def _cases(options: _Options) -> list[Case]:
     """Return all combinations; engines are those named, or all that a bundle serves and that are installed."""
     from nano_runtime.benchmark import Case
-    from nano_runtime.drawing.request import positive
+    from nano_runtime.drawing.arguments import positive
     from nano_runtime.engines import BACKENDS, installed
     from nano_runtime.engines.base import PRECISIONS
 

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from nano_runtime.cli.picture_flags import FLAGS
 from nano_runtime.errors import ConflictError, OptionError
+from nano_runtime.options import DrawOptions
 
-if TYPE_CHECKING:
-    from nano_runtime.cli.settings import Settings
+__all__ = ["GRID_OPTIONS", "Axis", "cells", "check_axes", "parse_axis"]
 
-__all__ = ["Axis", "cells", "check_axes", "parse_axis"]
-
-_KINDS: Final[Mapping[str, Callable[[str], int | float | str]]] = MappingProxyType(
-    {
-        "steps": int,
-        "guidance": float,
-        "seed": int,
-        "scheduler": str,
-        "strength": float,
-        "variation-seed": int,
-        "variation-strength": float,
-    }
-)
+_FLAGS: Final = {flag.option: flag for flag in FLAGS if flag.on_sheets}
+GRID_OPTIONS: Final = tuple(_FLAGS)
 _MOST_AXES: Final = 2
 
 
@@ -38,12 +27,12 @@ class Axis:
 
     @property
     def field(self) -> str:
-        """Return the option's name in ``Settings``."""
-        return self.option.replace("-", "_")
+        """The option's field in ``DrawOptions``."""
+        return _FLAGS[self.option].field
 
     @property
     def labels(self) -> list[str]:
-        """Return what stands beside the pictures."""
+        """The texts beside the pictures."""
         values = (f"{value:g}" if isinstance(value, float) else str(value) for value in self.values)
         return [f"{self.option} {value}" for value in values]
 
@@ -55,10 +44,10 @@ def parse_axis(text: str) -> Axis:
         argparse.ArgumentTypeError: it is not of that form, or a value is not one of its option.
     """
     option, equals, values = text.partition("=")
-    if not equals or option not in _KINDS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not OPTION=VALUE,VALUE,... with one of: {', '.join(_KINDS)}")
+    if not equals or option not in _FLAGS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not OPTION=VALUE,VALUE,... with one of: {', '.join(_FLAGS)}")
     try:
-        return Axis(option, tuple(map(_KINDS[option], values.split(","))))
+        return Axis(option, tuple(map(_FLAGS[option].read, values.split(","))))
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
 
@@ -77,21 +66,21 @@ def check_axes(axes: Sequence[Axis], count: int) -> None:
         raise ConflictError("--grid", "--count")
 
 
-def cells(settings: Settings, axes: Sequence[Axis]) -> Iterator[Settings]:
-    """Yield the settings of every place: the first axis goes across, the second down.
+def cells(options: DrawOptions, axes: Sequence[Axis]) -> Iterator[DrawOptions]:
+    """Yield the options of every place: the first axis goes across, the second down.
 
-    Seeds left to chance are the same everywhere.
+    Random seeds are the same everywhere.
     """
-    from nano_runtime.drawing.request import random_seed
+    from nano_runtime.drawing.arguments import random_seed
 
-    seed = random_seed() if settings.seed is None else settings.seed
-    varied = settings.variation_strength is not None or any(axis.option == "variation-strength" for axis in axes)
-    variation = random_seed() if varied and settings.variation_seed is None else settings.variation_seed
-    settings = replace(settings, seed=seed, variation_seed=variation)
+    seed = random_seed() if options.seed is None else options.seed
+    varied = options.variation_strength is not None or any(axis.field == "variation_strength" for axis in axes)
+    variation = random_seed() if varied and options.variation_seed is None else options.variation_seed
+    options = replace(options, seed=seed, variation_seed=variation)
     across, down = axes[0], axes[1] if len(axes) == _MOST_AXES else None
     for lower in (None,) if down is None else down.values:
         for value in across.values:
             changes: dict[str, Any] = {across.field: value}
             if down is not None:
                 changes[down.field] = lower
-            yield replace(settings, **changes)
+            yield replace(options, **changes)

@@ -55,7 +55,8 @@ class Preview:
         """
         from PIL.Image import Resampling
 
-        from nano_runtime.pictures.png import contact_sheet, save_png
+        from nano_runtime.pictures.png import save_png
+        from nano_runtime.pictures.sheet import contact_sheet
 
         images = [image.resize(self.size, Resampling.BICUBIC) for image in progress.preview()]
-        save_png(contact_sheet(images, math.ceil(math.sqrt(len(images)))), self.path, None)
+        save_png(contact_sheet(images, math.ceil(math.sqrt(len(images)))), self.path)

@@ -1,18 +1,15 @@
-"""Which sampler and how many steps a call gets that does not say: the bundle's, as measured when it was exported."""
+"""The sampler and the number of steps of a call that names none: the bundle's, as measured when it was exported."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import MANIFEST_NAME
 from nano_runtime.errors import ManifestError, UnsupportedScheduleError, UsageError
 from nano_runtime.sampling.samplers import make_sampler, own_sampler
 from nano_runtime.sampling.schedule import Schedule
-
-if TYPE_CHECKING:
-    from nano_runtime.bundle.folder import Bundle
 
 __all__ = ["STEPS", "Defaults"]
 
@@ -24,12 +21,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Defaults:
-    """What stands in for None.
+    """The values that take the place of None.
 
     Attributes:
         own: name of the sampler that the checkpoint was published with, or "pndm" where that is not implemented.
-        scheduler: name of the sampler that draws where none is asked for.
-        steps: that it makes, where no number is asked for; others make ``STEPS``.
+        scheduler: name of the sampler that draws where none is named.
+        steps: its number of steps, where none is named; other samplers make ``STEPS``.
     """
 
     own: str
@@ -38,14 +35,14 @@ class Defaults:
 
     @classmethod
     def of(cls, bundle: Bundle, schedule: Schedule) -> Defaults:
-        """Read them from a bundle; one that says nothing, as all before format 3, draws with the checkpoint's own.
+        """Read the defaults from a bundle; one without any, as all before format 3, has the checkpoint's own.
 
         Args:
             bundle: with a manifest.
             schedule: of the manifest.
 
         Raises:
-            ManifestError: what the manifest names cannot be drawn with.
+            ManifestError: the manifest names a default that cannot be drawn.
         """
         own, default = _own_scheduler(bundle), bundle.manifest.default
         if default is None:
@@ -57,7 +54,7 @@ class Defaults:
         return cls(own, default.scheduler, default.steps)
 
     def settle(self, steps: int | None, scheduler: str | None) -> tuple[int, str]:
-        """Return the steps and the name of the sampler that a call with these arguments means."""
+        """Return the number of steps and the name of the sampler, with defaults for None."""
         name = self.scheduler if scheduler is None else scheduler
         return (self.steps if name == self.scheduler else STEPS) if steps is None else steps, name
 

@@ -1,4 +1,4 @@
-"""What a drawing tells: how far it is after every UNet call, and its result."""
+"""The events of a drawing: its progress after every UNet call, and its result."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from nano_runtime.arrays import F32
 from nano_runtime.errors import NoPreviewError
-from nano_runtime.pictures.png import Parameters, to_pil, to_uint8
+from nano_runtime.pictures.parameters import Parameters
+from nano_runtime.pictures.pixels import to_pil, to_uint8
 from nano_runtime.pictures.preview import colours
 from nano_runtime.system.timing import Timings
 
@@ -23,12 +24,12 @@ class Progress:
 
     Attributes:
         call: its number, from 1.
-        calls: how many there will be for all pictures.
+        calls: number of calls for all pictures.
         step_index: its index among the calls for these pictures, from 0.
         timestep: noise level it ran at, on the training scale.
         latents: float32 [n, *latent_shape] after it, for the n pictures drawn together. The next step starts from this
             array, with whatever was written into it.
-        predicted: float32 like the latents, without noise: what the network believes the pictures to be.
+        predicted: float32 like the latents: the pictures without noise, as the network predicts them by now.
         preview_weights: float32 [channels + 1, 3], the manifest's ``preview``; None in bundles that have none.
     """
 
@@ -41,7 +42,7 @@ class Progress:
     preview_weights: F32 | None
 
     def preview(self) -> list[Image]:
-        """Return what each picture looks like by now: one pixel a latent, within a millisecond.
+        """Return each picture as it looks by now: one pixel a latent, within a millisecond.
 
         Raises:
             NoPreviewError: the bundle was exported without a matrix for this.
@@ -53,15 +54,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class Result:
-    """What a call drew.
+    """The pictures of a call.
 
     Attributes:
         images: Pillow images; float32 [n, height, width, 3] in [0, 1] for ``output_type="np"``; the final latents,
             float32 [n, *latent_shape], for ``"latent"``.
         seeds: the seed of each picture; it draws that picture again, alone (unless the call was given latents, and with
             the same image and variation if it had one).
-        parameters: the same and all else for each picture, as ``image.save_png`` stores them.
-        timings: where the time went.
+        parameters: everything it takes to draw each picture again, as ``save_png`` stores it.
+        timings: of the parts of the work.
     """
 
     images: list[Image] | F32

@@ -1,4 +1,4 @@
-"""The pictures of a call, denoised in groups that share UNet calls: smaller groups where memory runs out."""
+"""Draws the pictures of a call in groups that share UNet calls: smaller groups where memory runs out."""
 
 from __future__ import annotations
 
@@ -10,79 +10,77 @@ from dataclasses import dataclass
 import numpy as np
 
 from nano_runtime.arrays import F32
+from nano_runtime.bundle.folder import Bundle
 from nano_runtime.drawing.events import Progress
-from nano_runtime.drawing.plan import Decided
-from nano_runtime.drawing.request import Request
-from nano_runtime.drawing.start import Encoded, start_of
-from nano_runtime.engines.loaded_graphs import LoadedGraphs
-from nano_runtime.networks.conditioning import UNetInputs
+from nano_runtime.drawing.plan import Plan, grouped
+from nano_runtime.drawing.start import start_of
+from nano_runtime.engines.base import Runner
+from nano_runtime.networks.autoencoder import Encoded
+from nano_runtime.networks.conditioning import Conditions, UNetInputs
 from nano_runtime.networks.predictor import Predictor
 from nano_runtime.pictures.preview import predicted_latents
 from nano_runtime.sampling.denoise import denoise
 from nano_runtime.sampling.noise import noise_source
 from nano_runtime.sampling.samplers import make_sampler
 from nano_runtime.sampling.schedule import Schedule
-from nano_runtime.system.timing import Stopwatch
 
-__all__ = ["Drawing", "grouped"]
-
+__all__ = ["Drawing"]
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Drawing:
-    """All that the UNet's part of a call needs.
+    """The UNet's part of a call.
 
     Attributes:
-        stages: the graphs.
-        schedule: of the model.
-        request: what is drawn.
-        decided: how.
-        texts: what the UNet knows of each prompt; emptied when the last picture begins, if they are drawn one by one.
-        times: what it knows of each timestep.
-        picture: that the request starts from.
-        watch: gets the time of each UNet call.
-        at_once: pictures that share a UNet call at most.
+        runner: runs the graphs.
+        bundle: describes them.
+        schedule: of the bundle.
+        plan: of the call.
+        texts: the UNet's inputs for each text; emptied when the last picture begins, if pictures are drawn one by one.
+        times: the UNet's inputs for each timestep.
+        encoded: the picture to start from; None starts from noise.
+        free_unet: frees the UNet's graphs, where memory ran out.
     """
 
-    stages: LoadedGraphs
+    runner: Runner
+    bundle: Bundle
     schedule: Schedule
-    request: Request
-    decided: Decided
+    plan: Plan
     texts: dict[str, UNetInputs]
     times: UNetInputs
-    picture: Encoded | None
-    watch: Stopwatch
-    at_once: int
+    encoded: Encoded | None
+    free_unet: Callable[[], None]
 
     def run(self, interrupted: Callable[[], bool]) -> Generator[Progress, None, tuple[F32, int | None]]:
-        """Draw, until it is done or ``interrupted`` says so after a UNet call.
+        """Draw, until all is done or ``interrupted`` returns True after a UNet call.
 
         Returns:
-            Final latents, and after how many UNet calls the caller interrupted; None if it did not.
+            Final latents, and the number of UNet calls after which the caller interrupted; None if it did not.
         """
-        preview = self.stages.bundle.manifest.preview
+        plan = self.plan
+        preview = self.bundle.manifest.preview
         weights = None if preview is None else np.array(preview, np.float32)
-        groups = grouped(range(len(self.request.seeds)), self.at_once)
-        first = self.decided.first_call
-        per_group = calls = len(self.decided.timesteps) - first
+        groups = plan.groups
+        first = plan.first_call
+        per_group = calls = len(plan.timesteps) - first
         drawn: list[F32] = []
         done = 0
         while groups and not interrupted():
             group = groups[0]
-            noise = noise_source([self.request.seeds[i] for i in group], self.stages.bundle.manifest.latent_shape)
-            sampler = make_sampler(self.decided.scheduler, self.schedule, self.decided.steps, noise)
-            start = start_of(self.request, group, sampler, noise, self.picture)
+            noise = noise_source([plan.seeds[i] for i in group], self.bundle.manifest.latent_shape)
+            sampler = make_sampler(plan.scheduler, self.schedule, plan.steps, noise)
+            start = start_of(plan, group, sampler, noise, self.encoded)
             calls = (len(drawn) + len(groups)) * per_group
             predictor = self._predictor(group)
-            if self.at_once == len(groups) == 1:
+            if plan.at_once == len(groups) == 1:
                 self.texts.clear()  # the predictor has a copy, and no smaller group will ask again
             try:
                 for step in denoise(predictor, sampler, start.latents, start.first_call):
                     done = len(drawn) * per_group + step.index - first + 1
-                    if start.kept is not None:
-                        start.kept.put_back(sampler, step.index, step.latents)
+                    if start.unmasked is not None:
+                        start.unmasked.put_back(sampler, step.index, step.latents)
                     yield Progress(
                         call=done,
                         calls=calls,
@@ -98,7 +96,7 @@ class Drawing:
                 if len(group) == 1:
                     raise
                 _log.warning("memory ran out with %d pictures at once; fewer at once take longer", len(group))
-                self.stages.close("unet", "unet_shallow")
+                self.free_unet()
                 groups = grouped([i for waiting in groups for i in waiting], math.ceil(len(group) / 2))
                 continue
             drawn.append(step.latents)
@@ -107,19 +105,11 @@ class Drawing:
 
     def _predictor(self, group: Sequence[int]) -> Predictor:
         """Bind the UNet to the prompts of the pictures with these indices."""
-        request, count = self.request, len(group)
-        return Predictor(
-            self.stages,
-            self.watch,
-            negative=[self.texts[request.negative_prompt]] * count if self.decided.guided else [],
-            positive=[self.texts[request.prompts[i]] for i in group],
+        plan = self.plan
+        conditions = Conditions(
+            negative=[self.texts[plan.negative_prompt]] * len(group) if plan.guided else [],
+            positive=[self.texts[plan.prompts[i]] for i in group],
             times=self.times,
-            timesteps=self.decided.timesteps,
-            guidance_scale=request.guidance_scale,
-            calls=self.decided.calls,
+            timesteps=plan.timesteps,
         )
-
-
-def grouped(pictures: Sequence[int], most: int) -> list[list[int]]:
-    """Sort pictures into groups that are drawn together: at most ``most``, of equal size, or nearly."""
-    return [group.tolist() for group in np.array_split(np.asarray(pictures), math.ceil(len(pictures) / most))]
+        return Predictor(self.runner, self.bundle, conditions, guidance_scale=plan.guidance_scale, calls=plan.calls)

@@ -1,91 +1,211 @@
-"""What is decided about a call before anything runs, and how each picture tells of it afterwards."""
+"""From options to a plan: every argument checked, nothing unset, every UNet call of the drawing listed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import get_args
 
-from nano_runtime import __version__
+import numpy as np
+
 from nano_runtime.arrays import F32
-from nano_runtime.drawing.request import Request
-from nano_runtime.engines.loaded_graphs import LoadedGraphs
+from nano_runtime.bundle.folder import Bundle
+from nano_runtime.bundle.manifest import Quality
+from nano_runtime.bundle.wiring import UNET_SHALLOW
+from nano_runtime.drawing.arguments import (
+    check_size,
+    guidance,
+    interval,
+    one_of,
+    positive,
+    repeated,
+    seeds_from,
+    text,
+    unit_noise,
+    variation_of,
+)
+from nano_runtime.drawing.defaults import Defaults
+from nano_runtime.errors import ConflictError, NoShortcutError
 from nano_runtime.networks.tokenizer import Reading
-from nano_runtime.pictures.png import Parameters
+from nano_runtime.networks.unet_calls import EXACT, Call, Shortcuts, plan_calls, rows_by_graph
+from nano_runtime.options import DrawOptions, OutputType
+from nano_runtime.pictures.source import Edit, edit_of
 from nano_runtime.sampling.samplers import first_call, make_sampler
 from nano_runtime.sampling.schedule import Schedule
-from nano_runtime.sampling.shortcuts import Call, Shortcuts, plan
+from nano_runtime.sampling.variation import Variation
 
-__all__ = ["Decided"]
+__all__ = ["Plan", "grouped", "plan_of", "shortcuts_of"]
 
 
-@dataclass(frozen=True)
-class Decided:
-    """How a call is drawn.
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A drawing before anything runs; nothing in it is unset.
 
     Attributes:
+        options: of the call, as they were given.
+        image_size: of the pictures, (height, width) in pixels.
+        prompts: the text of each picture.
+        negative_prompt: text to move away from; empty for none.
+        guidance_scale: classifier-free guidance, at least 0; up to 1 means none.
+        seeds: the seed of each picture.
+        latents: float32 [pictures, *latent_shape], unit variance, instead of the seeds' noise; None for that.
+        variation: noise mixed into the seeds'; None for none.
+        edit: the picture to start from, and its mask; None starts from noise.
+        output_type: form of the result.
+        reading: the way in which the prompts are read.
+        shortcuts: the work that the calls leave out.
         steps: of the sampler.
         scheduler: name of the sampler.
         timesteps: float32, of each UNet call of the whole schedule.
-        first_call: index of the first one that is made.
-        calls: how each is made.
-        reading: of the prompts.
-        shortcuts: that the calls take.
+        first_call: index of the first call that is made: later than 0 with a picture to start from.
+        calls: the UNet calls of each picture, as many as timesteps.
+        at_once: most pictures that share a UNet call.
     """
 
+    options: DrawOptions
+    image_size: tuple[int, int]
+    prompts: tuple[str, ...]
+    negative_prompt: str
+    guidance_scale: float
+    seeds: tuple[int, ...]
+    latents: F32 | None
+    variation: Variation | None
+    edit: Edit | None
+    output_type: OutputType
+    reading: Reading
+    shortcuts: Shortcuts
     steps: int
     scheduler: str
     timesteps: F32
     first_call: int
     calls: tuple[Call, ...]
-    reading: Reading
-    shortcuts: Shortcuts
-
-    @classmethod
-    def of(  # noqa: PLR0917 (what decides)
-        cls, request: Request, schedule: Schedule, steps: int, scheduler: str, reading: Reading, shortcuts: Shortcuts
-    ) -> Decided:
-        """Plan every UNet call of a request.
-
-        Raises:
-            UnknownSchedulerError: there is no such sampler.
-            StepsError: so many steps do not fit into the schedule.
-            StrengthError: the request's strength leaves none of them.
-        """
-        timesteps = make_sampler(scheduler, schedule, steps).timesteps
-        first = 0 if request.edit is None else first_call(scheduler, steps, request.edit.strength)
-        planned = plan(len(timesteps) - first, shortcuts, guided=request.guidance_scale > 1)
-        return cls(steps, scheduler, timesteps, first, (*planned[:1] * first, *planned), reading, shortcuts)
+    at_once: int
 
     @property
     def guided(self) -> bool:
         """Whether any call needs the negative prompt."""
         return any(call.guided for call in self.calls)
 
-    def parameters(self, request: Request, index: int, stages: LoadedGraphs, stopped: int | None) -> Parameters:
-        """Describe how one picture of a request was drawn; ``stopped`` after so many calls, if it was."""
-        edit, variation, bundle = request.edit, request.variation, stages.bundle
-        height, width = bundle.manifest.image_size
-        return Parameters(
-            prompt=request.prompts[index],
-            negative_prompt=request.negative_prompt,
-            seed=request.seeds[index],
-            steps=self.steps,
+    @property
+    def texts(self) -> list[str]:
+        """The texts that the UNet has to know, the negative prompt first, each once."""
+        return list(dict.fromkeys([*((self.negative_prompt,) if self.guided else ()), *self.prompts]))
+
+    @property
+    def groups(self) -> list[list[int]]:
+        """Indices of the pictures that share UNet calls, group by group, if memory suffices."""
+        return grouped(range(len(self.seeds)), self.at_once)
+
+    @property
+    def unet_calls(self) -> int:
+        """Number of UNet calls of the whole drawing."""
+        return len(self.groups) * (len(self.timesteps) - self.first_call)
+
+    @property
+    def unet_rows(self) -> dict[str, int | tuple[int, int]]:
+        """The UNet graphs that the first group runs, each with its rows; see ``rows_by_graph``."""
+        return rows_by_graph(self.calls, len(self.groups[0]))
+
+    def options_of(self, picture: int) -> DrawOptions:
+        """Return the complete options of one picture: drawn with them, alone, it is the same picture."""
+        return replace(
+            self.options,
+            prompt=self.prompts[picture],
+            negative_prompt=self.negative_prompt,
+            num_inference_steps=self.steps,
+            guidance_scale=self.guidance_scale,
+            seed=self.seeds[picture],
+            num_images_per_prompt=1,
             scheduler=self.scheduler,
-            guidance_scale=request.guidance_scale,
-            height=height,
-            width=width,
-            bundle=bundle.manifest.name,
-            bundle_digest=bundle.digest,
-            backend=stages.backend,
-            precision=stages.options.precision,
-            version=__version__,
-            edited=None if edit is None else edit.digest,
-            strength=None if edit is None else edit.strength,
-            masked=edit is not None and edit.mask is not None,
-            variation_seed=None if variation is None else variation.seeds[index],
-            variation_strength=None if variation is None else variation.strength,
-            interrupted_after=stopped,
-            prompt_weighting=self.reading.weighted,
-            long_prompts=self.reading.long,
+            height=self.image_size[0],
+            width=self.image_size[1],
+            strength=None if self.edit is None else self.edit.strength,
+            variation_seed=None if self.variation is None else self.variation.seeds[picture],
+            variation_strength=None if self.variation is None else self.variation.strength,
+            quality=None,  # the intervals say what it meant
             cache_interval=self.shortcuts.cache_interval,
             guidance_interval=self.shortcuts.guidance_interval,
         )
+
+
+def plan_of(options: DrawOptions, bundle: Bundle, schedule: Schedule, defaults: Defaults, *, at_once: int) -> Plan:
+    """Check the options of a call and plan it.
+
+    Args:
+        options: of the call.
+        bundle: that draws.
+        schedule: of the bundle.
+        defaults: of the bundle.
+        at_once: most pictures that share a UNet call.
+
+    Raises:
+        UsageError: an option is out of range, or the bundle cannot draw it; the leaf says which.
+    """
+    manifest = bundle.manifest
+    check_size((options.height, options.width), manifest.image_size)
+    prompts = repeated(options.prompt, positive("num_images_per_prompt", options.num_images_per_prompt))
+    variation = variation_of(options.variation_seed, options.variation_strength, len(prompts))
+    seeds = seeds_from(options.seed, len(prompts), counting=variation is None)
+    for name, value in (("image", options.image), ("variation_strength", variation)):
+        if options.latents is not None and value is not None:
+            raise ConflictError("latents", name)
+    negative = "" if options.negative_prompt is None else text(options.negative_prompt)
+    scale = guidance(manifest.guidance_scale if options.guidance_scale is None else options.guidance_scale)
+    noise_shape = (len(prompts), *manifest.latent_shape)
+    latents = None if options.latents is None else unit_noise(options.latents, noise_shape)
+    edit = edit_of(options.image, options.mask_image, options.strength, manifest.image_size, manifest.latent_shape)
+    output_type = one_of("output_type", options.output_type, get_args(OutputType))
+    steps, scheduler = defaults.settle(options.num_inference_steps, options.scheduler)
+    shortcuts = shortcuts_of(options, bundle)
+    timesteps = make_sampler(scheduler, schedule, steps).timesteps
+    first = 0 if edit is None else first_call(scheduler, steps, edit.strength)
+    made = plan_calls(len(timesteps) - first, shortcuts, guided=scale > 1)
+    return Plan(
+        options=options,
+        image_size=manifest.image_size,
+        prompts=prompts,
+        negative_prompt=negative,
+        guidance_scale=scale,
+        seeds=seeds,
+        latents=latents,
+        variation=variation,
+        edit=edit,
+        output_type=output_type,
+        reading=Reading(weighted=options.prompt_weighting, long=options.long_prompts),
+        shortcuts=shortcuts,
+        steps=steps,
+        scheduler=scheduler,
+        timesteps=timesteps,
+        first_call=first,
+        calls=(*made[:1] * first, *made),  # those before the first only keep the indices equal
+        at_once=at_once,
+    )
+
+
+def shortcuts_of(options: DrawOptions, bundle: Bundle) -> Shortcuts:
+    """Return what a preset of a bundle leaves out, with the intervals of the call in place of the preset's.
+
+    Raises:
+        OptionError: there is no such preset, or ``cache_interval`` is not a positive whole number.
+        IntervalError: ``guidance_interval`` is not two shares in ascending order.
+        NoShortcutError: the bundle lacks the preset or the shallow graph.
+    """
+    preset = one_of("quality", "exact" if options.quality is None else options.quality, get_args(Quality))
+    known = bundle.manifest.presets
+    if preset != "exact" and preset not in known:
+        raise NoShortcutError(bundle.path, f"preset {preset!r}")
+    meant = EXACT if preset == "exact" else Shortcuts(known[preset].cache_interval, known[preset].guidance_interval)
+    every, between = options.cache_interval, options.guidance_interval
+    chosen = Shortcuts(
+        meant.cache_interval if every is None else positive("cache_interval", every),
+        meant.guidance_interval if between is None else interval(between),
+    )
+    if chosen.cache_interval > 1 and UNET_SHALLOW not in bundle.manifest.components:
+        raise NoShortcutError(bundle.path, "shallow UNet, which step caching needs")
+    return chosen
+
+
+def grouped(pictures: Sequence[int], most: int) -> list[list[int]]:
+    """Sort pictures into groups that are drawn together: at most ``most``, of equal size, or nearly."""
+    return [group.tolist() for group in np.array_split(np.asarray(pictures), math.ceil(len(pictures) / most))]

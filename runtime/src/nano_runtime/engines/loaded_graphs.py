@@ -1,11 +1,10 @@
-"""The graphs of a bundle as callables: each is checked, loaded ahead or when first needed, timed, and let go."""
+"""The graphs of a bundle: each is checked, loaded ahead or when first needed, run, timed, and freed."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from nano_runtime.arrays import F32, Arrays
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import Backend
 from nano_runtime.bundle.unsafe_graphs import check_graph
+from nano_runtime.bundle.wiring import BATCH, TOKENS, FreeDimension
 from nano_runtime.engines import (
     Batch,
     CheckedGraph,
@@ -22,7 +22,7 @@ from nano_runtime.engines import (
     import_engine,
     open_session,
 )
-from nano_runtime.engines.base import LayerTime
+from nano_runtime.engines.base import LayerTime, Runner
 from nano_runtime.engines.pages import give_back_heap
 from nano_runtime.errors import NonFiniteError, OutOfMemoryError, OutputShapeError
 from nano_runtime.system.machine import instruction_sets
@@ -83,39 +83,17 @@ class LoadedGraphs:
             opening = self._pool().submit(self._opened, component, check, (batch, tokens))
             self._ahead[component] = (batch, tokens), opening
 
-    def run(self, component: str, feeds: Arrays, watch: Stopwatch, *, batch: Batch) -> dict[str, F32]:
-        """Compute one component's outputs.
+    def run(self, component: str, feeds: Arrays, *, batch: Batch) -> dict[str, F32]:
+        """Compute one component's outputs, untimed; see ``Runner``."""
+        return self.timed(Stopwatch()).run(component, feeds, batch=batch)
 
-        Args:
-            component: its name in the manifest.
-            feeds: all inputs by name, as the manifest describes them.
-            watch: gets a ``run`` sample, and a ``verify`` and a ``load`` sample if the graph was not loaded; only a
-                ``load`` sample of what was left to wait for, if that began ahead.
-            batch: size of the free dimension of that name, or the smallest and the largest that the calls to come will
-                have; the length of the prompt is what the feeds have.
+    def timed(self, watch: Stopwatch) -> Runner:
+        """Return a view of these graphs for one call, which takes the time of all that the call makes them do.
 
-        Raises:
-            TamperedFileError: a file is not the one the manifest describes.
-            UnsafeGraphError: the graph would make the engine read elsewhere, or recurse without end.
-            EngineError: the engine refuses the graph or the inputs.
-            OutOfMemoryError: it could not get the memory it needs.
-            OutputShapeError: an output is not what the manifest describes.
-            NonFiniteError: an output has a NaN or an infinity.
+        A ``run`` leaves a ``run`` sample in the stopwatch, and a ``verify`` and a ``load`` sample if the graph was not
+        loaded; only a ``load`` sample of what was left to wait for, if loading began ahead.
         """
-        tokens = self._free(component, feeds, "tokens")
-        ahead = bool(self._ahead)
-        try:
-            outputs = self._run(component, feeds, watch, (batch, tokens))
-        except OutOfMemoryError:
-            if not ahead:
-                raise
-            self._close_ahead(*self._ahead)
-            outputs = self._run(component, feeds, watch, (batch, tokens))
-        self._check_shapes(component, outputs, {"batch": self._free(component, feeds, "batch"), "tokens": tokens})
-        for name, values in outputs.items():
-            if not np.isfinite(values).all():
-                raise NonFiniteError(component, f"output {name!r}")
-        return outputs
+        return _Timed(self, watch)
 
     def layer_times(self) -> dict[str, list[LayerTime]]:
         """Return what each operator of the loaded components took; see ``Session.layer_times``."""
@@ -139,7 +117,7 @@ class LoadedGraphs:
             self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="nano-ahead")
         return self._workers
 
-    def _free(self, component: str, feeds: Arrays, name: Literal["batch", "tokens"]) -> int:
+    def _free(self, component: str, feeds: Arrays, name: FreeDimension) -> int:
         """Return the size of a free dimension in the feeds; 1 for graphs where it is not free."""
         for spec in self.bundle.component(component).inputs:
             if name in spec.shape and spec.name in feeds:
@@ -147,7 +125,24 @@ class LoadedGraphs:
                 return size
         return 1
 
-    def _run(self, component: str, feeds: Arrays, watch: Stopwatch, sizes: _Sizes) -> dict[str, F32]:
+    def _run(self, component: str, feeds: Arrays, watch: Stopwatch, batch: Batch) -> dict[str, F32]:
+        """Compute, and check what was computed; with less loaded ahead, where memory ran out."""
+        tokens = self._free(component, feeds, TOKENS)
+        ahead = bool(self._ahead)
+        try:
+            outputs = self._computed(component, feeds, watch, (batch, tokens))
+        except OutOfMemoryError:
+            if not ahead:
+                raise
+            self._close_ahead(*self._ahead)
+            outputs = self._computed(component, feeds, watch, (batch, tokens))
+        self._check_shapes(component, outputs, {BATCH: self._free(component, feeds, BATCH), TOKENS: tokens})
+        for name, values in outputs.items():
+            if not np.isfinite(values).all():
+                raise NonFiniteError(component, f"output {name!r}")
+        return outputs
+
+    def _computed(self, component: str, feeds: Arrays, watch: Stopwatch, sizes: _Sizes) -> dict[str, F32]:
         """Compute a component's outputs, loading it if needed."""
         session = self._session(component, watch, sizes)
         try:
@@ -217,3 +212,15 @@ class LoadedGraphs:
         files = (graph.model, graph.weights)
         digests = [(entry.sha256, entry.blake3) for entry in self.bundle.manifest.files if entry.path in files]
         return hashlib.sha256(repr(digests).encode()).hexdigest()
+
+
+class _Timed:
+    """The graphs as one call sees them; see ``LoadedGraphs.timed``."""
+
+    def __init__(self, graphs: LoadedGraphs, watch: Stopwatch) -> None:
+        self._graphs = graphs
+        self._watch = watch
+
+    def run(self, component: str, feeds: Arrays, *, batch: Batch) -> dict[str, F32]:
+        """Compute one component's outputs; see ``Runner``."""
+        return self._graphs._run(component, feeds, self._watch, batch)  # noqa: SLF001 - the other half of one class

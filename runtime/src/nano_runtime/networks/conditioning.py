@@ -1,16 +1,14 @@
-"""What the UNet is told besides the latents: prompts and timesteps, each computed once and remembered.
+"""The UNet's inputs besides the latents: prompts and timesteps, each computed once and remembered.
 
-In a *hoisted* bundle the UNet's inputs are what its cross-attention layers make of the prompt (keys and values) and
-what its residual blocks make of the timestep; in a *standard* bundle they are the hidden states and the timestep
-itself. Both are dictionaries of arrays by UNet input name here, so nothing further on tells the two forms apart.
+In a *hoisted* bundle the UNet takes the keys and values that its cross-attention layers make of the prompt, and the
+biases that its residual blocks make of the timestep; in a *standard* bundle it takes the hidden states and the timestep
+themselves. Both are dictionaries of arrays by UNet input name here, so nothing further on tells the two forms apart.
 
 Prompts are computed in chunks of the text encoder's length, which do not know of each other; the UNet attends to all of
-them in a row. So a chunk is what is remembered, under its token ids and their weights: the same words, read in another
-way, have others.
+them in a row. Results are remembered by chunk: by its token ids and their weights.
 
-All of it can also be kept for the next process: to draw the same prompt in the same steps it then loads nothing but the
-UNet and what comes after it. Reading, encoding and projecting are three calls: after the first it is known how long the
-UNet's prompts will be, so it can begin to load; after the second the text encoder can be let go.
+Reading, encoding and projecting are three calls. After reading, the length of the UNet's prompts is known, so that it
+can begin to load; after encoding, the text encoder can be freed.
 """
 
 from __future__ import annotations
@@ -27,21 +25,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nano_runtime.arrays import F32
-from nano_runtime.engines.loaded_graphs import LoadedGraphs
+from nano_runtime.bundle.folder import Bundle
+from nano_runtime.bundle.wiring import HIDDEN_STATES, TEXT_ENCODER, TIMESTEP, TOKENS, UNET, UNET_PROMPT, UNET_TIME
+from nano_runtime.engines.base import Runner
 from nano_runtime.errors import LongPromptError
-from nano_runtime.networks.kept_outputs import KeptOutputs
 from nano_runtime.networks.tokenizer import LITERAL, Reading, TokenIds, Tokenizer
 from nano_runtime.networks.weighting import weigh
-from nano_runtime.system.disk_cache import DiskCache
-from nano_runtime.system.timing import Stopwatch
 
-__all__ = ["Conditioner", "UNetInputs"]
+__all__ = ["Conditioner", "Conditions", "EncodedTexts", "ReadTexts", "UNetInputs"]
 
 UNetInputs = dict[str, NDArray[Any]]  # float32; int64 for the timesteps of a standard bundle
 
 _log = logging.getLogger(__name__)
 
-_HIDDEN_STATES = "encoder_hidden_states"
 _REMEMBERED = 8  # a chunk of the full-size model takes about 8 MB, a schedule about 1 MB
 
 Key = TypeVar("Key", bound=Hashable)
@@ -53,8 +49,8 @@ class ReadTexts:
     """Texts as tokens.
 
     Attributes:
-        chunks: of each text, all of one number.
-        tokens: how long the UNet's prompts will be: size of its dimension of that name, 1 if it has none.
+        chunks: of each text; all texts have equally many.
+        tokens: length of the UNet's prompts: size of its dimension of that name, 1 if it has none.
     """
 
     chunks: Mapping[str, Sequence[_Chunk]]
@@ -63,12 +59,12 @@ class ReadTexts:
 
 @dataclass(frozen=True, eq=False)
 class EncodedTexts:
-    """Texts that the text encoder is done with.
+    """Texts after the text encoder.
 
     Attributes:
-        chunks: of each text, all of one number.
-        known: what the UNet knows of those that were projected before, arrays with one row.
-        hidden: of the others, what the text encoder made of them, float32 [1, length, width].
+        chunks: of each text; all texts have equally many.
+        known: the UNet's inputs for chunks that were projected before, arrays with one row.
+        hidden: hidden states of the other chunks, float32 [1, length, width].
     """
 
     chunks: Mapping[str, Sequence[_Chunk]]
@@ -76,26 +72,40 @@ class EncodedTexts:
     hidden: Mapping[_Chunk, F32]
 
 
+@dataclass(frozen=True, eq=False)
+class Conditions:
+    """The UNet's inputs besides the latents, for pictures that share its calls.
+
+    Attributes:
+        negative: of each picture's negative prompt, arrays with one row; empty if no call is guided.
+        positive: of each picture's prompt, arrays with one row.
+        times: of each timestep, arrays with one row for each.
+        timesteps: float32, of each call.
+    """
+
+    negative: Sequence[UNetInputs]
+    positive: Sequence[UNetInputs]
+    times: UNetInputs
+    timesteps: F32
+
+
 class Conditioner:
     """Turns texts and schedules into UNet inputs.
 
     Args:
-        stages: the graphs.
-        blobs: where what the graphs made of prompts and timesteps is looked for, and left for the next process; None
-            keeps nothing.
+        bundle: describes the graphs and the tokenizer.
     """
 
-    def __init__(self, stages: LoadedGraphs, blobs: DiskCache | None = None) -> None:
-        self._stages = stages
-        self._kept = KeptOutputs(stages, blobs)
-        self._hoisted = stages.bundle.manifest.graph == "hoisted"
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._hoisted = bundle.manifest.graph == "hoisted"
         self._chunks: _Recent[_Chunk] = _Recent(_REMEMBERED)
         self._schedules: _Recent[bytes] = _Recent(_REMEMBERED)
 
     def read(self, texts: Iterable[str], reading: Reading = LITERAL) -> ReadTexts:
-        """Tokenize texts, which get one length: those with fewer chunks than the longest go on with the empty text.
+        """Tokenize texts and give all the length of the longest: chunks of the empty text follow a shorter one.
 
-        So does A1111.
+        A1111 does the same.
 
         Raises:
             PromptError: a text cannot be tokenized, or its weights are too large.
@@ -105,7 +115,7 @@ class Conditioner:
         count = max(len(tokens.ids) for tokens in read.values())
         free = bool(self._length_axes())
         if count > 1 and not free:
-            raise LongPromptError(self._stages.bundle.path, count)
+            raise LongPromptError(self._bundle.path, count)
         empty = self.tokens("", LITERAL)
         chunks = {}
         for text, tokens in read.items():
@@ -119,8 +129,8 @@ class Conditioner:
             chunks[text] = [(ids.tobytes(), weights.tobytes()) for ids, weights in rows]
         return ReadTexts(chunks, count * empty.ids.shape[1] if free else 1)
 
-    def encode(self, texts: ReadTexts, watch: Stopwatch) -> EncodedTexts:
-        """Run the text encoder on what it has not seen before, in this process or, if that is kept, in another."""
+    def encode(self, runner: Runner, texts: ReadTexts) -> EncodedTexts:
+        """Run the text encoder on the chunks that are not remembered."""
         known: dict[_Chunk, UNetInputs] = {}
         hidden: dict[_Chunk, F32] = {}
         for chunk in dict.fromkeys(chain.from_iterable(texts.chunks.values())):
@@ -128,22 +138,22 @@ class Conditioner:
                 known[chunk] = row
             else:
                 ids, weights = np.frombuffer(bytearray(chunk[0]), np.int64), np.frombuffer(chunk[1], np.float64)
-                hidden[chunk] = weigh(self._hidden_states(ids, watch), weights)
+                hidden[chunk] = weigh(self._hidden_states(runner, ids), weights)
         return EncodedTexts(texts.chunks, known, hidden)
 
-    def project(self, texts: EncodedTexts, watch: Stopwatch) -> dict[str, UNetInputs]:
-        """Return what the UNet knows of each text: arrays with one row."""
+    def project(self, runner: Runner, texts: EncodedTexts) -> dict[str, UNetInputs]:
+        """Return the UNet's inputs for each text: arrays with one row."""
         known = {**texts.known}
         for chunk, hidden in texts.hidden.items():
-            row: UNetInputs = {_HIDDEN_STATES: hidden}
+            row: UNetInputs = {HIDDEN_STATES: hidden}
             if self._hoisted:
-                row = {**self._kept.run("unet_prompt", row, watch, batch=1)}
+                row = {**runner.run(UNET_PROMPT, row, batch=1)}
             known[chunk] = self._chunks.put(chunk, row)
         rows = {text: [known[chunk] for chunk in chunks] for text, chunks in texts.chunks.items()}
         return {text: of[0] if len(of) == 1 else _joined(of, self._length_axes()) for text, of in rows.items()}
 
     def forget(self) -> None:
-        """Let go of the tokenizer and of everything computed so far; what is asked for again is made again."""
+        """Free the tokenizer and everything remembered."""
         self.__dict__.pop("_tokenizer", None)
         self._chunks.clear()
         self._schedules.clear()
@@ -156,38 +166,32 @@ class Conditioner:
         """
         return self._tokenizer.encode(text, reading)
 
-    def timesteps(self, timesteps: F32, watch: Stopwatch) -> UNetInputs:
-        """Return what the UNet knows of each timestep: arrays with one row for each."""
+    def timesteps(self, runner: Runner, timesteps: F32) -> UNetInputs:
+        """Return the UNet's inputs for each timestep: arrays with one row for each."""
         if not self._hoisted:
-            (spec,) = [spec for spec in self._stages.bundle.component("unet").inputs if spec.name == "timestep"]
-            return {"timestep": timesteps.astype(spec.dtype)}
+            (spec,) = [spec for spec in self._bundle.component(UNET).inputs if spec.name == TIMESTEP]
+            return {TIMESTEP: timesteps.astype(spec.dtype)}
         key = timesteps.tobytes()
         if (table := self._schedules.get(key)) is None:
-            table = self._schedules.put(key, self._project(timesteps, watch))
+            table = self._schedules.put(key, {**runner.run(UNET_TIME, {TIMESTEP: timesteps}, batch=len(timesteps))})
         return table
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
-        """Read when the first text comes: the graphs' checksums are being compared meanwhile."""
-        spec = self._stages.bundle.manifest.tokenizer
-        return Tokenizer.load(self._stages.bundle.verified_file(spec.file), spec)
+        """The tokenizer, read when the first text comes: meanwhile the graphs' checksums are compared."""
+        spec = self._bundle.manifest.tokenizer
+        return Tokenizer.load(self._bundle.verified_file(spec.file), spec)
 
     def _length_axes(self) -> dict[str, int]:
-        """Return which axis of what the UNet knows of a prompt is its length; none in bundles where it is fixed."""
-        inputs = self._stages.bundle.component("unet").inputs
-        return {spec.name: spec.shape.index("tokens") for spec in inputs if "tokens" in spec.shape}
+        """Return the axis of each UNet input that is the prompt's length; none in bundles where it is fixed."""
+        inputs = self._bundle.component(UNET).inputs
+        return {spec.name: spec.shape.index(TOKENS) for spec in inputs if TOKENS in spec.shape}
 
-    def _hidden_states(self, ids: NDArray[np.int64], watch: Stopwatch) -> F32:
-        """Return what the text encoder makes of a chunk, float32 [1, length, width]."""
-        encoder = self._stages.bundle.component("text_encoder")
+    def _hidden_states(self, runner: Runner, ids: NDArray[np.int64]) -> F32:
+        """Return the hidden states of a chunk, float32 [1, length, width]."""
+        encoder = self._bundle.component(TEXT_ENCODER)
         feeds = {encoder.inputs[0].name: ids[np.newaxis]}
-        return self._kept.run("text_encoder", feeds, watch, batch=1)[encoder.outputs[0].name]
-
-    def _project(self, timesteps: F32, watch: Stopwatch) -> UNetInputs:
-        """Run the UNet's time projections for a whole schedule at once."""
-        table = self._kept.run("unet_time", {"timestep": timesteps}, watch, batch=len(timesteps))
-        self._stages.close("unet_time")  # the next schedule needs another batch size
-        return {**table}
+        return runner.run(TEXT_ENCODER, feeds, batch=1)[encoder.outputs[0].name]
 
 
 def _joined(rows: Sequence[UNetInputs], axes: Mapping[str, int]) -> UNetInputs:

@@ -1,17 +1,17 @@
-"""What graphs made of their inputs, kept for the next process: the same outputs, bit for bit, without the graph."""
+"""Outputs of graphs on the disk, for the next process: the same arrays, bit for bit, without running the graph."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from nano_runtime.arrays import F32, Arrays
-from nano_runtime.engines.loaded_graphs import LoadedGraphs
+from nano_runtime.engines.base import Batch, Runner
 from nano_runtime.system.disk_cache import DiskCache
-from nano_runtime.system.timing import Stopwatch
 
 __all__ = ["KeptOutputs"]
 
@@ -27,31 +27,31 @@ _read = msgspec.msgpack.Decoder(dict[str, _Tensor]).decode
 
 
 class KeptOutputs:
-    """Runs graphs, unless an earlier process already ran them on the same inputs.
+    """A ``Runner`` that runs a graph only if no earlier process ran it on the same inputs.
 
     Args:
-        stages: the graphs.
-        blobs: where outputs are looked for, and left for the next process; None keeps nothing.
+        runner: runs the graphs.
+        identity: names all that a component's outputs depend on besides its inputs.
+        cache: outputs are looked for here, and left here for the next process.
     """
 
-    def __init__(self, stages: LoadedGraphs, blobs: DiskCache | None) -> None:
-        self._stages = stages
-        self._blobs = blobs
+    def __init__(self, runner: Runner, identity: Callable[[str], str], cache: DiskCache) -> None:
+        self._runner = runner
+        self._identity = identity
+        self._cache = cache
 
-    def run(self, component: str, feeds: Arrays, watch: Stopwatch, *, batch: int) -> dict[str, F32]:
-        """Return, and raise, what ``LoadedGraphs.run`` does; what was kept leaves no sample in the stopwatch."""
-        if self._blobs is None:
-            return self._stages.run(component, feeds, watch, batch=batch)
-        key = repr((self._stages.identity(component), {name: _named(values) for name, values in feeds.items()}))
-        if (content := self._blobs.get(key)) is not None:
+    def run(self, component: str, feeds: Arrays, *, batch: Batch) -> dict[str, F32]:
+        """Return, and raise, what the runner does; outputs from the cache leave no sample in a stopwatch."""
+        key = repr((self._identity(component), {name: _named(values) for name, values in feeds.items()}))
+        if (content := self._cache.get(key)) is not None:
             # Copied to where an array may begin, and may be written to.
             return {
                 name: np.frombuffer(of.values, np.float32).reshape(of.shape).copy()
                 for name, of in _read(content).items()
             }
-        outputs = self._stages.run(component, feeds, watch, batch=batch)
+        outputs = self._runner.run(component, feeds, batch=batch)
         tensors = {name: _Tensor(values.shape, values.tobytes()) for name, values in outputs.items()}
-        self._blobs.put(key, msgspec.msgpack.encode(tensors))
+        self._cache.put(key, msgspec.msgpack.encode(tensors))
         return outputs
 
 

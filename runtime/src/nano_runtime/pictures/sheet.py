@@ -5,16 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nano_runtime.pictures.png import contact_sheet
-
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
-__all__ = ["labelled_sheet"]
+__all__ = ["contact_sheet", "labelled_sheet"]
 
 _SIZES = (14, 12, 10, 8)  # of letters in pixels, the first in which the labels fit
 _MARGIN = 4
+
+
+def contact_sheet(images: Sequence[Image], columns: int) -> Image:
+    """Put pictures of one size side by side, in rows of ``columns``; what is left of the last row stays black."""
+    from PIL import Image  # noqa: PLC0415 - callers that draw no sheet need no Pillow
+
+    width, height = images[0].size
+    sheet = Image.new("RGB", (min(columns, len(images)) * width, -(-len(images) // columns) * height))
+    for index, image in enumerate(images):
+        sheet.paste(image, (index % columns * width, index // columns * height))
+    return sheet
 
 
 def labelled_sheet(images: Sequence[Image], across: Sequence[str], down: Sequence[str]) -> Image:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import os
 import struct
 import warnings
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import numpy as np
 
@@ -58,21 +60,27 @@ class Edit:
         return hashlib.sha256(self.pixels.tobytes() + mask).hexdigest()
 
 
-def open_picture(path: str | Path) -> Image:
-    """Read a PNG, JPEG or WebP file and turn it upright, as its EXIF orientation says.
+def open_picture(source: str | Path | bytes | BinaryIO) -> Image:
+    """Read a PNG, JPEG or WebP picture and turn it upright, as its EXIF orientation says.
+
+    Args:
+        source: path of a file, a file's content, or a binary file that can seek.
 
     Raises:
         ImageError: it cannot be read, is of another format, is damaged, or is larger than 64 MiB or 67 megapixels.
     """
     from PIL.Image import DecompressionBombError  # noqa: PLC0415 - callers without a picture need no Pillow
 
-    file = Path(path)
+    name = str(source) if isinstance(source, (str, Path)) else "the picture"
     try:
-        return _decoded(file)
+        if isinstance(source, (str, Path)):
+            with Path(source).open("rb") as file:
+                return _decoded(file, name)
+        return _decoded(BytesIO(source) if isinstance(source, bytes) else source, name)
     except ImageError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, DecompressionBombError) as error:
-        raise ImageError(str(file), _in_short(error)) from error
+        raise ImageError(name, _in_short(error)) from error
 
 
 def edit_of(
@@ -131,19 +139,20 @@ def strength_of(strength: float | None, *, masked: bool) -> float:
     return share
 
 
-def _decoded(file: Path) -> Image:
-    """Read a file whose size, in bytes and in what its header claims, is bearable."""
+def _decoded(file: BinaryIO, name: str) -> Image:
+    """Read a picture whose size, in bytes and in what its header claims, is bearable."""
     from PIL import Image, ImageOps  # noqa: PLC0415 - see open_picture
 
-    if (size := file.stat().st_size) > _MOST_BYTES:
-        raise ImageError(str(file), f"{size / 1e6:.0f} MB are more than the {_MOST_BYTES / 1e6:.0f} allowed")
+    if (size := file.seek(0, os.SEEK_END)) > _MOST_BYTES:
+        raise ImageError(name, f"{size / 1e6:.0f} MB are more than the {_MOST_BYTES / 1e6:.0f} allowed")
+    file.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Pillow's limit; ours is lower
         image = Image.open(file, formats=FORMATS)
     with image:
         if (pixels := image.width * image.height) > _MOST_PIXELS:
             most = f"{_MOST_PIXELS / 1e6:.0f}"
-            raise ImageError(str(file), f"{pixels / 1e6:.0f} megapixels are more than the {most} allowed")
+            raise ImageError(name, f"{pixels / 1e6:.0f} megapixels are more than the {most} allowed")
         image.load()
         return ImageOps.exif_transpose(image)
 

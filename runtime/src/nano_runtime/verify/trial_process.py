@@ -23,7 +23,6 @@ from nano_runtime.errors import BundleError, LoaderDiedError, NanoError, NotEnou
 from nano_runtime.networks.tokenizer import Tokenizer
 from nano_runtime.pipeline import Pipeline
 from nano_runtime.system.machine import usable_cores
-from nano_runtime.system.timing import Stopwatch
 from nano_runtime.verify.trial import REPORT_BYTES
 
 __all__ = ["main"]
@@ -57,12 +56,12 @@ def _try(bundle: Bundle, backend: Backend) -> None:
     ids = Tokenizer.load(bundle.verified_file(spec.file), spec).encode(_PROMPT).ids
     _say(file=bundle.manifest.licence.file)
     pipeline = Pipeline(stages, keep_loaded=False)
-    pipeline.unet_calls(1, pipeline.own_scheduler, 1)  # makes the bundle's own sampler
+    pipeline.plan(_PROMPT, num_inference_steps=1, scheduler=pipeline.own_scheduler)  # makes the bundle's own sampler
     generator = np.random.default_rng(0)
     for name, component in bundle.manifest.components.items():
         if backend in component.graphs:
             _say(file=component.graphs[backend].model)
-            stages.run(name, _feeds(component, generator, ids), Stopwatch(), batch=_BATCH)
+            stages.run(name, _feeds(component, generator, ids), batch=_BATCH)
             stages.close(name)
 
 

@@ -11,9 +11,11 @@ import pytest
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import MANIFEST_NAME
 from nano_runtime.cli import generate
+from nano_runtime.drawing.plan import shortcuts_of
 from nano_runtime.errors import IntervalError, ManifestError, NoShortcutError, OptionError
+from nano_runtime.networks.unet_calls import EXACT, Shortcuts, plan_calls
+from nano_runtime.options import DrawOptions
 from nano_runtime.sampling.forecast import Forecast
-from nano_runtime.sampling.shortcuts import EXACT, Shortcuts, plan, resolve
 
 BALANCED = {"cache_interval": 2, "guidance_interval": [0.0, 0.9], "work": 0.5, "fidelity": {"image_psnr_db": 30.0}}
 
@@ -41,12 +43,18 @@ def caching(folder) -> Path:
     return folder
 
 
+def resolve(bundle: Bundle, quality, cache_interval, guidance_interval) -> Shortcuts:
+    """What the options of a call leave out."""
+    options = DrawOptions(quality=quality, cache_interval=cache_interval, guidance_interval=guidance_interval)
+    return shortcuts_of(options, bundle)
+
+
 def drawn(shortcuts: Shortcuts, calls: int, *, guided: bool = True) -> str:
     """One letter for each call: w and s for whole and shallow, in capitals with guidance."""
-    letters = ["w" if call.whole else "s" for call in plan(calls, shortcuts, guided=guided)]
+    letters = ["w" if call.whole else "s" for call in plan_calls(calls, shortcuts, guided=guided)]
     return "".join(
         letter.upper() if call.guided else letter
-        for letter, call in zip(letters, plan(calls, shortcuts, guided=guided), strict=True)
+        for letter, call in zip(letters, plan_calls(calls, shortcuts, guided=guided), strict=True)
     )
 
 

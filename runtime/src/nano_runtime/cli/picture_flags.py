@@ -1,0 +1,179 @@
+"""The flags of ``nano-generate`` that are picture options: one line each, for the command line and for sheets."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, get_args
+
+from nano_runtime.bundle.manifest import Quality
+from nano_runtime.errors import IntervalError, NoPromptError, PromptError
+from nano_runtime.options import DrawOptions
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["FLAGS", "Flag", "add_picture_flags", "options_from"]
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A command-line flag that sets one field of ``DrawOptions``.
+
+    Attributes:
+        names: on the command line, the long one last.
+        field: of ``DrawOptions``.
+        help: for ``--help``.
+        read: makes a value of the text; bool for a flag without one.
+        metavar: stands for the value in ``--help``.
+        choices: the only values; None takes all.
+        finish: makes the option's value of what was read, once the whole command line is; None takes it as it is.
+        on_sheets: whether a sheet can vary it.
+    """
+
+    names: tuple[str, ...]
+    field: str
+    help: str
+    read: Callable[[str], Any] = str
+    metavar: str | None = None
+    choices: tuple[str, ...] | None = None
+    finish: Callable[[Any], Any] | None = None
+    on_sheets: bool = False
+
+    @property
+    def option(self) -> str:
+        """The long name without its dashes, as sheets spell it."""
+        return self.names[-1].removeprefix("--")
+
+
+def _picture(path: Path) -> Image:
+    """Open a picture to start from, or a mask."""
+    from nano_runtime.pictures.source import open_picture
+
+    return open_picture(path)
+
+
+def _interval(text: str) -> tuple[float, float]:
+    """Return the two numbers of ``FROM:TO``; the plan checks that they are shares."""
+    try:
+        low, high = map(float, text.split(":"))
+    except ValueError as error:
+        raise IntervalError(text) from error
+    return low, high
+
+
+def _schedulers() -> str:
+    """Return the help of ``--scheduler``."""
+    return (
+        "pndm, ddim, ddim_a, ddpm, euler, euler_a, heun, lms, dpmpp_2m, dpmpp_3m, dpmpp_2m_sde, unipc, lcm or tcd; "
+        "after euler, heun, lms, dpmpp_... and unipc also _karras, _exponential or _beta, as in dpmpp_2m_karras "
+        "(default: the bundle's)"
+    )
+
+
+FLAGS: Final = (
+    Flag(("--negative-prompt",), "negative_prompt", "text to move away from", metavar="TEXT"),
+    Flag(("--weights",), "prompt_weighting", "read (word), (word:1.3), [word] and BREAK as A1111 does", bool),
+    Flag(("--long-prompt",), "long_prompts", "use the words beyond the text encoder's length, often 75 tokens", bool),
+    Flag(
+        ("--seed",), "seed", "of the first picture, the next ones count up (default: random)",
+        int, "N", on_sheets=True,
+    ),
+    Flag(
+        ("--steps",), "num_inference_steps", "denoising steps (default: the bundle's, or 20 of another sampler)",
+        int, "N", on_sheets=True,
+    ),
+    Flag(
+        ("--guidance",), "guidance_scale", "up to 1 turns guidance off (default: the bundle's, often 7.5)",
+        float, "X", on_sheets=True,
+    ),
+    Flag(("-n", "--count"), "num_images_per_prompt", "pictures to draw (default: 1)", int, "N"),
+    Flag(("--scheduler",), "scheduler", _schedulers(), metavar="NAME", on_sheets=True),
+    Flag(
+        ("--image",), "image", "PNG, JPEG or WebP to start from; scaled to cover, and cropped",
+        Path, "FILE", finish=_picture,
+    ),
+    Flag(
+        ("--mask",), "mask_image", "as large as the image: white is painted anew, black stays",
+        Path, "FILE", finish=_picture,
+    ),
+    Flag(
+        ("--strength",), "strength", "of the change, above 0 and up to 1 (default: 0.8, with a mask 1)",
+        float, "X", on_sheets=True,
+    ),
+    Flag(
+        ("--variation-seed",), "variation_seed", "towards which to vary; the next ones count up",
+        int, "N", on_sheets=True,
+    ),
+    Flag(
+        ("--variation-strength",), "variation_strength", "how far, 0 to 1; 0.1 to 0.3 give siblings (default: 0)",
+        float, "X", on_sheets=True,
+    ),
+    Flag(
+        ("--quality",), "quality", "leave out some work, as measured for the bundle; see nano-bundle info "
+        "(default: exact)", choices=get_args(Quality),
+    ),
+    Flag(
+        ("--cache-interval",), "cache_interval", "run the whole UNet every N calls and its outermost layers between "
+        "(default: the preset's; exact is 1)", int, "N",
+    ),
+    Flag(
+        ("--guidance-interval",), "guidance_interval", "guide only between these shares of the steps (default: the "
+        "preset's; exact is 0:1)", metavar="FROM:TO", finish=_interval,
+    ),
+)  # fmt: skip
+
+
+def add_picture_flags(add: Callable[..., object]) -> None:
+    """Add all flags; the namespace has only those that were given, by field name.
+
+    Args:
+        add: ``add_argument`` of a parser or a group.
+    """
+    for flag in FLAGS:
+        kind: Mapping[str, Any] = (
+            {"action": "store_true"}
+            if flag.read is bool
+            else {"type": flag.read, "metavar": flag.metavar, "choices": flag.choices}
+        )
+        add(*flag.names, dest=flag.field, default=argparse.SUPPRESS, help=flag.help, **kind)
+
+
+def options_from(given: argparse.Namespace, base: DrawOptions | None) -> DrawOptions:
+    """Return the picture options of a command line.
+
+    Args:
+        given: the parsed command line, with ``prompt``, None if there is none and "-" for standard input.
+        base: options to change, of a picture that is to be repeated; None starts from the defaults.
+
+    Raises:
+        NoPromptError: there is no prompt.
+        ImageError: the picture to start from, or its mask, cannot be read.
+        IntervalError: an interval is not two numbers.
+        PromptError: standard input is not text.
+    """
+    finish = {flag.field: flag.finish for flag in FLAGS if flag.finish is not None}
+    said = {name: value for name, value in vars(given).items() if name in {one.name for one in fields(DrawOptions)}}
+    changes = {name: finish[name](value) if name in finish else value for name, value in said.items()}
+    if changes["prompt"] is None:
+        del changes["prompt"]
+    elif changes["prompt"] == "-":
+        changes["prompt"] = _read_stdin()
+    if "prompt" not in changes and base is None:
+        raise NoPromptError
+    if base is None:
+        base = DrawOptions()
+    if "quality" in changes:  # a preset takes the place of the intervals that the picture was drawn with
+        base = replace(base, cache_interval=None, guidance_interval=None)
+    return replace(base, **changes)
+
+
+def _read_stdin() -> str:
+    """Return all of standard input as the prompt."""
+    try:
+        return sys.stdin.read().strip()
+    except UnicodeDecodeError as error:
+        raise PromptError("standard input is not text in the terminal's encoding") from error

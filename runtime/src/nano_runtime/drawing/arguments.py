@@ -1,0 +1,152 @@
+"""Checks single arguments of a call and fills in those that were left out."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from nano_runtime.arrays import F32
+from nano_runtime.errors import (
+    GuidanceError,
+    IntervalError,
+    LatentsError,
+    MissingArgumentError,
+    OptionError,
+    PromptError,
+    SeedError,
+    SizeError,
+    VariationError,
+)
+from nano_runtime.sampling.variation import Variation
+
+__all__ = [
+    "check_size",
+    "guidance",
+    "interval",
+    "one_of",
+    "positive",
+    "random_seed",
+    "repeated",
+    "seeds_from",
+    "text",
+    "unit_noise",
+    "variation_of",
+]
+
+Choice = TypeVar("Choice", bound=str)
+
+_SEEDS = 1 << 64
+_RANDOM_SEED_BYTES = 4
+
+
+def positive(argument: str, value: int) -> int:
+    """Return a whole number of at least 1, or raise ``OptionError``."""
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+        raise OptionError(argument, value, ["any whole number from 1"])
+    return int(value)
+
+
+def one_of(argument: str, value: Choice, known: Iterable[Choice]) -> Choice:
+    """Return a value that is one of the choices, or raise ``OptionError``."""
+    if value not in known:
+        raise OptionError(argument, value, known)
+    return value
+
+
+def random_seed() -> int:
+    """Return a random seed, short enough to be typed again."""
+    return int.from_bytes(os.urandom(_RANDOM_SEED_BYTES), "little")
+
+
+def text(prompt: str) -> str:
+    """Return a prompt, or raise ``PromptError`` if it is no text."""
+    if not isinstance(prompt, str):
+        raise PromptError(f"it is a {type(prompt).__name__}, and one text is expected")
+    return prompt
+
+
+def repeated(prompt: str | Sequence[str], count: int) -> tuple[str, ...]:
+    """Return the prompt of each picture: every text ``count`` times in a row, as in diffusers.
+
+    Raises:
+        PromptError: there is none, or one is no text.
+    """
+    texts = (prompt,) if isinstance(prompt, str) or not isinstance(prompt, Sequence) else tuple(prompt)
+    if not texts:
+        raise PromptError("the list of prompts is empty")
+    return tuple(one for one in map(text, texts) for _ in range(count))
+
+
+def guidance(scale: float) -> float:
+    """Return a guidance scale, or raise ``GuidanceError`` if it is not a finite number of at least 0."""
+    if not math.isfinite(scale) or scale < 0:
+        raise GuidanceError(scale)
+    return float(scale)
+
+
+def seeds_from(seed: int | None, count: int, *, counting: bool) -> tuple[int, ...]:
+    """Return a seed for each picture, consecutive if ``counting``, else all the same; None starts at a random one.
+
+    Raises:
+        SeedError: one of them does not fit into 64 bits.
+    """
+    first = random_seed() if seed is None else int(seed)
+    if not 0 <= first <= _SEEDS - (count if counting else 1):
+        raise SeedError(first)
+    return tuple(range(first, first + count)) if counting else (first,) * count
+
+
+def variation_of(seed: int | None, strength: float | None, count: int) -> Variation | None:
+    """Return the variation of ``count`` pictures, whose seeds count up; None for no strength and for 0.
+
+    Raises:
+        MissingArgumentError: a seed without a strength.
+        VariationError: the strength is not in [0, 1].
+        SeedError: a seed does not fit into 64 bits.
+    """
+    if strength is None:
+        if seed is not None:
+            raise MissingArgumentError("variation_seed", "variation_strength")
+        return None
+    if not (math.isfinite(strength) and 0 <= strength <= 1):
+        raise VariationError(strength)
+    if strength == 0:
+        return None
+    return Variation(seeds_from(seed, count, counting=True), float(strength))
+
+
+def unit_noise(latents: F32, shape: tuple[int, ...]) -> F32:
+    """Return a copy of the caller's noise.
+
+    Raises:
+        LatentsError: it is not float32 of this shape, or not finite.
+    """
+    if not isinstance(latents, np.ndarray):
+        raise LatentsError(f"a {type(latents).__name__}", shape)
+    if latents.shape != shape or latents.dtype != np.float32:
+        raise LatentsError(f"{latents.dtype} {list(latents.shape)}", shape)
+    if not np.isfinite(latents).all():
+        raise LatentsError("not finite", shape)
+    return latents.copy()
+
+
+def interval(value: Sequence[float]) -> tuple[float, float]:
+    """Return two shares in ascending order, or raise ``IntervalError``."""
+    try:
+        low, high = map(float, value)
+    except (TypeError, ValueError) as error:
+        raise IntervalError(value) from error
+    if not (math.isfinite(low) and math.isfinite(high) and 0 <= low <= high <= 1):
+        raise IntervalError(value)
+    return low, high
+
+
+def check_size(asked: tuple[int | None, int | None], built: tuple[int, int]) -> None:
+    """Raise ``SizeError`` unless (height, width) are None or those of the bundle."""
+    size = tuple(own if wish is None else wish for wish, own in zip(asked, built, strict=True))
+    if size != built:
+        raise SizeError(size, built)

@@ -1,0 +1,145 @@
+"""The options of a picture: one record behind Python calls, the command line, sheets and the text in PNG files.
+
+A new option is a field of ``DrawOptions`` and a line of ``DrawKeywords`` here, a line of ``drawing.plan`` that checks
+it and fills it in, and a flag in ``cli.picture_flags``. Sheets, ``--from`` and PNG files then have it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict
+
+from nano_runtime.bundle.manifest import Quality
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from typing_extensions import Unpack
+
+    from nano_runtime.arrays import F32
+
+__all__ = ["REQUIRED", "DrawKeywords", "DrawOptions", "OutputType", "Stored", "stored_options"]
+
+OutputType: TypeAlias = Literal["pil", "np", "latent"]
+
+_STORED: Final = "stored"
+REQUIRED: Final = object()
+"""The default of a stored option that every file must have."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The form in which a PNG file holds an option.
+
+    Attributes:
+        kind: type of the value, as msgspec reads it.
+        default: value in files written before the option existed; ``REQUIRED`` where all files have it.
+        name: key in the file; None means the option's own name.
+    """
+
+    kind: Any
+    default: Any = REQUIRED
+    name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawOptions:
+    """What to draw and how; names and meanings are those of diffusers' ``StableDiffusionPipeline``.
+
+    Attributes:
+        prompt: text to draw, or a list of texts. A text longer than the text encoder takes is cut, with a warning in
+            the log, unless ``long_prompts`` is set.
+        negative_prompt: text to move away from; None means the empty text.
+        num_inference_steps: 1 to the length of the training schedule. PNDM makes one UNet call more, Heun one less than
+            twice as many. None takes the bundle's default, or 20 if another sampler is asked for.
+        guidance_scale: at least 0; up to 1 turns guidance off, and each UNet call does half the work. None takes the
+            bundle's own, 7.5 for most.
+        seed: 0 to 2**64 - 1; picture i is drawn from seed + i. None takes a random one. The noise is that of
+            ``torch.Generator("cpu").manual_seed(seed)``, so diffusers draws the same picture.
+        num_images_per_prompt: at least 1; up to 4 share a UNet call.
+        scheduler: name of a sampler in ``sampling.samplers``. None takes the bundle's default, which was measured at
+            export (``nano-bundle info``). ``pipe.own_scheduler`` is the one the checkpoint was published with, and the
+            one diffusers draws with.
+        latents: float32 [pictures, *latent_shape], unit-variance noise to start from instead of the seeds'.
+        output_type: form of ``Result.images``: ``"pil"``, ``"np"`` or ``"latent"``.
+        height: of the picture in pixels; None or the bundle's. Another size needs another bundle.
+        width: as height.
+        prompt_weighting: True reads both prompts with A1111's syntax, ``(word:1.3)``, ``[word]``, ``BREAK``; see
+            ``networks.weighting``. False takes them as they stand, brackets included, as diffusers does.
+        long_prompts: True lets a prompt fill up to 16 chunks of the text encoder's length, each encoded by itself;
+            every UNet call then takes a little longer. Needs a bundle of format 2 or later.
+        image: Pillow image to start from (``open_picture`` reads one from a file), scaled to cover the bundle's size
+            and cropped around its centre.
+        mask_image: Pillow image of the same size: white is painted anew, black stays.
+        strength: share of the steps that is run on the image, in (0, 1]. None means diffusers' 0.8, with a mask 1.
+        variation_seed: 0 to 2**64 - 1; picture i turns from the noise of ``seed`` towards that of variation_seed + i.
+            None takes a random one, if there is a strength.
+        variation_strength: 0 to 1; None and 0 do not vary, 0.1 to 0.3 give siblings of the seed's picture.
+        quality: ``"exact"`` (None means that), ``"balanced"`` or ``"fast"``. The last two leave out work. How much was
+            measured for this bundle when it was exported, and stands in its manifest.
+        cache_interval: replaces the preset's; see ``networks.unet_calls.Shortcuts``.
+        guidance_interval: replaces the preset's; see there.
+    """
+
+    prompt: str | Sequence[str] = field(default="", metadata={_STORED: Stored(str)})
+    negative_prompt: str | None = field(default=None, metadata={_STORED: Stored(str)})
+    num_inference_steps: int | None = field(default=None, metadata={_STORED: Stored(int, name="steps")})
+    guidance_scale: float | None = field(default=None, metadata={_STORED: Stored(float)})
+    seed: int | None = field(default=None, metadata={_STORED: Stored(int)})
+    num_images_per_prompt: int = 1
+    scheduler: str | None = field(default=None, metadata={_STORED: Stored(str)})
+    latents: F32 | None = None
+    output_type: OutputType = "pil"
+    height: int | None = field(default=None, metadata={_STORED: Stored(int)})
+    width: int | None = field(default=None, metadata={_STORED: Stored(int)})
+    prompt_weighting: bool = field(default=False, metadata={_STORED: Stored(bool, default=False)})
+    long_prompts: bool = field(default=False, metadata={_STORED: Stored(bool, default=False)})
+    image: Image | None = None
+    mask_image: Image | None = None
+    strength: float | None = field(default=None, metadata={_STORED: Stored(float | None, None)})
+    variation_seed: int | None = field(default=None, metadata={_STORED: Stored(int | None, None)})
+    variation_strength: float | None = field(default=None, metadata={_STORED: Stored(float | None, None)})
+    quality: Quality | None = None
+    cache_interval: int | None = field(default=None, metadata={_STORED: Stored(int, 1)})
+    guidance_interval: Sequence[float] | None = field(
+        default=None, metadata={_STORED: Stored(tuple[float, float], (0.0, 1.0))}
+    )
+
+    @classmethod
+    def of(cls, prompt: str | Sequence[str] | DrawOptions, **changes: Unpack[DrawKeywords]) -> DrawOptions:
+        """Return the options of a call: a prompt and keywords, or a record in which keywords replace fields.
+
+        Raises:
+            TypeError: there is no option of such a name.
+        """
+        return replace(prompt, **changes) if isinstance(prompt, DrawOptions) else cls(prompt=prompt, **changes)
+
+
+class DrawKeywords(TypedDict, total=False):
+    """The fields of ``DrawOptions`` but for the prompt, as keywords; see there."""
+
+    negative_prompt: str | None
+    num_inference_steps: int | None
+    guidance_scale: float | None
+    seed: int | None
+    num_images_per_prompt: int
+    scheduler: str | None
+    latents: F32 | None
+    output_type: OutputType
+    height: int | None
+    width: int | None
+    prompt_weighting: bool
+    long_prompts: bool
+    image: Image | None
+    mask_image: Image | None
+    strength: float | None
+    variation_seed: int | None
+    variation_strength: float | None
+    quality: Quality | None
+    cache_interval: int | None
+    guidance_interval: Sequence[float] | None
+
+
+def stored_options() -> Mapping[str, Stored]:
+    """Return the options that a PNG file holds, by field name, in the order of the record."""
+    return {option.name: option.metadata[_STORED] for option in fields(DrawOptions) if _STORED in option.metadata}

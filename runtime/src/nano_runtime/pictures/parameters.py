@@ -1,0 +1,139 @@
+"""The parameters of a picture: its options and what drew it, as text for people and as JSON for ``--from``."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, replace
+from functools import cache
+from typing import Any, get_type_hints
+
+import msgspec
+
+from nano_runtime.errors.escaping import CONTROLS
+from nano_runtime.options import REQUIRED, DrawOptions, stored_options
+
+__all__ = ["Parameters"]
+
+_A1111_SAMPLERS = {
+    "pndm": "PLMS",
+    "ddim": "DDIM",
+    "ddpm": "DDPM",
+    "euler": "Euler",
+    "euler_a": "Euler a",
+    "heun": "Heun",
+    "lms": "LMS",
+    "dpmpp_2m": "DPM++ 2M",
+    "dpmpp_3m": "DPM++ 3M",
+    "dpmpp_2m_sde": "DPM++ 2M SDE",
+    "unipc": "UniPC",
+    "lcm": "LCM",
+    "tcd": "TCD",
+}
+_A1111_SPREADS = {"_karras": " Karras", "_exponential": " Exponential", "_beta": " Beta"}
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """All it takes to draw one picture again.
+
+    Attributes:
+        options: the picture's own, complete; see ``DrawOptions``.
+        bundle: name of the bundle.
+        bundle_digest: hex sha256 of the bundle's manifest.
+        backend: the engine.
+        precision: arithmetic of the layers that are not quantized.
+        version: of nano-runtime.
+        edited: hex sha256 of the picture, in the bundle's size, that drawing started from, and of its mask.
+        masked: whether there was a mask.
+        interrupted_after: UNet calls of a drawing that was stopped early, which cannot be repeated.
+    """
+
+    options: DrawOptions
+    bundle: str
+    bundle_digest: str
+    backend: str
+    precision: str
+    version: str
+    edited: str | None = None
+    masked: bool = False
+    interrupted_after: int | None = None
+
+    def repeated(self) -> DrawOptions:
+        """Return the options that draw the picture again, in the size of whichever bundle draws it."""
+        return replace(self.options, height=None, width=None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the options that files hold and all else, by their names in the file."""
+        options = {
+            field if stored.name is None else stored.name: getattr(self.options, field)
+            for field, stored in stored_options().items()
+        }
+        return {**options, **{name: getattr(self, name) for name in _drawn_by()}}
+
+    def as_json(self) -> bytes:
+        """Return ``as_dict`` as JSON."""
+        return msgspec.json.encode(self.as_dict())
+
+    @classmethod
+    def from_json(cls, content: bytes) -> Parameters:
+        """Read what ``as_json`` wrote, in this release or an earlier one; other keys are ignored.
+
+        Raises:
+            ValueError: it is no JSON, lacks a key, or has a value of another type.
+        """
+        told = msgspec.json.decode(content, type=_file_type())
+        options = {field: getattr(told, field) for field in stored_options()}
+        return cls(DrawOptions(**options), **{name: getattr(told, name) for name in _drawn_by()})
+
+    def as_text(self) -> str:
+        """Return the ``parameters`` text in the layout that AUTOMATIC1111's web UI made common, which viewers show."""
+        of = self.options
+        negative = f"Negative prompt: {_printable(of.negative_prompt)}\n" if of.negative_prompt else ""
+        return (
+            f"{_printable(of.prompt)}\n{negative}"
+            f"Steps: {of.num_inference_steps}, Sampler: {_a1111_sampler(str(of.scheduler))}, "
+            f"CFG scale: {of.guidance_scale:g}, Seed: {of.seed}, Size: {of.width}x{of.height}, "
+            f"{self._extras()}Model hash: {self.bundle_digest[:10]}, Model: {_printable(self.bundle)}, "
+            f"Version: nano-runtime {self.version}"
+        )
+
+    def _extras(self) -> str:
+        """Return the items that not every picture has, each with the comma after it."""
+        of = self.options
+        denoising = "" if of.strength is None else f"Denoising strength: {of.strength:g}, "
+        if of.variation_strength is None:
+            return denoising
+        strength = f"Variation seed strength: {of.variation_strength:g}, "
+        return f"{denoising}Variation seed: {of.variation_seed}, {strength}"
+
+
+def _drawn_by() -> tuple[str, ...]:
+    """Return the names of all fields but the options."""
+    return tuple(name for name in Parameters.__dataclass_fields__ if name != "options")
+
+
+@cache
+def _file_type() -> type[msgspec.Struct]:
+    """Return the type of the JSON in a file: the stored options and what drew the picture."""
+    keys: list[Any] = []
+    names: dict[str, str] = {}
+    for field, stored in stored_options().items():
+        keys.append((field, stored.kind) if stored.default is REQUIRED else (field, stored.kind, stored.default))
+        if stored.name is not None:
+            names[field] = stored.name
+    drawn_by = get_type_hints(Parameters, localns={"DrawOptions": object})
+    for name in _drawn_by():
+        default = Parameters.__dataclass_fields__[name].default
+        keys.append((name, drawn_by[name]) if default is MISSING else (name, drawn_by[name], default))
+    return msgspec.defstruct("Parameters", keys, rename=names, kw_only=True)
+
+
+def _a1111_sampler(scheduler: str) -> str:
+    """Return a sampler's name as it stands in AUTOMATIC1111's files, or ours if it has none there."""
+    suffix = next((suffix for suffix in _A1111_SPREADS if scheduler.endswith(suffix)), "")
+    base = scheduler.removesuffix(suffix)
+    return _A1111_SAMPLERS.get(base, base) + _A1111_SPREADS.get(suffix, "")
+
+
+def _printable(text: object) -> str:
+    """Replace control characters by spaces: the text is shown by viewers and terminals."""
+    return str(text).translate(dict.fromkeys(CONTROLS, " "))
