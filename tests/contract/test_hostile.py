@@ -10,7 +10,7 @@ from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.unsafe_graphs import unsafe_graphs
 from nano_runtime.cli import bundle as command
 from nano_runtime.errors import LoaderDiedError, UnsafeGraphError
-from nano_runtime.verify.trial import Limits, deep_fault
+from nano_runtime.verify.trial import Limits, trial_fault
 
 LIMITS = Limits(seconds=20, memory_bytes=3 << 30)  # the small bundle needs 2 s and 1 GiB
 FEW = {  # refused before, refused by the engine, out of memory
@@ -42,7 +42,7 @@ def test_the_parent_survives(case, int8, tmp_path, full):
     bundle = Bundle.open(seal(folder))
     assert list(bundle.faults()) == []  # the checksums say nothing
     refused = list(unsafe_graphs(bundle))
-    fault = deep_fault(bundle, backend, LIMITS)
+    fault = trial_fault(bundle, backend, LIMITS)
     if fault is None:
         assert name in MAY_LOAD, "harmless"
         return
@@ -64,7 +64,7 @@ def test_a_good_bundle_is_good(int8, capsys):
 
 
 def test_what_takes_too_long_is_an_error(int8):
-    fault = deep_fault(Bundle.open(int8), "onnxruntime", Limits(seconds=0.2, memory_bytes=3 << 30))
+    fault = trial_fault(Bundle.open(int8), "onnxruntime", Limits(seconds=0.2, memory_bytes=3 << 30))
     assert isinstance(fault, LoaderDiedError)
     assert "did not come to an end" in fault.what
 
@@ -73,7 +73,7 @@ def test_a_process_that_dies_becomes_an_error_with_the_signal_and_the_file(int8,
     folder = copied(int8, tmp_path / "bundle")
     (spoil,) = [spoil for _, name, spoil in CASES if name == "a prompt of 10**19 letters"]
     spoil(folder)
-    fault = deep_fault(Bundle.open(seal(folder)), "onnxruntime", Limits(seconds=60, memory_bytes=1 << 30))
+    fault = trial_fault(Bundle.open(seal(folder)), "onnxruntime", Limits(seconds=60, memory_bytes=1 << 30))
     assert isinstance(fault, LoaderDiedError)
     assert "tokenizer.json" in fault.what
     assert "SIGABRT" in fault.what

@@ -1,4 +1,4 @@
-"""An open bundle: its manifest, its files, and the promise that no engine sees a byte that was not checked."""
+"""An open bundle: its manifest, and its files, which are compared with their checksums before anything reads them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nano_runtime.system.files import paths_below
 __all__ = ["DEMO", "Bundle"]
 
 DEMO = Path(__file__).parents[1] / "demo"
-"""The bundle that comes with this package: a small model that draws emoji on plain backgrounds."""
+"""The bundle inside this package: a small model that draws emoji on plain backgrounds."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Bundle:
 
     Attributes:
         path: the folder.
-        manifest: what the manifest says.
-        digest: lower-case hex sha256 of ``manifest.json``; as that lists the sha256 of every file, it names the whole
-            bundle.
+        manifest: its manifest.
+        digest: lower-case hex sha256 of ``manifest.json``. It identifies the whole bundle, because the manifest lists
+            the sha256 of every file.
     """
 
     path: Path
@@ -37,12 +37,11 @@ class Bundle:
 
     @classmethod
     def open(cls, path: str | Path, expect_digest: str | None = None) -> Bundle:
-        """Read the manifest; graphs and tokenizer are checked when they are asked for.
+        """Read the manifest; graphs and tokenizer are checked when they are needed.
 
         Args:
             path: the folder.
-            expect_digest: the digest the bundle must have, as 64 hex digits, for those who know it from elsewhere;
-                None takes any.
+            expect_digest: the digest that the bundle must have, as 64 hex digits; None takes any.
 
         Raises:
             NotABundleError: there is no such folder or no manifest in it.
@@ -52,9 +51,16 @@ class Bundle:
         folder = Path(path)
         raw = manifest_bytes(folder)
         digest = hashlib.sha256(raw).hexdigest()
-        if expect_digest is not None and digest != expect_digest.lower():
-            raise DigestError(folder, digest, expect_digest)
+        _compare_digest(folder, digest, expect_digest)
         return cls(folder, parse_manifest(raw, folder / MANIFEST_NAME), digest)
+
+    def require_digest(self, expected: str | None) -> None:
+        """Check the digest of an open bundle; see ``open``.
+
+        Raises:
+            DigestError: it is another bundle than expected.
+        """
+        _compare_digest(self.path, self.digest, expected)
 
     def component(self, name: str) -> Component:
         """Return one graph's description.
@@ -78,8 +84,8 @@ class Bundle:
     def verified(self, component: str, backend: Backend) -> Path:
         """Return the model file of one graph after comparing it, and its weights, with their checksums.
 
-        Each file is read once per open bundle. Someone who can replace files between this check and the engine's own
-        reading can fool it: a bundle belongs in a folder that only its user can write.
+        Each file is compared once per open bundle. Someone who can replace a file before the engine reads it again can
+        fool this check, so a bundle belongs in a folder that only its user can write.
 
         Raises:
             BackendNotInBundleError: the bundle has no such graph for this engine.
@@ -105,7 +111,7 @@ class Bundle:
         return self.path / name
 
     def faults(self) -> Iterator[NanoError]:
-        """Compare every file with its checksums, and yield what is wrong: changed, missing and unknown files."""
+        """Compare every file with all its checksums, and yield changed, missing and unknown files."""
         for entry in self.manifest.files:
             if (fault := fault_of_file(self.path, entry, all_checksums=True)) is not None:
                 yield fault
@@ -115,7 +121,7 @@ class Bundle:
                 yield ExtraFileError(path)
 
     def size_bytes(self, backend: Backend | None = None) -> int:
-        """Return the size of all listed files, or of those one engine needs: its graphs and the tokenizer."""
+        """Return the size of all listed files, or of those that one engine reads: its graphs and the tokenizer."""
         if backend is None:
             return sum(entry.size for entry in self.manifest.files)
         names = {self.manifest.tokenizer.file}
@@ -125,5 +131,11 @@ class Bundle:
         return sum(entry.size for entry in self.manifest.files if entry.path in names)
 
     def entry(self, name: str) -> FileEntry:
-        """Return the checksum record of a file; the manifest was checked to have one for every path it mentions."""
+        """Return the checksum record of a file; the rules of a manifest require one for every path in it."""
         return next(entry for entry in self.manifest.files if entry.path == name)
+
+
+def _compare_digest(folder: Path, digest: str, expected: str | None) -> None:
+    """Refuse another digest than the expected one; None takes any."""
+    if expected is not None and digest != expected.lower():
+        raise DigestError(folder, digest, expected)

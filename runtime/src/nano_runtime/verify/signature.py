@@ -1,8 +1,8 @@
-"""Signatures of bundles, by a key of one's own: the only file that imports ``model_signing``, once somebody asks.
+"""Signs bundles and checks signatures; the only file that imports ``model_signing``, and only when it is needed.
 
-A signature is a file beside the bundle, in the format of the OpenSSF's model signing specification 1.0 (a DSSE envelope
-over the sha256 of every file), so whoever has that package can check it without this one. Keys are bare elliptic-curve
-keys in PEM; no certificate, transparency log or server is asked for anything.
+A signature is a file beside the bundle, in the format of the OpenSSF's model signing specification 1.0: a DSSE envelope
+over the sha256 of every file. Whoever has that package can check it without this one. Keys are bare elliptic-curve
+keys in PEM; no certificate, transparency log or server is asked.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.safe_paths import open_plain
-from nano_runtime.errors import KeyFileError, SignatureError, SigningMissingError
+from nano_runtime.errors import KeyFileError, OutputError, OutputExistsError, SignatureError, SigningMissingError
 from nano_runtime.errors.escaping import first_line
 from nano_runtime.system.files import write_whole
 
@@ -26,19 +26,33 @@ __all__ = ["check_signature", "sign"]
 _MAX_BYTES = 1 << 20  # of a key or a signature; a bundle of thirty files has one of 10 kB
 
 
-def sign(bundle: Bundle, private_key: Path, signature: Path) -> None:
-    """Write a signature over every file of a bundle.
+def sign(bundle: Bundle, private_key: Path, signature: Path | None = None, *, force: bool = False) -> Path:
+    """Compare a bundle's files with their checksums, and sign all of them.
 
     Args:
-        bundle: whose files are the caller's to check before.
+        bundle: the bundle.
         private_key: PEM, without a passphrase, on NIST's curve P-256, P-384 or P-521.
-        signature: the file to write; not inside of the bundle, where it would be an unknown file.
+        signature: the file to write; None is the bundle's folder with ``.sig`` behind its name.
+        force: replace a signature that exists.
+
+    Returns:
+        The path of the signature.
 
     Raises:
+        OutputExistsError: there is such a file.
+        OutputError: it would be an unknown file in the bundle, or cannot be written.
+        BundleError: a file is not the one the manifest describes.
         SigningMissingError: the package that signs is not installed.
         KeyFileError: the key cannot be used.
-        OutputError: the signature cannot be written.
     """
+    folder = bundle.path.resolve()
+    target = folder.parent / f"{folder.name}.sig" if signature is None else signature
+    if target.exists() and not force:
+        raise OutputExistsError(target)
+    if target.resolve().is_relative_to(folder):
+        raise OutputError(target, "the signature would be an unknown file in the bundle")
+    for fault in bundle.faults():
+        raise fault
     _require()
     from model_signing import signing  # noqa: PLC0415 - imports 600 modules
 
@@ -47,25 +61,27 @@ def sign(bundle: Bundle, private_key: Path, signature: Path) -> None:
         signer = signing.Config().use_elliptic_key_signer(private_key=private_key)
     except Exception as error:  # the package raises nothing more specific
         raise KeyFileError(private_key, _reason(error)) from error
-    with TemporaryDirectory() as folder:
-        made = Path(folder) / "signature"
+    with TemporaryDirectory() as temporary:
+        made = Path(temporary) / "signature"
         signer.sign(bundle.path, made)
         content = made.read_bytes()
-    write_whole(signature, lambda file: file.write(content))
+    write_whole(target, lambda file: file.write(content))
+    return target
 
 
 def check_signature(bundle: Bundle, signature: Path, public_key: Path) -> None:
-    """Compare every file of a bundle with what the owner of a key has signed.
+    """Compare every file of a bundle with what the owner of a key signed.
 
     Args:
-        bundle: whose files the caller has compared with their checksums, as here what is no plain file would be read.
+        bundle: a bundle whose files were compared with their checksums; this check reads them even if they are links or
+            devices.
         signature: see ``sign``.
         public_key: PEM.
 
     Raises:
         SigningMissingError: the package that checks is not installed.
         KeyFileError: the key cannot be used.
-        SignatureError: the signature is of another key or of other files, or is none.
+        SignatureError: the file is no signature, or one of another key or of other files.
     """
     _require()
     from model_signing import verifying  # noqa: PLC0415
@@ -77,14 +93,14 @@ def check_signature(bundle: Bundle, signature: Path, public_key: Path) -> None:
     except Exception as error:
         raise KeyFileError(public_key, _reason(error)) from error
     try:
-        with _as_file(content) as copy, redirect_stdout(StringIO()):  # it warns of older formats there
+        with _as_file(content) as copy, redirect_stdout(StringIO()):  # it prints warnings about older formats
             verifier.verify(bundle.path, copy)
-    except Exception as error:  # whatever a file that somebody else made has in it
+    except Exception as error:  # a crafted file can raise anything
         raise SignatureError(signature, f"it does not fit {bundle.path} ({_reason(error)})") from error
 
 
 def _require() -> None:
-    """Say how to install what is missing; pyOpenSSL is imported by model_signing, but not among its requirements."""
+    """Require ``model_signing``, and pyOpenSSL, which it imports but does not require."""
     if find_spec("model_signing") is None or find_spec("OpenSSL") is None:
         raise SigningMissingError
 
@@ -103,7 +119,7 @@ def _read(path: Path, refused: type[KeyFileError | SignatureError]) -> bytes:
 
 @contextmanager
 def _as_file(content: bytes) -> Iterator[Path]:
-    """Give the path of a file that has this content, and that nobody else writes to."""
+    """Give the path of a copy with this content, which nobody else can change."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "signature"
         path.write_bytes(content)

@@ -1,7 +1,7 @@
-"""Whether a bundle can be opened and run at all, found out in a process that may die of it.
+"""Tries a bundle in a child process with limits: native code may die of a crafted file, and only the child dies.
 
-Engines and tokenizers are native code that was not written for hostile input: a crafted graph can end the process that
-loads it, or take all its memory. Here that process is another one, with limits, and its end becomes an error.
+Engines and tokenizers were not written for hostile input. A crafted graph can end the process that loads it, or take
+all its memory. Here that becomes an error.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nano_runtime.bundle.manifest import Backend
 from nano_runtime.engines import BACKENDS, installed
 from nano_runtime.errors import BackendMissingError, BundleError, LoaderDiedError, MachineError, NanoError
 
-__all__ = ["REPORT_BYTES", "Limits", "deep_fault", "engines_of"]
+__all__ = ["REPORT_BYTES", "Limits", "engines_of", "trial_fault"]
 
 REPORT_BYTES: Final = 1 << 20
 _MAX_CHARACTERS: Final = 600
@@ -28,11 +28,11 @@ _MAX_CHARACTERS: Final = 600
 
 @dataclass(frozen=True)
 class Limits:
-    """What one attempt may take.
+    """Limits of one trial.
 
     Attributes:
         seconds: of wall clock, and of processor time per thread.
-        memory_bytes: of address space; only systems with ``RLIMIT_AS`` hold to it (Linux does, macOS and Windows do
+        memory_bytes: of address space; only systems with ``RLIMIT_AS`` enforce it (Linux does, macOS and Windows do
             not).
     """
 
@@ -41,13 +41,13 @@ class Limits:
 
     @classmethod
     def of(cls, bundle: Bundle, backend: Backend) -> Limits:
-        """Be generous: the full-size INT8 bundle needs a seventh of this time, and less than half of the memory."""
+        """Return generous limits: the full-size INT8 bundle needs a seventh of the time and under half the memory."""
         size = bundle.size_bytes(backend)
         return cls(seconds=60 + size / 20e6, memory_bytes=(2 << 30) + 3 * size)
 
 
 def engines_of(bundle: Bundle) -> list[Backend]:
-    """Return the engines that a bundle serves and that are installed.
+    """Return the installed engines that a bundle serves.
 
     Raises:
         BackendMissingError: there is none.
@@ -59,18 +59,18 @@ def engines_of(bundle: Bundle) -> list[Backend]:
     return usable
 
 
-def deep_fault(bundle: Bundle, backend: Backend, limits: Limits) -> NanoError | None:
-    """Have another process load every graph and the tokenizer, and run each once; return what went wrong.
+def trial_fault(bundle: Bundle, backend: Backend, limits: Limits) -> NanoError | None:
+    """Have a child process load the tokenizer and every graph, and run each once; return the fault, or None.
 
-    The other process checks all checksums itself before, and is believed nothing but text: should hostile code run in
-    it, the report is all it has here.
+    The child compares all checksums itself first. Only text is taken from it: hostile code that runs in the child can
+    write a false report, and nothing else here.
     """
     arguments = [str(bundle.path.resolve()), bundle.digest, backend, str(limits.seconds), str(limits.memory_bytes)]
     with TemporaryFile() as report:
         try:
             done = subprocess.run(  # noqa: S603 - our own module; paths are arguments, not commands
                 [sys.executable, "-m", "nano_runtime.verify.trial_process", *arguments],
-                # A module in the current folder, which may be the bundle, would be imported instead of the real one.
+                # In the bundle's folder, the child would import modules that lie there.
                 cwd=Path(__file__).parents[2],
                 stdin=subprocess.DEVNULL,
                 stdout=report,
@@ -104,7 +104,7 @@ def _end(code: int) -> str:
 
 
 def _read(report: IO[bytes]) -> dict[str, Any]:
-    """Return the last line of a report that can be read; the engine may have printed between them."""
+    """Return the last line that is JSON; the engine may print to the report too."""
     report.seek(0)
     for line in reversed(report.read(REPORT_BYTES).splitlines()):
         try:

@@ -1,7 +1,7 @@
-"""The process that tries a bundle for ``deep``: it limits itself, then loads and runs everything once.
+"""The child process of ``trial``: limits itself, then loads and runs everything in a bundle once.
 
-Its arguments are the bundle, its digest, the engine, and the limits in seconds and bytes. It prints JSON lines: the
-file that is tried next, and at the end that it is done or what is wrong.
+Its arguments are the bundle, its digest, the engine, and the limits in seconds and bytes. It prints JSON lines: before
+each trial the file, and at the end ``done`` or the error.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nano_runtime.arrays import F32, Arrays
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import Backend, Component
+from nano_runtime.bundle.wiring import BATCH, TOKENS
 from nano_runtime.engines import EngineOptions
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.errors import BundleError, LoaderDiedError, NanoError, NotEnoughMemoryError
@@ -27,7 +28,7 @@ from nano_runtime.verify.trial import REPORT_BYTES
 
 __all__ = ["main"]
 
-_BATCH = 2  # what guidance makes of one picture
+_BATCH = 2  # rows of one picture with guidance
 _PROMPT = "a red fox"
 
 
@@ -41,7 +42,7 @@ def main(path: str, digest: str, backend: str, seconds: str, memory_bytes: str) 
         return _report(LoaderDiedError(folder, "load and run", f"needed more than {int(memory_bytes) / 1e9:.1f} GB"))
     except NanoError as error:
         return _report(error)
-    except Exception as error:  # noqa: BLE001 - whatever a crafted bundle causes is told, and is the bundle's fault
+    except Exception as error:  # noqa: BLE001 - a crafted bundle can raise anything
         why = f"it causes {type(error).__name__}: {error}"
         return _report(BundleError(f"{folder} cannot be used: {why}", "Do not use this bundle."))
     _say(done=True)
@@ -66,9 +67,15 @@ def _try(bundle: Bundle, backend: Backend) -> None:
 
 
 def _feeds(component: Component, generator: np.random.Generator, ids: NDArray[np.int64]) -> Arrays:
-    """Return inputs of the manifest's shapes: unit normal numbers, a prompt's ids (int64 [1, length]), or ones."""
+    """Return inputs of the manifest's shapes: unit normal numbers, or for int64 the ids of a prompt, or else ones.
+
+    Args:
+        component: the graph.
+        generator: of the numbers.
+        ids: of the prompt, int64 [1, length].
+    """
     feeds: dict[str, F32 | NDArray[np.int64]] = {}
-    free = {"batch": _BATCH, "tokens": ids.shape[1]}
+    free = {BATCH: _BATCH, TOKENS: ids.shape[1]}
     for tensor in component.inputs:
         shape = [free[size] if isinstance(size, str) else size for size in tensor.shape]
         if tensor.dtype == "int64":
@@ -81,7 +88,7 @@ def _feeds(component: Component, generator: np.random.Generator, ids: NDArray[np
 
 
 def _limit(seconds: float, memory_bytes: int) -> None:
-    """Bound what this process can take, where the system can do that."""
+    """Limit time, memory and output of this process, where the system can."""
     try:
         import resource  # noqa: PLC0415 - does not exist on Windows
     except ImportError:
@@ -89,7 +96,7 @@ def _limit(seconds: float, memory_bytes: int) -> None:
     bounds = {
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_FSIZE: REPORT_BYTES,
-        resource.RLIMIT_CPU: int(seconds * usable_cores()) + 1,  # should nobody be left to end it
+        resource.RLIMIT_CPU: int(seconds * usable_cores()) + 1,  # in case the parent dies
         resource.RLIMIT_AS: memory_bytes,
     }
     for kind, most in bounds.items():
@@ -104,7 +111,7 @@ def _say(**words: object) -> None:
 
 
 def _report(error: NanoError) -> int:
-    """Tell what is wrong."""
+    """Print an error and return its exit code."""
     _say(what=error.what, hint=error.hint, code=error.exit_code)
     return error.exit_code
 

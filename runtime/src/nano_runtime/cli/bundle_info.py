@@ -1,0 +1,71 @@
+"""The output of ``nano-bundle info``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from nano_runtime.bundle.folder import Bundle
+from nano_runtime.bundle.manifest import Default
+from nano_runtime.cli import megabytes
+from nano_runtime.errors.escaping import escaped
+
+__all__ = ["facts", "print_info"]
+
+
+def print_info(bundle: Bundle) -> None:
+    """Print a bundle as a table: the model, then its graphs, pictures and presets."""
+    manifest = bundle.manifest
+    revision = "" if manifest.source.revision is None else f" at {manifest.source.revision}"
+    height, width = manifest.image_size
+    lines = {
+        "name": manifest.name,
+        "source": f"{manifest.source.model}{revision}",
+        "licence": f"{manifest.licence.id} ({manifest.licence.file})",
+        "pictures": f"{width} x {height} pixels",
+        "weights": manifest.precision,
+        "graph": manifest.graph,
+        "scheduler": str(manifest.scheduler.get("_class_name")),
+        "default": _default(manifest.default),
+        "engines": ", ".join(f"{name} ({megabytes(bundle.size_bytes(name))} MB)" for name in manifest.backends),
+        "digest": bundle.digest,
+    }
+    for key, value in lines.items():
+        print(f"{key:<12}{escaped(value)}")
+    print()
+    _print_components(bundle)
+
+
+def _default(default: Default | None) -> str:
+    """Return sampler and steps of a call that names neither."""
+    if default is None:
+        return "20 steps of the scheduler"
+    fidelity = ", ".join(f"{key} {value:.4g}" for key, value in default.fidelity.items())
+    return f"{default.steps} steps of {default.scheduler} ({fidelity})"
+
+
+def _print_components(bundle: Bundle) -> None:
+    """Print one row per graph: precision, tensors, and its distance to the original where the exporter measured it."""
+    for name, component in bundle.manifest.components.items():
+        tensors = f"{len(component.inputs)} in, {len(component.outputs)} out"
+        fidelity = ", ".join(f"{key} {value:.4g}" for key, value in component.fidelity.items())
+        print(escaped(f"{name:<14}{component.precision:<6}{tensors:<16}{fidelity}".rstrip()))
+    for key, value in bundle.manifest.fidelity.items():
+        print(escaped(f"{'whole images':<36}{key} {value:.4g}"))
+    for name, preset in bundle.manifest.presets.items():
+        low, high = preset.guidance_interval
+        meant = f"1 UNet call in {preset.cache_interval} whole, guided from {low:.0%} to {high:.0%}"
+        distance = ", ".join(f"{key} {value:.4g}" for key, value in preset.fidelity.items())
+        print(escaped(f"{name:<14}{meant}: {preset.work:.0%} of the work, {distance} to exact"))
+
+
+def facts(bundle: Bundle) -> dict[str, Any]:
+    """Return digest, sizes and the whole manifest, fit for JSON."""
+    return {
+        "path": str(bundle.path),
+        "digest": bundle.digest,
+        "size_bytes": bundle.size_bytes(),
+        "size_bytes_by_backend": {name: bundle.size_bytes(name) for name in bundle.manifest.backends},
+        "manifest": msgspec.to_builtins(bundle.manifest),
+    }

@@ -1,0 +1,109 @@
+"""The table of checks: its order, what runs after a fault, and that the command prints whatever the table has."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from nano_runtime.bundle.folder import DEMO, Bundle
+from nano_runtime.cli import bundle as command
+from nano_runtime.errors import (
+    DigestError,
+    ExtraFileError,
+    ManifestError,
+    MissingArgumentError,
+    NotABundleError,
+    TamperedFileError,
+    UnsafeGraphError,
+)
+from nano_runtime.verify import checks
+from nano_runtime.verify.checks import Check, Checking, Request, Verification, verify_bundle, verify_stream
+
+
+def add_check(monkeypatch, check: Check) -> None:
+    monkeypatch.setattr(checks, "CHECKS", (*checks.CHECKS, check))
+
+
+def no_haiku(_bundle, _request):
+    yield ExtraFileError(DEMO / "haiku.txt")
+
+
+@pytest.mark.parametrize("given", [str, lambda path: path, Bundle.open], ids=["text", "path", "bundle"])
+def test_a_good_bundle_is_ok(folder, given):
+    result = verify_bundle(given(folder))
+    assert result.ok
+    assert result.bundle.path == folder
+    assert result.faults == ()
+    (line,) = result.passed
+    assert line == f"all {len(result.bundle.manifest.files)} files (0.0 MB) are as the manifest says; digest " + (
+        result.bundle.digest
+    )
+
+
+def test_all_faults_of_a_check_are_told_and_no_later_check_runs(folder, monkeypatch):
+    add_check(monkeypatch, Check("never", lambda *_: pytest.fail("it ran")))
+    (folder / "unet/model.onnx").write_bytes(b"other")
+    (folder / "notes.txt").write_bytes(b"mine")
+    result = verify_bundle(folder)
+    assert [type(fault) for fault in result.faults] == [TamperedFileError, ExtraFileError]
+    assert (result.ok, result.passed) == (False, ())
+
+
+def test_graphs_are_looked_into_once_their_checksums_are_right(folder, monkeypatch):
+    monkeypatch.setattr("nano_runtime.bundle.unsafe_graphs.fault_of_onnx", lambda *_: "it is a haiku")
+    result = verify_bundle(folder, deep=True)
+    assert {type(fault) for fault in result.faults} == {UnsafeGraphError}
+    assert len(result.faults) == len(result.bundle.manifest.components)
+    assert len(result.passed) == 1  # the files; the engines were not started
+
+
+def test_a_stream_tells_each_check_before_it_runs(folder):
+    *events, result = verify_stream(Bundle.open(folder), Request())
+    assert isinstance(result, Verification)
+    assert events == [
+        Checking("comparing files with their checksums", 0, 2),
+        Checking("looking into the graphs", 1, 2),
+    ]
+
+
+def test_closing_a_stream_runs_no_further_check(folder, monkeypatch):
+    monkeypatch.setattr(checks, "unsafe_graphs", lambda _: pytest.fail("it ran"))
+    stream = verify_stream(Bundle.open(folder), Request())
+    next(stream)
+    next(stream)
+    stream.close()
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_the_command_prints_a_check_that_it_does_not_know(folder, monkeypatch, capsys, spoilt):
+    check = Check("reading it aloud", no_haiku if spoilt else lambda *_: iter(()), lambda *_: "no file is a haiku")
+    add_check(monkeypatch, check)
+    assert command.main(["verify", str(folder)]) == (3 if spoilt else 0)
+    out, err = capsys.readouterr()
+    assert out.endswith("" if spoilt else "\nno file is a haiku\n")
+    assert ("haiku.txt is not listed" in err) == spoilt
+    assert command.main(["verify", str(folder), "--json"]) == (3 if spoilt else 0)
+    assert len(json.loads(capsys.readouterr().out)["faults"]) == spoilt
+
+
+def test_the_digest_is_compared_for_paths_and_open_bundles(folder):
+    bundle = Bundle.open(folder)
+    for given in (folder, bundle):
+        assert verify_bundle(given, expect_digest=bundle.digest.upper()).ok
+        with pytest.raises(DigestError):
+            verify_bundle(given, expect_digest="0" * 64)
+
+
+def test_what_cannot_be_opened_raises(folder, tmp_path):
+    with pytest.raises(NotABundleError):
+        verify_bundle(tmp_path / "nowhere")
+    (folder / "manifest.json").write_bytes(b"{}")
+    with pytest.raises(ManifestError):
+        verify_bundle(folder)
+
+
+@pytest.mark.parametrize("half", ["signature", "public_key"])
+def test_half_of_a_signature_is_refused(folder, half):
+    with pytest.raises(MissingArgumentError, match=f"^{half} means nothing without"):
+        verify_bundle(folder, **{half: "x"})
