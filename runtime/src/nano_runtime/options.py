@@ -44,7 +44,7 @@ class Stored:
 
 @dataclass(frozen=True, kw_only=True)
 class DrawOptions:
-    """What to draw and how; names and meanings are those of diffusers' ``StableDiffusionPipeline``.
+    """A picture to draw; names and meanings are those of diffusers' ``StableDiffusionPipeline``.
 
     Attributes:
         prompt: text to draw, or a list of texts. A text longer than the text encoder takes is cut, with a warning in

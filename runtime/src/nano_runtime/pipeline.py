@@ -198,7 +198,7 @@ class Pipeline:
         return plan_of(DrawOptions.of(prompt, **options), self.bundle, self._schedule, self._defaults, at_once=at_once)
 
     def draw(self, plan: Plan) -> Iterator[Progress | Result]:
-        """Draw what was planned; see ``stream``."""
+        """Carry out a plan; see ``stream``."""
         watch = Stopwatch()
         runner = self._runner(watch)
         self._interrupt = False
@@ -268,7 +268,7 @@ class Pipeline:
         return runner if self._cache is None else KeptOutputs(runner, self._graphs.identity, self._cache)
 
     def _prepare(self, plan: Plan) -> None:
-        """Begin to check the graphs that are certain to run, and import meanwhile what will be needed."""
+        """Begin to check the graphs that are certain to run; import Pillow meanwhile."""
         present = self.bundle.manifest.components
         editing = plan.edit is not None
         self._graphs.prepare(name for name in _CHECKED_AHEAD if name in present and (editing or name != VAE_ENCODER))

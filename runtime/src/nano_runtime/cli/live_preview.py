@@ -1,4 +1,4 @@
-"""``--preview FILE``: a picture that is replaced after every UNet call, whole at any moment."""
+"""``--preview FILE``: a file that shows the picture after every UNet call; it is complete at any moment."""
 
 from __future__ import annotations
 

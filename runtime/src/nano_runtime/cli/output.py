@@ -1,4 +1,4 @@
-"""Where pictures go: file names that replace nothing unasked, checked before the work begins."""
+"""The files that pictures go to: names that replace nothing unasked, checked before the work begins."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Output:
         return path
 
     def _check(self, *, force: bool) -> None:
-        """Raise what would otherwise be found out only after drawing."""
+        """Find out before drawing whether the files can be written."""
         check_folder(self.folder)
         for name in self.names if self.names is not None and not force else ():
             if (self.folder / name).exists():

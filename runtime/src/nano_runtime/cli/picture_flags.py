@@ -30,7 +30,7 @@ class Flag:
         read: makes a value of the text; bool for a flag without one.
         metavar: stands for the value in ``--help``.
         choices: the only values; None takes all.
-        finish: makes the option's value of what was read, once the whole command line is; None takes it as it is.
+        finish: turns the value into the option's, once the whole command line is read; None changes nothing.
         on_sheets: whether a sheet can vary it.
     """
 

@@ -1,1 +1,1 @@
-"""One call of the pipeline: its plan, its start, its groups of pictures, and what it reports."""
+"""One call of the pipeline: its plan, its start, its groups of pictures, and its events."""

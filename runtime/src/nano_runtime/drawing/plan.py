@@ -184,7 +184,7 @@ def plan_of(options: DrawOptions, bundle: Bundle, schedule: Schedule, defaults: 
 
 
 def shortcuts_of(options: DrawOptions, bundle: Bundle) -> Shortcuts:
-    """Return what a preset of a bundle leaves out, with the intervals of the call in place of the preset's.
+    """Return the work that a preset of a bundle leaves out; intervals of the call replace the preset's.
 
     Raises:
         OptionError: there is no such preset, or ``cache_interval`` is not a positive whole number.

@@ -38,7 +38,7 @@ class Unmasked:
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """Where the denoising of a batch begins.
+    """The state in which the denoising of a batch begins.
 
     Attributes:
         latents: float32 [n, C, h, w] before the first call, on the sampler's scale.

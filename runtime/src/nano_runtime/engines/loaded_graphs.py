@@ -37,7 +37,7 @@ _Sizes = tuple[Batch, int]  # of the free dimensions batch and tokens
 class LoadedGraphs:
     """Holds at most one loaded engine per component; asking for another batch or prompt length replaces it.
 
-    For one thread at a time; what it does ahead it does in threads of its own.
+    For one thread at a time; it checks and loads ahead in threads of its own.
     """
 
     def __init__(self, bundle: Bundle, backend: Backend, options: EngineOptions) -> None:
@@ -62,7 +62,7 @@ class LoadedGraphs:
     def prepare(self, components: Iterable[str]) -> None:
         """Begin to compare the files of these components with their checksums, and import the engine meanwhile.
 
-        The checks go on in the background, in this order; what they find is raised by the ``run`` that needs the
+        The checks go on in the background, in this order; a fault is raised by the ``run`` that needs the
         component.
 
         Raises:
@@ -91,12 +91,12 @@ class LoadedGraphs:
         """Return a view of these graphs for one call, which takes the time of all that the call makes them do.
 
         A ``run`` leaves a ``run`` sample in the stopwatch, and a ``verify`` and a ``load`` sample if the graph was not
-        loaded; only a ``load`` sample of what was left to wait for, if loading began ahead.
+        loaded. If loading began ahead, it leaves only a ``load`` sample, of the time that was left to wait.
         """
         return _Timed(self, watch)
 
     def layer_times(self) -> dict[str, list[LayerTime]]:
-        """Return what each operator of the loaded components took; see ``Session.layer_times``."""
+        """Return the time of each operator of the loaded components; see ``Session.layer_times``."""
         return {name: session.layer_times() for name, (_, session) in self._loaded.items()}
 
     def close(self, *components: str) -> None:
@@ -126,7 +126,7 @@ class LoadedGraphs:
         return 1
 
     def _run(self, component: str, feeds: Arrays, watch: Stopwatch, batch: Batch) -> dict[str, F32]:
-        """Compute, and check what was computed; with less loaded ahead, where memory ran out."""
+        """Compute and check a component's outputs; where memory ran out, free what was loaded ahead and try again."""
         tokens = self._free(component, feeds, TOKENS)
         ahead = bool(self._ahead)
         try:
@@ -177,7 +177,7 @@ class LoadedGraphs:
         return open_session(self.backend, graph, batch=batch, tokens=tokens, options=self.options)
 
     def _close_ahead(self, *components: str) -> None:
-        """Let go of what was loaded ahead, or wait until it can be."""
+        """Free components that were loaded ahead, or wait until that is possible."""
         for name in components:
             if name in self._ahead:
                 opening = self._ahead.pop(name)[1]
@@ -186,7 +186,7 @@ class LoadedGraphs:
                     give_back_heap()
 
     def _check_shapes(self, component: str, outputs: Arrays, free: dict[str, int]) -> None:
-        """Compare what a graph computed with what the manifest says it does."""
+        """Compare the outputs of a graph with its description in the manifest."""
         for tensor in self.bundle.component(component).outputs:
             shape = tuple(free[size] if isinstance(size, str) else size for size in tensor.shape)
             values = outputs.get(tensor.name)
@@ -205,8 +205,8 @@ class LoadedGraphs:
     def _digest(self, component: str) -> str:
         """Return a hex sha256 that names the content of a component's files, as the manifest says it is.
 
-        Of all checksums: with the one that loading does not compare, a bundle could claim to be another, and what is
-        kept of it would be taken for the other's.
+        All checksums go into it. Loading compares one of them only; in another one a bundle could claim to be somebody
+        else's, and its outputs in the cache would be taken for theirs.
         """
         graph = self.bundle.component(component).graphs[self.backend]
         files = (graph.model, graph.weights)

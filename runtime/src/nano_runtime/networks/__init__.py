@@ -1,1 +1,1 @@
-"""What each graph of a bundle is asked, and what it answers: prompts, timesteps, latents, pixels."""
+"""The inputs and outputs of each graph in a bundle: prompts, timesteps, latents, pixels."""

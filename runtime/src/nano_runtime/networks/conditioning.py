@@ -2,7 +2,7 @@
 
 In a *hoisted* bundle the UNet takes the keys and values that its cross-attention layers make of the prompt, and the
 biases that its residual blocks make of the timestep; in a *standard* bundle it takes the hidden states and the timestep
-themselves. Both are dictionaries of arrays by UNet input name here, so nothing further on tells the two forms apart.
+themselves. Both are dictionaries of arrays by UNet input name here, so no later step has to know the form.
 
 Prompts are computed in chunks of the text encoder's length, which do not know of each other; the UNet attends to all of
 them in a row. Results are remembered by chunk: by its token ids and their weights.
@@ -200,7 +200,7 @@ def _joined(rows: Sequence[UNetInputs], axes: Mapping[str, int]) -> UNetInputs:
 
 
 class _Recent(Generic[Key]):
-    """The last few results by key; ``functools.lru_cache`` cannot be told which arguments matter."""
+    """The last few results by key; ``functools.lru_cache`` would take all arguments for the key."""
 
     def __init__(self, size: int) -> None:
         self._size = size

@@ -56,5 +56,5 @@ class KeptOutputs:
 
 
 def _named(values: NDArray[np.generic]) -> tuple[str, tuple[int, ...], str]:
-    """Return what tells an array from any other."""
+    """Return a name that no other array has."""
     return str(values.dtype), values.shape, hashlib.sha256(values.tobytes()).hexdigest()

@@ -21,8 +21,8 @@ __all__ = ["Predictor"]
 class Predictor:
     """Predicts the noise in the latents of a group of pictures, call by call as planned.
 
-    Guidance is one call with the negative rows first, as in diffusers: reading the weights from memory is what takes
-    the time, and it is done once. Calls without guidance run on the rows that follow, on the same loaded graph.
+    Guidance is one call with the negative rows first, as in diffusers: most of its time goes into reading the weights
+    from memory, and so they are read once. Calls without guidance run on the other rows, on the same loaded graph.
 
     Args:
         runner: runs the graphs.
@@ -44,7 +44,7 @@ class Predictor:
         self._count = len(conditions.positive)
         self._output, *self._kept = [spec.name for spec in bundle.component(UNET).outputs]
         self._forecasts = {name: Forecast() for name in self._kept}
-        # The same arrays every time: an engine that knows where its inputs are is not told again.
+        # The same arrays every time: an engine has to bind an array only once.
         self._shared = {name: values[:1].copy() for name, values in conditions.times.items()}
         self._rows = self._arrays([*conditions.negative, *conditions.positive])
         self._feeds = {call: self._bound(call) for call in set(calls)}
@@ -68,7 +68,7 @@ class Predictor:
         return guide(noise[:count], noise[count:], self._guidance_scale) if call.guided else noise
 
     def _arrays(self, texts: Sequence[UNetInputs]) -> UNetInputs:
-        """Return all inputs with one row per text: prompts, latents, and what shallow calls take from whole ones."""
+        """Return all inputs with one row per text: prompts, latents, and the features for shallow calls."""
         rows: UNetInputs = {name: np.concatenate([text[name] for text in texts]) for name in texts[0]}
         rows[SAMPLE] = np.empty((len(texts), *self._bundle.manifest.latent_shape), np.float32)
         if not all(call.whole for call in self._calls):

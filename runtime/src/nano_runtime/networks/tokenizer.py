@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LITERAL", "MAX_CHUNKS", "MAX_PROMPT_BYTES", "Reading", "TokenIds", "Tokenizer"]
 
-MAX_PROMPT_BYTES: Final = 20_000  # some 60 times what the text encoder sees; the worst take a tenth of a second
+MAX_PROMPT_BYTES: Final = 20_000  # some 60 times the text encoder's length; the slowest take a tenth of a second
 MAX_CHUNKS: Final = 16  # each makes the UNet attend to as much again; 1200 words are more than anybody means
 
 _Result = TypeVar("_Result")
@@ -33,11 +33,11 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Reading:
-    """How prompts are read.
+    """The way in which prompts are read.
 
     Attributes:
         weighted: brackets and ``BREAK`` have a meaning, see ``weighting``; otherwise a prompt is text.
-        long: what does not fit one chunk goes on in the next; otherwise it is cut.
+        long: a prompt longer than one chunk goes on in the next; otherwise it is cut.
     """
 
     weighted: bool
@@ -115,7 +115,7 @@ class Tokenizer:
         return self._spec.length - 2
 
     def encode(self, prompt: str, reading: Reading = LITERAL) -> TokenIds:
-        """Turn a prompt into ids; what does not fit is cut and reported.
+        """Turn a prompt into ids; the part that does not fit is cut and reported.
 
         Long prompts fill their chunks to the last token. (A1111 begins a chunk after a comma if one is near; with its
         setting for that at 0, it makes the same chunks.)

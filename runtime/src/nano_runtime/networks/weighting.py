@@ -1,8 +1,8 @@
-r"""Words that count more or less: AUTOMATIC1111's prompt syntax, and what it does to the text encoder's output.
+r"""Weighted words: AUTOMATIC1111's prompt syntax, and its effect on the text encoder's output.
 
     (word)        1.1 times the weight       [word]      1 / 1.1 times
-    (word:1.3)    1.3 times                  ((word))    1.1 * 1.1: what is nested multiplies
-    \( \) \[ \] \\  the character itself     BREAK       what follows starts a new chunk
+    (word:1.3)    1.3 times                  ((word))    1.1 * 1.1: nested brackets multiply
+    \( \) \[ \] \\  the character itself     BREAK       the next word starts a new chunk
 
 An opening bracket that is never closed reaches to the end. A closing one that was never opened is text, as are a ``:``
 without ``number)`` behind it and ``BREAK`` inside a word; a lone backslash is dropped. Nothing is an error. This is how
@@ -37,7 +37,7 @@ _TOKEN = re.compile(
 )
 _BREAK = re.compile(r"\s*\bBREAK\b\s*")
 _OPENED_BY = {")": "(", "]": "["}
-# Of the mean absolute value: a mean below this is what rounding left of zero, and no scale can be taken from it.
+# Of the mean absolute value: a smaller mean is zero but for rounding, and no scale can be taken from it.
 _NO_MEAN = 1e-6
 
 

@@ -1,4 +1,4 @@
-"""Pictures of one colour, and which part of the pipeline made them so: what half precision gone wrong looks like."""
+"""Finds pictures of one colour, as half precision gone wrong makes them, and the graph that made them so."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def find_blanks(latents: F32, unit: F32) -> list[Blank]:
     """Return the pictures in which no pixel differs from another by as much as a file can show.
 
     Args:
-        latents: float32 [n, C, h, w], what was decoded.
-        unit: float32 [n, height, width, 3] in [0, 1], what came of it.
+        latents: float32 [n, C, h, w], before decoding.
+        unit: float32 [n, height, width, 3] in [0, 1], after decoding.
     """
     empty = np.ptp(unit, axis=(1, 2)).max(axis=1) < _ONE_STEP
     constant = np.ptp(latents, axis=(2, 3)).max(axis=1) == 0

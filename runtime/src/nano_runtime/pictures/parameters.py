@@ -1,4 +1,4 @@
-"""The parameters of a picture: its options and what drew it, as text for people and as JSON for ``--from``."""
+"""The parameters of a picture, its options and who drew it: as text for people, as JSON for ``--from``."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ class Parameters:
         Raises:
             ValueError: it is no JSON, lacks a key, or has a value of another type.
         """
-        told = msgspec.json.decode(content, type=_file_type())
-        options = {field: getattr(told, field) for field in stored_options()}
-        return cls(DrawOptions(**options), **{name: getattr(told, name) for name in _drawn_by()})
+        stored = msgspec.json.decode(content, type=_file_type())
+        options = {field: getattr(stored, field) for field in stored_options()}
+        return cls(DrawOptions(**options), **{name: getattr(stored, name) for name in _drawn_by()})
 
     def as_text(self) -> str:
         """Return the ``parameters`` text in the layout that AUTOMATIC1111's web UI made common, which viewers show."""
@@ -113,7 +113,7 @@ def _drawn_by() -> tuple[str, ...]:
 
 @cache
 def _file_type() -> type[msgspec.Struct]:
-    """Return the type of the JSON in a file: the stored options and what drew the picture."""
+    """Return the type of the JSON in a file: the stored options, the bundle and the engine."""
     keys: list[Any] = []
     names: dict[str, str] = {}
     for field, stored in stored_options().items():

@@ -40,7 +40,7 @@ def save_png(image: Image, target: str | Path | BinaryIO, parameters: Parameters
 
 
 def read_parameters(path: str | Path) -> Parameters:
-    """Read back what ``save_png`` wrote.
+    """Read the parameters that ``save_png`` wrote into a file.
 
     Raises:
         NoParametersError: the file cannot be read, is not a PNG, or carries no parameters of ours.

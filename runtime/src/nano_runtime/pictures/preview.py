@@ -1,4 +1,4 @@
-"""Cheap previews: what the network believes in by now, turned into colours by a small matrix instead of the decoder."""
+"""Previews without the decoder: a small matrix turns the picture that the network predicts by now into colours."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def colours(latents: F32, weights: F32) -> F32:
 
     Args:
         latents: float32 [n, C, h, w], clean.
-        weights: float32 [C + 1, 3], one row for each channel and one that is added; the manifest's ``preview``.
+        weights: float32 [C + 1, 3], a row for each channel, and last a row that is added; the manifest's ``preview``.
 
     Returns:
         Float32 [n, h, w, 3] in [0, 1].

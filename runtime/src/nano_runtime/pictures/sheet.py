@@ -16,7 +16,7 @@ _MARGIN = 4
 
 
 def contact_sheet(images: Sequence[Image], columns: int) -> Image:
-    """Put pictures of one size side by side, in rows of ``columns``; what is left of the last row stays black."""
+    """Put pictures of one size side by side, in rows of ``columns``; the rest of the last row stays black."""
     from PIL import Image  # noqa: PLC0415 - callers that draw no sheet need no Pillow
 
     width, height = images[0].size

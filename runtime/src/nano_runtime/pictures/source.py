@@ -34,13 +34,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """What to make of a picture.
+    """A picture to start from, and how far to change it.
 
     Attributes:
         pixels: uint8 [height, width, 3], of the bundle's size.
         mask: float32 [1, 1, h, w] for latents of that size, 1 where they are drawn anew and 0 where they stay; None
             draws all of them anew.
-        strength: the share of the steps that is run, in (0, 1]; the more, the less is left of the picture.
+        strength: the share of the steps that is run, in (0, 1]; the larger, the less is left of the picture.
     """
 
     pixels: U8
@@ -55,7 +55,7 @@ class Edit:
 
     @property
     def digest(self) -> str:
-        """Return the lower-case hex sha256 of pixels and mask: together they name what was edited."""
+        """Return the lower-case hex sha256 of pixels and mask, which names the edited picture."""
         mask = b"" if self.mask is None else self.mask.tobytes()
         return hashlib.sha256(self.pixels.tobytes() + mask).hexdigest()
 
@@ -90,10 +90,10 @@ def edit_of(
     image_size: tuple[int, int],
     latent_shape: tuple[int, int, int],
 ) -> Edit | None:
-    """Check the arguments of a call that concern a picture, and fill in what was left out.
+    """Check the arguments of a call that concern a picture, and fill in those that were left out.
 
-    Picture and mask are scaled until they cover the bundle's size, and what stands over is cut off evenly on both
-    sides. Transparent parts become white in the picture and black in the mask.
+    Picture and mask are scaled until they cover the bundle's size, and cropped evenly on both sides. Transparent parts
+    become white in the picture and black in the mask.
 
     Args:
         image: a Pillow image of any size and mode; None if there is no picture.
@@ -109,7 +109,7 @@ def edit_of(
         MissingArgumentError: a mask or a strength without a picture.
         MaskSizeError: picture and mask differ in size.
         StrengthError: the strength is not in (0, 1].
-        ImageError: what was given is not a Pillow image.
+        ImageError: an argument is not a Pillow image.
     """
     if image is None:
         for name, value in (("mask_image", mask_image), ("strength", strength)):
@@ -140,7 +140,7 @@ def strength_of(strength: float | None, *, masked: bool) -> float:
 
 
 def _decoded(file: BinaryIO, name: str) -> Image:
-    """Read a picture whose size, in bytes and in what its header claims, is bearable."""
+    """Read a picture, unless its size in bytes or the one in its header is too large."""
     from PIL import Image, ImageOps  # noqa: PLC0415 - see open_picture
 
     if (size := file.seek(0, os.SEEK_END)) > _MOST_BYTES:
@@ -195,7 +195,7 @@ def _latent_mask(mask: Image, image_size: tuple[int, int], latent_shape: tuple[i
 
 
 def _in_short(error: Exception) -> str:
-    """Return what a decoder complained about, without the path that the message names already."""
+    """Return a decoder's complaint without the path, which the message names already."""
     if isinstance(error, OSError) and error.strerror is not None:
         return error.strerror
     return "it is none of " + ", ".join(FORMATS) if "cannot identify" in str(error) else str(error)
