@@ -1,7 +1,8 @@
-"""Writes the metadata of a bundle's model card, as the Hugging Face Hub reads it, from the manifest alone.
+"""Reads the model card of a bundle, and writes the metadata that the Hugging Face Hub reads, from the manifest.
 
-The format is the Hub's: https://huggingface.co/docs/hub/model-cards. It is YAML, which the runtime has no library for.
-Every value is therefore written as a quoted string in ASCII: no text of a checkpoint can add a key or reach a terminal.
+The metadata is in the Hub's format: https://huggingface.co/docs/hub/model-cards. It is YAML, which the runtime has no
+library for. Every value is therefore written as a quoted string in ASCII: no text of a checkpoint can add a key or
+reach a terminal.
 """
 
 from __future__ import annotations
@@ -10,9 +11,14 @@ import json
 import re
 from typing import Final
 
+from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import Manifest
+from nano_runtime.errors import NoCardError
 
-__all__ = ["front_matter"]
+__all__ = ["front_matter", "read_card"]
+
+_CARD: Final = "README.md"
+_MAX_BYTES: Final = 1_000_000
 
 # Identifiers of the Hub that diffusion models are published under. Any other licence is "other", with its name.
 _HUB_LICENCES: Final = frozenset({
@@ -21,6 +27,20 @@ _HUB_LICENCES: Final = frozenset({
     "cc-by-sa-4.0", "cc0-1.0", "creativeml-openrail-m", "gpl-3.0", "lgpl-3.0", "mit", "mpl-2.0", "openrail",
     "openrail++", "unknown", "unlicense", "wtfpl",
 })  # fmt: skip
+
+
+def read_card(bundle: Bundle) -> str:
+    """Return the text of a bundle's ``README.md``, after comparing the file with its checksum.
+
+    The text is somebody else's; ``errors.escaping.escaped_lines`` makes it fit to print.
+
+    Raises:
+        NoCardError: the bundle has none, or one that is larger than a text for people.
+        TamperedFileError: it is not the file the manifest describes.
+    """
+    if not any(entry.path == _CARD and entry.size <= _MAX_BYTES for entry in bundle.manifest.files):
+        raise NoCardError(bundle.path)
+    return bundle.verified_file(_CARD).read_bytes().decode("utf-8-sig", errors="backslashreplace")
 
 
 def front_matter(manifest: Manifest) -> str:

@@ -23,6 +23,7 @@ _EXAMPLES = """\
   nano-bundle verify nano-int8 --deep        also run every graph once, in a process of its own
   nano-bundle sign nano-int8 --key my.pem    write nano-int8.sig, which nano-bundle verify --signature compares
   nano-bundle info nano-int8                 model, licence, precision, graphs, sizes
+  nano-bundle card nano-int8 --hub           metadata of a model card, to publish the bundle on the Hugging Face Hub
 """
 
 
@@ -36,6 +37,7 @@ class _Options(argparse.Namespace):
     expect_digest: str | None
     signature: Path | None
     public_key: Path | None
+    hub: bool
     key: Path
     output: Path | None
     force: bool
@@ -58,6 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--public-key", type=Path, metavar="PEM", help=key)
 
     _command(commands, "info", _info, "show the contents of a bundle")
+
+    command = _command(commands, "card", _card, "show the model card of a bundle, its README.md")
+    hub = "show only the metadata for the Hugging Face Hub, made from the manifest"
+    command.add_argument("--hub", action="store_true", help=hub)
 
     command = _command(commands, "sign", _sign, "sign every file, for people who have your public key")
     command.add_argument("--key", type=Path, required=True, metavar="PEM", help="your private elliptic-curve key")
@@ -129,6 +135,20 @@ def _sign(options: _Options) -> int:
     signature = sign(bundle, options.key, options.output, force=options.force)
     document = {"bundle": str(bundle.path), "digest": bundle.digest, "signature": str(signature)}
     print(json.dumps(document, indent=1) if options.json else signature)
+    return 0
+
+
+def _card(options: _Options) -> int:
+    """Print the model card, or the metadata of one."""
+    from nano_runtime.bundle.card import front_matter, read_card
+    from nano_runtime.errors.escaping import escaped_lines
+
+    bundle = _open(options)
+    card = front_matter(bundle.manifest) if options.hub else read_card(bundle)
+    if options.json:
+        print(json.dumps({"bundle": str(bundle.path), "digest": bundle.digest, "card": card}, indent=1))
+    else:
+        print(escaped_lines(card), end="" if card.endswith("\n") else "\n")
     return 0
 
 

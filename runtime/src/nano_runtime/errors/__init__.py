@@ -12,7 +12,7 @@ line prints the message and leaves with ``exit_code``; a traceback means a bug o
     │   ├── ImageError · MaskSizeError · StrengthError · VariationError
     │   ├── MissingArgumentError · ConflictError · KeyFileError
     │   ├── BackendNotInBundleError · NoShortcutError · PrecisionError
-    │   ├── OutputNameError · OutputExistsError · NoPreviewError
+    │   ├── OutputNameError · OutputExistsError · NoPreviewError · NoCardError
     │   └── NoParametersError · OtherBundleError · NoOriginalError
     ├── BundleError           3   ValueError          the bundle is not one, is damaged, or computes nonsense
     │   ├── NotABundleError · ManifestError · TamperedFileError · ExtraFileError
@@ -70,6 +70,7 @@ from nano_runtime.errors.usage import (
     LongPromptError,
     MaskSizeError,
     MissingArgumentError,
+    NoCardError,
     NoOriginalError,
     NoParametersError,
     NoPreviewError,
@@ -111,6 +112,7 @@ __all__ = [
     "MissingArgumentError",
     "NanoError",
     "NetworkError",
+    "NoCardError",
     "NoOriginalError",
     "NoParametersError",
     "NoPreviewError",

@@ -19,6 +19,7 @@ __all__ = [
     "OVERRIDES",
     "UNPRINTABLE",
     "escaped",
+    "escaped_lines",
     "first_line",
     "last_line",
     "pattern_of",
@@ -52,6 +53,7 @@ UNPRINTABLE: Final = CONTROLS | OVERRIDES | HALVES | _SEPARATORS | _DIRECTION_MA
 _LONGEST = 1000  # characters of a message; a prompt may have a hundred thousand
 _LONGEST_LINE = 300  # characters of another library's message inside one of ours
 _ESCAPES = {code: ascii(chr(code))[1:-1] for code in UNPRINTABLE}  # as Python writes them
+_ESCAPES_IN_LINES = {code: escape for code, escape in _ESCAPES.items() if chr(code) not in "\t\n"}
 
 
 def escaped(text: str) -> str:
@@ -61,6 +63,11 @@ def escaped(text: str) -> str:
     """
     shown = text.translate(_ESCAPES)
     return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}… ({len(text)} characters)"
+
+
+def escaped_lines(text: str) -> str:
+    """Return a whole text to show, with unprintable characters as escapes; tabs and ends of lines stay."""
+    return text.replace("\r\n", "\n").translate(_ESCAPES_IN_LINES)
 
 
 def first_line(error: BaseException) -> str:

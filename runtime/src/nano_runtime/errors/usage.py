@@ -18,6 +18,7 @@ __all__ = [
     "LongPromptError",
     "MaskSizeError",
     "MissingArgumentError",
+    "NoCardError",
     "NoOriginalError",
     "NoParametersError",
     "NoPreviewError",
@@ -248,6 +249,16 @@ class NoPreviewError(UsageError):
         super().__init__(
             "the bundle has no matrix for previews",
             "Export it again with this release of nano-export, or leave the preview out.",
+        )
+
+
+class NoCardError(UsageError):
+    """A bundle without a model card."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"the bundle {path} has no README.md of up to 1 MB",
+            "Export it again with this release of nano-export, or print its metadata alone with --hub.",
         )
 
 
