@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nano_runtime.pictures.png import read_parameters, save_png
     from nano_runtime.pictures.source import open_picture
     from nano_runtime.pipeline import Pipeline
+    from nano_runtime.verify.checks import verify_bundle
 
 __all__ = [
     "Bundle",
@@ -37,6 +38,7 @@ __all__ = [
     "open_picture",
     "read_parameters",
     "save_png",
+    "verify_bundle",
 ]
 
 __version__ = "0.1.0"
@@ -55,6 +57,7 @@ _HOMES = {
     "open_picture": "pictures.source",
     "read_parameters": "pictures.png",
     "save_png": "pictures.png",
+    "verify_bundle": "verify.checks",
 }
 
 
