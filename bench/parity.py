@@ -112,10 +112,10 @@ def network(latents: F32, timestep: float) -> F32:
 
 def ours(sampler: Sampler, noise: NoiseSource) -> list[F32]:
     """Return the latents before the first call of the network, and after each."""
-    latents = noise() * np.float32(sampler.init_noise_sigma)
+    latents = noise() * np.float32(sampler.mixing.init_noise_sigma)
     trajectory = [latents]
     for index, timestep in enumerate(sampler.timesteps.tolist()):
-        output = network(sampler.scale_model_input(latents, index), timestep)
+        output = network(sampler.mixing.scale_model_input(latents, index), timestep)
         latents = sampler.step(output, index, latents)
         trajectory.append(latents)
     return trajectory

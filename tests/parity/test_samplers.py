@@ -206,7 +206,7 @@ def test_a_step_leaves_its_arguments_alone(name):
     sampler, latents = make_sampler(name, Schedule.from_config(CONFIG), 5, noise), randn(1, SHAPE)
     for index, timestep in enumerate(sampler.timesteps.tolist()):
         before = latents.copy()
-        output = network(sampler.scale_model_input(latents, index), timestep)
+        output = network(sampler.mixing.scale_model_input(latents, index), timestep)
         given = output.copy()
         after = sampler.step(output, index, latents)
         assert after.dtype == np.float32
@@ -220,10 +220,10 @@ def test_history_matters(name):
     """A sampler that forgets between calls is of first order, and is found out."""
     schedule = Schedule.from_config(CONFIG)
     noise = noise_source(SEEDS, SHAPE[1:])
-    latents = noise() * np.float32(make_sampler(name, schedule, 20).init_noise_sigma)
+    latents = noise() * np.float32(make_sampler(name, schedule, 20).mixing.init_noise_sigma)
     for index, timestep in enumerate(make_sampler(name, schedule, 20).timesteps.tolist()):
         fresh = make_sampler(name, schedule, 20)
-        output = network(fresh.scale_model_input(latents, index), timestep)
+        output = network(fresh.mixing.scale_model_input(latents, index), timestep)
         latents = fresh.step(output, index, latents)
     assert abs(latents - theirs(name, CONFIG, 20)[-1]).max() > MISTAKE
 
@@ -239,7 +239,7 @@ def test_a_start_in_the_middle_is_diffusers(name):
     left, right = randn(1, SHAPE), torch.from_numpy(randn(1, SHAPE))
     for index in range(start, len(sampler.timesteps)):
         timestep = scheduler.timesteps[index]
-        left = sampler.step(network(sampler.scale_model_input(left, index), float(timestep)), index, left)
+        left = sampler.step(network(sampler.mixing.scale_model_input(left, index), float(timestep)), index, left)
         output = torch.from_numpy(network(scheduler.scale_model_input(right, timestep).numpy(), float(timestep)))
         right = scheduler.step(output, timestep, right, **options).prev_sample
         assert distance([left], [right.numpy()]) < TOLERANCE, index
@@ -254,8 +254,8 @@ def test_noise_is_added_to_a_picture_as_diffusers_adds_it(name):
     tensors = torch.from_numpy(picture), torch.from_numpy(noise)
     expected = scheduler.add_noise(*tensors, scheduler.timesteps[index : index + 1]).numpy()
     sampler = make_sampler(name, Schedule.from_config(CONFIG), steps)
-    assert distance([sampler.add_noise(picture, noise, index)], [expected]) < TOLERANCE
-    assert distance([sampler.add_noise(picture, noise, index + 1)], [expected]) > MISTAKE
+    assert distance([sampler.mixing.add_noise(picture, noise, index)], [expected]) < TOLERANCE
+    assert distance([sampler.mixing.add_noise(picture, noise, index + 1)], [expected]) > MISTAKE
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -29,7 +29,7 @@ PICTURE = np.linspace(-2, 2, 512, dtype=np.float32).reshape(SHAPE)
 
 
 def first_latents(sampler):
-    return randn(0, SHAPE) * np.float32(sampler.init_noise_sigma)
+    return randn(0, SHAPE) * np.float32(sampler.mixing.init_noise_sigma)
 
 
 def knows_the_picture(sampler, picture):
@@ -72,7 +72,7 @@ def test_every_call_is_one_step(name):
     assert seen[0][1].std() == pytest.approx(randn(0, SHAPE).std(), rel=1e-2)
     again = make_sampler(name, SCHEDULE, 7)
     for (index, given), step in zip(seen[1:], steps, strict=False):
-        np.testing.assert_array_equal(given, again.scale_model_input(step.latents, index))
+        np.testing.assert_array_equal(given, again.mixing.scale_model_input(step.latents, index))
 
 
 def test_stopping_early_calls_no_further():
@@ -119,7 +119,7 @@ def test_a_sampler_that_overflows_is_not_taken_for_the_network():
 
 def test_a_start_in_the_middle_leaves_out_the_calls_before():
     sampler = make_sampler("ddim", SCHEDULE, 20)
-    noised = sampler.add_noise(PICTURE, randn(0, SHAPE), 12)
+    noised = sampler.mixing.add_noise(PICTURE, randn(0, SHAPE), 12)
     steps = list(denoise(knows_the_picture(sampler, PICTURE), sampler, noised, 12))
     assert [step.index for step in steps] == list(range(12, 20))
     assert np.abs(steps[-1].latents - PICTURE).max() < 1e-5

@@ -40,7 +40,7 @@ def test_what_the_network_believes_is_read_from_every_call(name, kind):
     noise = noise_source((1, 2), SHAPE[1:])
     sampler = make_sampler(name, schedule, 8, noise)
     predict = knowing(kind, sampler.timesteps)
-    steps = list(denoise(predict, sampler, noise() * np.float32(sampler.init_noise_sigma)))
+    steps = list(denoise(predict, sampler, noise() * np.float32(sampler.mixing.init_noise_sigma)))
     for step in steps:
         # Where there is hardly any picture left (alpha is 0.07), the rounding of the noise is magnified by 1 / alpha.
         assert np.abs(predicted_latents(step, schedule) - PICTURE).max() < 1e-4

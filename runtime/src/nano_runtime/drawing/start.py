@@ -32,7 +32,7 @@ class Unmasked:
     def put_back(self, sampler: Sampler, index: int, latents: F32) -> None:
         """Put the part that stays into the latents after call ``index``, in place, as noisy as they are by then."""
         last = index + 1 == len(sampler.timesteps)
-        proper = self.picture if last else sampler.add_noise(self.picture, self.noise, index + 1)
+        proper = self.picture if last else sampler.mixing.add_noise(self.picture, self.noise, index + 1)
         np.copyto(latents, (np.float32(1) - self.mask) * proper + self.mask * latents)
 
 
@@ -71,7 +71,7 @@ def start_of(
     if encoded is not None and plan.edit is not None:
         return _from_picture(sampler, encoded, noise, drawn, first_call=plan.first_call, pure=plan.edit.strength == 1)
     unit = drawn() if plan.latents is None else plan.latents[pictures]
-    return Start(unit * np.float32(sampler.init_noise_sigma), 0, None)
+    return Start(unit * np.float32(sampler.mixing.init_noise_sigma), 0, None)
 
 
 def _from_picture(
@@ -85,7 +85,8 @@ def _from_picture(
     clean = encoded.sample(noise())
     unit = drawn()
     if encoded.mask is None:
-        return Start(sampler.add_noise(clean, unit, first_call), first_call, None)
+        return Start(sampler.mixing.add_noise(clean, unit, first_call), first_call, None)
     noise()
-    noisy = unit * np.float32(sampler.init_noise_sigma) if pure else sampler.add_noise(clean, unit, first_call)
+    mixing = sampler.mixing
+    noisy = unit * np.float32(mixing.init_noise_sigma) if pure else mixing.add_noise(clean, unit, first_call)
     return Start(noisy, first_call, Unmasked(clean, unit, encoded.mask))

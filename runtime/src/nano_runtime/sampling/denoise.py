@@ -49,8 +49,8 @@ def denoise(predict: Callable[[F32, int], F32], sampler: Sampler, latents: F32, 
         predict: the network, guidance included: (scaled latents, index into ``sampler.timesteps``) to an output of the
             same shape, float32.
         sampler: fresh, made for this batch.
-        latents: float32 [batch, channels, height, width] before the first call, on the sampler's scale: unit noise
-            times ``sampler.init_noise_sigma``, or what ``sampler.add_noise`` made of a picture. Not changed.
+        latents: float32 [batch, channels, height, width] before the first call, on the scale of ``sampler.mixing``:
+            unit noise times its ``init_noise_sigma``, or a picture with noise from its ``add_noise``. Not changed.
         first_call: index of the first call; those before are left out.
 
     Yields:
@@ -60,7 +60,7 @@ def denoise(predict: Callable[[F32, int], F32], sampler: Sampler, latents: F32, 
         NonFiniteError: the network computed NaN or infinity, or the sampler made some of what it computed.
     """
     for index, timestep in enumerate(sampler.timesteps[first_call:].tolist(), first_call):
-        network_input = sampler.scale_model_input(latents, index)
+        network_input = sampler.mixing.scale_model_input(latents, index)
         where = f"call {index + 1} of {len(sampler.timesteps)}, timestep {timestep:g}"
         try:
             noise_pred = predict(network_input, index)

@@ -24,6 +24,7 @@ from nano_runtime.sampling.samplers.dpmpp import DPMSolverPP
 from nano_runtime.sampling.samplers.euler import Euler, EulerAncestral
 from nano_runtime.sampling.samplers.heun import Heun
 from nano_runtime.sampling.samplers.lms import LMS
+from nano_runtime.sampling.samplers.mixing import Mixing
 from nano_runtime.sampling.samplers.of_checkpoint import own_sampler
 from nano_runtime.sampling.samplers.pndm import PNDM
 from nano_runtime.sampling.samplers.unipc import UniPC
@@ -40,14 +41,8 @@ class Sampler(Protocol):
         """One entry per call of the network, in order: float32 [calls]. Not always whole, not always ``steps`` many."""
 
     @property
-    def init_noise_sigma(self) -> float:
-        """What unit noise is multiplied with to become the first latents."""
-
-    def scale_model_input(self, latents: F32, index: int) -> F32:
-        """Return what the network is given for call ``index``; never changes ``latents``."""
-
-    def add_noise(self, picture: F32, noise: F32, index: int) -> F32:
-        """Return what clean latents look like before call ``index``, with this unit noise in them, on this scale."""
+    def mixing(self) -> Mixing:
+        """The scale that its latents are on: how they mix picture and noise before each call."""
 
     def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
         """Return the latents after call ``index``, in which the network computed ``noise_pred``.

@@ -14,13 +14,7 @@ import numpy as np
 from nano_runtime.arrays import F32
 from nano_runtime.errors import StepsError
 from nano_runtime.sampling.noise import NoiseSource
-from nano_runtime.sampling.samplers.mixing import (
-    clipped,
-    noised,
-    predicted_noise,
-    predicted_picture,
-    refuse_noise_from_noise,
-)
+from nano_runtime.sampling.samplers.mixing import VariancePreserving, clipped, refuse_noise_from_noise
 from nano_runtime.sampling.schedule import Schedule
 
 __all__ = ["LCM", "TCD"]
@@ -44,37 +38,24 @@ class LCM:
         UnsupportedScheduleError: noise is to be predicted from pure noise, which says nothing about the picture.
     """
 
-    init_noise_sigma = 1.0
-
     def __init__(self, schedule: Schedule, num_inference_steps: int, noise: NoiseSource) -> None:
         self.timesteps = _teachers_timesteps(schedule, num_inference_steps)
         refuse_noise_from_noise(schedule, self.timesteps)
         self._schedule = schedule
-        self._shares = schedule.alphas_cumprod[self.timesteps.astype(np.intp)]
+        shares = schedule.alphas_cumprod[self.timesteps.astype(np.intp)]
+        self.mixing = VariancePreserving.of_shares(schedule.prediction_type, shares)
         self._noise = noise
-
-    def scale_model_input(self, latents: F32, index: int) -> F32:  # noqa: ARG002 - part of the protocol
-        """Return the latents as they are."""
-        return latents
-
-    def add_noise(self, picture: F32, noise: F32, index: int) -> F32:
-        """Return clean latents noised to timestep ``timesteps[index]``."""
-        return noised(picture, noise, float(self._shares[index]))
 
     def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
         """Jump to the picture, then back to the next timestep; the last call stays at the picture."""
-        share = float(self._shares[index])
-        alpha, sigma = np.float32(math.sqrt(share)), np.float32(math.sqrt(1 - share))
-        picture = predicted_picture(self._schedule.prediction_type, noise_pred, latents, alpha, sigma)
-        picture = clipped(picture, self._schedule, unless_said=False)
+        picture = clipped(self.mixing.predicted_picture(noise_pred, latents, index), self._schedule, default=False)
         # The boundary condition: at timestep 0 the latents are the picture.
         time = float(self.timesteps[index]) * self._schedule.timestep_scaling
         total = time**2 + _SIGMA_DATA**2
         picture = np.float32(time / math.sqrt(total)) * picture + np.float32(_SIGMA_DATA**2 / total) * latents
         if index + 1 == len(self.timesteps):
             return picture
-        target = float(self._shares[index + 1])
-        return np.float32(math.sqrt(target)) * picture + np.float32(math.sqrt(1 - target)) * self._noise()
+        return self.mixing.add_noise(picture, self._noise(), index + 1)
 
 
 class TCD:
@@ -90,33 +71,22 @@ class TCD:
         UnsupportedScheduleError: noise is to be predicted from pure noise, which says nothing about the picture.
     """
 
-    init_noise_sigma = 1.0
-
     def __init__(self, schedule: Schedule, num_inference_steps: int, noise: NoiseSource) -> None:
         self.timesteps = _teachers_timesteps(schedule, num_inference_steps)
         refuse_noise_from_noise(schedule, self.timesteps)
-        self._kind = schedule.prediction_type
         self._alphas_cumprod = schedule.alphas_cumprod
+        shares = self._alphas_cumprod[self.timesteps.astype(np.intp)]
+        self.mixing = VariancePreserving.of_shares(schedule.prediction_type, shares)
         self._noise = noise
-
-    def scale_model_input(self, latents: F32, index: int) -> F32:  # noqa: ARG002 - part of the protocol
-        """Return the latents as they are."""
-        return latents
-
-    def add_noise(self, picture: F32, noise: F32, index: int) -> F32:
-        """Return clean latents noised to timestep ``timesteps[index]``."""
-        return noised(picture, noise, float(self._alphas_cumprod[int(self.timesteps[index])]))
 
     def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
         """Go along the flow to below the next timestep, then back up to it; the last call ends at timestep 0."""
         last = index + 1 == len(self.timesteps)
         target = 0 if last else int(self.timesteps[index + 1])
         below = int(np.float32(1 - _GAMMA) * np.float32(target))
-        share = float(self._alphas_cumprod[int(self.timesteps[index])])
         share_below = float(self._alphas_cumprod[below])
-        alpha, sigma = np.float32(math.sqrt(share)), np.float32(math.sqrt(1 - share))
-        picture = predicted_picture(self._kind, noise_pred, latents, alpha, sigma)
-        direction = predicted_noise(self._kind, noise_pred, latents, alpha, sigma)
+        picture = self.mixing.predicted_picture(noise_pred, latents, index)
+        direction = self.mixing.predicted_noise(noise_pred, latents, index)
         after = np.float32(math.sqrt(share_below)) * picture + np.float32(math.sqrt(1 - share_below)) * direction
         if last:
             return after

@@ -12,7 +12,7 @@ import numpy as np
 
 from nano_runtime.arrays import F32
 from nano_runtime.sampling.noise import NoiseSource
-from nano_runtime.sampling.samplers.mixing import clipped, noised, predicted_picture, refuse_noise_from_noise
+from nano_runtime.sampling.samplers.mixing import VariancePreserving, clipped, refuse_noise_from_noise
 from nano_runtime.sampling.schedule import Schedule, whole_timesteps
 
 __all__ = ["DDPM"]
@@ -33,31 +33,20 @@ class DDPM:
         UnsupportedScheduleError: noise is to be predicted from pure noise, which says nothing about the picture.
     """
 
-    init_noise_sigma = 1.0
-
     def __init__(self, schedule: Schedule, num_inference_steps: int, noise: NoiseSource) -> None:
         self.timesteps = whole_timesteps(schedule, num_inference_steps)
         refuse_noise_from_noise(schedule, self.timesteps)
         self._schedule = schedule
         shares = schedule.alphas_cumprod[self.timesteps.astype(np.intp)]
+        self.mixing = VariancePreserving.of_shares(schedule.prediction_type, shares)
         self._shares = np.append(shares, np.float32(1))
         self._noise = noise
-
-    def scale_model_input(self, latents: F32, index: int) -> F32:  # noqa: ARG002 - part of the protocol
-        """Return the latents as they are."""
-        return latents
-
-    def add_noise(self, picture: F32, noise: F32, index: int) -> F32:
-        """Return clean latents noised to timestep ``timesteps[index]``."""
-        return noised(picture, noise, float(self._shares[index]))
 
     def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
         """Go from ``timesteps[index]`` to the next, and from the last to no noise."""
         share, share_target = self._shares[index : index + 2].tolist()
         kept = share / share_target  # the share of these latents in the next, alpha in the paper
-        alpha, sigma = np.float32(math.sqrt(share)), np.float32(math.sqrt(1 - share))
-        picture = predicted_picture(self._schedule.prediction_type, noise_pred, latents, alpha, sigma)
-        picture = clipped(picture, self._schedule, unless_said=True)
+        picture = clipped(self.mixing.predicted_picture(noise_pred, latents, index), self._schedule, default=True)
         of_picture = np.float32(math.sqrt(share_target) * (1 - kept) / (1 - share))
         of_latents = np.float32(math.sqrt(kept) * (1 - share_target) / (1 - share))
         mean: F32 = of_picture * picture + of_latents * latents

@@ -13,8 +13,8 @@ import numpy as np
 
 from nano_runtime.arrays import F32
 from nano_runtime.sampling.noise import NoiseSource
-from nano_runtime.sampling.samplers.levels import vp_coefficients, whole_levels
-from nano_runtime.sampling.samplers.mixing import predicted_picture
+from nano_runtime.sampling.samplers.levels import whole_levels
+from nano_runtime.sampling.samplers.mixing import VariancePreserving
 from nano_runtime.sampling.schedule import Schedule
 
 __all__ = ["DPMSolverPP"]
@@ -38,26 +38,15 @@ class DPMSolverPP:
         StepsError: that many steps do not fit into the schedule.
     """
 
-    init_noise_sigma = 1.0
-
     def __init__(self, schedule: Schedule, num_inference_steps: int, order: int, noise: NoiseSource | None) -> None:
         cosine = schedule.beta_schedule == "squaredcos_cap_v2"
         levels = whole_levels(schedule, num_inference_steps, karras_rounded=not cosine)
         self.timesteps = levels.timesteps
         self._sigmas = levels.sigmas
-        self._kind = schedule.prediction_type
+        self.mixing = VariancePreserving.of_levels(schedule.prediction_type, levels.sigmas)
         self._order = order
         self._noise = noise
         self._pictures: list[F32] = []  # predicted by the last calls; newest first, at most ``order``
-
-    def scale_model_input(self, latents: F32, index: int) -> F32:  # noqa: ARG002 - part of the protocol
-        """Return the latents as they are."""
-        return latents
-
-    def add_noise(self, picture: F32, noise: F32, index: int) -> F32:
-        """Return clean latents noised to level ``index``."""
-        alpha, sigma = vp_coefficients(float(self._sigmas[index]))
-        return alpha * picture + sigma * noise
 
     def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
         """Go from noise level ``index`` to the next.
@@ -66,9 +55,9 @@ class DPMSolverPP:
         stays finite at the last step, where λ does not. The stochastic equation forgets the latents twice as quickly.
         """
         level, target = self._sigmas[index : index + 2].tolist()
-        alpha, sigma = vp_coefficients(level)
-        alpha_target, sigma_target = vp_coefficients(target)
-        picture = predicted_picture(self._kind, noise_pred, latents, alpha, sigma)
+        _, sigma = self.mixing.coefficients(index)
+        alpha_target, sigma_target = self.mixing.coefficients(index + 1)
+        picture = self.mixing.predicted_picture(noise_pred, latents, index)
         self._pictures = [picture, *self._pictures[: self._order - 1]]
         ratio = target / level
         if self._noise is None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from nano_runtime.arrays import F32
 from nano_runtime.sampling.samplers.levels import continuous_levels
-from nano_runtime.sampling.samplers.mixing import clipped, noised_at, predicted_picture_at, scaled_to_unit
+from nano_runtime.sampling.samplers.mixing import VarianceExploding, clipped
 from nano_runtime.sampling.schedule import Schedule
 
 __all__ = ["Heun"]
@@ -40,25 +40,17 @@ class Heun:
 
     def __init__(self, schedule: Schedule, num_inference_steps: int) -> None:
         known = replace(schedule, rescale_betas_zero_snr=False, final_sigmas_type="zero")
-        levels, self.init_noise_sigma = continuous_levels(known, num_inference_steps)
+        levels, first = continuous_levels(known, num_inference_steps)
         self.timesteps = np.repeat(levels.timesteps, 2)[1:]
-        self._sigmas = np.append(np.repeat(levels.sigmas[:-1], 2)[1:], levels.sigmas[-1])
+        sigmas = np.append(np.repeat(levels.sigmas[:-1], 2)[1:], levels.sigmas[-1])
+        self.mixing = VarianceExploding(schedule.prediction_type, sigmas, first)
         self._schedule = known
         self._start: _Start | None = None  # of the step whose other end comes next
 
-    def scale_model_input(self, latents: F32, index: int) -> F32:
-        """Shrink the latents to the unit variance the network knows."""
-        return scaled_to_unit(latents, self._sigmas[index])
-
-    def add_noise(self, picture: F32, noise: F32, index: int) -> F32:
-        """Return clean latents with noise of level ``index`` added."""
-        return noised_at(picture, noise, self._sigmas[index])
-
     def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
         """Go from noise level ``index`` to the next, or, at the other end of a step, make the way there better."""
-        level = self._sigmas[index]
-        picture = predicted_picture_at(self._schedule.prediction_type, noise_pred, latents, level)
-        slope: F32 = (latents - clipped(picture, self._schedule, unless_said=False)) / level
+        picture = clipped(self.mixing.predicted_picture(noise_pred, latents, index), self._schedule, default=False)
+        slope: F32 = (latents - picture) / self.mixing.levels[index]
         start, self._start = self._start, None
         if start is None:
             self._start = _Start(latents, slope)
@@ -68,4 +60,4 @@ class Heun:
 
     def _width(self, index: int) -> np.float32:
         """Return how much sigma changes (falls) from noise level ``index`` to the next."""
-        return np.float32(self._sigmas[index + 1] - self._sigmas[index])
+        return np.float32(self.mixing.levels[index + 1] - self.mixing.levels[index])

@@ -21,7 +21,7 @@ from nano_runtime.arrays import F32, F64
 from nano_runtime.sampling.samplers.quantile import beta_quantile
 from nano_runtime.sampling.schedule import Schedule, Spacing, Spread, check_steps, spaced_timesteps
 
-__all__ = ["Levels", "continuous_levels", "vp_coefficients", "whole_levels"]
+__all__ = ["Levels", "continuous_levels", "whole_levels"]
 
 _ALMOST_PURE_NOISE: Final = 2.0**-24  # diffusers' stand-in for a last ᾱ of 0, which would make sigma infinite
 _RHO: Final = 7.0  # as Karras et al. chose it
@@ -93,12 +93,6 @@ def whole_levels(schedule: Schedule, steps: int, *, karras_rounded: bool) -> Lev
         if schedule.spread == "karras" and karras_rounded:
             timesteps = np.round(timesteps)
     return Levels(np.trunc(timesteps).astype(np.float32), _ended(schedule, sigmas, trained))
-
-
-def vp_coefficients(level: float) -> tuple[np.float32, np.float32]:
-    """Return (alpha, sigma) with alpha² + sigma² = 1 and sigma / alpha = level."""
-    alpha = (level * level + 1) ** -0.5
-    return np.float32(alpha), np.float32(level * alpha)
 
 
 def _trained_sigmas(schedule: Schedule) -> F32:

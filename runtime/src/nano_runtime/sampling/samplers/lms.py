@@ -13,7 +13,7 @@ import numpy as np
 
 from nano_runtime.arrays import F32
 from nano_runtime.sampling.samplers.levels import continuous_levels
-from nano_runtime.sampling.samplers.mixing import noised_at, predicted_picture_at, scaled_to_unit
+from nano_runtime.sampling.samplers.mixing import VarianceExploding
 from nano_runtime.sampling.schedule import Schedule
 
 __all__ = ["LMS"]
@@ -36,19 +36,10 @@ class LMS:
 
     def __init__(self, schedule: Schedule, num_inference_steps: int) -> None:
         known = replace(schedule, rescale_betas_zero_snr=False, final_sigmas_type="zero")
-        levels, self.init_noise_sigma = continuous_levels(known, num_inference_steps)
+        levels, first = continuous_levels(known, num_inference_steps)
         self.timesteps = levels.timesteps
-        self._sigmas = levels.sigmas
-        self._kind = schedule.prediction_type
+        self.mixing = VarianceExploding(schedule.prediction_type, levels.sigmas, first)
         self._slopes: list[F32] = []  # change of the latents with sigma; newest first, at most four
-
-    def scale_model_input(self, latents: F32, index: int) -> F32:
-        """Shrink the latents to the unit variance the network knows."""
-        return scaled_to_unit(latents, self._sigmas[index])
-
-    def add_noise(self, picture: F32, noise: F32, index: int) -> F32:
-        """Return clean latents with noise of level ``index`` added."""
-        return noised_at(picture, noise, self._sigmas[index])
 
     def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
         """Go from noise level ``index`` to the next, with as many slopes as there are.
@@ -56,13 +47,13 @@ class LMS:
         After a start in the middle diffusers' class weighs slopes that it never saw, and goes astray; here the order
         rises again from one.
         """
-        level, target = self._sigmas[index : index + 2]
-        picture = predicted_picture_at(self._kind, noise_pred, latents, level)
-        self._slopes = [(latents - picture) / level, *self._slopes[: _ORDER - 1]]
-        known = self._sigmas[index + 1 - len(self._slopes) : index + 1][::-1].tolist()
+        levels = self.mixing.levels
+        picture = self.mixing.predicted_picture(noise_pred, latents, index)
+        self._slopes = [(latents - picture) / levels[index], *self._slopes[: _ORDER - 1]]
+        known = levels[index + 1 - len(self._slopes) : index + 1][::-1].tolist()
         return latents + sum(
             np.float32(weight) * slope
-            for weight, slope in zip(_weights(known, float(target)), self._slopes, strict=True)
+            for weight, slope in zip(_weights(known, float(levels[index + 1])), self._slopes, strict=True)
         )
 
 

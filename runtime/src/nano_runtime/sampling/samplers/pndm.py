@@ -15,7 +15,7 @@ import numpy as np
 
 from nano_runtime.arrays import F32
 from nano_runtime.errors import UnsupportedScheduleError
-from nano_runtime.sampling.samplers.mixing import noised, predicted_noise
+from nano_runtime.sampling.samplers.mixing import VariancePreserving, predicted_noise
 from nano_runtime.sampling.schedule import Schedule, whole_timesteps
 
 __all__ = ["PNDM"]
@@ -42,8 +42,6 @@ class PNDM:
         UnsupportedScheduleError: Runge-Kutta steps are asked for, or the network predicts the picture.
     """
 
-    init_noise_sigma = 1.0
-
     def __init__(self, schedule: Schedule, num_inference_steps: int) -> None:
         if not schedule.skip_prk_steps:
             raise UnsupportedScheduleError("skip_prk_steps", schedule.skip_prk_steps, (True,))
@@ -51,21 +49,14 @@ class PNDM:
             raise UnsupportedScheduleError("prediction_type", "sample", ("epsilon", "v_prediction"))
         timesteps = whole_timesteps(schedule, num_inference_steps)
         self.timesteps = np.insert(timesteps, 1, timesteps[1:2])
-        self._kind = schedule.prediction_type
         self._stride = schedule.num_train_timesteps // num_inference_steps
         self._alphas_cumprod = replace(schedule, rescale_betas_zero_snr=False).alphas_cumprod
+        shares = self._alphas_cumprod[self.timesteps.astype(np.intp)]
+        self.mixing = VariancePreserving.of_shares(schedule.prediction_type, shares)
         self._last = 1.0 if schedule.set_alpha_to_one is True else float(self._alphas_cumprod[0])
         self._calls = 0
         self._outputs: list[F32] = []  # newest last, at most four
         self._start: F32 | None = None  # latents before the first call, until the second has used them
-
-    def scale_model_input(self, latents: F32, index: int) -> F32:  # noqa: ARG002 - part of the protocol
-        """Return the latents as they are."""
-        return latents
-
-    def add_noise(self, picture: F32, noise: F32, index: int) -> F32:
-        """Return clean latents noised to timestep ``timesteps[index]``."""
-        return noised(picture, noise, float(self._alphas_cumprod[int(self.timesteps[index])]))
 
     def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
         """Go down by one stride; the second call goes from the first one's start again, with the mean of both outputs.
@@ -91,7 +82,7 @@ class PNDM:
         share = float(self._alphas_cumprod[timestep])
         share_target = float(self._alphas_cumprod[target]) if target >= 0 else self._last
         alpha, sigma = np.float32(math.sqrt(share)), np.float32(math.sqrt(1 - share))
-        noise = predicted_noise(self._kind, output, latents, alpha, sigma)
+        noise = predicted_noise(self.mixing.kind, output, latents, alpha, sigma)
         scale = share * math.sqrt(1 - share_target) + math.sqrt(share * (1 - share) * share_target)
         return (
             np.float32(math.sqrt(share_target / share)) * latents - np.float32((share_target - share) / scale) * noise

@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 
 from nano_runtime.arrays import F32
-from nano_runtime.sampling.samplers.levels import vp_coefficients, whole_levels
-from nano_runtime.sampling.samplers.mixing import predicted_picture
+from nano_runtime.sampling.samplers.levels import whole_levels
+from nano_runtime.sampling.samplers.mixing import VariancePreserving
 from nano_runtime.sampling.schedule import Schedule
 
 __all__ = ["UniPC"]
@@ -41,28 +41,16 @@ class UniPC:
         StepsError: that many steps do not fit into the schedule.
     """
 
-    init_noise_sigma = 1.0
-
     def __init__(self, schedule: Schedule, num_inference_steps: int) -> None:
         levels = whole_levels(schedule, num_inference_steps, karras_rounded=True)
         self.timesteps = levels.timesteps
         self._sigmas = levels.sigmas
-        self._kind = schedule.prediction_type
+        self.mixing = VariancePreserving.of_levels(schedule.prediction_type, levels.sigmas)
         self._calls: list[_Call] = []  # newest first, at most two
-
-    def scale_model_input(self, latents: F32, index: int) -> F32:  # noqa: ARG002 - part of the protocol
-        """Return the latents as they are."""
-        return latents
-
-    def add_noise(self, picture: F32, noise: F32, index: int) -> F32:
-        """Return clean latents noised to level ``index``."""
-        alpha, sigma = vp_coefficients(float(self._sigmas[index]))
-        return alpha * picture + sigma * noise
 
     def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
         """Go from noise level ``index`` to the next; the last step, and the first after a start, are first order."""
-        alpha, sigma = vp_coefficients(float(self._sigmas[index]))
-        picture = predicted_picture(self._kind, noise_pred, latents, alpha, sigma)
+        picture = self.mixing.predicted_picture(noise_pred, latents, index)
         if self._calls:
             latents = self._corrected(index, picture)
         self._calls = [_Call(latents, picture), *self._calls[: _ORDER - 1]]
@@ -92,8 +80,8 @@ class UniPC:
     def _moved(self, index: int, latents: F32, picture: F32) -> F32:
         """Return the latents after step ``index`` if the network predicted one picture all the way."""
         level, target = self._sigmas[index : index + 2].tolist()
-        _, sigma = vp_coefficients(level)
-        alpha_target, sigma_target = vp_coefficients(target)
+        _, sigma = self.mixing.coefficients(index)
+        alpha_target, sigma_target = self.mixing.coefficients(index + 1)
         return sigma_target / sigma * latents + alpha_target * np.float32(1 - target / level) * picture
 
     def _width(self, index: int) -> float:
