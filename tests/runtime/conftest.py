@@ -1,4 +1,4 @@
-"""A bundle with a valid manifest and nonsense for graphs: enough for all that comes before an engine."""
+"""Bundles for tests without an engine: one with nonsense for graphs, and two whose graphs are formulas in numpy."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from tests.runtime.fakes import make_bundle
 
 from nano_runtime.bundle.checksums import entry_of
+from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import (
     FORMAT_VERSION,
     Backend,
@@ -44,6 +46,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.filterwarnings("error"), append=False)
+
+
+@pytest.fixture(scope="session")
+def hoisted(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Formulas in the hoisted form, with a shallow UNet; see ``fakes``."""
+    return make_bundle(tmp_path_factory.mktemp("formulas") / "hoisted")
+
+
+@pytest.fixture(scope="session")
+def standard(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same formulas in the standard form, without a shallow UNet."""
+    return make_bundle(tmp_path_factory.mktemp("formulas") / "standard", "standard")
 
 
 @pytest.fixture
