@@ -257,6 +257,7 @@ class FakeGraphs:
         self.runs: list[Run] = []
         self.log: list[tuple[Any, ...]] = []
         self._most_rows = most_rows
+        self._fails = False
         self._formulas = {**FORMULAS[bundle.manifest.graph], **({} if instead is None else instead)}
         self._loaded: dict[str, tuple[Batch, int]] = {}
         self._ahead: dict[str, tuple[Batch, int]] = {}
@@ -289,6 +290,10 @@ class FakeGraphs:
             if self._ahead.pop(name, None) or self._loaded.pop(name, None):
                 self.log.append(("close", name))
 
+    def run_out_of_memory_once(self) -> None:
+        """Let the next run of the UNet find no memory, however few its rows are."""
+        self._fails = True
+
     def ran(self, *components: str) -> list[Run]:
         """The runs of some components, of all if none is named."""
         return [run for run in self.runs if not components or run.component in components]
@@ -298,7 +303,9 @@ class FakeGraphs:
         least, most = (batch, batch) if isinstance(batch, int) else batch
         assert least <= rows <= most, f"{component} was to be loaded for {batch} rows and gets {rows}"
         self._load(component, (batch, tokens))
-        if component == "unet" and self._most_rows is not None and rows > self._most_rows:
+        crowded = self._most_rows is not None and rows > self._most_rows
+        if component == "unet" and (crowded or self._fails):
+            self._fails = False
             raise OutOfMemoryError(f"running the {component}")
         outputs = {
             name: values.astype(np.float32)
