@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from nano_runtime.bundle.folder import DEMO
 from nano_runtime.bundle.manifest import Backend
@@ -25,6 +25,8 @@ from nano_runtime.errors.escaping import escaped
 from nano_runtime.system.machine import peak_rss_bytes
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from nano_runtime.drawing.plan import Plan
     from nano_runtime.engines.base import Precision
     from nano_runtime.pipeline import Pipeline, Result
@@ -150,11 +152,12 @@ def _save(results: Sequence[Result], output: Output, options: _Options) -> list[
     from nano_runtime.pictures.png import save_png
 
     paths: list[Path] = []
-    for image, parameters in _pictures(results):
-        paths.append(output.path(len(paths), int(str(parameters.options.seed))))
-        save_png(image, paths[-1], parameters if options.metadata else None)
-        if not options.json:
-            print(paths[-1], flush=True)  # one by one: should the next fail, this one is there
+    for result in results:
+        for image, seed, parameters in zip(_images(result), result.seeds, result.parameters, strict=True):
+            paths.append(output.path(len(paths), seed))
+            save_png(image, paths[-1], parameters if options.metadata else None)
+            if not options.json:
+                print(paths[-1], flush=True)  # one by one: should the next fail, this one is there
     return paths
 
 
@@ -164,7 +167,7 @@ def _save_sheet(results: Sequence[Result], output: Output, options: _Options) ->
     from nano_runtime.pictures.sheet import labelled_sheet
 
     down = options.grid[1].labels if len(options.grid) > 1 else []
-    images = [image for image, _ in _pictures(results)]
+    images = [image for result in results for image in _images(result)]
     path = output.path(0, results[0].seeds[0])
     save_png(labelled_sheet(images, options.grid[0].labels, down), path)
     if not options.json:
@@ -172,9 +175,9 @@ def _save_sheet(results: Sequence[Result], output: Output, options: _Options) ->
     return [path] * len(images)
 
 
-def _pictures(results: Sequence[Result]) -> list[tuple[Any, Any]]:
-    """Return all pictures, each with its parameters."""
-    return [pair for result in results for pair in zip(result.images, result.parameters, strict=True)]
+def _images(result: Result) -> list[Image]:
+    """Return the pictures of a result, which is drawn as Pillow images here."""
+    return cast("list[Image]", result.images)
 
 
 def _draw(pipe: Pipeline, plan: Plan, preview: Preview | None) -> Result:
