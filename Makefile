@@ -5,6 +5,8 @@ BIN := .venv/bin
 READY := .venv/ready
 TOOLS := build editables hatchling matplotlib mypy peft pytest ruff scikit-image types-PyYAML
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+LOWEST := build/lowest
+LOWEST_PIP := $(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 TRUST := $(addprefix tests/,runtime/test_manifest_fuzz.py runtime/test_safe_paths.py runtime/test_mutated.py \
@@ -12,22 +14,12 @@ TRUST := $(addprefix tests/,runtime/test_manifest_fuzz.py runtime/test_safe_path
 	contract/test_mutated.py contract/test_hostile.py contract/test_drawing_faults.py contract/test_memory_limits.py \
 	contract/test_many_drawings.py contract/test_quiet.py exporter/test_publish_faults.py exporter/test_whole_exports.py)
 
-.PHONY: help setup demo embedded-demo quality samplers test test-slow test-trust lint bench bench-peers clean
+.PHONY: help setup demo embedded-demo quality samplers test test-slow test-trust test-lowest lint ci bench bench-peers clean
 
-help:
-	@echo "make setup      install everything into .venv"
-	@echo "make demo       export the demo model in INT8 and draw a sheet of pictures with it"
-	@echo "make test       the tests; 'make test-slow' for those that take minutes"
-	@echo "make test-trust the full counts of SECURITY.md: bundles, faults, kills, limits; some hours"
-	@echo "make lint       ruff and mypy"
-	@echo "make quality    400 prompts: does the demo model draw what was asked, in fp32 and INT8"
-	@echo "make samplers   every sampler from 4 to 50 steps: quality against cost, as a table and a chart; an hour"
-	@echo "make bench      export the full-size network in INT8 and time it; needs gigabytes and patience"
-	@echo "make bench-peers  the same, beside openvino-genai, optimum-intel and diffusers; 15 GB, and an hour the first time"
-	@echo "make embedded-demo  make the demo bundle inside the runtime's wheel anew"
-	@echo "make clean      remove what the others built; .venv stays"
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
-setup: $(READY)
+setup: $(READY)  ## install everything into .venv
 
 # Build tools first, so that the two packages are built with the same versions everywhere.
 $(READY): Makefile constraints.txt runtime/pyproject.toml exporter/pyproject.toml
@@ -37,7 +29,7 @@ $(READY): Makefile constraints.txt runtime/pyproject.toml exporter/pyproject.tom
 	$(PIP) --no-build-isolation --editable "./runtime[all,signing]" --editable ./exporter
 	@touch $@
 
-demo: build/demo/manifest.json
+demo: build/demo/manifest.json  ## export the demo model in INT8 and draw a sheet of pictures with it
 	$(BIN)/python -m models.demo.draw build/demo -o build/demo.png
 
 build/demo/manifest.json: | $(READY)
@@ -45,39 +37,56 @@ build/demo/manifest.json: | $(READY)
 	$(BIN)/nano-export demo -o build/demo --int8 --force
 
 # The bundle inside the runtime's wheel: to be made again, and committed, when the demo model or the exporter's graphs change.
-embedded-demo: $(READY)
+embedded-demo: $(READY)  ## make the demo bundle inside the runtime's wheel anew
 	$(BIN)/nano-export demo -o runtime/src/nano_runtime/demo --int8 --compact --force
 
-quality: build/demo/manifest.json
+quality: build/demo/manifest.json  ## 400 prompts: does the demo model draw what was asked, in fp32 and INT8
 	$(BIN)/python -m bench.quality build/demo
 
-samplers: $(READY)
+samplers: $(READY)  ## every sampler from 4 to 50 steps: quality against cost, as a table and a chart; an hour
 	$(BIN)/python -m bench.samplers
 
-test: $(READY)
+test: $(READY)  ## the tests, but for those that take minutes
 	$(BIN)/python -m pytest -m "not slow" --durations=30
 
-test-slow: $(READY)
+test-slow: $(READY)  ## the tests that take minutes or gigabytes
 	$(BIN)/python -m pytest -m slow
 
-test-trust: $(READY)
+test-trust: $(READY)  ## the full counts of SECURITY.md: bundles, faults, kills, limits; some hours
 	$(BIN)/python -m pytest --counts full $(TRUST)
 
-lint: $(READY)
+# The runtime's wheel with the lowest versions that it allows of all it needs, in an environment of its own.
+test-lowest: $(LOWEST)/ready  ## the runtime's tests, with the lowest versions that it allows
+	rm -f $(LOWEST)/*.whl
+	$(BIN)/python -m build --wheel --no-isolation --outdir $(LOWEST) runtime
+	$(LOWEST_PIP) --no-index --no-deps --force-reinstall $(LOWEST)/*.whl
+	$(LOWEST)/bin/python -m pip check
+	$(LOWEST)/bin/python -m pytest -m "not slow" tests/runtime
+
+$(LOWEST)/ready: Makefile constraints.txt runtime/pyproject.toml tests/packaging/lowest.py | $(READY)
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(BIN)/python tests/packaging/lowest.py runtime/pyproject.toml onnxruntime > $(LOWEST)/requirements.txt
+	$(LOWEST_PIP) --constraint constraints.txt pytest
+	$(LOWEST_PIP) --requirement $(LOWEST)/requirements.txt
+	@touch $@
+
+ci: lint test test-lowest  ## what has to pass before a change is taken
+
+lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy runtime/src/nano_runtime exporter/src/nano_export
 
-bench: build/synthetic-int8/manifest.json
+bench: build/synthetic-int8/manifest.json  ## export the full-size network in INT8 and time it; needs gigabytes and patience
 	$(BIN)/nano-bench build/synthetic-int8
 
-bench-peers: build/synthetic-int8/manifest.json
+bench-peers: build/synthetic-int8/manifest.json  ## the same, beside openvino-genai, optimum-intel and diffusers; 15 GB, and an hour the first time
 	$(BIN)/python -m bench.peers
 
 build/synthetic-int8/manifest.json: | $(READY)
 	@mkdir -p build
 	$(BIN)/nano-export synthetic -o build/synthetic-int8 --int8 --force
 
-clean:
+clean:  ## remove what the others built; .venv stays
 	rm -rf build runtime/dist exporter/dist .mypy_cache .pytest_cache .ruff_cache
 	find runtime exporter tests bench models -name __pycache__ -prune -exec rm -rf {} +

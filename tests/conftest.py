@@ -1,10 +1,15 @@
-"""Options of all tests: how often those with generated cases repeat."""
+"""What all tests share: the header that says where they ran, and how often those with generated cases repeat."""
 
 from __future__ import annotations
 
 import signal
+from importlib import metadata
 
 import pytest
+
+from nano_runtime.system.machine import PACKAGES, describe_machine
+
+EXPORTERS = ("nano-export", "torch", "diffusers", "transformers", "onnx", "onnxscript")
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would the commands that they interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -18,6 +23,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="few",
         help="how many cases tests generate: few for every run (default), or the full counts that SECURITY.md names",
     )
+
+
+def pytest_report_header() -> list[str]:
+    """Name what results depend on: processor, instruction sets, interpreter, versions."""
+    here = describe_machine()
+    cores = f"{here.cores} core{'s' * (here.cores != 1)}"
+    flags = "instruction sets unknown" if here.isa is None else " ".join(here.isa) or "no AVX2"
+    found = {package: _version(package) for package in (*PACKAGES, *EXPORTERS)}
+    versions = ", ".join(f"{package} {version}" for package, version in found.items() if version is not None)
+    return [f"machine: {here.cpu}, {cores}, {flags}; {here.system}", f"versions: {versions}"]
+
+
+def _version(package: str) -> str | None:
+    """Return which version of a package is installed; None where it is not."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 @pytest.fixture(scope="session")
