@@ -17,7 +17,8 @@ from nano_export.quantize import INT8_PLAN
 from nano_export.quantize.plan import scheme_for
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import Backend
-from nano_runtime.engines import BACKENDS, EngineOptions, ort
+from nano_runtime.engines import BACKENDS, EngineOptions
+from nano_runtime.engines import onnxruntime as door
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.pipeline import Pipeline
 from nano_runtime.system.machine import describe_machine
@@ -76,7 +77,7 @@ def optimized(model: Path, target: Path, level: onnxruntime.GraphOptimizationLev
         model,
         options,
         providers=["CPUExecutionProvider"],
-        disabled_optimizers=ort._DISABLED_OPTIMIZERS,  # noqa: SLF001
+        disabled_optimizers=door._DISABLED_OPTIMIZERS,  # noqa: SLF001
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 from nano_runtime.benchmark.layers import GroupTime, group_times
 from nano_runtime.benchmark.limits import Rates, limit_ms
 from nano_runtime.bundle.manifest import Work
+from nano_runtime.engines import ENGINES
 from nano_runtime.engines.base import LayerTime
 
 # int8 2 MAC/ns (the faster of two engines), f32 1 MAC/ns, bf16 4 MAC/ns, reads 10 bytes/ns
@@ -60,6 +61,7 @@ def test_the_slower_of_arithmetic_and_memory_group_by_group(groups, rows, precis
     assert limit_ms(groups, rows, RATES, precision) == pytest.approx(ms)
 
 
+OPERATORS = {name: kind for engine in ENGINES.values() for name, kind in engine.operators.items()}
 PROFILE = [
     LayerTime("QLinearConv", (2, 16, 16, 32), 1.0),  # onnxruntime: channels last
     LayerTime("Conv", (2, 4, 16, 16), 0.5),  # channels first
@@ -76,7 +78,7 @@ PROFILE = [
 
 
 def test_a_profile_falls_into_the_groups_of_the_manifest():
-    assert group_times(PROFILE, [ARITHMETIC, MEMORY, FLOAT, FIXED], 2, RATES, "f32") == [
+    assert group_times(PROFILE, [ARITHMETIC, MEMORY, FLOAT, FIXED], 2, RATES, "f32", operators=OPERATORS) == [
         GroupTime("16x16 conv", 3, 1.75, 8.0),
         GroupTime("2x2 matmul", 1, 8.0, 5.0),
         GroupTime("16x16 attention", 3, 6.5, 6.0),
@@ -88,17 +90,19 @@ def test_a_profile_falls_into_the_groups_of_the_manifest():
 
 def test_no_time_gets_lost():
     for known in ([], [MEMORY], [ARITHMETIC, MEMORY, FLOAT, FIXED]):
-        groups = group_times(PROFILE, known, 2, RATES, "f32")
+        groups = group_times(PROFILE, known, 2, RATES, "f32", operators=OPERATORS)
         assert sum(group.ms for group in groups) == pytest.approx(sum(time.ms for time in PROFILE))
         assert sum(group.operators for group in groups) == len(PROFILE)
 
 
 def test_two_arithmetics_share_a_row_and_add_their_limits():
-    (row,) = group_times(PROFILE[:2], [ARITHMETIC, work((16, 16), "conv", "f32", 1_000_000, 0)], 1, RATES, "f32")
+    (row,) = group_times(
+        PROFILE[:2], [ARITHMETIC, work((16, 16), "conv", "f32", 1_000_000, 0)], 1, RATES, "f32", operators=OPERATORS
+    )
     assert (row.ms, row.limit_ms) == (1.5, pytest.approx(4 + 1))
 
 
 def test_without_work_kinds_remain():
-    groups = group_times(PROFILE, [], 2, None, "f32")
+    groups = group_times(PROFILE, [], 2, None, "f32", operators=OPERATORS)
     assert {group.name for group in groups} == {"conv", "matmul", "attention", "Add", "Transpose"}
     assert {group.limit_ms for group in groups} == {None}

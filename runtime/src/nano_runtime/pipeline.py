@@ -31,7 +31,7 @@ from nano_runtime.drawing.defaults import Defaults
 from nano_runtime.drawing.events import Progress, Result
 from nano_runtime.drawing.groups import Drawing
 from nano_runtime.drawing.plan import Plan, plan_of
-from nano_runtime.engines import LOADS_AHEAD, Batch, EngineOptions, choose
+from nano_runtime.engines import ENGINES, Batch, EngineOptions, choose
 from nano_runtime.engines.base import PRECISIONS, Precision, Runner
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.networks.autoencoder import decode, encode
@@ -285,7 +285,7 @@ class Pipeline:
 
     def _load_ahead(self, batches: Mapping[str, Batch], tokens: int = 1) -> None:
         """Begin to load graphs beside those that come before them, unless memory matters more than time."""
-        if self.backend in LOADS_AHEAD and not self.low_memory:
+        if ENGINES[self.backend].loads_ahead and not self.low_memory:
             for component, batch in batches.items():
                 self._graphs.load_ahead(component, batch=batch, tokens=tokens)
 

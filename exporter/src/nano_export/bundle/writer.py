@@ -17,6 +17,7 @@ from nano_export.networks.graph_sources import GraphForm, tensor_specs
 from nano_export.source.card import guidance_scale
 from nano_export.source.checkpoint import Checkpoint
 from nano_runtime.bundle.checksums import entry_of
+from nano_runtime.bundle.graph_files import FORMATS, IR, ONNX, GraphFormat
 from nano_runtime.bundle.manifest import (
     FORMAT_VERSION,
     MANIFEST_NAME,
@@ -126,13 +127,12 @@ def write_small_files(folder: Path, checkpoint: Checkpoint, form: GraphForm) -> 
 
 def onnx_path(folder: Path, component: str) -> Path:
     """Return where a component's ONNX graph lies in a bundle; its weights are in ``model.onnx.data`` beside it."""
-    return folder / _WITHIN.get(component, component) / ("shallow.onnx" if component in _WITHIN else "model.onnx")
+    return _files(folder, component, ONNX)[0]
 
 
 def ir_path(folder: Path, component: str) -> Path:
     """Return where a component's OpenVINO graph lies; its weights are in the ``.bin`` of the same name."""
-    name = "openvino_shallow.xml" if component in _WITHIN else "openvino_model.xml"
-    return folder / _WITHIN.get(component, component) / name
+    return _files(folder, component, IR)[0]
 
 
 def component_entry(
@@ -203,15 +203,19 @@ def manifest_of(
 
 def _graph(folder: Path, component: str, backend: Backend) -> Graph:
     """Name the files of one graph; small graphs have no separate weights, compact bundles no IR."""
-    onnx, ir_model = onnx_path(folder, component), ir_path(folder, component)
-    if backend == "openvino" and ir_model.is_file():
-        model, weights = ir_model, ir_model.with_suffix(".bin")
-    else:
-        model, weights = onnx, onnx.with_name("model.onnx.data")
+    written = (_files(folder, component, form) for form in FORMATS[backend])
+    model, weights = next(files for files in written if files[0].is_file())
     return Graph(
         model=model.relative_to(folder).as_posix(),
         weights=weights.relative_to(folder).as_posix() if weights.is_file() else None,
     )
+
+
+def _files(folder: Path, component: str, form: GraphFormat) -> tuple[Path, Path]:
+    """Return where a component's graph and its weights lie in a bundle."""
+    place = folder / _WITHIN.get(component, component)
+    model, weights = form.files("shallow" if component in _WITHIN else "model")
+    return place / model, place / weights
 
 
 def _component_fidelity(component: str, scores: Mapping[Backend, Scores]) -> dict[str, float]:

@@ -7,36 +7,16 @@ what an operator computes and the shape it computes: enough to tell a group, in 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
 
 from nano_runtime.benchmark.limits import Rates, limit_ms
 from nano_runtime.bundle.manifest import Work
-from nano_runtime.engines.base import LayerTime, Precision
+from nano_runtime.engines.base import LayerTime, OperatorKind, Precision
 
 __all__ = ["GroupTime", "group_times"]
 
-_Kind = Literal["conv", "matmul", "attention"]
-_KINDS: dict[str, _Kind] = {
-    # onnxruntime
-    "Conv": "conv",
-    "FusedConv": "conv",
-    "QLinearConv": "conv",
-    "FusedMatMul": "matmul",
-    "Gemm": "matmul",
-    "MatMul": "matmul",
-    "MatMulIntegerToFloat": "matmul",
-    "MatMulNBits": "matmul",
-    "MultiHeadAttention": "attention",
-    "QGemm": "matmul",
-    "QLinearMatMul": "matmul",
-    # openvino
-    "Convolution": "conv",
-    "FullyConnected": "matmul",
-    "Subgraph (MatMul)": "attention",
-}
 _MAP_RANK = 4  # [batch, channels, height, width] or [batch, height, width, channels]
 
 
@@ -58,7 +38,13 @@ class GroupTime:
 
 
 def group_times(
-    times: Iterable[LayerTime], work: Sequence[Work], rows: float, rates: Rates | None, precision: Precision
+    times: Iterable[LayerTime],
+    work: Sequence[Work],
+    rows: float,
+    rates: Rates | None,
+    precision: Precision,
+    *,
+    operators: Mapping[str, OperatorKind],
 ) -> list[GroupTime]:
     """Add up a profile by group: matrix work in the manifest's order, then the others, the longest first.
 
@@ -68,11 +54,12 @@ def group_times(
         rows: size of the batch.
         rates: of this machine; None leaves all without a limit.
         precision: arithmetic of the layers that are not quantized.
+        operators: kinds of the engine's operators that do matrix work (``Engine.operators``).
     """
     sums: dict[str, list[float]] = defaultdict(list)
     known = dict.fromkeys(group.positions for group in work)
     for time in times:
-        sums[_group(time, tuple(known))].append(time.ms)
+        sums[_group(time, operators.get(time.operator), tuple(known))].append(time.ms)
     groups: dict[str, list[Work]] = defaultdict(list)
     for group in work:
         groups[_name(group.positions, group.kind)].append(group)
@@ -86,9 +73,8 @@ def group_times(
     return matrix + sorted(others, key=lambda group: -group.ms)
 
 
-def _group(time: LayerTime, known: Sequence[tuple[int, ...]]) -> str:
-    """Return the name of an operator's group."""
-    kind = _KINDS.get(time.operator)
+def _group(time: LayerTime, kind: OperatorKind | None, known: Sequence[tuple[int, ...]]) -> str:
+    """Return the name of an operator's group; ``kind`` is None for operators that do no matrix work."""
     if kind is None:
         return time.operator
     if kind == "matmul" and len(time.shape) == _MAP_RANK:
@@ -96,7 +82,7 @@ def _group(time: LayerTime, known: Sequence[tuple[int, ...]]) -> str:
     return _name(_positions(time.shape, kind, known), kind)
 
 
-def _positions(shape: tuple[int, ...], kind: _Kind, known: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+def _positions(shape: tuple[int, ...], kind: OperatorKind, known: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     """Return which of the known positions an output has; nothing if it has none of them."""
     if kind == "conv":  # channels first, or last
         return next((positions for positions in (shape[2:], shape[1:-1]) if positions in known), ())
@@ -105,6 +91,6 @@ def _positions(shape: tuple[int, ...], kind: _Kind, known: Sequence[tuple[int, .
     return lengths[max(found)] if found else ()
 
 
-def _name(positions: tuple[int, ...], kind: _Kind) -> str:
+def _name(positions: tuple[int, ...], kind: OperatorKind) -> str:
     """Return ``16x16 conv``, ``77 matmul``, or ``matmul`` for layers on one vector per sample."""
     return f"{'x'.join(map(str, positions))} {kind}".lstrip()

@@ -27,7 +27,7 @@ from nano_runtime.benchmark.limits import Rates, limit_ms
 from nano_runtime.benchmark.probe import LARGEST_READ_BYTES, probe
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import Backend, Quality
-from nano_runtime.engines import EngineOptions
+from nano_runtime.engines import ENGINES, EngineOptions
 from nano_runtime.engines.base import LayerTime, Precision
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.errors import NanoError, WorkerDiedError
@@ -236,6 +236,7 @@ class _Worker:
         """Put everything together; the last of the starts, if there are any, drew a prompt again."""
         bundle, (first, *later) = self._about.bundle, self._drawn
         manifest, precision = bundle.manifest, self.case.precision
+        operators = ENGINES[self.case.backend].operators
         rows = self._rows(later[0])
         work = {name: manifest.components[name].work for name in rows}
         limits = {} if rates is None else {name: limit_ms(work[name], rows[name], rates, precision) for name in rows}
@@ -264,7 +265,7 @@ class _Worker:
             starts=tuple(starts[:-1]),
             again=starts[-1] if starts else None,
             profile={
-                name: group_times(layers, work[name], rows[name], rates, precision)
+                name: group_times(layers, work[name], rows[name], rates, precision, operators=operators)
                 for name, layers in self._end.layers.items()
                 if name in work
             },

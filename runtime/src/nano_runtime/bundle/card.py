@@ -12,6 +12,7 @@ import re
 from typing import Final
 
 from nano_runtime.bundle.folder import Bundle
+from nano_runtime.bundle.graph_files import FORMATS
 from nano_runtime.bundle.manifest import Manifest
 from nano_runtime.errors import NoCardError
 
@@ -62,8 +63,7 @@ def front_matter(manifest: Manifest) -> str:
         if manifest.precision == "int8":
             fields["base_model_relation"] = "quantized"
     fields["pipeline_tag"] = "text-to-image"
-    engines = {"onnxruntime": "onnx", "openvino": "openvino"}
-    tags = [engines[backend] for backend in manifest.backends]
+    tags = dict.fromkeys(FORMATS[backend][0].tag for backend in manifest.backends)
     fields["tags"] = ["stable-diffusion", *tags, manifest.precision, "cpu"]
     return "\n".join(["---", *(f"{key}: {_yaml(value)}" for key, value in fields.items()), "---", ""])
 

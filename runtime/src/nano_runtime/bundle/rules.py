@@ -9,7 +9,8 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from nano_runtime.bundle.manifest import MANIFEST_NAME, Backend, Component, Manifest
+from nano_runtime.bundle.graph_files import FORMATS, IR
+from nano_runtime.bundle.manifest import MANIFEST_NAME, Component, Manifest
 from nano_runtime.bundle.safe_paths import collision, fault_of_name
 from nano_runtime.bundle.wiring import (
     BATCH,
@@ -25,7 +26,6 @@ from nano_runtime.bundle.wiring import (
 
 __all__ = ["RULES", "first_contradiction"]
 
-_SUFFIXES: Final[dict[Backend, tuple[str, ...]]] = {"onnxruntime": ("onnx",), "openvino": ("onnx", "xml")}
 _MAX_ELEMENTS: Final = 1 << 28  # of one tensor with a batch of 1; the full-size model's largest has 0.1 million
 _SHOWN: Final = 200  # characters of a name in a message
 
@@ -177,11 +177,11 @@ def _first_of_components(manifest: Manifest, check: Callable[[Component], Iterat
 def _misplaced(component: Component) -> Iterator[str]:
     """Yield graphs that an engine does not read, and weights that it would not find."""
     for backend, graph in component.graphs.items():
-        stem, _, suffix = graph.model.rpartition(".")
-        if suffix not in _SUFFIXES[backend]:
+        if not graph.model.endswith(tuple(form.suffix for form in FORMATS[backend])):
             yield f"the graph {graph.model!r}, which is none for {backend}"
-        if suffix == "xml" and graph.weights != f"{stem}.bin":
-            yield f"no {stem}.bin, which is what the engine reads with {graph.model!r}"
+        beside = f"{graph.model.removesuffix(IR.suffix)}.bin"
+        if graph.model.endswith(IR.suffix) and graph.weights != beside:
+            yield f"no {beside}, which is what the engine reads with {graph.model!r}"
         if graph.weights is not None and _folder_of(graph.weights) != _folder_of(graph.model):
             yield "weights in another folder than the graph"
 

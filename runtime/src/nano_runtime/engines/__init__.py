@@ -1,25 +1,28 @@
-"""The engines by name: which are installed, which one to take, and how to open a graph with it.
+"""The engines: one record each, the choice of one, and the one way to open a graph.
 
-Nothing is imported before it is used, so an installation with one engine never notices that the other is missing.
+A record does not import its engine. The engine's module (its door) is imported when a graph is opened, so an
+installation with one engine works without the others.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import cast, get_args
+from typing import Final, cast
 
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import Backend
-from nano_runtime.engines.base import Batch, CheckedGraph, EngineOptions, Open, Session
+from nano_runtime.engines.base import Batch, CheckedGraph, Engine, EngineOptions, Open, Session
 from nano_runtime.errors import BackendMissingError, OptionError, OutOfMemoryError
 
 __all__ = [
     "BACKENDS",
-    "LOADS_AHEAD",
+    "ENGINES",
     "Batch",
     "CheckedGraph",
+    "Engine",
     "EngineOptions",
     "Session",
     "choose",
@@ -29,21 +32,46 @@ __all__ = [
     "open_session",
 ]
 
-BACKENDS: tuple[Backend, ...] = get_args(Backend)
-
-_PREFERRED: tuple[Backend, ...] = ("onnxruntime", "openvino")  # loads sooner, in half the memory (bench/LOG.md)
-
-LOADS_AHEAD: tuple[Backend, ...] = ("onnxruntime",)
-"""Engines that load one graph well while another runs.
-
-With OpenVINO, which loads on all threads as it is, a process grew with every drawing, and once crashed where memory ran
-out (bench/LOG.md).
-"""
-
-_DOORS: dict[Backend, str] = {
-    "onnxruntime": "nano_runtime.engines.onnxruntime",
-    "openvino": "nano_runtime.engines.openvino",
+ENGINES: Final[Mapping[Backend, Engine]] = {
+    engine.name: engine
+    for engine in (
+        Engine(  # the first choice: it loads sooner, in half the memory (bench/LOG.md)
+            name="onnxruntime",
+            door="nano_runtime.engines.onnxruntime",
+            loads_ahead=True,
+            operators={
+                "Conv": "conv",
+                "FusedConv": "conv",
+                "QLinearConv": "conv",
+                "FusedMatMul": "matmul",
+                "Gemm": "matmul",
+                "MatMul": "matmul",
+                "MatMulIntegerToFloat": "matmul",
+                "MatMulNBits": "matmul",
+                "QGemm": "matmul",
+                "QLinearMatMul": "matmul",
+                "MultiHeadAttention": "attention",
+            },
+        ),
+        Engine(
+            name="openvino",
+            door="nano_runtime.engines.openvino",
+            # It loads on all threads anyway. Loading beside a run, a process grew with every drawing, and once
+            # crashed where memory ran out (bench/LOG.md).
+            loads_ahead=False,
+            operators={
+                "Convolution": "conv",
+                "FullyConnected": "matmul",
+                "MatMul": "matmul",
+                "Subgraph (MatMul)": "attention",
+            },
+        ),
+    )
 }
+"""All engines by name, in order of preference."""
+
+BACKENDS: Final[tuple[Backend, ...]] = tuple(ENGINES)
+"""Names of all engines, in order of preference."""
 
 
 def installed(backend: Backend) -> bool:
@@ -52,21 +80,20 @@ def installed(backend: Backend) -> bool:
 
 
 def choose(bundle: Bundle, backend: Backend | None) -> Backend:
-    """Return an engine that is served by the bundle and installed: the one asked for, or the leanest.
+    """Return an engine that is installed and has graphs in the bundle: the given one, or else the preferred one.
 
     Raises:
         OptionError: there is no such engine.
-        BackendNotInBundleError: the bundle does not serve it.
-        BackendMissingError: its package is not installed; without one asked for, no package of those served is.
+        BackendNotInBundleError: the bundle has no graphs for the given engine.
+        BackendMissingError: the given engine is not installed; or none is that the bundle has graphs for.
     """
     if backend is not None:
-        if backend not in BACKENDS:
-            raise OptionError("backend", backend, BACKENDS)
+        _record(backend)
         bundle.require(backend)
         if not installed(backend):
             raise BackendMissingError(backend)
         return backend
-    served = [name for name in _PREFERRED if name in bundle.manifest.backends]
+    served = [name for name in BACKENDS if name in bundle.manifest.backends]
     usable = [name for name in served if installed(name)]
     if not usable:
         raise BackendMissingError(served[0])
@@ -80,11 +107,10 @@ def import_engine(backend: Backend) -> Open:
         OptionError: there is no such engine.
         BackendMissingError: its package is not installed.
     """
-    if backend not in _DOORS:
-        raise OptionError("backend", backend, BACKENDS)
+    engine = _record(backend)
     if not installed(backend):
         raise BackendMissingError(backend)
-    return cast("Open", importlib.import_module(_DOORS[backend]).open_graph)
+    return cast("Open", importlib.import_module(engine.door).open_graph)
 
 
 def engine_version(backend: Backend) -> str:
@@ -100,10 +126,10 @@ def open_session(
 
     Args:
         backend: the engine.
-        graph: in the engine's format.
-        batch: size of every free first dimension, at least 1, or the smallest and the largest that it will have.
+        graph: in a format that the engine reads.
+        batch: size of every free first dimension, at least 1, or the smallest and the largest size it will have.
         options: threads, precision and cache.
-        tokens: size of every other free dimension, at least 1; graphs without one do not ask.
+        tokens: size of every other free dimension, at least 1; graphs without one ignore it.
 
     Raises:
         OptionError: there is no such engine.
@@ -117,3 +143,10 @@ def open_session(
         return open_graph(graph, batch=batch, tokens=tokens, options=options)
     except MemoryError as error:
         raise OutOfMemoryError(f"loading {graph.model}") from error
+
+
+def _record(backend: Backend) -> Engine:
+    """Return the record of an engine, whose name may come from a user."""
+    if backend not in BACKENDS:
+        raise OptionError("backend", backend, BACKENDS)
+    return ENGINES[backend]

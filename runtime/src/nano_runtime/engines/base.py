@@ -1,37 +1,65 @@
-"""What a pipeline asks of an inference engine: open a graph, run it, let it go."""
+"""The interface of the engines: the record of one, how it opens a graph, and how the graph is run.
+
+Nothing here imports an engine.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
 from nano_runtime.arrays import F32, Arrays
+from nano_runtime.bundle.manifest import Backend
 
 __all__ = [
     "PRECISIONS",
     "Batch",
     "CheckedGraph",
+    "Engine",
     "EngineOptions",
     "LayerTime",
     "Open",
+    "OperatorKind",
     "Precision",
     "Runner",
     "Session",
 ]
 
 Precision = Literal["f32", "bf16"]
+"""Arithmetic of the layers that are not quantized."""
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+OperatorKind = Literal["conv", "matmul", "attention"]
+"""Kinds of matrix work, as the manifest counts it (``manifest.Work``)."""
 Batch = int | tuple[int, int]
-"""Size of every free dimension of a graph; or the smallest and the largest that it will have, from call to call."""
+"""Size of every free dimension ``batch`` of a graph; or the smallest and the largest size it will have in any call."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """All that the rest of the program knows of an engine before it is imported.
+
+    Attributes:
+        name: of the engine, of its Python package, and of the extra of ``nano-runtime`` that installs it.
+        door: the one module that imports the package; its ``open_graph`` follows ``Open``.
+        loads_ahead: whether loading one graph while another runs is quicker, and safe.
+        operators: kinds of the operators that do matrix work, under the names that the engine gives them in a profile
+            (``LayerTime``).
+    """
+
+    name: Backend
+    door: str
+    loads_ahead: bool
+    operators: Mapping[str, OperatorKind]
 
 
 @dataclass(frozen=True)
 class CheckedGraph:
-    """A graph whose files were compared with the manifest: no engine gets to see another.
+    """A graph whose files were compared with the manifest; engines get no other graphs.
 
     Attributes:
-        model: ``model.onnx`` for onnxruntime, ``openvino_model.xml`` for openvino.
+        model: the graph's file, in a format that the engine reads (``bundle/graph_files.py``).
         digest: hex digest that names the content of the model and its weights.
         weights: the file with the weights, beside ``model``; None where they are inside it.
     """
@@ -49,9 +77,9 @@ class EngineOptions:
         threads: intra-op threads, at least 1.
         precision: arithmetic of the layers that are not quantized. ``"f32"`` computes what the graph says; ``"bf16"``
             lets OpenVINO round to bfloat16 on processors that have it (onnxruntime always computes in f32).
-        cache: folder where OpenVINO's compiled graphs and what the UNet is told are kept for the next run, with the
-            same results sooner; None keeps nothing.
-        profile: whether sessions note what each operator takes; that costs a little time.
+        cache: cache folder for OpenVINO's compiled graphs and for encoded prompts, which gives the next run the same
+            results sooner; None stores nothing.
+        profile: whether sessions record the time of each operator, which slows them down a little.
     """
 
     threads: int
@@ -62,12 +90,12 @@ class EngineOptions:
 
 @dataclass(frozen=True)
 class LayerTime:
-    """What one operator of an engine's own, rewritten graph takes.
+    """The time of one operator. Engines rewrite graphs, so these are the operators of the rewritten one.
 
     Attributes:
         operator: its kind, as the engine calls it.
         shape: of its first output, with the axes in the engine's order.
-        ms: of wall clock, a typical call.
+        ms: of wall clock, in a typical call.
     """
 
     operator: str
@@ -76,12 +104,12 @@ class LayerTime:
 
 
 class Session(Protocol):
-    """A loaded graph with all shapes fixed, but for the batch if it was asked to be between two sizes."""
+    """A loaded graph. Its shapes are fixed, except the batch if it was opened with a range of sizes."""
 
     def run(self, feeds: Arrays) -> dict[str, F32]:
         """Compute all outputs from all inputs; shapes and dtypes are those of the manifest.
 
-        The engine reads the arrays where they are; the outputs are new arrays.
+        The engine reads the arrays in place; the outputs are new arrays.
 
         Raises:
             EngineError: the engine refuses the inputs.
@@ -89,10 +117,10 @@ class Session(Protocol):
         """
 
     def layer_times(self) -> list[LayerTime]:
-        """Return what each operator took so far, and stop noting it; for sessions opened with ``profile``, once."""
+        """Return the time of each operator so far, and stop recording; once, for sessions opened with ``profile``."""
 
     def close(self) -> None:
-        """Give the memory back; the session cannot run afterwards."""
+        """Free the memory; the session cannot run afterwards."""
 
 
 class Runner(Protocol):
@@ -121,7 +149,7 @@ class Runner(Protocol):
 
 
 class Open(Protocol):
-    """How a backend module opens a graph, with ``batch`` and ``tokens`` for its free dimensions."""
+    """The function ``open_graph`` of an engine's door."""
 
     def __call__(self, graph: CheckedGraph, *, batch: Batch, tokens: int, options: EngineOptions) -> Session:
-        """Load the graph; see ``backends.open_session``, which makes a ``MemoryError`` an error of ours."""
+        """Load a graph; see ``engines.open_session``, which turns a ``MemoryError`` into an ``OutOfMemoryError``."""
