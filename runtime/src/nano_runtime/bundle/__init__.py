@@ -1,1 +1,1 @@
-"""The bundle's format and the rules for reading one. No engine is opened in here."""
+"""The bundle: its format, its rules, and its files. No engine is opened in here."""

@@ -1,7 +1,7 @@
-"""Names of files in a bundle: which are safe on every system, and how such a file is opened.
+"""Refuses names of files that are not safe on every system, and opens files that are nothing but plain files.
 
-A bundle is made on one system and opened on another, so a name has to mean the same file on all of them: what Windows
-reserves or trims, what macOS folds, what a shell or terminal would interpret is refused everywhere.
+A bundle is made on one system and opened on another, so a name must mean the same file on all of them. Names that
+Windows reserves or trims, that macOS folds, or that a shell or terminal interprets are refused everywhere.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _PLAIN_FLAGS: Final = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NON
 
 
 def fault_of_name(name: str) -> str | None:
-    """Return why a POSIX path relative to a bundle is refused, as the end of a sentence; None for a good one."""
+    """Return the reason to refuse a POSIX path relative to a bundle, as the end of a sentence; None for a good one."""
     return next(_faults_of_name(name), None)
 
 
 def _faults_of_name(name: str) -> Iterator[str]:
-    """Yield all reasons to refuse a name; what comes later relies on what came before."""
+    """Yield the reasons to refuse a name; each relies on those before it."""
     if not 0 < len(name) <= _MAX_NAME_CHARACTERS:
         yield f"has {len(name)} characters, not 1 to {_MAX_NAME_CHARACTERS}"
     if _INVISIBLE.search(name) is not None:
-        yield "has a control character"
+        yield "has an unprintable character"
     if (found := _NOT_ON_WINDOWS.search(name)) is not None:
         yield f"has the character {found.group()}"
     if unicodedata.normalize("NFC", name) != name:
@@ -55,7 +55,7 @@ def _faults_of_name(name: str) -> Iterator[str]:
 
 
 def collision(names: Iterable[str]) -> tuple[str, str] | None:
-    """Return two names that are one file where case does not count, or of which one is a folder of the other."""
+    """Return two names that clash: one file where case does not count, or a file with the name of a folder."""
     files: dict[str, str] = {}
     folders: dict[str, str] = {}
     for name in names:
@@ -75,11 +75,11 @@ def collision(names: Iterable[str]) -> tuple[str, str] | None:
 
 
 def fault_of_place(folder: Path, name: str) -> str | None:
-    """Return why what a safe name leads to is not a plain file, or None.
+    """Return the reason why a safe name is not that of a plain file, or None.
 
-    Symbolic links are refused, of folders too: what is checked shall be what is in the bundle. Hard links are not: they
-    are how package managers and backups keep one copy of equal files, cannot be told from them, and lead to nothing
-    that the checksum does not know.
+    Symbolic links are refused, also of folders, because they lead out of the bundle. Hard links are not: package
+    managers and backups use them to keep equal files once, they cannot be told from other files, and the checksum
+    covers their content.
     """
     path = folder
     *folders, _ = name.split("/")
@@ -97,7 +97,7 @@ def fault_of_place(folder: Path, name: str) -> str | None:
 
 
 def open_plain(path: Path) -> int:
-    """Open a plain file for reading and return its descriptor; a FIFO or a device cannot make this wait.
+    """Open a plain file for reading and return its descriptor, without waiting for a FIFO or a device.
 
     Raises:
         OSError: it is missing, may not be read, is a symbolic link, or is not a plain file.
@@ -110,7 +110,7 @@ def open_plain(path: Path) -> int:
 
 
 def _mode(path: Path) -> int | None:
-    """Return the kind of what is at a path, links not followed; None if there is nothing."""
+    """Return the mode of a path, not following links; None if nothing is there."""
     try:
         return path.lstat().st_mode
     except (FileNotFoundError, NotADirectoryError):

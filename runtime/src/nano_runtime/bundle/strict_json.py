@@ -1,7 +1,7 @@
-"""JSON that means one thing: no duplicate keys, no NaN, no depth or digits without end, no text that moves a terminal.
+"""Refuses JSON that two readers can take differently, or that harms a terminal.
 
-``msgspec`` checks types and unknown keys, and takes the last of two equal keys as everybody does; somebody who reads
-the same file with another parser may take the first. What is refused here leaves nothing to choose.
+Refused are keys that stand there twice, NaN, numbers beyond 64 bits, deep nesting and control characters. ``msgspec``
+checks types and unknown keys, but takes the last of two equal keys, where another parser may take the first.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _finite(digits: str) -> float:
 
 
 def _check_tree(document: object) -> None:
-    """Look at the depth and at all text, level by level."""
+    """Check the depth and all text, level by level."""
     level: list[object] = [document]
     for _ in range(_MAX_DEPTH + 1):
         if not level:

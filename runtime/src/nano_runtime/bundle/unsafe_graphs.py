@@ -1,4 +1,7 @@
-"""The last look at a graph's files between their checksums and an engine's parser."""
+"""Refuses graphs that no engine may parse, although their checksums are right.
+
+``unsafe_onnx`` and ``unsafe_ir`` have the checks of the two file formats.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,10 @@ __all__ = ["check_graph", "unsafe_graphs"]
 
 
 def check_graph(bundle: Bundle, graph: Graph) -> None:
-    """Refuse a graph that would make an engine read outside the bundle, or recurse without end.
+    """Refuse a graph that makes an engine read outside the bundle, or recurse too deep.
 
-    A matching checksum says that a file is the one its bundle was published with, not that it is harmless. Takes some
-    10 to 60 ms for a full-size UNet, and runs in the background with the checksums.
+    A right checksum says that a file was published with its bundle, not that it is harmless. This takes 10 to 60 ms for
+    a full-size UNet, and runs in the background with the checksums.
 
     Raises:
         UnsafeGraphError: the graph is refused.
@@ -27,7 +30,7 @@ def check_graph(bundle: Bundle, graph: Graph) -> None:
 
 
 def unsafe_graphs(bundle: Bundle) -> Iterator[UnsafeGraphError]:
-    """Yield what ``check_graph`` would raise for each graph of a bundle whose checksums are right."""
+    """Yield the error of ``check_graph`` for each graph that it refuses; the checksums must be right."""
     graphs = {graph.model: graph for part in bundle.manifest.components.values() for graph in part.graphs.values()}
     for graph in graphs.values():
         if (fault := _fault_of(bundle, graph)) is not None:

@@ -1,8 +1,8 @@
-"""What an OpenVINO IR is checked for before the engine parses it: flat XML whose weights lie inside its ``.bin``.
+"""Checks an OpenVINO IR before the engine parses it: flat XML, with all constants inside its ``.bin``.
 
-Deeply nested IRs were reported to end the process that reads them. OpenVINO's own writer uses a small part of XML:
-elements and double-quoted attributes. Only that part is accepted, because for it brackets can be counted without a
-parser, and thus by numpy: 4 MB in some 30 ms.
+A deeply nested IR can end the process that reads it. OpenVINO's own writer uses a small part of XML: elements and
+double-quoted attributes. Only this part is accepted, because its brackets can be counted without a parser. numpy counts
+them in 4 MB in about 30 ms.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 __all__ = ["fault_of_ir"]
 
-_MAX_DEPTH: Final = 16  # an exported graph has 6
+_MAX_DEPTH: Final = 16  # levels; an exported graph has 6
 _MAX_BYTES: Final = 256 << 20
 _HEADER: Final = b'<?xml version="1.0"?>\n<net '
 _PLACE: Final = re.compile(rb'<data element_type="[^"]*" shape="[^"]*" offset="([0-9]{1,18})" size="([0-9]{1,18})" />')
@@ -23,7 +23,7 @@ _QUOTE, _LESS, _GREATER, _SLASH = b'"<>/'
 
 
 def fault_of_ir(raw: bytes, weights_bytes: int) -> str | None:
-    """Return why the engine must not see this file, as the end of a sentence, or None.
+    """Return the reason to refuse a file, as the end of a sentence, or None.
 
     Args:
         raw: the ``.xml``.
@@ -37,7 +37,7 @@ def fault_of_ir(raw: bytes, weights_bytes: int) -> str | None:
 
 
 def _fault_of_nesting(raw: bytes) -> str | None:
-    """Count brackets: each ``<`` is followed by its ``>``, both outside of quotes, and elements are closed."""
+    """Require that each ``<`` has its ``>``, both outside of quotes, that elements are closed, and few levels."""
     text = np.frombuffer(raw, np.uint8)
     less, greater = np.flatnonzero(text == _LESS)[1:], np.flatnonzero(text == _GREATER)[1:]  # without the header's
     quoted = np.cumsum(text == _QUOTE, dtype=np.int32) & 1
@@ -53,7 +53,7 @@ def _fault_of_nesting(raw: bytes) -> str | None:
 
 
 def _fault_of_places(raw: bytes, weights_bytes: int) -> str | None:
-    """Compare every constant's place in the ``.bin`` with the size of that."""
+    """Require that every constant ends inside the ``.bin``."""
     ends = [int(offset) + int(size) for offset, size in _PLACE.findall(raw)]
     if len(ends) != len(_OFFSET.findall(raw)):
         return "it has constants that are not described as OpenVINO does"

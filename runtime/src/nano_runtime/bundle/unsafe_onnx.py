@@ -1,10 +1,11 @@
-"""What an ONNX file is checked for before an engine parses it: weights only from the bundle, no local functions.
+"""Checks an ONNX file before an engine parses it: no weights from outside of the bundle, no local functions.
 
-An ONNX file may say for each tensor "my values are in that file, from this byte on". Nothing but the weights the
-manifest lists may be named so: not a file outside, and not onnxruntime's own notation for an address in memory. This
-reads the protobuf encoding (protobuf.dev/programming-guides/encoding) of the messages that can hold such a tensor, with
-the field numbers of onnx.proto (github.com/onnx/onnx, IR version 13), and walks past messages in which the word
-``location`` does not occur: protobuf has no way to write a key without its bytes.
+A tensor in an ONNX file can name a file that has its values, and a byte at which they begin. It may name only the
+weights that the manifest lists: no other file, and no address in memory, for which onnxruntime has a notation.
+
+The check reads the protobuf encoding (protobuf.dev/programming-guides/encoding) of all messages that can hold such a
+tensor, with the field numbers of onnx.proto (github.com/onnx/onnx, IR version 13). It skips messages without the word
+``location``: protobuf has no way to write a key without its bytes.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ _MAX_VARINT_BYTES: Final = 10
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _KEY: Final = b"location"
 
-# Message: field number to (message inside, whether it may stand there more than once). Protobuf merges a second one of
-# a single field into the first, which a walk cannot see, so a second one is refused.
+# Message -> field number -> (message inside, whether it may repeat). Protobuf merges the second of a field that may not
+# repeat into the first; this check would see them apart, so it refuses the second.
 _MESSAGES: Final[dict[str, dict[int, tuple[str, bool]]]] = {
     "model": {7: ("graph", False)},
     "graph": {1: ("node", True), 5: ("tensor", True), 15: ("sparse", True)},
@@ -36,15 +37,15 @@ _MESSAGES: Final[dict[str, dict[int, tuple[str, bool]]]] = {
     "sparse": {1: ("tensor", False), 2: ("tensor", False)},
     "tensor": {13: ("entry", True)},
 }
-_TRAINING_INFO, _FUNCTIONS = 20, 25  # of a model: nothing the exporter writes; deep ones were reported to end engines
+_TRAINING_INFO, _FUNCTIONS = 20, 25  # fields of a model; the exporter writes neither, and deep ones can end an engine
 
 
 def fault_of_onnx(raw: bytes, weights: str | None, weights_bytes: int) -> str | None:
-    """Return why an engine must not see this file, as the end of a sentence, or None.
+    """Return the reason to refuse a file, as the end of a sentence, or None.
 
     Args:
         raw: the file.
-        weights: name, without folder, of the only file its tensors may be in; None if there is none.
+        weights: name, without folder, of the only file that tensors may name; None if there is none.
         weights_bytes: size of that file.
     """
     try:
@@ -60,7 +61,7 @@ def fault_of_onnx(raw: bytes, weights: str | None, weights_bytes: int) -> str | 
 
 
 def _fault_of_entries(entries: list[tuple[bytes, bytes]], weights: str | None, weights_bytes: int) -> str | None:
-    """Judge where one tensor says its values are."""
+    """Return the reason to refuse the external data of one tensor, or None."""
     keys = [key for key, _ in entries]
     if len(set(keys)) != len(keys) or not {*keys} <= {_KEY, b"offset", b"length", b"checksum"}:
         return "a tensor has external data with unknown or doubled keys"
@@ -97,7 +98,7 @@ def _tensors(raw: bytes) -> Iterator[list[tuple[bytes, bytes]]]:
 
 
 def _messages(raw: bytes, kind: str, start: int, end: int) -> Iterator[tuple[str, int, int]]:
-    """Yield (kind, start, end) of the messages directly inside one, of the kinds that lead to a tensor."""
+    """Yield (kind, start, end) of the messages directly inside one that can hold a tensor."""
     inside, seen = _MESSAGES[kind], set()
     for number, wire, left, right in _fields(raw, start, end):
         if number not in inside:
@@ -124,16 +125,16 @@ def _entry(raw: bytes, start: int, end: int) -> tuple[bytes, bytes]:
 
 
 def _fields(raw: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield (field number, wire type, start, end) of each field's content in a message.
+    """Yield (field number, wire type, start, end) of the content of each field in a message.
 
     Raises:
-        ValueError: a field leaves the message, or has a wire type of groups or none at all.
+        ValueError: a field ends outside of the message, or has the wire type of a group, or one that does not exist.
     """
     at = start
     while at < end:
         tag = raw[at]
         at += 1
-        if tag >= 0x80:  # noqa: PLR2004 - the bit that says more follows
+        if tag >= 0x80:  # noqa: PLR2004 - the bit for "more bytes follow"
             tag, at = _varint(raw, at - 1, end)
         wire = tag & 7
         if wire == _BYTES:
