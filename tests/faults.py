@@ -10,8 +10,9 @@ import builtins
 import errno
 import io
 import os
+import pathlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -71,11 +72,17 @@ class Faults:
 def failing(below: Path, first: int, error: int, *, lasting: bool) -> Iterator[Faults]:
     """Let operations below a folder fail while the block runs; see ``Faults``."""
     faults = Faults(below, first, error, lasting=lasting)
-    names = (*_OPENS, *_CHANGES)
-    with patch.multiple(os, **{name: _checked(getattr(os, name), name, faults) for name in names}):
-        opener = _opener(faults)
-        with patch.object(io, "open", opener), patch.object(builtins, "open", opener):
-            yield faults
+    functions = {name: _checked(getattr(os, name), name, faults) for name in (*_OPENS, *_CHANGES)}
+    opener = _opener(faults)
+    with ExitStack() as patches:
+        patches.enter_context(patch.multiple(os, **functions))
+        patches.enter_context(patch.object(io, "open", opener))
+        patches.enter_context(patch.object(builtins, "open", opener))
+        kept = getattr(pathlib, "_NormalAccessor", None)  # Python 3.10's pathlib calls functions that it kept
+        if kept is not None:
+            replaced = {name: staticmethod(function) for name, function in functions.items() if name in vars(kept)}
+            patches.enter_context(patch.multiple(kept, **replaced | {"open": staticmethod(opener)}))
+        yield faults
 
 
 def _checked(function: Callable[..., Any], operation: str, faults: Faults) -> Callable[..., Any]:
