@@ -5,6 +5,7 @@
 
 Prints a table. Samplers that add noise are given the same noise: diffusers by torch's generators, ours by `noise`. The
 tests (`tests/parity/test_samplers.py`, `tests/contract/test_sampler_pictures.py`) measure with the functions below.
+Every sampler of the table in `sampling/sampler_table.py` is compared with the class of diffusers that its record names.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,6 +31,7 @@ from nano_runtime.arrays import F32
 from nano_runtime.engines import BACKENDS
 from nano_runtime.pipeline import Pipeline
 from nano_runtime.sampling.noise import NoiseSource, noise_source
+from nano_runtime.sampling.sampler_names import SPREADS
 from nano_runtime.sampling.samplers import SAMPLERS, SPREADABLE, Sampler, make_sampler, split_name
 from nano_runtime.sampling.schedule import Schedule
 
@@ -47,43 +49,10 @@ SHAPE = (2, 4, 8, 8)
 SEEDS = (3, 4)
 STEPS = (1, 2, 5, 20, 50)
 PROMPT, NEGATIVE, SEED, GUIDANCE = "A watercolor painting of an otter", "blurry", 7, 7.5
-SPREAD_NAMES = tuple(f"{name}_{spread}" for name in SPREADABLE for spread in ("karras", "exponential", "beta"))
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The class of diffusers that a sampler is, and what makes it so.
-
-    Attributes:
-        kind: name of the class.
-        config: what is said to it beside the model's schedule.
-        options: of its ``step``.
-        noisy: whether it adds noise, drawn by a generator that ``step`` is given too.
-    """
-
-    kind: str
-    config: Mapping[str, object] = field(default_factory=dict)
-    options: Mapping[str, float] = field(default_factory=dict)
-    noisy: bool = False
-
-
-REFERENCES = {
-    "pndm": Reference("PNDMScheduler"),
-    "ddim": Reference("DDIMScheduler"),
-    "ddim_a": Reference("DDIMScheduler", options={"eta": 1.0}, noisy=True),
-    "ddpm": Reference("DDPMScheduler", noisy=True),
-    "euler": Reference("EulerDiscreteScheduler"),
-    "euler_a": Reference("EulerAncestralDiscreteScheduler", noisy=True),
-    "heun": Reference("HeunDiscreteScheduler"),
-    "lms": Reference("LMSDiscreteScheduler"),
-    "dpmpp_2m": Reference("DPMSolverMultistepScheduler"),
-    "dpmpp_3m": Reference("DPMSolverMultistepScheduler", {"solver_order": 3}),
-    "dpmpp_2m_sde": Reference("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, noisy=True),
-    "unipc": Reference("UniPCMultistepScheduler"),
-    "lcm": Reference("LCMScheduler", noisy=True),
-    # The class's own default, said because the pipeline would say 0.
-    "tcd": Reference("TCDScheduler", options={"eta": 0.3}, noisy=True),
-}
+SPREAD_NAMES = tuple(f"{name}_{spread}" for name in SPREADABLE for spread in SPREADS)
+REFERENCES = dict(SAMPLERS)
+"""The record of each sampler names diffusers' class and what makes it draw the same. A copy, so that a test can put a
+wrong one in."""
 
 
 def scheduler_of(name: str, config: Mapping[str, object]) -> Any:  # noqa: ANN401 (they share no typed base)
@@ -91,7 +60,7 @@ def scheduler_of(name: str, config: Mapping[str, object]) -> Any:  # noqa: ANN40
     base, spread = split_name(name)
     spread_keys = {} if spread == "trained" else {f"use_{spread}_sigmas": True}
     of = REFERENCES[base]
-    return getattr(diffusers, of.kind).from_config({**config, **of.config, **spread_keys})
+    return getattr(diffusers, of.diffusers).from_config({**config, **of.config, **spread_keys})
 
 
 def reference(name: str, config: Mapping[str, object], steps: int) -> tuple[Any, dict[str, Any], list[torch.Generator]]:
@@ -101,7 +70,7 @@ def reference(name: str, config: Mapping[str, object], steps: int) -> tuple[Any,
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(0)
     generators = [torch.Generator().manual_seed(seed) for seed in SEEDS]
-    return scheduler, {**of.options, **({"generator": generators} if of.noisy else {})}, generators
+    return scheduler, {**of.step_options, **({"generator": generators} if of.noisy else {})}, generators
 
 
 def network(latents: F32, timestep: float) -> F32:
@@ -167,7 +136,7 @@ class Drawing:
             num_inference_steps=self.steps,
             guidance_scale=self.guidance,
             generator=torch.Generator("cpu").manual_seed(SEED),
-            eta=REFERENCES[split_name(self.name)[0]].options.get("eta", 0.0),
+            eta=REFERENCES[split_name(self.name)[0]].step_options.get("eta", 0.0),
             output_type="latent",
         ).images.numpy()
         return latents
@@ -200,7 +169,7 @@ def table(engines: list[str], steps: int) -> Iterator[str]:
                 raise SystemExit(1)
         pipes = [Pipeline.from_pretrained(bundle, engine) for engine in engines]
         for name in (*SAMPLERS, *SPREAD_NAMES):
-            schedule, kind = Schedule.from_config(CONFIG), REFERENCES[split_name(name)[0]].kind
+            schedule, kind = Schedule.from_config(CONFIG), REFERENCES[split_name(name)[0]].diffusers
             lengths = (2, 5, 20) if split_name(name)[0] in {"heun", "lms"} else STEPS  # diffusers' take a second each
             step = max(distance(drawn(name, schedule, n), theirs(name, CONFIG, n)) for n in lengths)
             drawing = Drawing(name, steps)

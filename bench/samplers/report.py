@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
@@ -12,6 +12,7 @@ from bench.samplers.sweep import CELLS, CONTROLS, FEW, REFERENCE, Cell, Judged
 
 from nano_export.choose.presets import work_share
 from nano_runtime.pipeline import Pipeline
+from nano_runtime.sampling.samplers import NOISY, SAMPLERS
 
 __all__ = ["Row", "markdown", "rows", "write_report"]
 
@@ -20,7 +21,7 @@ _HEAD = """\
 
 {few} prompts of the demo ({many} of them with more than {most} steps), each drawn from the same seed in every way, with
 the guidance of the card. The picture of many steps is {reference.steps} steps of `{reference.scheduler}`. Samplers that
-add noise (`ddim_a`, `ddpm`, `euler_a`, `dpmpp_2m_sde`, `lcm`, `tcd`) draw another picture of the prompt: for them only
+add noise ({noisy}) draw another picture of the prompt: for them only
 the first two tables say how good it is. Made by `python -m bench.samplers`; samplers.json has all figures."""
 
 
@@ -117,11 +118,18 @@ def markdown(table: Sequence[Row]) -> str:
         parts.append("\n".join(lines))
     return "\n\n".join(
         [
-            _HEAD.format(few=pictures[False], many=pictures.get(True, 0), most=FEW, reference=REFERENCE),
+            _HEAD.format(
+                few=pictures[False], many=pictures.get(True, 0), most=FEW, reference=REFERENCE, noisy=_named(NOISY)
+            ),
             *parts,
             _agreement(controls),
         ]
     )
+
+
+def _named(names: Container[str]) -> str:
+    """Return samplers in the order of the table, as code."""
+    return ", ".join(f"`{name}`" for name in SAMPLERS if name in names)
 
 
 def _agreement(controls: Sequence[Row]) -> str:

@@ -15,7 +15,6 @@ from bench.parity import (
     SEEDS,
     SHAPE,
     STEPS,
-    Reference,
     distance,
     drawn,
     network,
@@ -115,17 +114,17 @@ def test_options_have_diffusers_effect(name, change):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_absent_keys_take_the_defaults_of_each_class(name):
-    config = {"skip_prk_steps": True, "_class_name": REFERENCES[name].kind}
+    config = {"skip_prk_steps": True, "_class_name": REFERENCES[name].diffusers}
     assert distance(drawn(name, Schedule.from_config(config), 10), theirs(name, config, 10)) < TOLERANCE
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
 def test_ddim_adds_any_share_of_noise(eta, monkeypatch):
-    monkeypatch.setitem(REFERENCES, "ddim_a", Reference("DDIMScheduler", options={"eta": eta}, noisy=True))
+    monkeypatch.setitem(REFERENCES, "ddim_a", replace(REFERENCES["ddim_a"], step_options={"eta": eta}))
     noise, schedule = noise_source(SEEDS, SHAPE[1:]), Schedule.from_config(CONFIG)
     mine = ours(DDIM(schedule, 20, noise, eta), noise)
     assert distance(mine, theirs("ddim_a", CONFIG, 20)) < TOLERANCE
-    monkeypatch.setitem(REFERENCES, "ddim_a", Reference("DDIMScheduler", options={"eta": eta / 2 + 0.2001}, noisy=True))
+    monkeypatch.setitem(REFERENCES, "ddim_a", replace(REFERENCES["ddim_a"], step_options={"eta": eta / 2 + 0.2001}))
     assert distance(mine, theirs("ddim_a", CONFIG, 20)) > MISTAKE
 
 
@@ -295,9 +294,9 @@ def test_the_name_of_a_config_is_the_sampler_it_describes(name, spread):
         return
     of = REFERENCES[name]
     change = {} if spread == "trained" else {f"use_{spread}_sigmas": True}
-    config = dict(getattr(diffusers, of.kind).from_config({**CONFIG, **of.config, **change}).config)
+    config = dict(getattr(diffusers, of.diffusers).from_config({**CONFIG, **of.config, **change}).config)
     full = name + SPREADS[spread]
-    assert own_sampler({**config, "_class_name": of.kind}) == full
+    assert own_sampler({**config, "_class_name": of.diffusers}) == full
     assert split_name(full) == (name, spread)
 
 
@@ -308,7 +307,7 @@ def test_the_name_of_a_config_is_the_sampler_it_describes(name, spread):
         (None, {}, "_class_name"),
         (["PNDMScheduler"], {}, "_class_name"),
         ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver"}, "algorithm_type"),
-        ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++", "solver_order": 3}, "of order 3"),
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++", "solver_order": 3}, "solver_order=3"),
         ("DPMSolverMultistepScheduler", {"solver_type": "heun"}, "solver_type"),
         ("DPMSolverMultistepScheduler", {"use_lu_lambdas": True}, "use_lu_lambdas"),
         ("UniPCMultistepScheduler", {"solver_order": 3}, "solver_order"),

@@ -30,22 +30,6 @@ SD21 = {
     "steps_offset": 1,
     "trained_betas": None,
 }
-REFERENCES = {
-    "pndm": "PNDMScheduler",
-    "ddim": "DDIMScheduler",
-    "ddim_a": "DDIMScheduler",
-    "ddpm": "DDPMScheduler",
-    "euler": "EulerDiscreteScheduler",
-    "euler_a": "EulerAncestralDiscreteScheduler",
-    "heun": "HeunDiscreteScheduler",
-    "lms": "LMSDiscreteScheduler",
-    "dpmpp_2m": "DPMSolverMultistepScheduler",
-    "dpmpp_3m": "DPMSolverMultistepScheduler",
-    "dpmpp_2m_sde": "DPMSolverMultistepScheduler",
-    "unipc": "UniPCMultistepScheduler",
-    "lcm": "LCMScheduler",
-    "tcd": "TCDScheduler",
-}
 # One for each way of laying out timesteps; the others share its code, and are looked at more coarsely.
 EVERY_NUMBER_OF_STEPS = {"pndm", "ddim", "euler", "dpmpp_2m", "lcm"}
 TEACHERS_STEPS = 50
@@ -60,7 +44,7 @@ SCHEDULES = {
 
 
 def reference(name: str, config: dict):
-    return getattr(diffusers, REFERENCES[name]).from_config(config)
+    return getattr(diffusers, SAMPLERS[name].diffusers).from_config(config)
 
 
 def steps_diffusers_can_do(name: str, most: int, spacing: str) -> range:

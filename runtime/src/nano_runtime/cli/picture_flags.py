@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 from nano_runtime.bundle.manifest import Quality
 from nano_runtime.errors import IntervalError, NoPromptError, PromptError
 from nano_runtime.options import DrawOptions
+from nano_runtime.sampling.sampler_names import names_in_words
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -65,15 +66,6 @@ def _interval(text: str) -> tuple[float, float]:
     return low, high
 
 
-def _schedulers() -> str:
-    """Return the help of ``--scheduler``."""
-    return (
-        "pndm, ddim, ddim_a, ddpm, euler, euler_a, heun, lms, dpmpp_2m, dpmpp_3m, dpmpp_2m_sde, unipc, lcm or tcd; "
-        "after euler, heun, lms, dpmpp_... and unipc also _karras, _exponential or _beta, as in dpmpp_2m_karras "
-        "(default: the bundle's)"
-    )
-
-
 FLAGS: Final = (
     Flag(("--negative-prompt",), "negative_prompt", "text to move away from", metavar="TEXT"),
     Flag(("--weights",), "prompt_weighting", "read (word), (word:1.3), [word] and BREAK as A1111 does", bool),
@@ -91,7 +83,10 @@ FLAGS: Final = (
         float, "X", on_sheets=True,
     ),
     Flag(("-n", "--count"), "num_images_per_prompt", "pictures to draw (default: 1)", int, "N"),
-    Flag(("--scheduler",), "scheduler", _schedulers(), metavar="NAME", on_sheets=True),
+    Flag(
+        ("--scheduler",), "scheduler", f"{names_in_words()} (default: the bundle's)",
+        metavar="NAME", on_sheets=True,
+    ),
     Flag(
         ("--image",), "image", "PNG, JPEG or WebP to start from; scaled to cover, and cropped",
         Path, "FILE", finish=_picture,

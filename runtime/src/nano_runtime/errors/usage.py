@@ -66,11 +66,11 @@ class NoPromptError(UsageError):
 class UnknownSchedulerError(UsageError):
     """A scheduler name that does not exist."""
 
-    def __init__(self, name: str, known: Iterable[str], spreadable: Iterable[str]) -> None:
+    def __init__(self, name: str, known: Iterable[str], spreadable: Iterable[str], spreads: Iterable[str]) -> None:
         super().__init__(
             f"there is no scheduler {name!r}",
             f"Choose one of: {', '.join(known)}. "
-            f"After {', '.join(spreadable)} may come _karras, _exponential or _beta.",
+            f"After {', '.join(spreadable)} may come one of: {', '.join(f'_{spread}' for spread in spreads)}.",
         )
 
 

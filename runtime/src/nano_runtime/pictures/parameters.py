@@ -10,25 +10,9 @@ import msgspec
 
 from nano_runtime.errors.escaping import CONTROLS
 from nano_runtime.options import REQUIRED, DrawOptions, stored_options
+from nano_runtime.sampling.sampler_names import a1111_name
 
 __all__ = ["Parameters"]
-
-_A1111_SAMPLERS = {
-    "pndm": "PLMS",
-    "ddim": "DDIM",
-    "ddpm": "DDPM",
-    "euler": "Euler",
-    "euler_a": "Euler a",
-    "heun": "Heun",
-    "lms": "LMS",
-    "dpmpp_2m": "DPM++ 2M",
-    "dpmpp_3m": "DPM++ 3M",
-    "dpmpp_2m_sde": "DPM++ 2M SDE",
-    "unipc": "UniPC",
-    "lcm": "LCM",
-    "tcd": "TCD",
-}
-_A1111_SPREADS = {"_karras": " Karras", "_exponential": " Exponential", "_beta": " Beta"}
 
 
 @dataclass(frozen=True)
@@ -90,7 +74,7 @@ class Parameters:
         negative = f"Negative prompt: {_printable(of.negative_prompt)}\n" if of.negative_prompt else ""
         return (
             f"{_printable(of.prompt)}\n{negative}"
-            f"Steps: {of.num_inference_steps}, Sampler: {_a1111_sampler(str(of.scheduler))}, "
+            f"Steps: {of.num_inference_steps}, Sampler: {a1111_name(str(of.scheduler))}, "
             f"CFG scale: {of.guidance_scale:g}, Seed: {of.seed}, Size: {of.width}x{of.height}, "
             f"{self._extras()}Model hash: {self.bundle_digest[:10]}, Model: {_printable(self.bundle)}, "
             f"Version: nano-runtime {self.version}"
@@ -125,13 +109,6 @@ def _file_type() -> type[msgspec.Struct]:
         default = Parameters.__dataclass_fields__[name].default
         keys.append((name, drawn_by[name]) if default is MISSING else (name, drawn_by[name], default))
     return msgspec.defstruct("Parameters", keys, rename=names, kw_only=True)
-
-
-def _a1111_sampler(scheduler: str) -> str:
-    """Return a sampler's name as it stands in AUTOMATIC1111's files, or ours if it has none there."""
-    suffix = next((suffix for suffix in _A1111_SPREADS if scheduler.endswith(suffix)), "")
-    base = scheduler.removesuffix(suffix)
-    return _A1111_SAMPLERS.get(base, base) + _A1111_SPREADS.get(suffix, "")
 
 
 def _printable(text: object) -> str:

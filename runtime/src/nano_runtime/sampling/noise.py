@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from nano_runtime.arrays import F32
 from nano_runtime.errors import SeedError
 
-__all__ = ["NoiseSource", "TorchGenerator", "noise_source", "randn"]
+__all__ = ["NoiseSource", "TorchGenerator", "no_noise", "noise_source", "randn"]
 
 _BLOCK: Final = 16
 _WORDS: Final = 624  # state of mt19937
@@ -133,6 +133,15 @@ def noise_source(seeds: Sequence[int], shape: tuple[int, ...]) -> NoiseSource:
     """
     generators = [TorchGenerator(seed) for seed in seeds]
     return lambda: np.stack([generator.randn(shape) for generator in generators])
+
+
+def no_noise() -> F32:
+    """Refuse to draw: the source of a sampler that was made for its timesteps only, or that adds no noise.
+
+    Raises:
+        TypeError: always.
+    """
+    raise TypeError("this sampler adds noise on its way, and was made without a source of it")
 
 
 def _init_genrand(seed: int) -> NDArray[np.uint32]:

@@ -23,13 +23,14 @@ import numpy as np
 
 from nano_runtime.arrays import F32, F64
 from nano_runtime.errors import StepsError, UnsupportedScheduleError
+from nano_runtime.sampling.sampler_names import Spread
+from nano_runtime.sampling.sampler_table import SAMPLERS
 
 __all__ = [
     "BetaSchedule",
     "PredictionType",
     "Schedule",
     "Spacing",
-    "Spread",
     "check_steps",
     "spaced_timesteps",
     "whole_timesteps",
@@ -38,7 +39,6 @@ __all__ = [
 BetaSchedule: TypeAlias = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
 PredictionType: TypeAlias = Literal["epsilon", "v_prediction", "sample"]
 Spacing: TypeAlias = Literal["leading", "linspace", "trailing"]
-Spread: TypeAlias = Literal["trained", "karras", "exponential", "beta"]
 
 _MAX_BETA: Final = 0.999  # keeps the cosine schedule away from a last beta of 1
 _MAX_TRAIN_TIMESTEPS: Final = 100_000  # a hundred times the usual; more is a damaged config, not a schedule
@@ -95,12 +95,8 @@ _ONLY: Final[Mapping[str, tuple[object, ...]]] = {
     "use_dynamic_shifting": (False,),
     "variance_type": (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
 }
-# Classes of diffusers whose betas default to others than most.
-_BETAS_OF_CLASS: Final[Mapping[str, Mapping[str, object]]] = {
-    "HeunDiscreteScheduler": {"beta_start": 0.00085, "beta_end": 0.012},
-    "LCMScheduler": {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"},
-    "TCDScheduler": {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"},
-}
+# Classes of diffusers whose betas have other defaults than ``Schedule``.
+_BETAS_OF_CLASS: Final = {record.diffusers: record.betas for record in SAMPLERS.values() if record.betas}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from nano_runtime.arrays import F32
-from nano_runtime.sampling.noise import NoiseSource
+from nano_runtime.sampling.noise import NoiseSource, no_noise
 from nano_runtime.sampling.samplers.mixing import VariancePreserving, clipped, refuse_noise_from_noise
 from nano_runtime.sampling.schedule import Schedule, whole_timesteps
 
@@ -28,7 +28,9 @@ class DDIM:
         UnsupportedScheduleError: the network predicts noise, and the first latents are pure noise.
     """
 
-    def __init__(self, schedule: Schedule, num_inference_steps: int, noise: NoiseSource, eta: float) -> None:
+    def __init__(
+        self, schedule: Schedule, num_inference_steps: int, noise: NoiseSource = no_noise, eta: float = 0.0
+    ) -> None:
         self.timesteps = whole_timesteps(schedule, num_inference_steps)
         refuse_noise_from_noise(schedule, self.timesteps)
         self._schedule = schedule

@@ -31,14 +31,16 @@ class DPMSolverPP:
     Args:
         schedule: of the model; linspace spacing where it does not say, see ``samplers.sigmas.whole_levels``.
         num_inference_steps: 1 to ``num_train_timesteps``; the network is called once for each.
+        noise: source of fresh noise, asked once a step; for order 2. None follows the probability flow.
         order: 2 or 3.
-        noise: where fresh noise comes from, asked once a step; for order 2. None follows the probability flow.
 
     Raises:
         StepsError: that many steps do not fit into the schedule.
     """
 
-    def __init__(self, schedule: Schedule, num_inference_steps: int, order: int, noise: NoiseSource | None) -> None:
+    def __init__(
+        self, schedule: Schedule, num_inference_steps: int, noise: NoiseSource | None = None, order: int = 2
+    ) -> None:
         cosine = schedule.beta_schedule == "squaredcos_cap_v2"
         levels = whole_levels(schedule, num_inference_steps, karras_rounded=not cosine)
         self.timesteps = levels.timesteps

@@ -18,8 +18,9 @@ from typing import Final
 import numpy as np
 
 from nano_runtime.arrays import F32, F64
+from nano_runtime.sampling.sampler_names import Spread
 from nano_runtime.sampling.samplers.quantile import beta_quantile
-from nano_runtime.sampling.schedule import Schedule, Spacing, Spread, check_steps, spaced_timesteps
+from nano_runtime.sampling.schedule import Schedule, Spacing, check_steps, spaced_timesteps
 
 __all__ = ["Levels", "continuous_levels", "whole_levels"]
 

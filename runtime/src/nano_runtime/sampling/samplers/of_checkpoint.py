@@ -1,4 +1,4 @@
-"""Which sampler a checkpoint was published with: from a diffusers scheduler config to a name of ours."""
+"""From a diffusers scheduler config to the name of the sampler that a checkpoint was published with."""
 
 from __future__ import annotations
 
@@ -7,33 +7,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from nano_runtime.errors import UnsupportedScheduleError
+from nano_runtime.sampling.sampler_names import SPREADS
+from nano_runtime.sampling.sampler_table import SAMPLERS
 
 __all__ = ["own_sampler"]
 
-_OF_CLASS: Final[Mapping[str, str]] = {
-    "PNDMScheduler": "pndm",
-    "DDIMScheduler": "ddim",
-    "DDPMScheduler": "ddpm",
-    "EulerDiscreteScheduler": "euler",
-    "EulerAncestralDiscreteScheduler": "euler_a",
-    "HeunDiscreteScheduler": "heun",
-    "LMSDiscreteScheduler": "lms",
-    "DPMSolverMultistepScheduler": "dpmpp_2m",
-    "UniPCMultistepScheduler": "unipc",
-    "LCMScheduler": "lcm",
-    "TCDScheduler": "tcd",
-}
-_OF_VARIANT: Final[Mapping[tuple[object, object], str]] = {
-    ("dpmsolver++", 2): "dpmpp_2m",
-    ("dpmsolver++", 3): "dpmpp_3m",
-    ("sde-dpmsolver++", 2): "dpmpp_2m_sde",
-}
-_SPREADS: Final[Mapping[str, str]] = {
-    "use_karras_sigmas": "_karras",
-    "use_exponential_sigmas": "_exponential",
-    "use_beta_sigmas": "_beta",
-}
-# Variants that change the picture and are not implemented: only what stands here is.
+# The implemented values of keys that change the picture, for classes whose records do not name the key.
 _ONLY: Final[Mapping[str, tuple[object, ...]]] = {
     "thresholding": (False,),
     "use_lu_lambdas": (False, None),
@@ -56,24 +35,22 @@ def own_sampler(config: Mapping[str, Any]) -> str:
     """Return the name, for ``make_sampler``, of the sampler that a scheduler config describes.
 
     Args:
-        config: what diffusers wrote, ``_class_name`` included.
+        config: written by diffusers, ``_class_name`` included. Keys that it lacks take the defaults of that class.
 
     Raises:
         UnsupportedScheduleError: the class, or a variant that the config asks for, is not implemented.
     """
     own = config.get("_class_name")
-    if own not in tuple(_OF_CLASS):
-        raise UnsupportedScheduleError("_class_name", own, tuple(_OF_CLASS))
+    left = {name: record.config for name, record in SAMPLERS.items() if record.diffusers == own}
+    if not left:
+        raise UnsupportedScheduleError("_class_name", own, dict.fromkeys(one.diffusers for one in SAMPLERS.values()))
+    default = next(iter(left.values()))
     for key, known in _ONLY.items():
-        if key in config and config[key] not in known:
+        if key in config and key not in default and config[key] not in known:
             raise UnsupportedScheduleError(key, config[key], known)
-    name = _OF_CLASS[own]
-    if name == "unipc" and config.get("solver_order", 2) != 2:  # noqa: PLR2004 - the order
-        raise UnsupportedScheduleError("solver_order", config["solver_order"], (2,))
-    if name == "dpmpp_2m":
-        variant = config.get("algorithm_type", "dpmsolver++"), config.get("solver_order", 2)
-        if variant not in tuple(_OF_VARIANT):
-            known = tuple(f"{algorithm} of order {order}" for algorithm, order in _OF_VARIANT)
-            raise UnsupportedScheduleError("algorithm_type", "{} of order {}".format(*variant), known)
-        name = _OF_VARIANT[variant]
-    return name + next((suffix for key, suffix in _SPREADS.items() if config.get(key)), "")
+    for key in default:
+        said, known = config.get(key, default[key]), tuple(dict.fromkeys(variant[key] for variant in left.values()))
+        if said not in known:
+            raise UnsupportedScheduleError(key, said, known)
+        left = {name: variant for name, variant in left.items() if variant[key] == said}
+    return next(iter(left)) + next((f"_{spread}" for spread in SPREADS if config.get(f"use_{spread}_sigmas")), "")
