@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
-TOOLS := build editables hatchling matplotlib mypy peft pytest ruff scikit-image types-PyYAML
+TOOLS := build coverage editables hatchling matplotlib mypy peft pytest ruff scikit-image types-PyYAML
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 LOWEST := build/lowest
 LOWEST_PIP := $(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check
@@ -14,7 +14,7 @@ TRUST := $(addprefix tests/,runtime/test_manifest_fuzz.py runtime/test_safe_path
 	contract/test_mutated.py contract/test_hostile.py contract/test_drawing_faults.py contract/test_memory_limits.py \
 	contract/test_many_drawings.py contract/test_quiet.py exporter/test_publish_faults.py exporter/test_whole_exports.py)
 
-.PHONY: help setup demo embedded-demo quality samplers test test-slow test-trust test-lowest lint ci bench bench-peers clean
+.PHONY: help setup demo embedded-demo quality samplers test test-slow test-trust test-lowest coverage lint ci bench bench-peers clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -69,6 +69,11 @@ $(LOWEST)/ready: Makefile constraints.txt runtime/pyproject.toml tests/packaging
 	$(LOWEST_PIP) --constraint constraints.txt pytest
 	$(LOWEST_PIP) --requirement $(LOWEST)/requirements.txt
 	@touch $@
+
+coverage: $(READY)  ## the share of networks/, drawing/ and sampling/ that tests/runtime runs, without torch; at least 90 %
+	$(BIN)/python -m coverage run --source=nano_runtime.networks,nano_runtime.drawing,nano_runtime.sampling \
+		-m pytest -m "not slow" tests/runtime
+	$(BIN)/python -m coverage report --fail-under=90
 
 ci: lint test test-lowest  ## what has to pass before a change is taken
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from tests.runtime.by_hand import SHARES, conditions, draw_by_hand, pixels_by_hand, timesteps_by_hand
-from tests.runtime.fakes import FakeGraphs, pipeline_of
+from tests.runtime.fakes import FakeGraphs, make_bundle, pipeline_of
 
 from nano_runtime.drawing.events import Progress, Result
+from nano_runtime.errors import NoPreviewError
 from nano_runtime.sampling.noise import randn
 
 FOX, OWL, BLURRY, EMPTY = (conditions(text.split()) for text in ("a red fox", "owl", "blurry", ""))
@@ -155,8 +156,7 @@ def test_progress_tells_of_every_call_and_the_result_comes_last(graphs):
 
 def test_previews_show_what_the_network_believes_in(graphs):
     first = next(iter(pipeline_of(graphs).stream("a red fox", seed=7)))
-    told = {"sample": randn(7, SHAPE), "time": first.timestep}
-    assert told["time"] == 751
+    assert first.timestep == 751
     run = graphs.ran("unet")[0]
     away, noise = run.outputs["out_sample"]
     predicted = (randn(7, SHAPE)[0] - (1 - SHARES[751]) ** 0.5 * (away + 3 * (noise - away))) / SHARES[751] ** 0.5
@@ -166,6 +166,14 @@ def test_previews_show_what_the_network_believes_in(graphs):
     (preview,) = first.preview()
     assert distance(np.asarray(preview) / 255, colours) < 0.51 / 255
     assert np.ptp(np.asarray(preview)) > 50
+
+
+def test_a_bundle_without_a_matrix_draws_but_has_no_previews(tmp_path):
+    pipe = pipeline_of(FakeGraphs(make_bundle(tmp_path / "bundle", preview=None)))
+    first, *_, result = pipe.stream("a red fox", seed=7, output_type="latent")
+    with pytest.raises(NoPreviewError):
+        first.preview()
+    assert distance(result.images, by_hand()) < TOLERANCE
 
 
 def test_what_is_written_into_the_latents_is_drawn_on(graphs):

@@ -275,12 +275,14 @@ def test_a_schedule_may_begin_at_pure_noise(name):
         make_sampler(name, schedule, 5)
 
 
-@pytest.mark.parametrize(
-    ("name", "error"),
-    [("plms", UnknownSchedulerError), ("ddim_karras", UnknownSchedulerError), ("euler_trained", UnknownSchedulerError)],
-)
-def test_a_name_that_is_none_lists_those_that_are(name, error):
-    with pytest.raises(error, match=f"no scheduler '{name}'") as caught:
+def test_pndm_refuses_the_start_that_it_leaves_out():
+    with pytest.raises(UnsupportedScheduleError, match="skip_prk_steps=False"):
+        make_sampler("pndm", replace(SCHEDULE, skip_prk_steps=False), 5)
+
+
+@pytest.mark.parametrize("name", ["plms", "ddim_karras", "euler_trained", "", "DDIM"])
+def test_a_name_that_is_none_lists_those_that_are(name):
+    with pytest.raises(UnknownSchedulerError, match=f"no scheduler '{name}'") as caught:
         make_sampler(name, SCHEDULE, 5)
     assert all(known in caught.value.hint for known in SAMPLERS)
 
