@@ -136,25 +136,40 @@ def test_bench_times_every_engine_and_says_what_it_could_do(fp32, int8, place):
         (weights, backend) for weights in ("fp32", "int8") for backend in ("onnxruntime", "openvino")
     }
     for one in results:
-        assert {name: len(samples) for name, samples in one["run_ms"].items()} == {
-            "text_encoder": 1, "unet_prompt": 1, "unet": 3, "vae_decoder": 1,
-        }  # fmt: skip
-        assert one["rows"] == {"text_encoder": 1, "unet_prompt": 1, "unet": 2, "vae_decoder": 1}
-        assert one["image_ms"][0] > sum(one["run_ms"]["unet"])
-        assert one["image_limit_ms"] == pytest.approx(
-            sum(one["limit_ms"][name] * len(samples) for name, samples in one["run_ms"].items())
-        )
-        assert one["starts"][0]["first_png_ms"] > 0
-        assert one["again"]["first_png_ms"] > 0
-        assert one["starts"][0]["peak_rss_bytes"] > one["starts"][0]["peak_anonymous_bytes"] > 10e6
+        assert_every_call_was_timed(one)
+        assert_starts_were_measured(one)
         for component, limit in one["limit_ms"].items():
-            matrix = [group for group in one["profile"][component] if group["limit_ms"] is not None]
-            assert all(group["operators"] > 0 and group["ms"] > 0 for group in matrix)  # every group was found
-            assert sum(group["limit_ms"] for group in matrix) == pytest.approx(limit)
-            kinds = {group["name"].rpartition(" ")[2] for group in matrix}
-            others = {group["name"] for group in one["profile"][component]} - {group["name"] for group in matrix}
-            assert not others & {"conv", "matmul", "attention"}  # and nothing fell beside them
-            assert kinds <= {"conv", "matmul", "attention"}
+            assert_products_are_accounted_for(one["profile"][component], limit)
+
+
+def assert_every_call_was_timed(one):
+    """Two steps of PNDM are three UNet calls of two rows; a picture takes as long as them, its limit as theirs."""
+    assert {name: len(samples) for name, samples in one["run_ms"].items()} == {
+        "text_encoder": 1, "unet_prompt": 1, "unet": 3, "vae_decoder": 1,
+    }  # fmt: skip
+    assert one["rows"] == {"text_encoder": 1, "unet_prompt": 1, "unet": 2, "vae_decoder": 1}
+    assert one["image_ms"][0] > sum(one["run_ms"]["unet"])
+    assert one["image_limit_ms"] == pytest.approx(
+        sum(one["limit_ms"][name] * len(samples) for name, samples in one["run_ms"].items())
+    )
+
+
+def assert_starts_were_measured(one):
+    """A start with a new prompt and one with a prompt drawn before; memory is more than what is not files."""
+    assert one["starts"][0]["first_png_ms"] > 0
+    assert one["again"]["first_png_ms"] > 0
+    assert one["starts"][0]["peak_rss_bytes"] > one["starts"][0]["peak_anonymous_bytes"] > 10e6
+
+
+def assert_products_are_accounted_for(groups, limit_ms):
+    """Every group of products in a component's profile was found and timed, and no product fell beside them."""
+    matrix = [group for group in groups if group["limit_ms"] is not None]
+    assert all(group["operators"] > 0 and group["ms"] > 0 for group in matrix)
+    assert sum(group["limit_ms"] for group in matrix) == pytest.approx(limit_ms)
+    kinds = {group["name"].rpartition(" ")[2] for group in matrix}
+    others = {group["name"] for group in groups} - {group["name"] for group in matrix}
+    assert not others & {"conv", "matmul", "attention"}
+    assert kinds <= {"conv", "matmul", "attention"}
 
 
 def test_bench_sweeps_and_does_without_limits(int8, tmp_path, place):

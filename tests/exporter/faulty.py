@@ -63,34 +63,52 @@ def sweep(
     target = place / "bundle"
     came: Counter[str] = Counter()
     for tried, first in enumerate(numbers):
-        if replacing and not target.exists():
-            assert export(target, kept, 0, 0, lasting=False)[0] == 0
-        elif not replacing and target.exists():
-            shutil.rmtree(target)
+        put_before(target, kept, there=replacing)
         old = whole.identity(target)
         code, said, struck = export(target, kept, first, KINDS[error], lasting=lasting)
-        told = "\n".join(line for line in said.splitlines() if not re.match(r" *\d+% ", line))
         new = whole.identity(target)
-        case = (error, first, code, told)
-        assert "Traceback" not in said, case
-        if code == 0:
-            assert new not in {None, old}, case
-        else:
-            assert code == 4, case
-            assert "nano-export: " in told, case
-            assert KINDS[error] == SHORT or os.strerror(KINDS[error]) in told, case
-            # The names are put on the disk when the new one is there; and from then on, renaming back can fail, too.
-            assert new is not None or old is None or lasting, case
+        check_end(error, first, code, said, (old, new), lasting=lasting)
         came["done all the same" if code == 0 else "told"] += 1
         came["not there afterwards"] += code != 0 and replacing and new is None
-        if tried % 50 == 0:  # and the next one needs no help
-            assert export(target, kept, 0, 0, lasting=False)[0] == 0, case
-            assert whole.left_over(target) == [], case
+        if tried % 50 == 0:
+            check_next(target, kept, (error, first))
             came["next ones that succeeded"] += 1
         if not struck:
             break
     shutil.rmtree(place)
     return {"operations": first - 1, "exports": came["told"] + came["done all the same"], **came}
+
+
+def put_before(target: Path, kept: whole.Kept, *, there: bool) -> None:
+    """Have an old bundle in the place of the next one, or nothing."""
+    if there and not target.exists():
+        assert export(target, kept, 0, 0, lasting=False)[0] == 0
+    elif not there and target.exists():
+        shutil.rmtree(target)
+
+
+def check_end(
+    error: str, first: int, code: int, said: str, bundles: tuple[int | None, int | None], *, lasting: bool
+) -> None:
+    """Check how an export ended of which an operation failed, and what is in the bundle's place, before and after."""
+    old, new = bundles
+    told = "\n".join(line for line in said.splitlines() if not re.match(r" *\d+% ", line))
+    case = (error, first, code, told)
+    assert "Traceback" not in said, case
+    if code == 0:
+        assert new not in {None, old}, case
+        return
+    assert code == 4, case
+    assert "nano-export: " in told, case
+    assert KINDS[error] == SHORT or os.strerror(KINDS[error]) in told, case
+    # The names are put on the disk when the new one is there; and from then on, renaming back can fail, too.
+    assert new is not None or old is None or lasting, case
+
+
+def check_next(target: Path, kept: whole.Kept, case: tuple[str, int]) -> None:
+    """Check that the next export needs no help, and leaves nothing."""
+    assert export(target, kept, 0, 0, lasting=False)[0] == 0, case
+    assert whole.left_over(target) == [], case
 
 
 def export(target: Path, kept: whole.Kept, first: int, error: int, *, lasting: bool) -> tuple[int, str, int]:

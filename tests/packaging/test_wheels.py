@@ -32,11 +32,19 @@ def expected(wheel: Path, project: Path) -> set[str]:
     }
 
 
+class RunsOnly(ast.NodeTransformer):
+    """Leaves out what only type checkers read."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        """Drop ``if TYPE_CHECKING:``."""
+        return None if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else node
+
+
 def imported(project: Path) -> set[str]:
-    """The distributions that a project's sources import, itself and the standard library aside."""
+    """The distributions that a project's sources import when they run, itself and the standard library aside."""
     modules = set()
     for path in (project / "src").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(RunsOnly().visit(ast.parse(path.read_text()))):
             if isinstance(node, ast.Import):
                 modules |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module is not None:
