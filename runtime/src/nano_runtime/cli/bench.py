@@ -6,20 +6,15 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
-from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
-from nano_runtime.bundle.folder import Bundle
-from nano_runtime.bundle.manifest import Backend, Quality
+from nano_runtime.bundle.manifest import Quality
 from nano_runtime.cli import digest, make_parser, run_command
-from nano_runtime.errors import BackendMissingError, OptionError
 from nano_runtime.system.files import check_folder, write_whole
-from nano_runtime.system.machine import Machine, describe_machine, usable_cores
+from nano_runtime.system.machine import describe_machine
 
 if TYPE_CHECKING:
-    from nano_runtime.benchmark import Case, Measured, Settings
     from nano_runtime.engines.base import Precision
 
 __all__ = ["main"]
@@ -102,13 +97,21 @@ def _bench(options: _Options) -> int:
     """Measure, then print the tables; the samples go to the file."""
     from tqdm import tqdm
 
-    from nano_runtime.benchmark import Measured, Settings, measure
+    from nano_runtime.benchmark import Measured, Settings, as_document, cases_of, measure
     from nano_runtime.cli.bench_report import print_report
     from nano_runtime.drawing.arguments import positive
 
     if options.json is not None:
         check_folder(options.json.parent)  # minutes before the file is written
-    cases = _cases(options)
+    cases = cases_of(
+        options.bundles,
+        options.expect_digests,
+        engines=options.backends,
+        precision=options.precision,
+        threads=options.threads,
+        counts=options.counts,
+        qualities=options.qualities,
+    )
     settings = Settings(
         prompt=options.prompt,
         steps=options.steps,
@@ -130,51 +133,10 @@ def _bench(options: _Options) -> int:
 
     machine = describe_machine()
     if options.json is not None:
-        document = json.dumps(_document(machine, settings, results), indent=1, default=str).encode()
+        document = json.dumps(as_document(machine, settings, results), indent=1, default=str).encode()
         write_whole(options.json, lambda file: file.write(document + b"\n"))
     print_report(machine, settings, results)
     return 0
-
-
-def _cases(options: _Options) -> list[Case]:
-    """Return all combinations; engines are those named, or all that a bundle serves and that are installed."""
-    from nano_runtime.benchmark import Case
-    from nano_runtime.drawing.arguments import positive
-    from nano_runtime.engines import BACKENDS, installed
-    from nano_runtime.engines.base import PRECISIONS
-
-    engines: dict[str, tuple[Backend, Precision]] = {}
-    for backend in BACKENDS:
-        engines[backend] = (backend, options.precision)
-        engines |= {f"{backend}:{precision}": (backend, precision) for precision in PRECISIONS}
-    threads = [usable_cores()] if options.threads is None else [positive("threads", n) for n in options.threads]
-    counts = [positive("count", n) for n in options.counts]
-    qualities: list[Quality] = ["exact"] if options.qualities is None else options.qualities
-    cases = []
-    digests = [None] * len(options.bundles) if options.expect_digests is None else options.expect_digests
-    if len(digests) != len(options.bundles):
-        raise OptionError("expect_digest", f"{len(digests)} digests", [f"{len(options.bundles)}, one for each DIR"])
-    for path, expected in zip(options.bundles, digests, strict=True):
-        served = Bundle.open(path, expected).manifest.backends
-        usable = [name for name in served if installed(name)]
-        if not usable:
-            raise BackendMissingError(served[0])
-        wishes = usable if options.backends is None else options.backends
-        for wish, n, count, quality in product(wishes, threads, counts, qualities):
-            if wish not in engines:
-                raise OptionError("backend", wish, engines)
-            cases.append(Case(path, *engines[wish], threads=n, pictures=count, quality=quality))
-    return list(dict.fromkeys(cases))
-
-
-def _document(machine: Machine, settings: Settings, results: Sequence[Measured]) -> dict[str, Any]:
-    """Return everything measured, with units in the keys."""
-    return {
-        "format": "nano-bench 1",
-        "machine": asdict(machine),
-        "settings": asdict(settings),
-        "results": [asdict(result) for result in results],
-    }
 
 
 if __name__ == "__main__":
