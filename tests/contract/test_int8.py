@@ -13,7 +13,7 @@ import openvino
 import pytest
 
 from nano_export.judge.metrics import psnr_db
-from nano_export.quantize import INT8_PLAN
+from nano_export.quantize import PLANS
 from nano_export.quantize.plan import scheme_for
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import Backend
@@ -84,7 +84,7 @@ def optimized(model: Path, target: Path, level: onnxruntime.GraphOptimizationLev
 def floats(bundle: Path, component: str, op_type: str) -> int:
     """How many nodes of a kind the plan leaves in float."""
     names = [str(node.name) for node in ir.load(bundle / component / "model.onnx").graph if node.op_type == op_type]
-    return sum(scheme_for(INT8_PLAN[component], name) == "float" for name in names)
+    return sum(scheme_for(PLANS["w8a8"][component], name) == "float" for name in names)
 
 
 def planned(bundle: Path, component: str, kind: str) -> int:
@@ -136,7 +136,7 @@ def test_the_manifest_tells_each_graphs_distance(int8):
 
 def test_every_rule_of_the_plan_names_a_layer(fp32):
     """A rule that matches nothing is a mistake in its pattern; matching is by the float graphs' names."""
-    for component, rules in INT8_PLAN.items():
+    for component, rules in PLANS["w8a8"].items():
         names = [str(node.name) for node in ir.load(fp32 / component / "model.onnx").graph]
         decisive = {next((rule for rule in rules if fnmatchcase(name, rule.pattern)), None) for name in names}
         assert set(rules) <= decisive, component

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from nano_export.quantize import (
-    INT8_PLAN,
+    PLANS,
     Range,
     Rule,
     quantize,
@@ -369,4 +369,4 @@ def test_watching_finds_the_extremes_and_changes_nothing_else(convolutions, pict
 
 
 def test_every_rule_gives_its_reason():
-    assert all(rule.reason for rules in INT8_PLAN.values() for rule in rules)
+    assert all(rule.reason for rules in PLANS["w8a8"].values() for rule in rules)

@@ -16,8 +16,7 @@ from typing import Any
 
 import torch
 
-from nano_export import cli
-from nano_export import export as exporting
+from nano_export import cli, exporting
 from nano_export.judge.prompts import Prompts, prompts_for
 from nano_export.networks.graph_sources import graph_sources
 from nano_export.source.checkpoint import open_checkpoint

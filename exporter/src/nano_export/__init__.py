@@ -1,6 +1,62 @@
 """Turns a Stable Diffusion checkpoint into a bundle for ``nano_runtime``: ONNX and OpenVINO graphs, fp32 or INT8.
 
-from nano_export.export import Options, export   # torch is imported here, not before
+    from pathlib import Path
+    from nano_export import Exported, Options, export
+
+    for event in export(Options(model="./my-fine-tune", output=Path("mine"), precision="int8")):
+        print(event.path if isinstance(event, Exported) else f"{event.done:.0%} {event.stage}")
+
+Importing this package imports neither torch nor numpy; the first use of ``export`` does.
 """
 
-__all__: list[str] = []
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nano_export.errors import (
+        CheckpointError,
+        ImageSizeError,
+        LoraError,
+        ParityError,
+        PickleOnlyError,
+        UnsupportedModelError,
+    )
+    from nano_export.exporting import Exported, export
+    from nano_export.options import LoraFile, Options
+    from nano_export.progress import Progress
+
+__all__ = [
+    "CheckpointError",
+    "Exported",
+    "ImageSizeError",
+    "LoraError",
+    "LoraFile",
+    "Options",
+    "ParityError",
+    "PickleOnlyError",
+    "Progress",
+    "UnsupportedModelError",
+    "export",
+]
+
+_HOMES = {
+    "Exported": "exporting",
+    "LoraFile": "options",
+    "Options": "options",
+    "Progress": "progress",
+    "export": "exporting",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import the module of a name when the name is first used (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+
+
+def __dir__() -> list[str]:
+    """List the names above, imported or not."""
+    return sorted(__all__)

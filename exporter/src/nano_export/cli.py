@@ -1,4 +1,4 @@
-"""The command ``nano-export``: options in, a bundle and a short report out."""
+"""The command ``nano-export``: reads options, exports, and prints a short report."""
 
 from __future__ import annotations
 
@@ -8,35 +8,36 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
+from nano_export.options import Options, Precision, parse_lora
 from nano_runtime.bundle.manifest import Backend
+from nano_runtime.bundle.wiring import GraphForm
 from nano_runtime.cli import make_parser, megabytes, run_command
 from nano_runtime.errors.escaping import escaped
 
 if TYPE_CHECKING:
-    from nano_export.export import Exported, Options
+    from nano_export.exporting import Exported
 
 __all__ = ["main"]
 
-_NANO = "bguisard/stable-diffusion-nano-2-1"
 _EXAMPLES = """\
   nano-export --int8 -o nano-int8                     Stable Diffusion Nano 2.1 from the Hub, for both engines
-  nano-export ./my-finetune --int8 -o mine            a diffusers folder: Nano, SD 1.x or 2.x, and their fine-tunes
-  nano-export synthetic --int8 -o full --backend openvino    the real architecture with random weights, to measure
+  nano-export ./my-finetune --int8 -o mine            a diffusers folder: Nano, SD 1.x or 2.x, or a fine-tune of one
+  nano-export synthetic --int8 -o full --backend openvino    the full-size network with random weights, to measure
   nano-export ./sd-2-1 --size 512 --lora style.safetensors:0.8 -o style    with a style merged into it
   nano-export demo --int8 -o demo                     a small trained model that draws emoji, no download
 """
 
 
-class _Options(argparse.Namespace):
+class _Arguments(argparse.Namespace):
     """The command line, typed."""
 
     model: str
     output: Path
-    precision: Literal["fp32", "int8"]
+    precision: Precision
     backend: list[Backend] | None
-    graph: Literal["hoisted", "standard"]
+    graph: GraphForm
     compact: bool
     size: int
     lora: list[str]
@@ -47,7 +48,7 @@ class _Options(argparse.Namespace):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    return run_command(_parser(), _Options(), _export, argv)
+    return run_command(_parser(), _Arguments(), _export, argv)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,69 +59,76 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "model",
         nargs="?",
-        default=_NANO,
+        default=Options.model,
         metavar="MODEL",
         help="a Hub id, a diffusers folder, or a built-in model: demo, tiny, synthetic (default: %(default)s)",
     )
-    add("-o", "--output", type=Path, required=True, metavar="DIR", help="the bundle to create")
-    add("--precision", choices=("fp32", "int8"), default="fp32", help="of weights and activations (default: fp32)")
-    add("--int8", dest="precision", action="store_const", const="int8", help="the same as --precision int8")
-    add("--backend", action="append", choices=get_args(Backend), help="an engine to serve; repeatable (default: both)")
+    add("-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the bundle, created")
+    add(
+        "--precision",
+        choices=get_args(Precision),
+        default=Options.precision,
+        help="of weights and activations (default: %(default)s)",
+    )
+    add("--int8", dest="precision", action="store_const", const="int8", help="short for --precision int8")
+    add("--backend", action="append", choices=get_args(Backend), help="engine to serve; repeatable (default: both)")
     add(
         "--graph",
-        choices=("hoisted", "standard"),
-        default="hoisted",
-        help="hoisted is faster, standard has diffusers' inputs (default: hoisted)",
+        choices=get_args(GraphForm),
+        default=Options.graph,
+        help="hoisted is faster, standard has diffusers' inputs (default: %(default)s)",
     )
     add("--compact", action="store_true", help="one set of files for both engines; OpenVINO loads it more slowly")
-    add("--size", type=int, default=128, metavar="PX", help="width and height of the pictures (default: %(default)s)")
+    add(
+        "--size",
+        type=int,
+        default=Options.size,
+        metavar="PX",
+        help="width and height of the pictures (default: %(default)s)",
+    )
     add(
         "--lora",
         action="append",
         default=[],
         metavar="FILE[:SCALE]",
-        help="merge a LoRA (.safetensors) into the weights; repeatable (scale: 1)",
+        help="merge a LoRA (.safetensors) into the weights; repeatable (default scale: 1)",
     )
     add("--revision", metavar="REV", help="branch, tag or commit of a Hub model")
-    add("--force", action="store_true", help="replace a bundle that exists")
+    add("--force", action="store_true", help="replace an existing bundle")
     add("--json", action="store_true", help="print one JSON document instead of the report")
     return parser
 
 
-def _export(options: _Options) -> int:
-    """Check what costs nothing to check, then export behind a progress bar."""
+def _export(arguments: _Arguments) -> int:
+    """Check the target, which imports nothing heavy; then export behind a progress bar."""
     from nano_export.bundle.publish import check_target
 
-    check_target(options.output, force=options.force)
-
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it talks about its own optional parts when imported
-    from nano_export.export import Options
-    from nano_export.source.lora_file import parse_lora
-
-    backends = tuple(dict.fromkeys(options.backend)) if options.backend is not None else get_args(Backend)
+    check_target(arguments.output, force=arguments.force)
+    chosen = Options.backends if arguments.backend is None else tuple(dict.fromkeys(arguments.backend))
     exported = _run(
         Options(
-            model=options.model,
-            output=options.output,
-            precision=options.precision,
-            backends=backends,
-            graph=options.graph,
-            compact=options.compact,
-            size=options.size,
-            loras=tuple(map(parse_lora, options.lora)),
-            revision=options.revision,
-            force=options.force,
+            model=arguments.model,
+            output=arguments.output,
+            precision=arguments.precision,
+            backends=chosen,
+            graph=arguments.graph,
+            compact=arguments.compact,
+            size=arguments.size,
+            loras=tuple(map(parse_lora, arguments.lora)),
+            revision=arguments.revision,
+            force=arguments.force,
         )
     )
-    print(json.dumps(_document(exported), indent=1) if options.json else _report(exported))
+    print(json.dumps(_document(exported), indent=1) if arguments.json else _report(exported))
     return 0
 
 
 def _run(options: Options) -> Exported:
-    """Export; a terminal sees a bar, anything else a line for each stage."""
+    """Export; a terminal shows a bar, anything else a line for each stage."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # importing it prints notes on its optional parts
     from tqdm import tqdm
 
-    from nano_export.export import Exported, export
+    from nano_export.exporting import Exported, export
 
     stage = ""
     with tqdm(
@@ -142,7 +150,7 @@ def _run(options: Options) -> Exported:
 
 
 def _report(exported: Exported) -> str:
-    """The path, the size and how close the pictures are to the original's."""
+    """Say where the bundle is, its size, and how close its pictures are to the original's."""
     lines = [f"{exported.path}  {megabytes(exported.size_bytes)} MB"]
     for backend, scores in exported.scores.items():
         lines.append(
@@ -155,7 +163,7 @@ def _report(exported: Exported) -> str:
 
 
 def _document(exported: Exported) -> dict[str, Any]:
-    """The same as data."""
+    """Return the same as data."""
     from dataclasses import asdict
 
     return {

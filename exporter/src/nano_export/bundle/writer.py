@@ -1,21 +1,21 @@
-"""What a bundle holds besides graphs: tokenizer, scheduler, licence, card, and the manifest that describes it all."""
+"""Fills a folder with a bundle: graphs first, then the card, and last the manifest that describes all files."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
 
+import msgspec
 import onnx_ir as ir
 
+from nano_export.bundle.card import card_of
+from nano_export.bundle.contents import Contents
+from nano_export.choose.presets import PresetName
 from nano_export.graph.mac_counts import work_of
 from nano_export.judge.fidelity import Scores
-from nano_export.networks.graph_sources import GraphForm, tensor_specs
-from nano_export.source.card import guidance_scale
-from nano_export.source.checkpoint import Checkpoint
+from nano_export.networks.graph_sources import tensor_specs
+from nano_export.options import Options
 from nano_runtime.bundle.checksums import entry_of
 from nano_runtime.bundle.graph_files import FORMATS, IR, ONNX, GraphFormat
 from nano_runtime.bundle.manifest import (
@@ -23,15 +23,17 @@ from nano_runtime.bundle.manifest import (
     MANIFEST_NAME,
     Backend,
     Component,
+    Default,
+    FileEntry,
     Graph,
-    Licence,
     Manifest,
-    Source,
-    TokenizerSpec,
+    Preset,
 )
+from nano_runtime.bundle.reading import write_manifest
+from nano_runtime.bundle.wiring import UNET, UNET_SHALLOW
 from nano_runtime.system.files import paths_below
 
-__all__ = ["Contents", "component_entry", "describe", "ir_path", "manifest_of", "onnx_path", "write_small_files"]
+__all__ = ["BundleWriter", "ir_path", "onnx_path"]
 
 _TOOLS = (
     "nano-export",
@@ -44,165 +46,141 @@ _TOOLS = (
     "onnxruntime",
     "openvino",
 )
-_GUIDANCE_SCALE = 7.5  # diffusers' default, for models whose card says nothing
-_WITHIN = {"unet_shallow": "unet"}  # ONNX finds weights beside the graph only, and this graph's are the UNet's
+_CARD = "README.md"
+_ASKED = ("precision", "backends", "graph", "compact", "size")  # options that the manifest records
+_WITHIN = {UNET_SHALLOW: UNET}  # ONNX finds weights beside the graph only, and this graph's are the UNet's
 
 
-@dataclass(frozen=True)
-class Contents:
-    """What the manifest says of a checkpoint, kept after its weights are gone; ``preview`` needs pictures first."""
+class BundleWriter:
+    """A bundle in the making.
 
-    name: str
-    source: Source
-    licence: Licence
-    image_size: tuple[int, int]
-    latent_shape: tuple[int, int, int]
-    scaling_factor: float
-    tokenizer: TokenizerSpec
-    scheduler: dict[str, Any]
-    guidance_scale: float
-    preview: list[tuple[float, float, float]] | None = None
+    ``add`` every graph, rewrite the files as needed, then ``write``. Files are final from the first ``write`` on: later
+    ones, with scores or defaults that were measured meanwhile, compute only the card's checksums anew.
 
-
-def describe(checkpoint: Checkpoint, latent_shape: tuple[int, int, int], size: int) -> Contents:
-    """Take out of a checkpoint what its bundle has to say about it."""
-    tokenizer, asked = checkpoint.tokenizer, guidance_scale(checkpoint.card)
-    return Contents(
-        name=checkpoint.name,
-        source=checkpoint.source,
-        licence=Licence(id=checkpoint.licence.id, file="LICENSE"),
-        image_size=(size, size),
-        latent_shape=latent_shape,
-        scaling_factor=float(checkpoint.vae.config.scaling_factor),
-        tokenizer=TokenizerSpec(
-            file="tokenizer/tokenizer.json",
-            length=checkpoint.text_encoder.config.max_position_embeddings,
-            pad_id=tokenizer.pad_token_id,
-            bos_id=tokenizer.bos_token_id,
-            eos_id=tokenizer.eos_token_id,
-        ),
-        scheduler=checkpoint.scheduler,
-        guidance_scale=_GUIDANCE_SCALE if asked is None else asked,
-    )
-
-
-def write_small_files(folder: Path, checkpoint: Checkpoint, form: GraphForm) -> None:
-    """Write tokenizer, scheduler config, licence and card.
-
-    A standard bundle also gets the configs that diffusers-like pipelines look for; a hoisted one would mislead them.
+    Args:
+        folder: of the bundle, with its small files in it.
+        contents: facts about the checkpoint.
+        options: precision and engines of the bundle; the manifest records them.
     """
-    (folder / "tokenizer").mkdir()
-    tokenizer = checkpoint.tokenizer.backend_tokenizer.to_str(pretty=True)
-    (folder / "tokenizer" / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
-    _write_json(folder / "scheduler" / "scheduler_config.json", checkpoint.scheduler)
-    (folder / "LICENSE").write_text(checkpoint.licence.text, encoding="utf-8")
-    if checkpoint.card is not None:
-        (folder / "README.md").write_text(checkpoint.card, encoding="utf-8")
-    if form == "standard":
-        checkpoint.tokenizer.save_pretrained(folder / "tokenizer")
-        configs = {
-            "text_encoder": checkpoint.text_encoder.config.to_dict(),
-            "unet": json.loads(checkpoint.unet.to_json_string()),
-            "vae_decoder": json.loads(checkpoint.vae.to_json_string()),
-            "vae_encoder": json.loads(checkpoint.vae.to_json_string()),
-        }
-        for name, config in configs.items():
-            config.pop("_name_or_path", None)  # where it was loaded from here means nothing elsewhere
-            _write_json(folder / name / "config.json", config)
-        _write_json(
-            folder / "model_index.json",
-            {
-                "_class_name": "StableDiffusionPipeline",
-                "feature_extractor": [None, None],
-                "requires_safety_checker": False,
-                "safety_checker": [None, None],
-                "scheduler": ["diffusers", checkpoint.scheduler["_class_name"]],
-                "text_encoder": ["transformers", "CLIPTextModel"],
-                "tokenizer": ["transformers", "CLIPTokenizer"],
-                "unet": ["diffusers", "UNet2DConditionModel"],
-                "vae": ["diffusers", "AutoencoderKL"],
-            },
+
+    def __init__(self, folder: Path, contents: Contents, options: Options) -> None:
+        self.folder = folder
+        self._contents = contents
+        self._options = options
+        self._components: dict[str, Component] = {}
+        self._entries: dict[Path, FileEntry] = {}
+
+    @property
+    def components(self) -> Sequence[str]:
+        """Names of all graphs, in the order in which they were added."""
+        return list(self._components)
+
+    def add(self, name: str, model: ir.Model) -> None:
+        """Write a graph and its weights, and describe it.
+
+        Args:
+            name: of the component; one of that name is replaced.
+            model: float or QDQ.
+        """
+        path = onnx_path(self.folder, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ir.save(model, path, external_data=f"{path.name}.data")
+        self.describe(name, model)
+
+    def describe(self, name: str, model: ir.Model) -> None:
+        """Describe a graph whose files are in the folder already; ``write`` finds out their names.
+
+        Args:
+            name: of the component.
+            model: float or QDQ; its work is counted for prompts of one chunk.
+        """
+        self._components[name] = Component(
+            precision=self._options.precision,
+            inputs=tensor_specs(model.graph.inputs),
+            outputs=tensor_specs(model.graph.outputs),
+            graphs={},
+            work=work_of(model, self._contents.tokenizer.length),
         )
+
+    def write(
+        self,
+        scores: Mapping[Backend, Scores],
+        *,
+        default: Default | None = None,
+        presets: Mapping[PresetName, Preset] | None = None,
+    ) -> Manifest:
+        """Write the card, then the manifest; return the manifest.
+
+        Args:
+            scores: distances to the original, of the engines that were compared.
+            default: sampler and steps, once they were measured.
+            presets: quality presets, once they were measured.
+        """
+        manifest = self._manifest(scores, default, {} if presets is None else presets)
+        card = self.folder / _CARD
+        card.write_bytes(card_of(manifest, self._contents).encode())
+        self._entries.pop(card, None)
+        manifest = msgspec.structs.replace(manifest, files=self._files())
+        write_manifest(self.folder, manifest)
+        return manifest
+
+    def _manifest(
+        self, scores: Mapping[Backend, Scores], default: Default | None, presets: Mapping[PresetName, Preset]
+    ) -> Manifest:
+        """Return the manifest without its list of files."""
+        contents, options = self._contents, self._options
+        return Manifest(
+            format_version=FORMAT_VERSION,
+            name=contents.name,
+            source=contents.source,
+            licence=contents.licence,
+            graph=options.graph,
+            precision=options.precision,
+            backends=list(options.backends),
+            image_size=contents.image_size,
+            latent_shape=contents.latent_shape,
+            scaling_factor=contents.scaling_factor,
+            tokenizer=contents.tokenizer,
+            scheduler=contents.scheduler,
+            guidance_scale=contents.guidance_scale,
+            default=default,
+            preview=contents.preview,
+            components={
+                name: msgspec.structs.replace(
+                    component,
+                    graphs={backend: _graph(self.folder, name, backend) for backend in options.backends},
+                    fidelity=_component_fidelity(name, scores),
+                )
+                for name, component in self._components.items()
+            },
+            presets=dict(presets),
+            fidelity=_picture_fidelity(scores),
+            versions={tool: version(tool) for tool in _TOOLS},
+            options={**{name: getattr(options, name) for name in _ASKED}, "loras": contents.loras},
+            files=[],
+        )
+
+    def _files(self) -> list[FileEntry]:
+        """Return the entries of all files but the manifest, sorted by path."""
+        paths = sorted(path for path in paths_below(self.folder) if path.is_file() and path.name != MANIFEST_NAME)
+        for path in paths:
+            if path not in self._entries:
+                self._entries[path] = entry_of(self.folder, path)
+        return [self._entries[path] for path in paths]
 
 
 def onnx_path(folder: Path, component: str) -> Path:
-    """Return where a component's ONNX graph lies in a bundle; its weights are in ``model.onnx.data`` beside it."""
+    """Return the place of a component's ONNX graph in a bundle; its weights are in ``model.onnx.data`` beside it."""
     return _files(folder, component, ONNX)[0]
 
 
 def ir_path(folder: Path, component: str) -> Path:
-    """Return where a component's OpenVINO graph lies; its weights are in the ``.bin`` of the same name."""
+    """Return the place of a component's OpenVINO graph; its weights are in the ``.bin`` of the same name."""
     return _files(folder, component, IR)[0]
 
 
-def component_entry(
-    model: ir.Model, precision: Literal["fp32", "int8"], backends: Sequence[Backend], tokens: int
-) -> Component:
-    """Describe a graph, its work for prompts of ``tokens``; its files are named when the manifest is written."""
-    files: dict[Backend, Graph] = {backend: Graph(model="", weights=None) for backend in backends}
-    return Component(
-        precision=precision,
-        inputs=tensor_specs(model.graph.inputs),
-        outputs=tensor_specs(model.graph.outputs),
-        graphs=files,
-        work=work_of(model, tokens),
-    )
-
-
-def manifest_of(
-    folder: Path,
-    contents: Contents,
-    components: Mapping[str, Component],
-    scores: Mapping[Backend, Scores],
-    options: dict[str, Any],
-) -> Manifest:
-    """Describe all files in a folder, with their checksums."""
-    described = {
-        name: Component(
-            precision=component.precision,
-            inputs=component.inputs,
-            outputs=component.outputs,
-            graphs={backend: _graph(folder, name, backend) for backend in component.graphs},
-            fidelity=_component_fidelity(name, scores),
-            work=component.work,
-        )
-        for name, component in components.items()
-    }
-    first = next(iter(described.values()))
-    files = sorted(path for path in paths_below(folder) if path.is_file() and path.name != MANIFEST_NAME)
-    return Manifest(
-        format_version=FORMAT_VERSION,
-        name=contents.name,
-        source=contents.source,
-        licence=contents.licence,
-        graph="hoisted" if "unet_prompt" in described else "standard",
-        precision=first.precision,
-        backends=list(first.graphs),
-        image_size=contents.image_size,
-        latent_shape=contents.latent_shape,
-        scaling_factor=contents.scaling_factor,
-        tokenizer=contents.tokenizer,
-        scheduler=contents.scheduler,
-        guidance_scale=contents.guidance_scale,
-        preview=contents.preview,
-        components=described,
-        fidelity={
-            f"{backend}.{name}": round(value, 6)
-            for backend, score in scores.items()
-            for name, value in (
-                ("image_psnr_db", score.image_psnr_db),
-                ("image_ssim", score.image_ssim),
-                ("latent_relative_rmse", score.latent_rmse),
-            )
-        },
-        versions={tool: version(tool) for tool in _TOOLS},
-        options=options,
-        files=[entry_of(folder, path) for path in files],
-    )
-
-
 def _graph(folder: Path, component: str, backend: Backend) -> Graph:
-    """Name the files of one graph; small graphs have no separate weights, compact bundles no IR."""
+    """Return the files of one graph, in the best format that was written; small graphs have no separate weights."""
     written = (_files(folder, component, form) for form in FORMATS[backend])
     model, weights = next(files for files in written if files[0].is_file())
     return Graph(
@@ -212,14 +190,14 @@ def _graph(folder: Path, component: str, backend: Backend) -> Graph:
 
 
 def _files(folder: Path, component: str, form: GraphFormat) -> tuple[Path, Path]:
-    """Return where a component's graph and its weights lie in a bundle."""
+    """Return the places of a component's graph and of its weights in a bundle."""
     place = folder / _WITHIN.get(component, component)
     model, weights = form.files("shallow" if component in _WITHIN else "model")
     return place / model, place / weights
 
 
 def _component_fidelity(component: str, scores: Mapping[Backend, Scores]) -> dict[str, float]:
-    """The scores of one graph; the parts of a hoisted UNet are judged together, under ``unet``."""
+    """Return the scores of one graph; the parts of a hoisted UNet are judged together, under ``unet``."""
     return {
         f"{backend}.{name}": round(values[component], 6)
         for backend, score in scores.items()
@@ -228,6 +206,14 @@ def _component_fidelity(component: str, scores: Mapping[Backend, Scores]) -> dic
     }
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+def _picture_fidelity(scores: Mapping[Backend, Scores]) -> dict[str, float]:
+    """Return the scores of whole pictures."""
+    return {
+        f"{backend}.{name}": round(value, 6)
+        for backend, score in scores.items()
+        for name, value in (
+            ("image_psnr_db", score.image_psnr_db),
+            ("image_ssim", score.image_ssim),
+            ("latent_relative_rmse", score.latent_rmse),
+        )
+    }

@@ -1,10 +1,10 @@
-"""Chooses what ``balanced`` and ``fast`` leave out, by drawing with the bundle: the nearest to exact at a price."""
+"""Chooses the shortcuts of ``balanced`` and ``fast`` by drawing: at a given cost, those nearest to exact pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -14,30 +14,33 @@ from nano_runtime.bundle.manifest import Default, Manifest, Preset
 from nano_runtime.networks.unet_calls import EXACT, Shortcuts, plan_calls
 from nano_runtime.pipeline import Pipeline
 
-__all__ = ["choose_presets", "work_share"]
+__all__ = ["PresetName", "choose_presets", "work_share"]
 
-_Name = Literal["balanced", "fast"]
+PresetName: TypeAlias = Literal["balanced", "fast"]
 
-# Ways to spend about the same: of 20 steps 46 % of the exact UNet's arithmetic for ``balanced``, which takes 1 / 1.6 of
-# its time or less, and 28 % for ``fast``, 1 / 2.3 (bench/LOG.md). Which of them a checkpoint bears best, guidance left
-# out late or early, more whole calls or more guided ones, is what drawing tells.
-_CANDIDATES: dict[_Name, tuple[Shortcuts, ...]] = {
+# Candidates of one preset cost about the same. Of the exact UNet's arithmetic in 20 steps, ``balanced`` spends 46 %, in
+# 1 / 1.6 of the time or less, and ``fast`` 28 %, in 1 / 2.3 (bench/LOG.md). They differ in whether guidance is left out
+# early or late, and in more whole calls or more guided ones. Drawing shows which suits a checkpoint best.
+_CANDIDATES: dict[PresetName, tuple[Shortcuts, ...]] = {
     "balanced": (Shortcuts(2, (0.0, 0.7)), Shortcuts(2, (0.1, 0.8))),
     "fast": (Shortcuts(4, (0.0, 0.7)), Shortcuts(3, (0.0, 0.4))),
 }
-# Of few steps a late beginning of guidance, which asks for one more whole call, is more work than that.
-_MOST_WORK: dict[_Name, float] = {"balanced": 0.52, "fast": 0.36}
+# With few steps, guidance that begins late costs more than that, since it needs one more whole call.
+_MOST_WORK: dict[PresetName, float] = {"balanced": 0.52, "fast": 0.36}
 
 
 def choose_presets(
     pipeline: Pipeline, default: Default | None, prompts: Sequence[str]
-) -> Iterator[tuple[float, dict[_Name, Preset]]]:
-    """Draw the prompts exactly and with every candidate; yield the share that is done, and the best of each so far.
+) -> Iterator[tuple[float, dict[PresetName, Preset]]]:
+    """Draw the prompts exactly and with every candidate.
 
     Args:
         pipeline: of a finished bundle, with graphs for caching steps.
         default: the sampler and the steps to draw with; None takes the pipeline's.
         prompts: one picture each, seeded with its number.
+
+    Yields:
+        The share that is done, from 0 to 1, and the best candidate of each preset so far.
     """
     steps, scheduler = (None, None) if default is None else (default.steps, default.scheduler)
     plan = pipeline.plan(prompts[0], num_inference_steps=steps, scheduler=scheduler)
@@ -48,7 +51,7 @@ def choose_presets(
         for shortcuts in [one for one in candidates if work(one) <= _MOST_WORK[name]] or [min(candidates, key=work)]
     ]
     exact = _draw(pipeline, prompts, (plan.steps, plan.scheduler), EXACT)
-    best: dict[_Name, Preset] = {}
+    best: dict[PresetName, Preset] = {}
     for index, (name, shortcuts) in enumerate(tried):
         yield (index + 1) / (len(tried) + 1), best
         pictures = _draw(pipeline, prompts, (plan.steps, plan.scheduler), shortcuts)
@@ -64,7 +67,13 @@ def choose_presets(
 
 
 def work_share(manifest: Manifest, calls: int, shortcuts: Shortcuts) -> float:
-    """Return the multiply-accumulates of a picture's UNet calls, as a share of those without shortcuts."""
+    """Return the multiply-accumulates of a picture's UNet calls, as a share of those without shortcuts.
+
+    Args:
+        manifest: of the bundle.
+        calls: UNet calls of a picture.
+        shortcuts: how many of them are shallow, and which are guided.
+    """
     guided = manifest.guidance_scale > 1
     row = {name: sum(work.macs for work in manifest.components[name].work) for name in ("unet", "unet_shallow")}
     spent = sum(row[call.component] * call.rows(1) for call in plan_calls(calls, shortcuts, guided=guided))
@@ -86,7 +95,7 @@ def _draw(pipeline: Pipeline, prompts: Sequence[str], sampling: tuple[int, str],
 
 
 def _distance(pictures: F32, exact: F32) -> dict[str, float]:
-    """Return the mean distances of pictures, rounded: they are for people."""
+    """Return the mean distances of pictures, rounded for people."""
     pairs = list(zip(pictures, exact, strict=True))
     return {
         "image_psnr_db": round(float(np.mean([psnr_db(a, e, 1.0) for a, e in pairs])), 3),

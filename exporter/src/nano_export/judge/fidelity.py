@@ -1,6 +1,6 @@
-"""Compares a bundle with the original: each part on the same inputs, and whole pictures from the same seeds.
+"""Compares a bundle with the original: each part on equal inputs, and whole pictures from equal seeds.
 
-The bundle is run by the runtime itself, on each engine it serves, so what is judged is what users get.
+The runtime itself runs the bundle, on each engine that it serves: users get exactly what is judged.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from nano_export.errors import ParityError
 from nano_export.judge.metrics import psnr_db, relative_rmse, ssim
 from nano_export.judge.original import Probe, Reference
+from nano_export.options import Precision
 from nano_runtime.arrays import F32
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import Backend
@@ -25,8 +25,8 @@ from nano_runtime.system.machine import usable_cores
 
 __all__ = ["Scores", "judge", "require_parity"]
 
-# What an export has to reach. Float: rounding in another order of summation, far below anything visible. INT8: a graph
-# that is wrong (a wrong scale, a saturated product, a swapped axis) scores below 15 dB; random weights score 40 dB.
+# The least that an export must reach. Float: only rounding in another order of summation, far from visible. INT8: a
+# wrong graph (a wrong scale, a saturated product, a swapped axis) scores below 15 dB; random weights score 40 dB.
 _LEAST_COMPONENT_DB = {"fp32": 70.0, "int8": 20.0}
 _LARGEST_FP32_LATENT_RMSE = 1e-3
 
@@ -51,7 +51,13 @@ class Scores:
 
 
 def judge(bundle: Path, backend: Backend, references: Sequence[Reference]) -> Scores:
-    """Run a bundle on one engine, in f32 where it is not quantized, against all references."""
+    """Compare a bundle with all references on one engine, which computes in f32 where the bundle is not quantized.
+
+    Args:
+        bundle: its folder.
+        backend: the engine.
+        references: pictures and parts of the original.
+    """
     stages = LoadedGraphs(Bundle.open(bundle), backend, EngineOptions(threads=usable_cores(), precision="f32"))
     components: dict[str, list[tuple[float, float]]] = {}
     probes = sorted(
@@ -63,7 +69,7 @@ def judge(bundle: Path, backend: Backend, references: Sequence[Reference]) -> Sc
         difference = float(np.abs(actual - probe.output).max())
         components.setdefault(probe.component, []).append((psnr_db(actual, probe.output, peak), difference))
 
-    pipeline = Pipeline(stages, keep_loaded=True)  # what the probes loaded, too: openvino compiles for long
+    pipeline = Pipeline(stages, keep_loaded=True)  # the probes' graphs, too: openvino takes long to compile
     pictures: list[F32] = []
     latents: list[F32] = []
     for reference in references:
@@ -91,11 +97,16 @@ def judge(bundle: Path, backend: Backend, references: Sequence[Reference]) -> Sc
     )
 
 
-def require_parity(scores: Scores, precision: Literal["fp32", "int8"], backend: Backend) -> None:
-    """Refuse a bundle that does not compute what the original does.
+def require_parity(scores: Scores, precision: Precision, backend: Backend) -> None:
+    """Refuse a bundle whose results are too far from the original's.
+
+    Args:
+        scores: of the bundle.
+        precision: of the bundle.
+        backend: the engine that was compared.
 
     Raises:
-        ParityError: a component, or in fp32 a whole picture, is further away than its precision explains.
+        ParityError: the distance of a component, or in fp32 of a whole picture, is larger than its precision explains.
     """
     least = _LEAST_COMPONENT_DB[precision]
     for component, score in scores.component_psnr_db.items():
@@ -110,7 +121,7 @@ def require_parity(scores: Scores, precision: Literal["fp32", "int8"], backend: 
 
 
 def _compute(stages: LoadedGraphs, probe: Probe) -> F32:
-    """Run one probe through the bundle; a hoisted UNet is three graphs."""
+    """Run one probe through the bundle, for which a hoisted UNet takes three graphs; return the output."""
     batch = len(next(iter(probe.inputs.values())))
     feeds = dict(probe.inputs)
     if probe.component == "unet" and stages.bundle.manifest.graph == "hoisted":

@@ -22,10 +22,10 @@ from nano_export.networks.unet import HoistedUNet, PromptKV, StandardUNet, TimeB
 from nano_export.networks.vae import VaeDecoder, VaeEncoder
 from nano_export.source.checkpoint import Checkpoint
 from nano_runtime.bundle.manifest import TensorSpec
+from nano_runtime.bundle.wiring import GraphForm
 
-__all__ = ["GraphForm", "GraphSource", "graph_sources", "latent_shape", "tensor_specs"]
+__all__ = ["GraphSource", "graph_sources", "latent_shape", "tensor_specs"]
 
-GraphForm = Literal["hoisted", "standard"]
 _LARGEST_SIZE = 1024  # pixels; see ``TRACE_BATCH``
 _FREE: dict[str, Literal["batch", "tokens"]] = {"batch": "batch", "tokens": "tokens"}
 _DTYPES: dict[ir.DataType, Literal["float32", "int64"]] = {
@@ -59,7 +59,13 @@ def latent_shape(checkpoint: Checkpoint, size: int) -> tuple[int, int, int]:
 
 
 def graph_sources(checkpoint: Checkpoint, form: GraphForm, size: int) -> Iterator[GraphSource]:
-    """Yield the components in the order they run; the hoisted form takes the checkpoint's UNet apart as it goes."""
+    """Yield the components in running order; the hoisted form takes the checkpoint's UNet apart on the way.
+
+    Args:
+        checkpoint: whose networks are traced.
+        form: of the UNet's graphs.
+        size: width and height of the pictures, in pixels.
+    """
     length = checkpoint.text_encoder.config.max_position_embeddings
     width = checkpoint.text_encoder.config.hidden_size
     latents = torch.zeros(TRACE_BATCH, *latent_shape(checkpoint, size))
@@ -78,7 +84,7 @@ def graph_sources(checkpoint: Checkpoint, form: GraphForm, size: int) -> Iterato
 def _unet_sources(checkpoint: Checkpoint, form: GraphForm, latents: Tensor, hidden: Tensor) -> Iterator[GraphSource]:
     """Yield the UNet, in three parts if it is hoisted.
 
-    The text encoder and ``unet_prompt`` see one chunk of a prompt at a time; the UNet attends to any number of tokens.
+    The text encoder and ``unet_prompt`` take one chunk of a prompt at a time; the UNet attends to any number of tokens.
     """
     unet, output = checkpoint.unet, ["out_sample"]
     prompt = torch.zeros(TRACE_BATCH, TRACE_TOKENS, hidden.shape[2])

@@ -1,15 +1,16 @@
-"""From float graphs to INT8 graphs: watch real runs, then write the plan into each graph."""
+"""Turns float graphs into INT8 graphs: watches real runs, then writes a plan into each graph."""
 
 from __future__ import annotations
 
 from nano_export.quantize.calibration import calibrate, write_watching_graph
 from nano_export.quantize.convolutions import lower_convolutions
 from nano_export.quantize.fused_operators import join_attention, join_biases
-from nano_export.quantize.plan import INT8_PLAN, Rule
+from nano_export.quantize.plan import PLANS, Plan, Rule
 from nano_export.quantize.qdq import Range, quantize, tensors_to_calibrate
 
 __all__ = [
-    "INT8_PLAN",
+    "PLANS",
+    "Plan",
     "Range",
     "Rule",
     "calibrate",

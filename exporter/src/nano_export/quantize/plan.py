@@ -1,7 +1,7 @@
-"""What becomes INT8, what stays float, and why: data that the rest of ``quantize`` obeys.
+"""The plans of quantization as data: the layers that become INT8, those that stay float, and the reasons.
 
-A plan is a list of rules per component. The first rule whose pattern matches a node decides; each carries its reason.
-Names are those of ``passes.name_nodes``: the module's path, a slash, the operator.
+A plan is a list of rules per component. The first rule whose pattern matches a node decides. The names of nodes are
+those of ``passes.name_nodes``: the module's path, a slash, the operator. ``Options.plan`` names a plan of ``PLANS``.
 
 Schemes
     w8a8   weights int8 per output channel, symmetric; activations uint8 per tensor, asymmetric, calibrated.
@@ -12,20 +12,27 @@ Schemes
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
-__all__ = ["INT8_PLAN", "Rule", "Scheme", "rule_for", "scheme_for"]
+from nano_export.options import PlanName
 
-Scheme = Literal["w8a8", "w8", "float"]
+__all__ = ["PLANS", "Plan", "Rule", "Scheme", "rule_for", "scheme_for"]
+
+Scheme: TypeAlias = Literal["w8a8", "w8", "float"]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Nodes whose name matches ``pattern`` (shell wildcards) are quantized by ``scheme``.
+    """One line of a plan.
 
     Attributes:
-        product_up_to: convolutions that make at most so many pixels become matrix products first (see ``lowering``).
+        pattern: names of the nodes it is for, with shell wildcards.
+        scheme: by which they are quantized.
+        reason: for people.
+        product_up_to: convolutions that make at most so many pixels become matrix products first; see
+            ``convolutions``.
     """
 
     pattern: str
@@ -34,7 +41,10 @@ class Rule:
     product_up_to: int = 0
 
 
-INT8_PLAN: dict[str, tuple[Rule, ...]] = {
+Plan: TypeAlias = Mapping[str, tuple[Rule, ...]]
+"""Component -> rules, in the order in which they are tried."""
+
+_W8A8: Plan = {
     "text_encoder": (
         Rule("*/Gather*", "w8", "the embedding table is a fifth of the encoder's bytes and is only looked up"),
         Rule("*/MatMul*", "w8a8", "the linear layers are all of the encoder's arithmetic"),
@@ -88,13 +98,16 @@ INT8_PLAN: dict[str, tuple[Rule, ...]] = {
     ),
 }
 
+PLANS: Mapping[PlanName, Plan] = {"w8a8": _W8A8}
+"""Name -> plan. ``w8a8`` has 8-bit weights and activations wherever that costs little and saves time."""
+
 
 def rule_for(rules: tuple[Rule, ...], name: str) -> Rule | None:
-    """The first matching rule; nodes that none names stay float."""
+    """Return the first rule that matches a node; None leaves it float."""
     return next((rule for rule in rules if fnmatch.fnmatchcase(name, rule.pattern)), None)
 
 
 def scheme_for(rules: tuple[Rule, ...], name: str) -> Scheme:
-    """The scheme of that rule."""
+    """Return the scheme of that rule."""
     rule = rule_for(rules, name)
     return "float" if rule is None else rule.scheme

@@ -1,9 +1,9 @@
-"""Models that need no download.
+"""Builds the models that need no download.
 
-``demo`` is a small trained model that draws emoji: a diffusers folder that comes with this package. The others have
-seeded random weights in the architecture of Stable Diffusion Nano 2.1. ``synthetic`` has every layer of it (865.9 M +
-340 M + 84 M parameters), so its speed and memory are the real ones and its pictures are noise. ``tiny`` has the same
-block types with few channels, for tests.
+``demo`` is a small trained model that draws emoji; its diffusers folder comes with this package. The others have seeded
+random weights in the architecture of Stable Diffusion Nano 2.1. ``synthetic`` has all of its layers (865.9 M + 340 M +
+84 M parameters): real speed and memory, and noise for pictures. ``tiny`` has the same block types with few channels,
+for tests.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-__all__ = ["DEMO", "NAMES", "SCHEDULER", "WEIGHT_BYTES", "Parts", "build", "write_checkpoint"]
+__all__ = ["DEMO", "SCHEDULER", "WEIGHT_BYTES", "Parts", "build", "write_checkpoint"]
 
 DEMO = Path(__file__).parent / "demo"
-NAMES = ("demo", "tiny", "synthetic")
 WEIGHT_BYTES = {"demo": 50e6, "tiny": 20e6, "synthetic": 5.16e9}  # fp32
 
 # Stable Diffusion Nano's scheduler_config.json.
@@ -81,7 +80,7 @@ _ARCHITECTURES: dict[str, dict[str, dict[str, Any]]] = {
             "layers_per_block": 1,
             "attention_head_dim": (2, 4, 6, 6),
             "cross_attention_dim": 48,
-            "norm_num_groups": 8,  # of 32, the first would hold one channel each and cancel the time biases
+            "norm_num_groups": 8,  # 32 groups of one channel would cancel the time biases
         },
         "vae": {"block_out_channels": (32, 32, 64, 64), "layers_per_block": 1},
         "text": {
@@ -111,7 +110,7 @@ class Parts:
 
 
 def build(name: str) -> Parts:
-    """Build ``tiny`` or ``synthetic``; the same weights every time."""
+    """Build ``tiny`` or ``synthetic``, with the same weights every time."""
     architecture = _ARCHITECTURES[name]
     text = {**_TEXT, **architecture["text"]}
     size = text["vocab_size"]
@@ -130,8 +129,8 @@ def build(name: str) -> Parts:
 def write_checkpoint(parts: Parts, folder: Path) -> None:
     """Save a model as a diffusers folder laid out like Stable Diffusion Nano's repository.
 
-    The text encoder's keys get the ``text_model.`` prefix that published checkpoints have and transformers 5 leaves
-    out: without it, older readers start from random weights and say nothing.
+    The text encoder's keys get the prefix ``text_model.``, as in published checkpoints. transformers 5 leaves it out,
+    and older readers would then silently start from random weights.
     """
     parts.unet.save_pretrained(folder / "unet")
     parts.vae.save_pretrained(folder / "vae")
@@ -158,14 +157,14 @@ def write_checkpoint(parts: Parts, folder: Path) -> None:
 
 
 def _tokenizer(vocab_size: int) -> CLIPTokenizer:
-    """A byte-level tokenizer in CLIP's format with some common syllables and filler up to the size."""
+    """Return a byte-level tokenizer in CLIP's format: some common syllables, and fillers up to the size."""
     with TemporaryDirectory() as folder:
         _write_tokenizer(Path(folder), vocab_size)
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def _write_tokenizer(folder: Path, vocab_size: int) -> None:
-    """Write vocab.json, merges.txt and the two config files as Stable Diffusion 2 has them, "!" as padding included."""
+    """Write vocab.json, merges.txt and the two config files as Stable Diffusion 2 has them, padding with "!"."""
     folder.mkdir(parents=True, exist_ok=True)
     letters = sorted(ByteLevel.alphabet())
     merges = [(syllable[:-1], syllable[-1]) for syllable in _SYLLABLES]

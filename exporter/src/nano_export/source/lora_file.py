@@ -1,7 +1,7 @@
-"""Reads LoRA files: which layers a file changes, by which factors and how strongly; the model is not known yet.
+"""Reads LoRA files: the layers that a file changes, the factors, and their strength. The model is not known yet.
 
-For every layer it changes, a file has two thin factors (Hu et al. 2021, arXiv 2106.09685): the change of the weight is
-alpha / rank * up @ down. Programs spell that differently; all of these are read:
+For every layer that it changes, a file has two thin factors (Hu et al. 2021, arXiv 2106.09685): the change of the
+weight is alpha / rank * up @ down. Programs spell that differently; all of these are read:
 
     kohya                 lora_unet_..._attn1_to_q.lora_down.weight, .lora_up.weight, .lora_mid.weight, .alpha;
                           LCM-LoRA too
@@ -23,11 +23,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from nano_export.errors import LoraError
+from nano_export.options import LoraFile
 from nano_runtime.bundle.checksums import sha256_of
 
-__all__ = ["Factors", "Lora", "LoraFile", "open_lora", "parse_lora", "shown"]
+__all__ = ["Factors", "Lora", "open_lora", "shown"]
 
-_FILE_AND_SCALE = re.compile(r"(?P<file>.*):(?P<scale>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)", re.DOTALL)
 _FACTOR = re.compile(r"(?P<layer>.+)[._]lora(?:_linear_layer)?[._](?P<part>up|down|mid|A|B)\.weight", re.DOTALL)
 _PEFT_PARTS = {"A": "down", "B": "up"}
 _ALPHA = ".alpha"
@@ -40,21 +40,13 @@ _SHOWN_LETTERS = 120
 
 
 @dataclass(frozen=True)
-class LoraFile:
-    """A LoRA as it was asked for: a safetensors file, and a finite factor on all its changes."""
-
-    path: Path
-    scale: float
-
-
-@dataclass(frozen=True)
 class Factors:
-    """What a file has for one layer: floats of any precision, all finite.
+    """The factors of one layer: floats of any precision, all finite.
 
     Attributes:
         down: [rank, in] or [rank, in, kh, kw].
         up: [out, rank] or [out, rank, 1, 1].
-        mid: [rank, rank, kh, kw], which LoCon puts between two 1x1 factors; or None.
+        mid: [rank, rank, kh, kw], LoCon's factor between two 1x1 factors; or None.
         strength: alpha / rank; 1 where the file has no alpha.
     """
 
@@ -65,15 +57,14 @@ class Factors:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the change: out, in, kh, kw. A linear layer is a 1x1 convolution, and files treat it as that too."""
+        """The shape of the change: out, in, kh, kw. A linear layer is a 1x1 convolution, here as in the files."""
         kernel = (self.down if self.mid is None else self.mid).shape[2:]
         return (self.up.shape[0], self.down.shape[1], *(kernel or (1, 1)))
 
     def change(self) -> torch.Tensor:
         """Multiply the factors: float32 [out, in, kh, kw], strength included.
 
-        They are convolutions one after the other, ``down``, ``mid``, ``up``, with nothing between; those with a 1x1
-        kernel are matrices on the channels.
+        They are convolutions in a row, ``down``, ``mid``, ``up``; those with a 1x1 kernel are matrices on the channels.
         """
         down, up = self.down.float().flatten(1), self.up.float().flatten(1)
         if self.mid is None:
@@ -83,10 +74,10 @@ class Factors:
 
 @dataclass(frozen=True)
 class Lora:
-    """A LoRA file that is sound in itself.
+    """A LoRA file, checked as far as possible without a model.
 
     Attributes:
-        file: what was asked.
+        file: its path and scale.
         sha256: lower-case hex, of the file.
         layers: the factors by the layer's name, as the file spells it.
     """
@@ -102,7 +93,7 @@ class _PeftConfig:
 
     Attributes:
         alpha: of all layers but those in ``alphas``.
-        alphas: alpha by a layer's name or the end of it; the first that fits counts. "^" begins whole names.
+        alphas: alpha by a layer's name or the end of it; the first match counts. "^" begins whole names.
         by_root: whether alpha is divided by the root of the rank (Kalajdzievski 2023, arXiv 2312.03732).
     """
 
@@ -111,30 +102,16 @@ class _PeftConfig:
     by_root: bool
 
 
-def parse_lora(text: str) -> LoraFile:
-    """Read ``FILE[:SCALE]``; only a number after the last colon is a scale, so paths may contain colons.
-
-    Raises:
-        LoraError: the scale is not finite.
-    """
-    match = _FILE_AND_SCALE.fullmatch(text)
-    if match is None:
-        return LoraFile(Path(text).expanduser(), 1.0)
-    if not math.isfinite(scale := float(match["scale"])):
-        raise LoraError(match["file"], f"the scale {match['scale']} is too large")
-    return LoraFile(Path(match["file"]).expanduser(), scale)
-
-
 def open_lora(file: LoraFile) -> Lora:
-    """Read a file and check everything that can be checked without a model.
+    """Read a file, and check all that can be checked without a model.
 
-    Header, offsets and length are checked by safetensors, which runs no code; it would take 100 MB of header, of which
-    Python objects are many times as large.
+    safetensors checks header, offsets and length, and runs no code. It would accept a header of 100 MB, which takes
+    many times as much memory in Python objects.
 
     Raises:
-        LoraError: the file does not exist, is not safetensors or is damaged, is larger than any LoRA or has a header
-            that is, holds another kind of change, lacks a factor, has factors that do not fit each other, or a number
-            that is not finite.
+        LoraError: the file does not exist, is no safetensors file or is damaged; it, or its header, is larger than that
+            of any LoRA; it holds another kind of change; a factor is missing, or does not fit the others; or a number
+            is not finite.
     """
     path = file.path
     if not path.is_file():
@@ -171,7 +148,7 @@ def open_lora(file: LoraFile) -> Lora:
 
 
 def shown(name: str) -> str:
-    """Quote a name out of a file for a message: on one line, and not a page of it."""
+    """Quote a name from a file for a message, on one line and not too long."""
     return repr(name if len(name) <= _SHOWN_LETTERS else f"{name[:_SHOWN_LETTERS]}…")
 
 
@@ -194,7 +171,7 @@ def _by_layer(path: Path, keys: Iterable[str]) -> dict[str, dict[str, str]]:
 
 
 def _check_factors(path: Path, layer: str, factors: Mapping[str, torch.Tensor]) -> None:
-    """Check that the factors of one layer are there and can be multiplied."""
+    """Check that one layer has all factors, and that they can be multiplied."""
     for part in ("down", "up"):
         if part not in factors:
             raise LoraError(path, f"it has no {part} for {shown(layer)}")
@@ -210,12 +187,12 @@ def _check_factors(path: Path, layer: str, factors: Mapping[str, torch.Tensor]) 
 
 
 def _is_thin(factor: torch.Tensor) -> bool:
-    """Whether a factor is a matrix on the channels: a linear layer's, or a 1x1 convolution's."""
+    """Return whether a factor is a matrix on the channels: a linear layer's, or a 1x1 convolution's."""
     return all(size == 1 for size in factor.shape[2:])
 
 
 def _peft_config(path: Path, metadata: Mapping[str, str] | None) -> dict[str, _PeftConfig]:
-    """Read what files by diffusers since 0.34 say about alpha, for each network they change."""
+    """Read the alphas in files by diffusers since 0.34, for each network that they change."""
     try:
         fields = json.loads((metadata or {}).get(_PEFT_CONFIG, "{}"))
         configs = {
@@ -238,10 +215,10 @@ def _peft_config(path: Path, metadata: Mapping[str, str] | None) -> dict[str, _P
 
 
 def _peft_strength(configs: Mapping[str, _PeftConfig], layer: str, rank: int) -> float:
-    """Give alpha / rank of a layer from PEFT's config, 1 without one.
+    """Return alpha / rank of a layer from PEFT's config; 1 without one.
 
-    PEFT takes the names in ``alpha_pattern`` for regular expressions. Here they are names, or ends of names: an
-    expression out of somebody's file could run for hours.
+    PEFT reads the names in ``alpha_pattern`` as regular expressions. Here they are names, or ends of names: an
+    expression from a stranger's file can run for hours.
     """
     network, _, name = layer.partition(".")
     if network not in configs:

@@ -1,12 +1,12 @@
-"""Estimates what an export needs, and refuses before the work begins if the machine does not have it."""
+"""Estimates the disk and memory that an export needs, and refuses before the work begins if they are not there."""
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from nano_export.options import BUILT_IN, Precision
 from nano_export.source import builtin
 from nano_runtime.errors import DiskSpaceError, NotEnoughMemoryError
 from nano_runtime.system.machine import memory_available_bytes
@@ -17,19 +17,25 @@ __all__ = ["Needs", "check_resources"]
 # 10.2 in fp32, where whole weights are compared with the original's.
 _MEMORY_PER_WEIGHT_BYTE = {"int8": 1.0, "fp32": 1.75}
 _MEMORY_BASE_BYTES = 1.2e9
-_NANO_WEIGHT_BYTES = 5.16e9  # what a Hub model is taken to need before it was fetched
+_NANO_WEIGHT_BYTES = 5.16e9  # assumed for a Hub model, which was not fetched yet
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What an export takes at its peak, estimated."""
+    """An estimate of the disk and memory that an export takes at its peak."""
 
     disk_bytes: int
     memory_bytes: int
 
 
-def check_resources(model: str, output: Path, precision: Literal["fp32", "int8"], engines: int) -> Needs:
+def check_resources(model: str, output: Path, precision: Precision, engines: int) -> Needs:
     """Compare an estimate with the free disk and memory, and return it.
+
+    Args:
+        model: as in ``Options``.
+        output: folder of the bundle.
+        precision: of the bundle.
+        engines: how many have graphs of their own.
 
     Raises:
         DiskSpaceError: the float graphs and the bundle would not fit.
@@ -50,8 +56,8 @@ def check_resources(model: str, output: Path, precision: Literal["fp32", "int8"]
 
 
 def _weight_bytes(model: str) -> float:
-    """Size of a model's fp32 weights."""
-    if model in builtin.NAMES:
+    """Return the size of a model's fp32 weights."""
+    if model in BUILT_IN:
         return builtin.WEIGHT_BYTES[model]
     folder = Path(model).expanduser()
     if folder.is_dir():

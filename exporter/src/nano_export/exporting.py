@@ -1,0 +1,215 @@
+"""The export from top to bottom: checkpoint -> pictures of the original -> graphs -> INT8 -> comparison -> bundle.
+
+The module is not called ``export``: the package has a function of that name.
+"""
+
+from __future__ import annotations
+
+import gc
+import shutil
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx_ir as ir
+
+from nano_export.bundle.contents import Contents, describe, write_small_files
+from nano_export.bundle.publish import staged
+from nano_export.bundle.writer import BundleWriter, ir_path, onnx_path
+from nano_export.choose.presets import PresetName, choose_presets
+from nano_export.choose.preview_matrix import fit_preview
+from nano_export.choose.sampler import choose_default
+from nano_export.graph.shallow_unet import write_shallow
+from nano_export.graph.to_onnx import to_onnx
+from nano_export.graph.to_openvino import write_ir
+from nano_export.judge.fidelity import Scores, judge, require_parity
+from nano_export.judge.original import Reference, draw_references
+from nano_export.judge.prompts import prompts_for
+from nano_export.networks.graph_sources import graph_sources
+from nano_export.options import Options
+from nano_export.progress import Progress, progress
+from nano_export.quantize import (
+    PLANS,
+    Plan,
+    Range,
+    calibrate,
+    join_attention,
+    join_biases,
+    lower_convolutions,
+    quantize,
+    tensors_to_calibrate,
+    write_watching_graph,
+)
+from nano_export.source.checkpoint import Checkpoint, open_checkpoint
+from nano_export.source.lora import merge
+from nano_export.source.lora_file import open_lora
+from nano_export.source.needs import check_resources
+from nano_runtime.bundle.folder import Bundle
+from nano_runtime.bundle.manifest import Backend, Default, Preset
+from nano_runtime.bundle.wiring import UNET, UNET_SHALLOW, WIRING
+from nano_runtime.engines import EngineOptions
+from nano_runtime.engines.loaded_graphs import LoadedGraphs
+from nano_runtime.pipeline import Pipeline
+from nano_runtime.system.files import paths_below
+from nano_runtime.system.machine import usable_cores
+
+__all__ = ["Exported", "export"]
+
+_JUDGE_STEPS = 10
+_CALIBRATION_STEPS = 4  # twice as many: the same ranges to 0.2 dB, in twice the time (bench/LOG.md)
+_PLAIN = "plain.onnx"  # the float graph, while a watching graph has its name
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The bundle is in place.
+
+    Attributes:
+        path: its folder.
+        scores: distances to the original, on each engine.
+        size_bytes: of all files but the manifest.
+    """
+
+    path: Path
+    scores: dict[Backend, Scores]
+    size_bytes: int
+
+
+def export(options: Options) -> Iterator[Progress | Exported]:
+    """Export a model into a bundle; the caller shows the progress, and cancels by closing the iterator.
+
+    Yields:
+        Progress when a stage begins or goes on, and at the end the one Exported.
+
+    Raises:
+        UsageError: the model or an option cannot be used; nothing was written.
+        MachineError: disk or memory do not suffice.
+        NetworkError: the Hub could not be reached.
+        ParityError: the bundle does not compute what the original computes; nothing is left behind.
+    """
+    loras = [open_lora(file) for file in options.loras]
+    with staged(options.output, force=options.force) as folder:
+        needs = check_resources(options.model, options.output, options.precision, len(options.backends))
+        disk, memory = needs.disk_bytes / 1e9, needs.memory_bytes / 1e9
+        yield progress("load", f"needs about {disk:.1f} GB of disk and {memory:.1f} GB of memory")
+
+        yield progress("load", f"loading {options.model}", 0.2)
+        checkpoint = open_checkpoint(options.model, options.revision)
+        merge(checkpoint, loras)
+        contents = describe(checkpoint, options, loras)
+        del loras
+        work = folder / "work" if options.precision == "int8" else folder  # of the float graphs
+        for place in dict.fromkeys((folder, work)):  # before drawing, which leaves its mark on the tokenizer
+            write_small_files(place, checkpoint, options.graph)
+
+        prompts = prompts_for(checkpoint.card)
+        references = yield from _draw_original(checkpoint, prompts.judge, contents, options)
+        contents = replace(contents, preview=fit_preview(references))
+
+        bundle = floats = BundleWriter(folder, contents, options)
+        if options.precision == "int8":
+            floats = BundleWriter(work, contents, replace(options, precision="fp32", backends=("onnxruntime",)))
+        yield from _trace(checkpoint, floats, options)
+        del checkpoint
+        gc.collect()
+
+        if options.precision == "int8":
+            yield from _quantize(floats, bundle, prompts.calibration, PLANS[options.plan])
+            shutil.rmtree(work, ignore_errors=True)
+        if options.graph == "hoisted":
+            for name, model in zip((UNET, UNET_SHALLOW), write_shallow(folder / UNET), strict=True):
+                bundle.describe(name, model)
+        yield from _convert(bundle, options)
+
+        bundle.write({})
+        scores: dict[Backend, Scores] = {}
+        for index, backend in enumerate(options.backends):
+            yield progress("compare", f"comparing {backend} with the original", index / len(options.backends))
+            scores[backend] = judge(folder, backend, references)
+            require_parity(scores[backend], options.precision, backend)
+        manifest = bundle.write(scores)
+        if UNET_SHALLOW in manifest.components:
+            default, presets = yield from _choose(folder, options.backends[0], prompts.judge)
+            manifest = bundle.write(scores, default=default, presets=presets)
+        yield progress("publish", "putting the bundle in place")
+    yield Exported(options.output, scores, sum(entry.size for entry in manifest.files))
+
+
+def _draw_original(
+    checkpoint: Checkpoint, prompts: Sequence[str], contents: Contents, options: Options
+) -> Generator[Progress, None, list[Reference]]:
+    """Draw with the checkpoint, before it is taken apart; return the pictures."""
+    references: list[Reference] = []
+    for index, prompt in enumerate(prompts):
+        yield progress("draw", f"drawing “{prompt}” with the original", index / len(prompts))
+        references += draw_references(checkpoint, [prompt], _JUDGE_STEPS, contents.guidance_scale, options.size)
+    return references
+
+
+def _trace(checkpoint: Checkpoint, floats: BundleWriter, options: Options) -> Iterator[Progress]:
+    """Write the float graphs, in the form that will be quantized if they will be; give up the weights in memory."""
+    for index, source in enumerate(graph_sources(checkpoint, options.graph, options.size)):
+        yield progress("trace", f"tracing {source.component}", index / len(WIRING[options.graph]))
+        model = to_onnx(source.module, source.inputs, source.input_names, source.output_names)
+        if options.precision == "int8":
+            lower_convolutions(model, PLANS[options.plan][source.component])
+        floats.add(source.component, model)
+        source.module.to("meta")  # its weights are on the disk now
+        del source, model
+
+
+def _quantize(floats: BundleWriter, bundle: BundleWriter, prompts: Sequence[str], plan: Plan) -> Iterator[Progress]:
+    """Let watching graphs draw, then write the INT8 graphs into the bundle."""
+    watched: dict[str, list[str]] = {}
+    for name in floats.components:
+        path = onnx_path(floats.folder, name)
+        watched[name] = tensors_to_calibrate(ir.load(path), plan[name])
+        write_watching_graph(path.rename(path.with_name(_PLAIN)), watched[name], path)
+    floats.write({})
+    ranges: Mapping[str, Mapping[str, Range]] = {}
+    for done, so_far in calibrate(floats.folder, watched, prompts, _CALIBRATION_STEPS):
+        yield progress("calibrate", f"calibrating on {len(prompts)} pictures", done)
+        ranges = so_far
+    for index, name in enumerate(floats.components):
+        yield progress("quantize", f"quantizing {name}", index / len(floats.components))
+        model = ir.load(onnx_path(floats.folder, name).with_name(_PLAIN))
+        quantize(model, plan[name], ranges[name])
+        bundle.add(name, model)
+        del model
+        gc.collect()  # a graph is a web of references: it keeps its mapped weights until the collector finds it
+
+
+def _convert(bundle: BundleWriter, options: Options) -> Iterator[Progress]:
+    """Write OpenVINO's own graphs; write the ONNX graphs as onnxruntime runs them fastest, or remove them if unused."""
+    shared = options.compact and "openvino" in options.backends  # openvino reads the ONNX graphs, too
+    if "openvino" in options.backends and not shared:
+        for index, name in enumerate(bundle.components):
+            yield progress("convert", f"converting {name} for openvino", index / len(bundle.components))
+            write_ir(onnx_path(bundle.folder, name), ir_path(bundle.folder, name))
+        if "onnxruntime" not in options.backends:
+            for path in [path for path in paths_below(bundle.folder) if ".onnx" in path.suffixes]:
+                path.unlink()
+    if options.precision == "int8" and "onnxruntime" in options.backends and not shared:
+        for name in bundle.components:
+            model = ir.load(onnx_path(bundle.folder, name))
+            join_biases(model)
+            join_attention(model)
+            ir.save(model, onnx_path(bundle.folder, name))
+
+
+def _choose(
+    folder: Path, backend: Backend, prompts: Sequence[str]
+) -> Generator[Progress, None, tuple[Default | None, dict[PresetName, Preset]]]:
+    """Draw with the bundle; return the sampler and steps that it draws with by default, and its presets."""
+    graphs = LoadedGraphs(Bundle.open(folder), backend, EngineOptions(threads=usable_cores(), precision="f32"))
+    pipeline = Pipeline(graphs, keep_loaded=True)
+    default: Default | None = None
+    for done, measured in choose_default(pipeline, prompts):
+        yield progress("sampler", "measuring samplers", done)
+        default = measured
+    presets: dict[PresetName, Preset] = {}
+    for done, chosen in choose_presets(pipeline, default, prompts):
+        yield progress("presets", "measuring cheaper steps", done)
+        presets = chosen
+    graphs.close()
+    return default, presets

@@ -1,0 +1,80 @@
+"""The options of an export: one record, each option described once, here."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from nano_export.errors import LoraError
+from nano_runtime.bundle.manifest import Backend
+from nano_runtime.bundle.wiring import GraphForm
+
+__all__ = ["BUILT_IN", "NANO", "LoraFile", "Options", "PlanName", "Precision", "parse_lora"]
+
+NANO = "bguisard/stable-diffusion-nano-2-1"
+"""Hub id of Stable Diffusion Nano 2.1."""
+
+BUILT_IN = ("demo", "tiny", "synthetic")
+"""Names of the models that need no download; see ``source.builtin``."""
+
+Precision: TypeAlias = Literal["fp32", "int8"]
+PlanName: TypeAlias = Literal["w8a8"]
+
+_FILE_AND_SCALE = re.compile(r"(?P<file>.*):(?P<scale>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class LoraFile:
+    """A LoRA to merge: a safetensors file, and a finite factor on all its changes."""
+
+    path: Path
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """All options of one export; the defaults are those of the command.
+
+    Attributes:
+        model: a built-in name, the path of a diffusers folder, or a Hub id, tried in this order.
+        output: the folder to create.
+        precision: of weights and activations.
+        plan: of ``quantize.plan``: the layers that become INT8, and how. Unused in fp32.
+        backends: engines that the bundle must serve.
+        graph: ``hoisted`` is faster; ``standard`` has the inputs of diffusers and optimum.
+        compact: one set of files for all engines. OpenVINO then reads the ONNX graphs, and loads them more slowly than
+            graphs of its own.
+        size: width and height of the pictures, in pixels.
+        loras: merged into the weights, in this order.
+        revision: branch, tag or commit of a Hub model; None is the default branch.
+        force: whether an existing bundle is replaced.
+    """
+
+    model: str = NANO
+    output: Path
+    precision: Precision = "fp32"
+    plan: PlanName = "w8a8"
+    backends: tuple[Backend, ...] = ("onnxruntime", "openvino")
+    graph: GraphForm = "hoisted"
+    compact: bool = False
+    size: int = 128
+    loras: tuple[LoraFile, ...] = ()
+    revision: str | None = None
+    force: bool = False
+
+
+def parse_lora(text: str) -> LoraFile:
+    """Read ``FILE[:SCALE]``; only a number after the last colon is a scale, so paths may contain colons.
+
+    Raises:
+        LoraError: the scale is not finite.
+    """
+    match = _FILE_AND_SCALE.fullmatch(text)
+    if match is None:
+        return LoraFile(Path(text).expanduser())
+    if not math.isfinite(scale := float(match["scale"])):
+        raise LoraError(match["file"], f"the scale {match['scale']} is too large")
+    return LoraFile(Path(match["file"]).expanduser(), scale)

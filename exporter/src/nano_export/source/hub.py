@@ -1,0 +1,67 @@
+"""Fetches a model from the Hugging Face Hub: exactly the needed files, at one commit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx2
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+
+from nano_export.errors import CheckpointError, PickleOnlyError
+from nano_export.source.layout import PICKLES, SMALL_FILES, WEIGHTS, is_weight
+from nano_runtime.bundle.manifest import Source
+from nano_runtime.errors import NetworkError, OutputError
+from nano_runtime.errors.escaping import first_line
+
+__all__ = ["fetch"]
+
+
+def fetch(model: str, revision: str | None) -> tuple[Path, Source]:
+    """Download the needed files of a repository into the Hub client's cache; files in it are not downloaded again.
+
+    Args:
+        model: Hub id.
+        revision: branch, tag or commit, resolved to a commit first; None is the default branch.
+
+    Returns:
+        The folder with the files, and the commit they are from.
+
+    Raises:
+        CheckpointError: the Hub has no such model or revision, or the model lacks a network.
+        PickleOnlyError: the weights are not safetensors.
+        OutputError: the cache cannot be written.
+        NetworkError: the Hub could not be reached, or refused.
+    """
+    try:
+        info = HfApi().model_info(model, revision=revision)
+        weights = _weights(model, [sibling.rfilename for sibling in info.siblings or []])
+        path = snapshot_download(model, revision=info.sha, allow_patterns=[*SMALL_FILES, *weights])
+    except HFValidationError as error:
+        raise CheckpointError(
+            model, "there is no such folder, and it cannot be the name of a model on the Hub"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise CheckpointError(model, f"the Hub has no revision {revision!r} of it") from error
+    except RepositoryNotFoundError as error:
+        raise CheckpointError(model, "there is no such folder, and no such public model on the Hub") from error
+    except (httpx2.HTTPError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+            raise OutputError(Path(error.filename), error.strerror or type(error).__name__) from error  # a full disk
+        raise NetworkError(
+            f"{model} could not be fetched from the Hub: {first_line(error)}",
+            "Check the connection and try again; finished downloads are kept. A local folder needs no network.",
+        ) from error
+    return Path(path), Source(model=model, revision=info.sha)
+
+
+def _weights(model: str, names: list[str]) -> list[str]:
+    """Return the weights among all files of a repository; every network has some."""
+    weights = [name for folder in WEIGHTS for name in names if is_weight(folder, name)]
+    for folder, file in WEIGHTS.items():
+        if any(name.startswith(f"{folder}/") for name in weights):
+            continue
+        if any(name.startswith(f"{folder}/") and name.endswith(PICKLES) for name in names):
+            raise PickleOnlyError(f"{model}/{folder}")
+        raise CheckpointError(model, f"it has no {folder}/{file}")
+    return weights
