@@ -1,4 +1,4 @@
-"""What can go wrong with an export, added to the runtime's tree of errors.
+"""The errors of an export, in the runtime's tree of errors.
 
 UsageError      2
 ├── CheckpointError · PickleOnlyError · UnsupportedModelError
@@ -35,7 +35,7 @@ class CheckpointError(UsageError):
 
 
 class PickleOnlyError(UsageError):
-    """Weights that exist only as pickles, which could run code when loaded."""
+    """Weights that exist only as pickles, which can run code when they are loaded."""
 
     def __init__(self, folder: Path | str) -> None:
         super().__init__(
@@ -52,7 +52,7 @@ class UnsupportedModelError(UsageError):
 
 
 class ImageSizeError(UsageError):
-    """A picture size the network cannot draw."""
+    """A picture size that the network cannot draw."""
 
     def __init__(self, size: int, multiple: int, largest: int) -> None:
         super().__init__(
@@ -62,7 +62,7 @@ class ImageSizeError(UsageError):
 
 
 class LoraError(UsageError):
-    """A LoRA that cannot be read, or not be merged into this model."""
+    """A LoRA that cannot be read, or that does not fit this model."""
 
     def __init__(self, file: Path | str, why: str) -> None:
         super().__init__(
@@ -72,7 +72,7 @@ class LoraError(UsageError):
 
 
 class ParityError(BundleError):
-    """An exported graph that does not compute what the original computes."""
+    """An exported graph whose results are too far from the original's."""
 
     def __init__(self, what: str, measured: str, required: str) -> None:
         super().__init__(

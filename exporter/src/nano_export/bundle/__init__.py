@@ -1,1 +1,1 @@
-"""Writes the bundle, and puts it in its place."""
+"""The bundle's folder: contents, card, manifest, and its atomic publication."""

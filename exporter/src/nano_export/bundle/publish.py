@@ -1,7 +1,7 @@
-"""Writes a folder completely or not at all: staged beside its final place, renamed when it is whole.
+"""Writes a folder completely or not at all: fills it beside its final place, and renames it when it is complete.
 
-A run that is killed leaves the old folder or the new one, or for a moment between two renames neither; the next run
-puts the old one back and removes what else is left.
+A run that is killed leaves the old folder or the new one. Between two renames there is a moment with neither: the next
+run puts the old one back, and removes all unfinished folders.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from nano_runtime.system.files import MACHINE_ERRNOS, sync_folder, sync_tree
 
 __all__ = ["check_target", "staged"]
 
-_LONGEST_NAME_BYTES = 200  # with what is added to it, it stays below any file system's limit
+_LONGEST_NAME_BYTES = 200  # with our suffixes it stays below the limit of every file system
 _IN_THE_WAY = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
 
 
 def check_target(target: Path, *, force: bool) -> None:
-    """Refuse a target that could not be published, before any work is done.
+    """Refuse a target that cannot be published to, before any work is done.
 
     Raises:
         OutputExistsError: something is there and ``force`` is False, or it is not a bundle that may be replaced.
@@ -43,15 +43,15 @@ def check_target(target: Path, *, force: bool) -> None:
         if not _may_be_replaced(target, force=force):
             raise OutputExistsError(target)
     except OSError as error:
-        raise _said(target, error) from error
+        raise _output_error(target, error) from error
 
 
 @contextmanager
 def staged(target: Path, *, force: bool) -> Iterator[Path]:
-    """Give a fresh folder to fill; when the block ends without an error, it becomes ``target``.
+    """Yield a new folder to fill; when the block ends without an error, it becomes ``target``.
 
-    Correctness rests on unique names and renames. The lock only keeps a second export into the same place from doing
-    its work in vain, and the clean-up from removing the staging folder of a run that is alive.
+    Correctness rests on unique names and renames. The lock only saves a second export into the same place its wasted
+    work, and protects the staging folder of a live run from the clean-up.
 
     Raises:
         OutputExistsError: see ``check_target``.
@@ -75,7 +75,7 @@ def staged(target: Path, *, force: bool) -> Iterator[Path]:
         where = target if error.filename is None else Path(str(error.filename))
         if error.errno not in MACHINE_ERRNOS or not where.is_relative_to(target.parent):
             raise
-        raise _said(target, error) from error
+        raise _output_error(target, error) from error
 
 
 @contextmanager
@@ -91,15 +91,15 @@ def _only_export(target: Path) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            path.unlink()  # while the lock is held: whoever waits for this file notices that it is no longer the lock
+            path.unlink()  # while the lock is held: who waits for this file notices that it is no lock any more
         lock.release()
 
 
 def _locks_work(folder: Path) -> bool:
-    """Whether a lock keeps others out here: on some network file systems everyone gets every lock.
+    """Return whether locks keep others out: on some network file systems everyone gets every lock.
 
-    There, two exports into one place are two bundles, of which one stays, and nothing is removed that might be the
-    staging folder of a run that is alive. The question is put to a file that nobody else knows.
+    There, of two exports into one place one bundle stays, and nothing is removed that may be the staging folder of a
+    live run. The test uses a file that nobody else knows.
     """
     path = folder / "lock"
     with FileLock(path):
@@ -116,7 +116,7 @@ def _locks_work(folder: Path) -> bool:
 
 
 def _recover(target: Path, staging: Path) -> None:
-    """Clean up after runs that were killed: restore a bundle caught between two renames, remove what is unfinished."""
+    """Clean up after killed runs: restore a bundle that was caught between two renames, remove unfinished folders."""
     moved_away = sorted(_left(target, "old"), key=lambda path: path.stat().st_ctime_ns)
     if moved_away and _may_be_replaced(target, force=False):
         moved_away.pop().rename(target)
@@ -128,7 +128,7 @@ def _recover(target: Path, staging: Path) -> None:
 
 
 def _swap(staging: Path, target: Path, *, force: bool) -> None:
-    """Put the new folder in place of the old one, whoever else is doing the same."""
+    """Put the new folder in place of the old one, even if other runs do the same."""
     while not _put(staging, target):
         if not _may_be_replaced(target, force=force):
             raise OutputExistsError(target)
@@ -150,7 +150,7 @@ def _swap(staging: Path, target: Path, *, force: bool) -> None:
 
 
 def _put(staging: Path, target: Path) -> bool:
-    """Rename, unless something is in the way."""
+    """Rename; return False if something is in the way."""
     try:
         staging.rename(target)
     except OSError as error:
@@ -161,7 +161,7 @@ def _put(staging: Path, target: Path) -> bool:
 
 
 def _discard(old: Path, target: Path) -> None:
-    """Remove a bundle under a name from which no half of it is ever restored."""
+    """Remove a bundle, under a name from which a half of it is never restored."""
     garbage = _fresh(target, "staging")
     with suppress(OSError):
         old.rename(garbage)
@@ -169,7 +169,7 @@ def _discard(old: Path, target: Path) -> None:
 
 
 def _may_be_replaced(target: Path, *, force: bool) -> bool:
-    """Whether nothing is there, or an empty folder, or with ``force`` a bundle; one and the same thing all the time."""
+    """Return whether there is nothing, or an empty folder, or with ``force`` a bundle, and it stays the same."""
     while (before := _identity(target)) is not None:
         folder = target.is_dir() and not target.is_symlink()
         with suppress(FileNotFoundError):  # another run has just moved it
@@ -181,7 +181,7 @@ def _may_be_replaced(target: Path, *, force: bool) -> bool:
 
 
 def _identity(path: Path) -> tuple[int, int, int] | None:
-    """Return what tells a file or folder from all others, also from the next of its name; None if there is none."""
+    """Return numbers that no other file or folder has, not even the next of this name; None if there is none."""
     try:
         found = path.lstat()
     except FileNotFoundError:
@@ -190,7 +190,7 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
 
 
 def _left(target: Path, kind: str) -> list[Path]:
-    """Return the folders of one kind beside a target: those with a name that ``_fresh`` could have made."""
+    """Return the folders of one kind beside a target: those whose names ``_fresh`` could have made."""
     ours = re.compile(re.escape(_beside(target, f"{kind}-").name) + r"[0-9a-f]{8,12}")
     return [path for path in target.parent.iterdir() if ours.fullmatch(path.name)]
 
@@ -201,13 +201,13 @@ def _fresh(target: Path, kind: str) -> Path:
 
 
 def _beside(target: Path, suffix: str) -> Path:
-    """Return a hidden name beside the target that is made of its own, in a shorter form if that is long."""
+    """Return a hidden path beside the target, named after it, or after its hash if the name is long."""
     name = target.name
     if len(os.fsencode(name)) > _LONGEST_NAME_BYTES:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()
     return target.with_name(f".{name}.{suffix}")
 
 
-def _said(target: Path, error: OSError) -> OutputError:
-    """Say in our words what the system said."""
+def _output_error(target: Path, error: OSError) -> OutputError:
+    """Return our error for one of the system's."""
     return OutputError(target, str(error) if error.strerror is None else error.strerror)

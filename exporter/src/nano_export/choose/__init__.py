@@ -1,1 +1,1 @@
-"""What a bundle draws with by default, measured: its sampler and steps, its presets, its preview matrix."""
+"""Measures a bundle's defaults: sampler and steps, quality presets, preview matrix."""

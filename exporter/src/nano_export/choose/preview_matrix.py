@@ -1,4 +1,4 @@
-"""The matrix that turns latents into colours, for previews while a picture is drawn."""
+"""Fits the matrix that turns latents into colours, for previews while a picture is drawn."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from nano_export.judge.original import Reference
 
 __all__ = ["fit_preview"]
 
-_DIGITS = 6  # far finer than one of 255 steps of a colour
+_DIGITS = 6  # far finer than one of the 255 steps of a colour
 
 
 def fit_preview(references: Sequence[Reference]) -> list[tuple[float, float, float]]:
     """Fit colours to latents by least squares, over every latent of every picture of the original.
 
-    An autoencoder's latents are close to a small, odd-coloured copy of the picture, so a linear map goes a long way.
+    An autoencoder's latents are close to a small, oddly coloured copy of the picture, so a linear map comes close.
+
+    Args:
+        references: pictures of the original, with their latents.
 
     Returns:
-        A row of red, green and blue for each channel of the latents, and last one that is added; the colours are those
-        of the pixels under a latent on average, in [0, 1].
+        A row of red, green and blue for each channel of the latents, and a last row that is added. Colours are in
+        [0, 1]: the mean of the pixels that a latent covers.
     """
     rows, colours = [], []
     for reference in references:

@@ -1,6 +1,6 @@
-"""Chooses the sampler and the steps of calls that name none: fewer UNet calls, yet as near to the finished picture.
+"""Chooses the default sampler and steps: fewer UNet calls, yet as near to the finished picture.
 
-Deterministic samplers of one schedule approach one picture with more and more steps. How near each comes to it is
+With more and more steps, all deterministic samplers of one schedule approach the same picture. The distance to it is
 measured with the checkpoint's own weights, prompts and guidance.
 """
 
@@ -19,24 +19,26 @@ from nano_runtime.sampling.samplers import NOISY, split_name
 
 __all__ = ["choose_default"]
 
-# Of the first order and of no family below, so that none is favoured; 40 steps come within 41 dB of where all of them
-# end, and the samplers that are compared stay at 30 to 39 (bench/LOG.md).
+# Draws the finished picture: first order, and of no family below, so that none is favoured. 40 steps come within 41 dB
+# of the common limit; the samplers that are compared reach 30 to 39 (bench/LOG.md).
 _FINISHED = ("euler", 40)
-# The best by bench/results/samplers.md, by half a decibel before DPM-Solver++ over the same levels: Karras' begin at
-# the noisiest that was trained, whatever the number of steps, where most spacings begin the later the fewer there are.
-# 8 steps come as near as 20 of PNDM there, but not over every few prompts; 9 leave room. In the order of their cost.
+# The best of bench/results/samplers.md, half a decibel ahead of DPM-Solver++ over the same levels. Karras' levels begin
+# at the noisiest that was trained, whatever the number of steps; most spacings begin later if there are fewer steps.
+# There, 8 steps come as near as 20 of PNDM, but not for every handful of prompts; 9 leave a margin. Cheapest first.
 _CANDIDATES = tuple(("unipc_karras", steps) for steps in (9, 10, 12, 15))
 
 
 def choose_default(pipeline: Pipeline, prompts: Sequence[str]) -> Iterator[tuple[float, Default | None]]:
-    """Draw the prompts in many steps, by the checkpoint's own sampler in 20, and in fewer.
-
-    Yields the share that is done. The last yield has the cheapest that comes as near as the own sampler, which stays if
-    none does; None if the own sampler adds noise, whose pictures are others and not unfinished ones.
+    """Draw the prompts in many steps, by the checkpoint's own sampler in 20, and by candidates in fewer.
 
     Args:
         pipeline: of a finished bundle.
         prompts: one picture each, seeded with its number.
+
+    Yields:
+        The share that is done, from 0 to 1, and None. The last yield has the cheapest candidate that comes as near as
+        the own sampler, or the own sampler if none does. It stays None if the own sampler adds noise: its pictures are
+        other pictures, not unfinished ones.
     """
     own = pipeline.own_scheduler
     if split_name(own)[0] in NOISY:

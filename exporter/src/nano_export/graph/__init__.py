@@ -1,1 +1,1 @@
-"""Graphs as files: traced to ONNX, rewritten, cut, counted, converted to OpenVINO."""
+"""Traces graphs to ONNX, rewrites, cuts and counts them, converts them to OpenVINO."""

@@ -1,6 +1,6 @@
-"""Counts what a graph has to compute: multiply-accumulates and weight bytes, by group of layers.
+"""Counts the matrix work of a graph: multiply-accumulates and weight bytes, by group of layers.
 
-``nano-bench`` divides these numbers by what a machine can do, and so knows the least time a call can take.
+``nano-bench`` divides these numbers by the speed of a machine: the least time that a call can take there.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _Arithmetic = Literal["int8", "f32"]
 _Group = tuple[tuple[int, ...], _Kind, _Arithmetic, bool]
 
 _COUNTED = frozenset({"Conv", "MatMul", "Gemm"})
-# These multiply matrices too. No pass writes them before the work is counted (`quantize.joining` does afterwards); one
-# that does has to say here how they are counted.
+# These multiply matrices, too. No pass writes them before the work is counted; ``quantize.fused_operators`` does
+# afterwards. A pass that writes one before must count it here.
 _UNKNOWN = frozenset({
     "Attention", "ConvInteger", "ConvTranspose", "Einsum", "GroupQueryAttention", "MatMulInteger",
     "MatMulIntegerToFloat", "MatMulNBits", "MultiHeadAttention", "QLinearConv", "QLinearMatMul",
@@ -33,15 +33,15 @@ _MAP_RANK = 4  # [batch, channels, height, width]
 def work_of(model: ir.Model, tokens: int) -> list[Work]:
     """Count convolutions, linear layers and attention products, in the order their groups first run.
 
-    Each output of such a layer costs as many multiply-accumulates as it sums products. Biases, norms, activations and
-    all other operators are left out: they could be done while the products are computed.
+    An output of such a layer costs one multiply-accumulate for each product that it sums. Biases, norms, activations
+    and all other operators are left out: they can be computed along with the products.
 
     Args:
         model: float or QDQ, every product with a known shape; only batch and prompt length are free.
-        tokens: length of a prompt of one chunk, at which the work is counted.
+        tokens: prompt length at which the work is counted: one chunk.
 
     Raises:
-        ValueError: a product has an unknown shape, or is of an operator that is not counted here.
+        ValueError: a product has an unknown shape, or an operator that is not counted here.
     """
     maps = _feature_maps(model.graph, tokens)
     groups: dict[_Group, list[tuple[int, int]]] = defaultdict(list)
@@ -66,10 +66,10 @@ def work_of(model: ir.Model, tokens: int) -> list[Work]:
 
 
 def _feature_maps(graph: ir.Graph, tokens: int) -> dict[tuple[int, ...], tuple[int, ...]]:
-    """Height and width by their product, for the sizes at which a network of feature maps works.
+    """Return height and width by their product, for all sizes at which a network of feature maps works.
 
-    A linear layer or an attention sees a map as a sequence. The sizes are those of input and output, halved as often as
-    possible.
+    A linear layer or an attention sees a map as a sequence, which has only the product. The sizes are those of input
+    and output, halved as often as possible.
     """
     maps: dict[tuple[int, ...], tuple[int, ...]] = {}
     ends = [_sizes(value, tokens) for value in (graph.inputs[0], graph.outputs[0])]
@@ -112,7 +112,7 @@ def _sizes(value: ir.Value | None, tokens: int) -> tuple[int, ...]:
 
 
 def _constant(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """Return a weight as it is stored, quantized or not; None for an activation."""
+    """Return a weight as it is stored, quantized or float; None for an activation."""
     dequantizer = dequantizer_of(value)
     stored = value if dequantizer is None else dequantizer.inputs[0]
     return None if stored is None else stored.const_value

@@ -1,6 +1,6 @@
-"""Edits of a graph that keep what it computes: a pass says its pattern, edits the model in place, returns how often.
+"""Edits of a graph that do not change its results: a pass edits the model in place, and returns how often.
 
-A pass that meets a case it does not understand raises instead of guessing.
+Its docstring has the pattern. A pass raises on a case that it does not understand; it never guesses.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ __all__ = [
     "name_nodes",
 ]
 
-# The batch that graphs are traced with: a prime that is no other dimension of any Stable Diffusion graph, so that a
-# shape that starts with it is known to be the batch. The deepest feature maps are up to 16 wide, at 1024 pixels.
+# The batch that graphs are traced with: a prime that is no other dimension of any Stable Diffusion graph, so a shape
+# that starts with it starts with the batch. The deepest feature maps are up to 16 wide, at 1024 pixels.
 TRACE_BATCH = 17
-# Likewise the length of the prompt, wherever that is free: another such prime.
+# The length of the prompt, wherever it is free: another such prime.
 TRACE_TOKENS = 19
 _FREE, _FREE_TOKENS = "batch", "tokens"
 _SHAPED = ("Reshape", "Expand", "ConstantOfShape", "Tile")
@@ -34,14 +34,14 @@ _BROADCASTING = frozenset({"Add", "Sub", "Mul", "Div", "Where"})
 def name_nodes(model: ir.Model) -> int:
     """Name nodes after their module: ``node_linear_5`` --> ``down_blocks.0....attn2.to_q/MatMul``.
 
-    Quantization plans and profiles address layers by these names. Constants of a layer are renamed alike, so that the
-    weight of a linear layer keeps its name although the exporter transposed it.
+    Quantization plans and profiles address layers by these names. The weight of a linear layer is renamed like it,
+    since torch's exporter transposed it and gave it a name of its own.
     """
     taken: dict[str, int] = {}
     for node in model.graph:
         scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "['']"))
         module = scopes[-2] if len(scopes) > 1 else ""
-        _, _, inner = module.partition(".")  # the wrapper's own attribute says nothing, unless it is the layer
+        _, _, inner = module.partition(".")  # the wrapper's attribute is left out, unless it is the layer
         stem = f"{inner or module}/{node.op_type}".lstrip("/")
         count = taken[stem] = taken.get(stem, 0) + 1
         node.name = stem if count == 1 else f"{stem}.{count}"
@@ -55,8 +55,8 @@ def name_nodes(model: ir.Model) -> int:
 def fuse_depth_to_space(model: ir.Model) -> int:
     """Reshape [B, 2, 2, C, h, w], Transpose (0, 3, 4, 1, 5, 2), Reshape [B, C, 2h, 2w] --> DepthToSpace (DCR).
 
-    Which is how ONNX defines the operator; the engines have a kernel for it, and for transposes of six axes a slow one.
-    Comes before ``free_batch``, while all shapes are numbers.
+    ONNX defines the operator like this. Engines have a fast kernel for it, and a slow one for transposes of six axes.
+    The pass comes before ``free_batch``, while all shapes are numbers.
     """
     fused = 0
     for node in list(model.graph):
@@ -108,11 +108,11 @@ def free_batch(model: ir.Model, traced: int) -> int:
 
 
 def free_tokens(model: ir.Model, traced: int) -> int:
-    """Free the length of the prompt: shapes ``[..., traced, ...]`` --> ``[..., "tokens", ...]``, and what mentions it.
+    """Free the length of the prompt: shapes ``[..., traced, ...]`` --> ``[..., "tokens", ...]``, and their constants.
 
     The prompt is never the first dimension, which is the batch. Reshape targets ``[n, traced, ...]`` become
-    ``[n, 0, ...]`` where the input is ``[n, traced, ...]`` too. Any other constant that mentions the traced length is
-    an error. Comes before ``free_batch``, while all shapes are numbers.
+    ``[n, 0, ...]`` where the input is ``[n, traced, ...]``, too. Any other constant that mentions the traced length is
+    an error. The pass comes before ``free_batch``, while all shapes are numbers.
 
     Raises:
         ValueError: a constant depends on the length in another way.
@@ -137,7 +137,7 @@ def free_tokens(model: ir.Model, traced: int) -> int:
 
 
 def initializer(graph: ir.Graph, name: str, data: NDArray[np.generic] | ir.TensorProtocol) -> ir.Value:
-    """Register a constant once under a name; what two layers share is stored once."""
+    """Register a constant under a name, and return it; a name that exists is returned as it is, so layers share it."""
     if name in graph.initializers:
         return graph.initializers[name]
     tensor = ir.Tensor(data, name=name) if isinstance(data, np.ndarray) else data
@@ -149,7 +149,7 @@ def initializer(graph: ir.Graph, name: str, data: NDArray[np.generic] | ir.Tenso
 
 
 def _same_until(size: int, value: ir.Value | None, shape: NDArray[np.int64]) -> bool:
-    """Whether a value's shape begins as ``shape`` does, up to the only dimension of this size."""
+    """Return whether a value's shape begins as ``shape`` does, up to the only dimension of this size."""
     axis = int(np.argmax(shape == size))
     begins = (
         value is not None and value.shape is not None and list(value.shape)[: axis + 1] == shape[: axis + 1].tolist()
@@ -158,7 +158,7 @@ def _same_until(size: int, value: ir.Value | None, shape: NDArray[np.int64]) -> 
 
 
 def _target_shape(node: ir.Node) -> NDArray[np.int64]:
-    """Return the shape that an operator is told to produce; nothing for operators that are told none."""
+    """Return the shape that an operator takes as a constant; an empty one for operators that take none."""
     if node.op_type not in _SHAPED:
         return np.zeros(0, np.int64)
     target = node.inputs[0 if node.op_type == "ConstantOfShape" else 1]
@@ -170,7 +170,7 @@ def _target_shape(node: ir.Node) -> NDArray[np.int64]:
 def _free_target(
     graph: ir.Graph, freed: dict[str, ir.Value], node: ir.Node, shape: np.ndarray, traced: int
 ) -> ir.Value:
-    """Find what a node's target shape has to be for any batch."""
+    """Return the target shape of a node for any batch."""
     leads = shape[0] == traced and traced not in shape[1:]
     if leads and node.op_type == "Reshape" and _starts_with(node.inputs[0], traced):
         return _shape_constant(graph, freed, np.array([0, *shape[1:]]))
@@ -180,7 +180,7 @@ def _free_target(
 
 
 def _starts_with(value: ir.Value | None, size: int) -> bool:
-    """Whether the first dimension is known to be ``size``."""
+    """Return whether the first dimension is known to be ``size``."""
     return value is not None and value.shape is not None and len(value.shape) > 0 and value.shape[0] == size
 
 
@@ -226,7 +226,7 @@ def _shape_constant(graph: ir.Graph, freed: dict[str, ir.Value], shape: np.ndarr
 
 
 def _all_values(graph: ir.Graph) -> list[ir.Value]:
-    """Inputs and every node output, graph outputs included."""
+    """Return the inputs and all node outputs, graph outputs included."""
     return [*graph.inputs, *(value for node in graph for value in node.outputs)]
 
 

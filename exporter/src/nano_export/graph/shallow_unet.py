@@ -1,11 +1,11 @@
-"""The shallow UNet for step caching: the few layers around the outermost skip connection, cut out of the whole graph.
+"""Cuts the shallow UNet for step caching out of the whole graph: the layers around the outermost skip connection.
 
-DeepCache (Ma et al. 2023, arXiv:2312.00858): what the deep layers compute changes slowly from step to step. On a full
-step the UNet therefore also gives the feature that enters the last layers of its up path, and on the steps between
-only ``conv_in`` and these last layers run, with that feature as an input.
+DeepCache (Ma et al. 2023, arXiv:2312.00858): the results of the deep layers change slowly from step to step. On a whole
+step the UNet therefore also returns the feature that enters the last layers of its up path. On the steps between, only
+``conv_in`` and these last layers run, with that feature as an input.
 
-Both graphs are one: the shallow one is cut out of the finished graph, quantized or not, so that its layers have the
-same weights and scales and compute the same. In ONNX they share one file of weights.
+The shallow graph is cut out of the finished graph, quantized or float, so its layers have the same weights and scales
+and compute the same. In ONNX both graphs share one file of weights.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["FEATURE", "cut", "expose", "write_shallow"]
 FEATURE = "deep_feature"
 """Name of the UNet's second output and of the shallow graph's input it feeds."""
 
-_BRANCH = 0  # of the demo's and Nano's UNet, the cheapest: 6 % of the full-size UNet's arithmetic, 0.7 % of its weights
+_BRANCH = 0  # the cheapest: 6 % of the full-size UNet's arithmetic, 0.7 % of its weights
 _MAP_RANK = 4  # [batch, channels, height, width]
 
 
@@ -29,7 +29,7 @@ def write_shallow(unet: Path) -> tuple[ir.Model, ir.Model]:
     """Rewrite ``model.onnx`` with the feature as its second output, write ``shallow.onnx`` beside it; return both.
 
     Args:
-        unet: folder of a finished graph; the weights file in it is read and stays as it is.
+        unet: folder of a finished graph; its file of weights is read, and does not change.
     """
     whole = ir.load(unet / "model.onnx")
     expose(whole, _BRANCH)
@@ -44,11 +44,11 @@ def expose(model: ir.Model, branch: int) -> ir.Value:
     """Make the feature that enters the last ``branch + 1`` layers of the up path an output of the graph; return it.
 
     Args:
-        model: a UNet, quantized or not.
-        branch: DeepCache's number: how many skip connections from the outermost one, 0, inwards.
+        model: a UNet, quantized or float.
+        branch: DeepCache's number of a skip connection; 0 is the outermost one.
 
     Raises:
-        ValueError: there are not so many skip connections.
+        ValueError: there is no such skip connection.
     """
     joins = list(_joins(model.graph))
     if not 0 <= branch < len(joins):
@@ -62,7 +62,7 @@ def expose(model: ir.Model, branch: int) -> ir.Value:
 
 
 def cut(model: ir.Model) -> None:
-    """Make an exposed feature an input, and remove all that only it needed: what is left is the shallow graph.
+    """Make an exposed feature an input, and remove everything that only it needed: the rest is the shallow graph.
 
     Raises:
         ValueError: the graph exposes no feature.
@@ -83,7 +83,7 @@ def cut(model: ir.Model) -> None:
 
 
 def _joins(graph: ir.Graph) -> Iterator[ir.Node]:
-    """Where the up path takes a skip connection, in the order they run: [deep, skip] joined along the channels."""
+    """Yield the nodes where the up path takes a skip connection, [deep, skip] joined by channels, in running order."""
     for node in graph:
         value = node.outputs[0]
         if node.op_type == "Concat" and value.shape is not None and len(value.shape) == _MAP_RANK:

@@ -1,7 +1,7 @@
-"""From a torch module to an ONNX graph in memory: the only caller of ``torch.onnx.export``.
+"""Turns a torch module into an ONNX graph in memory: the only caller of ``torch.onnx.export``.
 
-Opset 20 on purpose: from 21 on, GroupNormalization becomes an operator that onnxruntime inlines to 29 nodes, while the
-InstanceNormalization form of opset 20 runs as one kernel there and fuses in OpenVINO as well.
+The opset is 20 on purpose. From 21 on, GroupNormalization is an operator that onnxruntime expands to 29 nodes. Opset 20
+writes it with InstanceNormalization, which is one kernel there, and which OpenVINO fuses as well.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ def to_onnx(
     input_names: Sequence[str],
     output_names: Sequence[str],
 ) -> ir.Model:
-    """Export a module with free batch and prompt length, and nodes named after the modules they came from.
+    """Export a module with free batch and prompt length, and with nodes named after their modules.
 
     Args:
         module: in eval mode; its parameters are shared with the returned model, not copied.
-        inputs: example inputs; every one with a batch dimension has ``passes.TRACE_BATCH`` rows, and every
-            one whose prompt length is free ``passes.TRACE_TOKENS`` tokens.
+        inputs: examples. Those with a batch dimension have ``passes.TRACE_BATCH`` rows; those whose prompt length is
+            free have ``passes.TRACE_TOKENS`` tokens.
         input_names: flat, in order.
         output_names: flat, in order.
 
     Raises:
-        ValueError: a shape was baked in that depends on the batch, or the length, in a way that the passes do not
+        ValueError: a constant shape depends on the batch or the prompt length in a way that the passes do not
             understand.
     """
     with torch.no_grad(), _quiet():
@@ -68,7 +68,7 @@ def to_onnx(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's own chatter off the terminal; its failures are exceptions."""
+    """Keep the messages of torch's exporter off the terminal; its failures are exceptions."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,1 +1,1 @@
-"""The original's pictures, and how far the bundle's are from them."""
+"""Draws the original's pictures, and measures the distance of the bundle's."""

@@ -1,4 +1,4 @@
-"""How far two pictures, or two arrays, are apart."""
+"""Distances between two pictures, or two arrays."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from numpy.typing import NDArray
 __all__ = ["psnr_db", "relative_rmse", "ssim"]
 
 Floats = NDArray[np.floating]
-_IDENTICAL_DB = 200.0  # what identical arrays score: JSON has no infinity
+_IDENTICAL_DB = 200.0  # the score of identical arrays: JSON has no infinity
 
 
 def psnr_db(actual: Floats, expected: Floats, data_range: float) -> float:
-    """Peak signal-to-noise ratio, 10 log10(range^2 / mean squared error), in dB; 200 for equal arrays."""
+    """Return the peak signal-to-noise ratio, 10 log10(range^2 / mean squared error), in dB; 200 for equal arrays."""
     error = float(np.mean((np.asarray(actual, np.float64) - expected) ** 2))
     return _IDENTICAL_DB if error == 0 else min(_IDENTICAL_DB, 10 * float(np.log10(data_range**2 / error)))
 
 
 def relative_rmse(actual: Floats, expected: Floats) -> float:
-    """Root mean squared error over the root mean square of what was expected."""
+    """Return the root mean squared error over the root mean square of ``expected``."""
     difference = np.asarray(actual, np.float64) - expected
     return float(np.sqrt(np.mean(difference**2)) / np.sqrt(np.mean(np.asarray(expected, np.float64) ** 2)))
 
 
 def ssim(actual: Floats, expected: Floats, data_range: float) -> float:
-    """Structural similarity of two pictures [H, W, C], the mean over channels.
+    """Return the structural similarity of two pictures [H, W, C], the mean over channels.
 
-    Wang et al. 2004, equation 13, with the paper's Gaussian window (11 pixels, sigma 1.5), over the positions where the
-    window fits; equals ``skimage.metrics.structural_similarity`` with ``gaussian_weights`` and population covariance.
+    Wang et al. 2004, equation 13, with the paper's Gaussian window (11 pixels, sigma 1.5), where it fits. Equals
+    ``skimage.metrics.structural_similarity`` with ``gaussian_weights`` and population covariance.
     """
     x, y = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
@@ -41,7 +41,7 @@ def ssim(actual: Floats, expected: Floats, data_range: float) -> float:
 
 
 def _blur(picture: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Gaussian window along height and width, without padding."""
+    """Weight with a Gaussian window along height and width, without padding."""
     offsets = np.arange(-5, 6)
     window = np.exp(-(offsets**2) / (2 * 1.5**2))
     window /= window.sum()

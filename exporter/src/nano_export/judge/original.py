@@ -1,4 +1,4 @@
-"""The original, run in torch through diffusers' own pipeline: what exported graphs are compared with."""
+"""Runs the original in torch, through diffusers' own pipeline, to compare exported graphs with it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,19 @@ from nano_runtime.sampling.samplers import own_sampler
 
 __all__ = ["Probe", "Reference", "diffusers_pipeline", "draw_references"]
 
-_TCD_ETA = 0.3  # the class's own default, which diffusers' pipeline overrides with 0
+_TCD_ETA = 0.3  # the class's default, which diffusers' pipeline overrides with 0
 _UNET_PROBES = 3  # UNet calls kept per picture: the first, the middle and the last
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Inputs and output of one part of the original, by name; ``unet`` has diffusers' three inputs."""
+    """The inputs and the output of one part of the original in one run.
+
+    Attributes:
+        component: name of the part.
+        inputs: by name; ``unet`` has diffusers' three.
+        output: its first.
+    """
 
     component: str
     inputs: dict[str, NDArray[Any]]
@@ -38,7 +44,7 @@ class Reference:
     """One picture of the original.
 
     Attributes:
-        prompt: what was drawn.
+        prompt: of the picture.
         seed: of the noise.
         steps: of the checkpoint's own scheduler.
         guidance_scale: classifier-free guidance.
@@ -57,7 +63,7 @@ class Reference:
 
 
 def diffusers_pipeline(model: Checkpoint | Parts) -> StableDiffusionPipeline:
-    """Put a model's parts into diffusers' own pipeline, quiet and without a safety checker."""
+    """Put a model's parts into diffusers' pipeline, without its progress bar and its safety checker."""
     pipeline = StableDiffusionPipeline(
         vae=model.vae.eval(),
         text_encoder=model.text_encoder.eval(),
@@ -75,17 +81,28 @@ def diffusers_pipeline(model: Checkpoint | Parts) -> StableDiffusionPipeline:
 def draw_references(
     checkpoint: Checkpoint, prompts: Sequence[str], steps: int, guidance_scale: float, size: int
 ) -> Iterator[Reference]:
-    """Draw each prompt, seeded with its number, with diffusers' ``StableDiffusionPipeline`` in fp32."""
+    """Draw each prompt, seeded with its number, with diffusers' ``StableDiffusionPipeline`` in fp32.
+
+    Args:
+        checkpoint: in torch, not taken apart yet.
+        prompts: one picture each.
+        steps: of the checkpoint's own scheduler.
+        guidance_scale: classifier-free guidance.
+        size: width and height, in pixels.
+
+    Yields:
+        One picture after the other.
+    """
     pipeline = diffusers_pipeline(checkpoint)
     for seed, prompt in enumerate(prompts):
         with torch.no_grad():
             yield _draw(pipeline, prompt, seed, steps, guidance_scale, size)
 
 
-def _draw(  # noqa: PLR0917 (what defines one picture)
+def _draw(  # noqa: PLR0917 (all of them define one picture)
     pipeline: StableDiffusionPipeline, prompt: str, seed: int, steps: int, guidance_scale: float, size: int
 ) -> Reference:
-    """Draw one picture and keep what went in and out of each part."""
+    """Draw one picture, and keep the inputs and outputs of each part."""
     calls: list[Probe] = []
 
     def watch(_: object, args: tuple[Any, ...], options: dict[str, Any], output: tuple[torch.Tensor, ...]) -> None:
@@ -132,7 +149,7 @@ def _draw(  # noqa: PLR0917 (what defines one picture)
 
 
 def _scheduler(config: dict[str, Any]) -> Any:  # noqa: ANN401 (diffusers' schedulers share no typed base)
-    """The checkpoint's own scheduler, or PNDM where the runtime takes PNDM in its place."""
+    """Return the checkpoint's own scheduler, or PNDM where the runtime replaces it by PNDM."""
     try:
         own_sampler(config)
     except UnsupportedScheduleError:

@@ -1,4 +1,4 @@
-"""The prompts that calibrate a quantization and judge its result."""
+"""Prompts that calibrate a quantization, and others that judge its result."""
 
 from __future__ import annotations
 
@@ -34,17 +34,20 @@ _JUDGE: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class Prompts:
-    """What to draw with a checkpoint: no prompt is in both."""
+    """Prompts to draw with a checkpoint; none is in both tuples."""
 
     calibration: tuple[str, ...]
     judge: tuple[str, ...]
 
 
 def prompts_for(card: str | None) -> Prompts:
-    """Choose prompts: the examples in the model's card, as those are what it was made for, and then our own.
+    """Choose prompts: the examples in the model's card first, then our own.
 
-    The first two examples judge, the others calibrate. A model of a narrow world, calibrated on pictures it was never
-    meant to draw, would get the wrong ranges.
+    The first two examples judge, the others calibrate. Examples come first because a model of a narrow world gets wrong
+    ranges from pictures that it was never meant to draw.
+
+    Args:
+        card: text of the checkpoint's README.md; None without one.
     """
     examples = example_prompts(card)[:_MOST_EXAMPLES]
     judging = len(_JUDGE)

@@ -1,1 +1,1 @@
-"""The torch modules that become graphs, in the form in which they are exported."""
+"""The torch modules to export, in the form in which they become graphs."""

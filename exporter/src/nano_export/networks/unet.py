@@ -44,7 +44,7 @@ class StandardUNet(nn.Module):
         self.unet = unet
 
     def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Tensor:
-        """Predict the noise (or whatever the checkpoint predicts), float32 [B, C, h, w]."""
+        """Predict the noise (or velocity, or picture: the checkpoint decides), float32 [B, C, h, w]."""
         prediction: Tensor = self.unet(sample, timestep, encoder_hidden_states, return_dict=False)[0]
         return prediction
 

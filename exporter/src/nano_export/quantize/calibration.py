@@ -1,8 +1,8 @@
-"""Finds the range of every activation that gets quantized, by watching real runs of the float graphs.
+"""Finds the range of every activation that will be quantized, in real runs of the float graphs.
 
-Each float graph gains one ReduceMin and one ReduceMax output per watched tensor. The runtime's own pipeline then draws
-pictures with these graphs: trajectories of this checkpoint, spread over timesteps, with and without the prompt. Only
-the extremes are kept, so memory does not grow with the number of samples.
+Each float graph gets one ReduceMin and one ReduceMax output per watched tensor. The runtime's own pipeline then draws
+pictures with these graphs: real trajectories of this checkpoint, spread over timesteps, with and without the prompt.
+Only the extremes are kept, so memory does not grow with the number of samples.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def write_watching_graph(model_path: Path, tensors: Sequence[str], target: Path)
     """Write a copy of a graph, over the same weights file, that also outputs the extremes of ``tensors``.
 
     Args:
-        model_path: float ONNX graph.
-        tensors: names of activations inside it.
-        target: where the copy goes; in the folder of ``model_path``, whose external data it shares.
+        model_path: a float ONNX graph.
+        tensors: names of activations in it.
+        target: the copy, in the folder of ``model_path``, whose weights file it shares.
     """
     model = ir.load(model_path)
     graph = model.graph
@@ -51,13 +51,16 @@ def write_watching_graph(model_path: Path, tensors: Sequence[str], target: Path)
 def calibrate(
     bundle: Path, watched: Mapping[str, Sequence[str]], prompts: Sequence[str], steps: int
 ) -> Iterator[tuple[float, dict[str, dict[str, Range]]]]:
-    """Draw all prompts with watching graphs; yield the share that is done and all ranges so far.
+    """Draw all prompts with watching graphs.
 
     Args:
         bundle: a float bundle whose onnxruntime graphs are watching graphs.
         watched: the tensors of each component.
         prompts: one picture each, seeded with its number.
-        steps: UNet steps of a picture; DDIM's, which are spread evenly over all timesteps.
+        steps: UNet steps of a picture, by DDIM, which spreads them evenly over all timesteps.
+
+    Yields:
+        The share that is done, from 0 to 1, and all ranges so far.
 
     Raises:
         BundleError: a graph computed NaN or infinity.
@@ -84,11 +87,11 @@ class _Extremes:
         self._extremes = {name: dict.fromkeys(tensors, (np.inf, -np.inf)) for name, tensors in watched.items()}
 
     def watching(self, runner: Runner) -> Runner:
-        """Wrap a runner of watching graphs: it hands on what the plain graphs compute, and the rest is taken here."""
+        """Wrap a runner of watching graphs: it returns the outputs of the plain graphs; the extremes are kept here."""
         return _Watching(runner, self)
 
     def take(self, component: str, outputs: dict[str, F32]) -> None:
-        """Remove the watched extremes from a component's outputs and remember how far they reach."""
+        """Move the extremes out of a component's outputs, into the ranges."""
         extremes = self._extremes.get(component, {})
         for tensor, (low, high) in extremes.items():
             extremes[tensor] = (
@@ -97,7 +100,7 @@ class _Extremes:
             )
 
     def ranges(self) -> dict[str, dict[str, Range]]:
-        """The range of every watched tensor of the components that ran."""
+        """Return the range of every watched tensor of the components that ran."""
         return {
             component: {tensor: Range(low, high) for tensor, (low, high) in extremes.items() if low <= high}
             for component, extremes in self._extremes.items()
@@ -105,14 +108,14 @@ class _Extremes:
 
 
 class _Watching:
-    """A runner of watching graphs that looks like one of the plain graphs."""
+    """A runner of watching graphs that returns the outputs of plain ones."""
 
     def __init__(self, runner: Runner, extremes: _Extremes) -> None:
         self._runner = runner
         self._extremes = extremes
 
     def run(self, component: str, feeds: Arrays, *, batch: Batch) -> dict[str, F32]:
-        """Run, take the extremes, and return the rest."""
+        """Run, keep the extremes, and return the other outputs."""
         outputs = self._runner.run(component, feeds, batch=batch)
         self._extremes.take(component, outputs)
         return outputs

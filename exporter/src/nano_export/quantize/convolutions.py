@@ -1,9 +1,9 @@
-"""Writes convolutions of small feature maps as matrix products (im2col), which is what engines multiply fastest.
+"""Writes convolutions of small feature maps as matrix products (im2col), which engines compute faster.
 
     x [B, C, h, w] -> tokens [B, hw, C] -> Pad, a pixel of zeros -> Gather, k*k pixels for each of the output
       -> [B, h'w', k*k*C] -> MatMul [k*k*C, C'] -> Add bias -> [B, C', h', w']
 
-``qdq`` quantizes in front of Pad, so that what is gathered k*k times are bytes, and a zero is the zero point.
+``qdq`` quantizes before Pad. So Gather copies bytes, k*k times, and the pixel of zeros is the zero point.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from nano_export.quantize.plan import Rule, rule_for
 
 __all__ = ["Gathering", "gathering_before", "lower_convolutions", "seen_pixels"]
 
-# What ONNX takes for an attribute of a two-dimensional convolution that is left out.
+# ONNX's defaults for the attributes of a two-dimensional convolution.
 _GEOMETRY = {"dilations": [1, 1], "strides": [1, 1], "pads": [0, 0, 0, 0]}
 
 
 class Gathering:
-    """The nodes that lay out the pixels which each output of a lowered convolution sees."""
+    """The nodes that lay out the pixels of a lowered convolution: for each output, all that its kernel covers."""
 
     def __init__(self, pad: ir.Node, gather: ir.Node, reshape: ir.Node) -> None:
         self.pad, self.gather, self.reshape = pad, gather, reshape
@@ -40,7 +40,7 @@ class Gathering:
         return value
 
     def gather_bytes(self, quantized: ir.Value, zero_point: ir.Value) -> ir.Value:
-        """Lay out the quantized pixels instead; return what comes out, uint8 [B, h'w', k*k*C]."""
+        """Lay out the quantized pixels instead; return the result, uint8 [B, h'w', k*k*C]."""
         self.pad.replace_input_with(0, quantized)
         self.pad.resize_inputs(3)
         self.pad.replace_input_with(2, zero_point)
@@ -50,11 +50,11 @@ class Gathering:
 
 
 def lower_convolutions(model: ir.Model, rules: tuple[Rule, ...]) -> int:
-    """Rewrite the convolutions whose rule says so, in place; return how many.
+    """Rewrite the convolutions that a rule selects, in place; return how many.
 
     Args:
-        model: float, with numbers for all sizes but the batch.
-        rules: of this component; see ``Rule.product_up_to``.
+        model: float, all sizes numbers but the batch.
+        rules: of this component; ``Rule.product_up_to`` selects.
 
     Raises:
         ValueError: such a convolution has groups or dilations, or no constant weight.
@@ -71,7 +71,7 @@ def lower_convolutions(model: ir.Model, rules: tuple[Rule, ...]) -> int:
 
 
 def gathering_before(value: ir.Value) -> Gathering | None:
-    """Return the nodes that laid out an activation, if it belongs to a lowered convolution of more than a pixel."""
+    """Return the nodes that laid out an activation; None unless a lowered convolution larger than 1x1 reads it."""
     nodes: list[ir.Node] = []
     for expected in ("Reshape", "Gather", "Pad"):
         producer = value.producer()
@@ -84,7 +84,7 @@ def gathering_before(value: ir.Value) -> Gathering | None:
 
 
 def _lower(graph: ir.Graph, node: ir.Node) -> None:
-    """Put the nodes of the docstring above in front of a convolution, and its readers behind them."""
+    """Insert the nodes of the module's docstring before a convolution, and move its readers behind them."""
     geometry = {name: node.attributes.get_ints(name, default) for name, default in _GEOMETRY.items()}
     if node.attributes.get_int("group", 1) != 1 or set(geometry["dilations"]) != {1}:
         raise ValueError(f"{node.name}: groups and dilations are not lowered")
@@ -132,9 +132,9 @@ def _lower(graph: ir.Graph, node: ir.Node) -> None:
 def seen_pixels(
     source: Sequence[int], target: Sequence[int], kernel: Sequence[int], strides: Sequence[int], pads: Sequence[int]
 ) -> NDArray[np.int64]:
-    """Return which pixel of the source each weight of a kernel meets, int64 [target pixels, kernel's weights].
+    """Return the pixel of the source that each weight of a kernel meets, int64 [target pixels, kernel's weights].
 
-    Pixels are counted row by row; the one after the last stands for those outside.
+    Pixels are counted row by row; the number after the last stands for all pixels outside.
 
     Args:
         source: height and width of the feature map.
@@ -152,7 +152,7 @@ def seen_pixels(
 
 
 def _matrix(graph: ir.Graph, weight: ir.Value, name: str) -> ir.Value:
-    """Register a kernel [C', C, k, k] as a matrix [k*k*C, C'], laid out anew when it is read."""
+    """Register a kernel [C', C, k, k] as a matrix [k*k*C, C'], rearranged only when it is read."""
     kernel = weight.const_value
     if kernel is None:
         raise ValueError(f"{weight.name} is not constant")

@@ -1,10 +1,10 @@
-r"""Writes several operators as the one that onnxruntime has for all of them; only it reads such a graph.
+r"""Replaces several operators by one that onnxruntime has for all of them; no other engine reads such a graph.
 
     x -> Q -> DQ \                                 x -> Q \
      W int8 -> DQ > MatMul -> Add bias      ==>     W int8 > MatMulIntegerToFloat(scales, zero point, bias)
 
-From the form on the left onnxruntime makes this operator by itself, but leaves the bias to an Add, as QDQ has no way to
-say that both belong together. OpenVINO would multiply in float.
+onnxruntime makes this operator from the form on the left by itself, but leaves the bias in an Add: QDQ cannot express
+that both belong together. OpenVINO would multiply in float.
 
     q -> heads apart \
     k -> heads apart > MatMul -> Softmax \                q \
@@ -12,7 +12,7 @@ say that both belong together. OpenVINO would multiply in float.
                            heads together <-/             v /
 
 The operator never writes the scores of all tokens to memory (FlashAttention, Dao et al. 2022, arXiv:2205.14135), and
-reads and writes tokens as they are. OpenVINO finds the pattern on the left itself.
+needs no transposes. OpenVINO finds the pattern on the left by itself.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SWAP = "Transpose [0, 2, 1, 3]"  # [B, tokens, heads, d] <-> [B, heads, tokens,
 
 
 def join_biases(model: ir.Model) -> int:
-    """Rewrite the products of two quantized factors, the second constant, in place; return how many have a bias."""
+    """Rewrite products of two quantized factors, the second constant, in place; return how many took a bias."""
     biases = 0
     for node in list(model.graph):
         if node.op_type != "MatMul":
@@ -52,9 +52,9 @@ def join_biases(model: ir.Model) -> int:
 
 
 def join_attention(model: ir.Model) -> int:
-    """Rewrite softmax(query keys) values of several heads in place; return how often. Anything masked stays.
+    """Rewrite softmax(query keys) values of several heads in place; return how often. Masked attention stays.
 
-    Keys and values are made like queries, or come in as a prompt's do, [B, heads, tokens, d].
+    Keys and values are computed like queries, or are inputs [B, heads, tokens, d], as those of a prompt.
     """
     joined = 0
     for node in list(model.graph):
@@ -89,7 +89,7 @@ def _operator(kind: str, inputs: list[ir.Value | None], instead_of: ir.Node) -> 
 
 
 def _replace(model: ir.Model, last: ir.Node, joined: ir.Node) -> None:
-    """Let a node take the place, the name and the readers of the last of those it computes."""
+    """Give a node the place, the name and the readers of the last node that it replaces."""
     old, new = last.outputs[0], joined.outputs[0]
     new.name, new.shape, new.type = old.name, old.shape, old.type
     old.name = f"{old.name}.apart"
@@ -98,7 +98,7 @@ def _replace(model: ir.Model, last: ir.Node, joined: ir.Node) -> None:
 
 
 def _bias_of(node: ir.Node) -> tuple[ir.Node | None, ir.Value | None]:
-    """Return the Add behind a product and the constant it adds, if there is one number for each column."""
+    """Return the Add behind a product and its constant of one number per column; None twice without one."""
     uses = list(node.outputs[0].uses())
     if len(uses) == 1 and (add := uses[0].node).op_type == "Add":
         other = add.inputs[1 - uses[0].idx]
@@ -108,7 +108,7 @@ def _bias_of(node: ir.Node) -> tuple[ir.Node | None, ir.Value | None]:
 
 
 def _take_time_bias(model: ir.Model, joined: ir.Node) -> bool:
-    """Let a lowered convolution's product take the time bias added behind it, float [1, C]; return if there is one."""
+    """Move the time bias behind a lowered convolution, float [1, C], into its product; return whether there is one."""
     readers = _readers(joined.outputs[0], "Transpose [0, 2, 1]", "Reshape", "Add")
     if readers is None:
         return False
@@ -128,7 +128,7 @@ def _take_time_bias(model: ir.Model, joined: ir.Node) -> bool:
 
 
 def _scaled(value: ir.Value | None) -> tuple[ir.Value | None, float]:
-    """Return a value before it was multiplied with one number, and that number; 1 if it was not."""
+    """Return a value before its multiplication by one number, and that number; without one, the value and 1."""
     product = _makers(value, "Mul")
     factor = None if product is None else product[0].inputs[1]
     if product is None or factor is None or factor.const_value is None or factor.const_value.size != 1:
@@ -137,7 +137,7 @@ def _scaled(value: ir.Value | None) -> tuple[ir.Value | None, float]:
 
 
 def _makers(value: ir.Value | None, *kinds: str) -> list[ir.Node] | None:
-    """Return the nodes of these kinds that a value comes from, last first; each makes the next one's first input."""
+    """Return the chain of nodes that a value comes from, last first, by first inputs; None if the kinds differ."""
     nodes: list[ir.Node] = []
     for kind in kinds:
         node = None if value is None else value.producer()
@@ -149,7 +149,7 @@ def _makers(value: ir.Value | None, *kinds: str) -> list[ir.Node] | None:
 
 
 def _readers(value: ir.Value, *kinds: str) -> list[ir.Node] | None:
-    """Return the nodes of these kinds that a value goes through, each the only reader of the one before."""
+    """Return the chain of nodes that a value goes through, only readers; None if the kinds differ."""
     nodes: list[ir.Node] = []
     for kind in kinds:
         uses = list(value.uses())
@@ -161,6 +161,6 @@ def _readers(value: ir.Value, *kinds: str) -> list[ir.Node] | None:
 
 
 def _kind(node: ir.Node) -> str:
-    """Return the operator, and for a transpose the order of its axes."""
+    """Return the name of the operator, and for a transpose the order of its axes."""
     perm = node.attributes.get("perm")
     return node.op_type if perm is None else f"{node.op_type} {list(perm.as_ints())}"

@@ -1,4 +1,4 @@
-r"""Writes a quantization plan into a graph as QuantizeLinear/DequantizeLinear pairs (QDQ), the form both engines fuse.
+r"""Writes a plan into a graph as pairs of QuantizeLinear and DequantizeLinear (QDQ), a form that both engines fuse.
 
     w8a8 Conv     x -> Q -> DQ \\                                w8 MatMul    x ------------\\
                   W int8 -> DQ > Conv -> Q -> DQ -> ...                       W int8 -> DQ > MatMul -> ...
@@ -7,11 +7,12 @@ r"""Writes a quantization plan into a graph as QuantizeLinear/DequantizeLinear p
     w8a8 MatMul   x -> Q -> DQ \\
                   W int8 -> DQ > MatMul -> ...
 
-onnxruntime fuses a Conv into QLinearConv only with a quantized output; a MatMul becomes MatMulIntegerToFloat without
-one, which keeps its result in float. A DequantizeLinear at a weight alone becomes MatMulNBits. A table is dequantized
-row by row after the look-up, never as a whole. OpenVINO reads the same graph as FakeQuantize and compressed weights.
+onnxruntime fuses a Conv into QLinearConv only if its output is quantized. A MatMul needs none: it becomes
+MatMulIntegerToFloat, whose result is float. With a DequantizeLinear at the weight alone it becomes MatMulNBits. A table
+is dequantized row by row after the look-up, never as a whole. OpenVINO reads the same graph as FakeQuantize and
+compressed weights.
 
-Weights are converted one by one while the file is written, so memory stays at one weight beyond the mapped source.
+Weights are converted one by one while the file is written: only one at a time is in memory beside the mapped source.
 """
 
 from __future__ import annotations
@@ -42,13 +43,13 @@ _CHANNEL_AXIS = {"Conv": 0, "MatMul": 1, "Gemm": 0, "Gather": 0}
 
 @dataclass(frozen=True)
 class Range:
-    """Smallest and largest value a tensor takes during calibration."""
+    """The smallest and the largest value of a tensor during calibration."""
 
     low: float
     high: float
 
     def uint8_parameters(self) -> tuple[np.float32, np.uint8]:
-        """Scale and zero point of the asymmetric uint8 grid that covers the range and contains 0 exactly.
+        """Return scale and zero point of the asymmetric uint8 grid that covers the range and contains 0 exactly.
 
         Zero must be exact because convolutions pad with it. Jacob et al. 2018 (arXiv:1712.05877), section 3.
         """
@@ -58,13 +59,13 @@ class Range:
 
 
 def dequantizer_of(value: ir.Value | None) -> ir.Node | None:
-    """Return the DequantizeLinear that a value comes from, if it does."""
+    """Return the DequantizeLinear that a value comes from, or None."""
     producer = None if value is None else value.producer()
     return producer if producer is not None and producer.op_type == "DequantizeLinear" else None
 
 
 def tensors_to_calibrate(model: ir.Model, rules: tuple[Rule, ...]) -> list[str]:
-    """Names of the activations whose range ``quantize`` will ask for."""
+    """Return the names of the activations whose ranges ``quantize`` needs."""
     names: dict[str, None] = {}
     for node in model.graph:
         if _scheme(node, rules) == "w8a8":
@@ -78,9 +79,9 @@ def quantize(model: ir.Model, rules: tuple[Rule, ...], ranges: Mapping[str, Rang
     """Rewrite ``model`` in place according to ``rules``; return how many nodes each scheme got.
 
     Args:
-        model: float32, with weights that may lie in a mapped file.
+        model: float32; weights may lie in a mapped file.
         rules: of this component.
-        ranges: of every tensor ``tensors_to_calibrate`` names.
+        ranges: of every tensor that ``tensors_to_calibrate`` names.
 
     Raises:
         KeyError: a range is missing.
@@ -108,7 +109,7 @@ def quantize(model: ir.Model, rules: tuple[Rule, ...], ranges: Mapping[str, Rang
 
 
 def quantized_weight(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Symmetric int8 per channel: ``weight ~ q * scale`` with q in [-63, 63] and float32 scales [channels]."""
+    """Quantize symmetrically per channel: ``weight ~ q * scale``, q int8 in [-63, 63], scales float32 [channels]."""
     others = tuple(i for i in range(weight.ndim) if i != axis)
     scale = _weight_scale(weight, axis)
     q = np.round(weight / np.expand_dims(scale, others))
@@ -116,14 +117,14 @@ def quantized_weight(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np
 
 
 def _weight_scale(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """Largest |w| / 63 per channel; 1 for a channel of zeros."""
+    """Return the largest |w| / 63 per channel; 1 for a channel of zeros."""
     others = tuple(i for i in range(weight.ndim) if i != axis)
     largest = np.maximum(weight.max(axis=others), -weight.min(axis=others))
     return np.where(largest > 0, largest / np.float32(_WEIGHT_LIMIT), np.float32(1.0)).astype(np.float32)
 
 
 def _scheme(node: ir.Node, rules: tuple[Rule, ...]) -> Scheme | None:
-    """The scheme of a node with a constant weight; None for all others."""
+    """Return the scheme of a node with a constant weight; None for all others."""
     position = _WEIGHT_INPUT.get(node.op_type)
     if position is None or len(node.inputs) <= position:
         return None
@@ -134,7 +135,7 @@ def _scheme(node: ir.Node, rules: tuple[Rule, ...]) -> Scheme | None:
 
 
 def _activation(node: ir.Node) -> ir.Value:
-    """Return what is quantized for a layer: its input, or the pixels which that was gathered from."""
+    """Return the value to quantize for a layer: its input, or the pixels that the input was gathered from."""
     value = node.inputs[0]
     if value is None or value.name is None:
         raise ValueError(f"{node.name} has no named input")
@@ -145,9 +146,9 @@ def _activation(node: ir.Node) -> ir.Value:
 def _quantize_input(
     graph: ir.Graph, node: ir.Node, ranges: Mapping[str, Range], dequantized: dict[str, ir.Value]
 ) -> None:
-    """Have a layer read its activation through Q and DQ, which all its readers share; gathered bytes have their own DQ.
+    """Insert Q and DQ before a layer; readers of an activation share them, but gathered bytes have their own DQ.
 
-    ``dequantized`` knows what was quantized already, by the name of the float value, and learns more.
+    ``dequantized`` maps the name of each float value to its dequantized form; new ones are added.
     """
     source = _activation(node)
     name = str(source.name)
@@ -172,7 +173,7 @@ def _is_dequantized(value: ir.Value) -> bool:
 
 
 def _quantize_activation(graph: ir.Graph, value: ir.Value, extent: Range, before: ir.Node) -> ir.Value:
-    """Insert Q and DQ of an activation in front of ``before`` and return what came out."""
+    """Insert Q and DQ of an activation in front of ``before``, and return the dequantized value."""
     scale, zero_point = extent.uint8_parameters()
     grid = [
         initializer(graph, f"{value.name}.scale", np.asarray(scale)),
@@ -189,11 +190,11 @@ def _quantize_activation(graph: ir.Graph, value: ir.Value, extent: Range, before
 
 
 def _quantize_output(graph: ir.Graph, node: ir.Node, extent: Range) -> None:
-    """Put Q and DQ behind a node and move all its readers to what comes out."""
+    """Insert Q and DQ behind a node, and let all its readers read the dequantized value."""
     value = node.outputs[0]
     readers = [(use.node, use.idx) for use in value.uses()]
     if not readers:
-        return  # it leaves the graph, and outputs stay float
+        return  # an output of the graph, which stays float
     following = readers[0][0]
     for reader, _ in readers:
         if _position(graph, reader) < _position(graph, following):
@@ -233,7 +234,7 @@ def _quantize_weight(graph: ir.Graph, node: ir.Node, ranges: Mapping[str, Range]
 def _int8_constant(
     graph: ir.Graph, node: ir.Node, position: int, axis: int
 ) -> tuple[ir.Value, ir.Value, ir.Value, NDArray[np.float32]]:
-    """Register the int8 form of a constant input, converted when it is written; return (float, int8, scale, scales)."""
+    """Register the int8 form of a constant, converted only when it is written; return (float, int8, scale, scales)."""
     weight = node.inputs[position]
     if weight is None or weight.const_value is None:
         raise ValueError(f"{node.name} has no constant weight")

@@ -1,1 +1,1 @@
-"""The model to export: found, read, checked, and merged with LoRAs."""
+"""Finds, reads and checks the model to export, and merges LoRAs into it."""

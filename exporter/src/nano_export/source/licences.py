@@ -1,8 +1,8 @@
-"""Finds the licence that has to travel with a checkpoint's weights: its identifier and its text.
+"""Finds the licence of a checkpoint's weights, which every copy must carry: its identifier and its text.
 
-The CreativeML Open RAIL-M licences (Stable Diffusion 1 and Nano; "++" for Stable Diffusion 2) demand that every copy
-of the weights, converted ones included, is handed on with their text and its restrictions (paragraph 4). Checkpoints
-on the Hub mostly name them in the model card and leave the text out, so both are kept here, byte for byte as published.
+The CreativeML Open RAIL-M licences (Stable Diffusion 1 and Nano; "++" for Stable Diffusion 2) demand that every copy of
+the weights, converted or not, is passed on with their text and its restrictions (paragraph 4). Most checkpoints on the
+Hub only name them in the model card, so both texts are kept here, byte for byte as published.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nano_export.source.card import front_matter
 __all__ = ["LicenceText", "licence_of"]
 
 _SHIPPED = ("creativeml-openrail-m", "openrail++")
-# Models whose licence is known even where a copy has lost its card: the last part of the Hub id.
+# Models whose licence is known without their card: the last part of the Hub id.
 _KNOWN_MODELS = {"stable-diffusion-nano-2-1": "creativeml-openrail-m"}
 
 
@@ -26,9 +26,9 @@ class LicenceText:
     """A licence.
 
     Attributes:
-        id: as the Hub spells it ("creativeml-openrail-m"), or SPDX ("Apache-2.0") for built-in models; "other" for a
-            licence that is only there as a text; "unknown" where nothing says.
-        text: what to hand on with the weights: the licence itself, or sentences that say where it is.
+        id: as the Hub spells it ("creativeml-openrail-m"), or SPDX ("Apache-2.0") for random weights; "other" for a
+            licence file without a name; "unknown" if nothing names a licence.
+        text: to pass on with the weights: the licence itself, or sentences that say where it is.
     """
 
     id: str
@@ -38,13 +38,13 @@ class LicenceText:
 def licence_of(folder: Path | None, card: str | None, model: str) -> LicenceText:
     """Find the licence of a checkpoint's weights.
 
-    A licence file in the checkpoint is taken word for word. Without one, the licence that the card names is; its text
-    is the published one where it is kept here.
+    A licence file in the checkpoint is taken word for word. Without one, it is the licence that the card names, with
+    its published text if that is kept here.
 
     Args:
-        folder: the diffusers folder; None for built-in random weights.
-        card: the text of README.md, with its YAML front matter; None without one.
-        model: Hub id or folder name, for the text and for models whose licence is known without a card.
+        folder: the diffusers folder; None for random weights.
+        card: text of README.md, with its YAML front matter; None without one.
+        model: Hub id or folder name, for the text and for models whose licence is known without their card.
     """
     if folder is None:
         return LicenceText(
@@ -75,7 +75,7 @@ def licence_of(folder: Path | None, card: str | None, model: str) -> LicenceText
 
 
 def _name(meta: dict[str, Any]) -> str | None:
-    """Tell the licence's identifier; the Hub has "other" with the name in ``license_name``, and lists of several."""
+    """Return the licence's identifier; the Hub has "other" with a ``license_name``, and lists of several."""
     name = meta.get("license")
     if name == "other":
         name = meta.get("license_name", name)
@@ -85,5 +85,5 @@ def _name(meta: dict[str, Any]) -> str | None:
 
 
 def _read(path: Path) -> str:
-    """Read a text with its own line ends."""
+    """Read a text, and keep its line ends."""
     return path.read_bytes().decode("utf-8", errors="replace")

@@ -1,7 +1,7 @@
 """Merges LoRAs into a checkpoint before its graphs are traced: W += scale * alpha / rank * up @ down.
 
-The model decides what a file may change: from the name of each linear layer and convolution of the UNet and the text
-encoder follow the few spellings that files have for it. Any other name is an error, and so is another shape.
+The model decides which names a file may have: the name of each linear layer and convolution of the UNet and the text
+encoder gives the few spellings that files have for it. Any other name is an error, and so is another shape.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def merge(checkpoint: Checkpoint, loras: Sequence[Lora]) -> None:
     Names and shapes of all files are checked before the first weight changes.
 
     Raises:
-        LoraError: a file has a layer that the model has not, or one of another shape, and nothing was merged; or a
-            scale is so large that a weight becomes infinite, and the checkpoint is of no use any more.
+        LoraError: a file has a layer that the model does not have, or one of another shape, and nothing was merged; or
+            a scale is so large that a weight becomes infinite, and the checkpoint cannot be used any more.
     """
     layers = _layers(checkpoint)
     for lora in loras:
@@ -49,7 +49,7 @@ def merge(checkpoint: Checkpoint, loras: Sequence[Lora]) -> None:
 
 
 def _layers(checkpoint: Checkpoint) -> dict[str, nn.Linear | nn.Conv2d]:
-    """Find the layers that a LoRA can change, by each of their spellings."""
+    """Return the layers that a LoRA can change, by each of their spellings."""
     return {
         spelling: module
         for network, spellings in ((checkpoint.unet, _unet_spellings), (checkpoint.text_encoder, _text_spellings))
@@ -60,7 +60,7 @@ def _layers(checkpoint: Checkpoint) -> dict[str, nn.Linear | nn.Conv2d]:
 
 
 def _unet_spellings(name: str) -> Iterator[str]:
-    """Spell a layer of the UNet as kohya does, as diffusers does, and as diffusers did."""
+    """Spell a layer of the UNet as kohya does, as diffusers does, and as older diffusers did."""
     yield f"lora_unet_{name.replace('.', '_')}"
     for spelling in (name, _ATTENTION.sub(r".\1.processor.\2", name)):
         yield spelling
@@ -68,7 +68,7 @@ def _unet_spellings(name: str) -> Iterator[str]:
 
 
 def _text_spellings(name: str) -> Iterator[str]:
-    """Spell a layer of the text encoder; transformers 5 left out the ``text_model`` that most files have."""
+    """Spell a layer of the text encoder; most files have ``text_model`` in it, which transformers 5 leaves out."""
     plain = name.removeprefix("text_model.")
     yield f"lora_te_text_model_{plain.replace('.', '_')}"
     for spelling in (plain, _TEXT_ATTENTION.sub(r".self_attn.to_\1", plain)):
@@ -77,7 +77,7 @@ def _text_spellings(name: str) -> Iterator[str]:
 
 
 def _check_fit(lora: Lora, layers: Mapping[str, nn.Linear | nn.Conv2d], text_width: int) -> None:
-    """Refuse a LoRA for another model; the width of its prompts comes first, because it says which model."""
+    """Refuse a LoRA for another model; the width of its prompts is checked first, because it tells the model."""
     path = lora.file.path
     for name, factors in lora.layers.items():
         if _PROMPT_PROJECTION.fullmatch(name) and (width := factors.shape[1]) != text_width:
@@ -106,5 +106,5 @@ def _check_fit(lora: Lora, layers: Mapping[str, nn.Linear | nn.Conv2d], text_wid
 
 
 def _times(shape: Sequence[int]) -> str:
-    """Write a shape as people do."""
+    """Write a shape as 320x320."""
     return "x".join(map(str, shape))
