@@ -80,7 +80,7 @@ ci: lint test test-lowest  ## what has to pass before a change is taken
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy runtime/src/nano_runtime exporter/src/nano_export
+	$(BIN)/mypy
 
 bench: build/synthetic-int8/manifest.json  ## export the full-size network in INT8 and time it; needs gigabytes and patience
 	$(BIN)/nano-bench build/synthetic-int8

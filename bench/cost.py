@@ -144,7 +144,7 @@ def draw_chart(points: Sequence[Point], fits: Sequence[Fit], path: Path) -> None
             own = [point for point in points if (point.curve, point.backend) == (curve, backend)]
             x, y = [point.value for point in own], [point.picture_ms / 1e3 for point in own]
             line = next((one for one in fits if (one.curve, one.backend) == (curve, backend)), None)
-            label = backend
+            label: str = backend
             if line is not None:
                 label += f": {line.fixed_ms / 1e3:.2f} s + {line.each_ms / 1e3:.3f} s each"
             panel.plot(x, y, "o-", color=colors[backend], label=label)

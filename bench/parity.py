@@ -28,6 +28,7 @@ from nano_export.cli import main as nano_export
 from nano_export.judge.original import diffusers_pipeline
 from nano_export.source import builtin
 from nano_runtime.arrays import F32
+from nano_runtime.bundle.manifest import Backend
 from nano_runtime.engines import BACKENDS
 from nano_runtime.pipeline import Pipeline
 from nano_runtime.sampling.noise import NoiseSource, noise_source
@@ -156,7 +157,7 @@ class Drawing:
         return np.asarray(result.images, np.float32)
 
 
-def table(engines: list[str], steps: int) -> Iterator[str]:
+def table(engines: list[Backend], steps: int) -> Iterator[str]:
     """Yield the lines of a Markdown table: largest distances, relative to the largest latent."""
     columns = ("sampler", "diffusers", "a step", *(f"a picture, {engine}" for engine in engines), "another seed")
     yield f"| {' | '.join(columns)} |"

@@ -205,6 +205,8 @@ def run(options: argparse.Namespace) -> Iterator[Quality]:
     scorer = load_scorer(DEMO)
     card = (DEMO / "checkpoint/README.md").read_text(encoding="utf-8")
     guidance = guidance_scale(card) if options.guidance is None else options.guidance
+    if guidance is None:
+        raise SystemExit("the demo's card names no guidance scale")
     task = Task(scorer.knowledge.sample(options.count), options.steps, options.default, guidance, options.precision)
     expected = original(task, scorer.knowledge, ROOT / "build/quality")
     yield judge("original, fp32 torch", expected, None, task, scorer)

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-sys.modules.setdefault("openvino_telemetry", None)  # nncf and openvino would report their use
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # nncf and openvino would report their use
 
 import nncf
 import numpy as np

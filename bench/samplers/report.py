@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
@@ -91,6 +91,16 @@ def _row(pipe: Pipeline, cell: Cell, judged: Sequence[Judged]) -> Row:
     )
 
 
+_MEASURES: tuple[tuple[str, Callable[[Row], str]], ...] = (
+    ("Pictures with the concept and the colour asked for, %", lambda row: f"{row.both:.0%}".removesuffix("%")),
+    ("Correlation with the template: how clean the drawing is", lambda row: f"{row.correlation:.3f}"),
+    ("PSNR to the picture of many steps, dB", lambda row: f"{row.image_psnr_db:.1f}"),
+    ("SSIM to the same", lambda row: f"{row.image_ssim:.3f}"),
+    ("Latents to the same, dB", lambda row: f"{row.latent_psnr_db:.1f}"),
+    ("UNet: calls, and 10^9 multiply-accumulates", lambda row: f"{row.calls}, {row.macs / 1e9:.1f}"),
+)
+
+
 def markdown(table: Sequence[Row]) -> str:
     """Return a table of each sampler, one line for each number of steps, and the controls."""
     groups: dict[tuple[str, str], list[Row]] = {}
@@ -102,14 +112,7 @@ def markdown(table: Sequence[Row]) -> str:
     pictures = {row.cell.steps > FEW: row.pictures for found in groups.values() for row in found}
     columns = f"| | {' | '.join(map(str, steps))} |\n{'|---' * (len(steps) + 1)}|"
     parts = []
-    for title, of in (
-        ("Pictures with the concept and the colour asked for, %", lambda row: f"{row.both:.0%}".removesuffix("%")),
-        ("Correlation with the template: how clean the drawing is", lambda row: f"{row.correlation:.3f}"),
-        ("PSNR to the picture of many steps, dB", lambda row: f"{row.image_psnr_db:.1f}"),
-        ("SSIM to the same", lambda row: f"{row.image_ssim:.3f}"),
-        ("Latents to the same, dB", lambda row: f"{row.latent_psnr_db:.1f}"),
-        ("UNet: calls, and 10^9 multiply-accumulates", lambda row: f"{row.calls}, {row.macs / 1e9:.1f}"),
-    ):
+    for title, of in _MEASURES:
         lines = [f"### {title}", "", columns]
         for (scheduler, quality), found in groups.items():
             cells = {row.cell.steps: of(row) for row in found}

@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import median
 from typing import get_args
 
+from PIL import Image
+
 from nano_runtime.bundle.manifest import Quality
 from nano_runtime.pictures.png import save_png
 from nano_runtime.pictures.sheet import contact_sheet
@@ -40,10 +42,10 @@ def main() -> None:
     parser.add_argument("--backend", choices=("onnxruntime", "openvino"), help="the engine")
     parser.add_argument("--quality", action="append", choices=get_args(Quality), help="repeatable (default: exact)")
     options = parser.parse_args()
-    qualities = ["exact"] if options.quality is None else options.quality
+    qualities: list[Quality] = ["exact"] if options.quality is None else options.quality
     pipe = Pipeline.from_pretrained(options.bundle, options.backend)
     pipe(PROMPTS[0], seed=0)  # loads the graphs
-    images = []
+    images: list[Image.Image] = []
     for quality in qualities:
         milliseconds = []
         for seed, prompt in enumerate(PROMPTS):
