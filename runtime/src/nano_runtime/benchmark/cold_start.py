@@ -1,4 +1,4 @@
-"""What a person waits for and what it takes: a fresh ``nano-generate`` process, from its start to its first picture."""
+"""Times a fresh ``nano-generate`` process from its start to its first picture, and watches its memory."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Start:
     """One fresh process.
 
     Attributes:
-        first_png_ms: from the start of the process to its first file, to 10 ms.
-        peak_rss_bytes: the most memory it had resident, files it maps included; None where the system does not say.
-        peak_anonymous_bytes: the most of it that no file backs, which the system cannot take back without swapping;
-            looked at every 10 ms; None where the system does not say.
+        first_png_ms: milliseconds from the start of the process to its first file, within 10.
+        peak_rss_bytes: peak of its resident memory, mapped files included; None where the system does not say.
+        peak_anonymous_bytes: peak of the resident memory that no file backs, which the system cannot take back without
+            swapping, read every 10 ms; None where the system does not say.
     """
 
     first_png_ms: float
@@ -37,7 +37,7 @@ class Start:
 
 
 def start(*arguments: str) -> Start:
-    """Run ``nano-generate`` with these arguments, output and seed excepted, and watch it.
+    """Run ``nano-generate`` with these arguments and an output and seed of its own, and watch it.
 
     Raises:
         WorkerDiedError: it failed.

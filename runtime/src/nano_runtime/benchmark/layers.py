@@ -1,7 +1,7 @@
 """Sorts an engine's profile: matrix work into the groups of the manifest, everything else by operator.
 
-Engines rewrite a graph before they run it, so that their operators have other names and fewer of them. What survives is
-what an operator computes and the shape it computes: enough to tell a group, in both engines alike.
+Engines rewrite a graph before they run it: there are fewer operators, with other names. The kind of an operator and the
+shape of its output remain, and they suffice to find its group, in all engines alike.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _MAP_RANK = 4  # [batch, channels, height, width] or [batch, height, width, chan
 
 @dataclass(frozen=True)
 class GroupTime:
-    """What some operators of one graph take together, in one call.
+    """The time of some operators of one graph together, in one call.
 
     Attributes:
         name: ``16x16 conv`` for matrix work, otherwise the operator as the engine calls it.
         operators: how many there are.
         ms: of wall clock.
-        limit_ms: the least this machine could take; None for what is not matrix work, and is not counted.
+        limit_ms: the least time on this machine; None for operators that do no matrix work, whose limit is not known.
     """
 
     name: str

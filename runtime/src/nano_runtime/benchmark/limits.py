@@ -1,9 +1,9 @@
-"""What a graph could take at best on a machine: the roofline of its groups of layers.
+"""Computes the least time of a graph on a machine: the roofline of its groups of layers.
 
 Williams, Waterman & Patterson 2009 ("Roofline: an insightful visual performance model"): a piece of work takes at
 least as long as its arithmetic at the machine's peak rate, and at least as long as moving its data at the peak
 bandwidth. Here a piece is one group of layers (``manifest.Work``), its data are its weights, and a graph takes the sum:
-groups run one after the other, and what one could leave idle another cannot use.
+groups run one after the other, and none can use what another leaves idle.
 
 The limit is that of the bundle's arithmetic in dense matrix products. An algorithm with fewer products (Winograd's
 convolution) or weights that stay in the processor's cache from call to call could go below it.
@@ -22,14 +22,14 @@ __all__ = ["Rates", "limit_ms"]
 
 @dataclass(frozen=True)
 class Rates:
-    """What a machine can do with a number of threads, as ``probe`` measured it.
+    """The best rates of a machine with a number of threads, as ``probe`` measured them.
 
     Attributes:
         threads: that computed.
         macs_per_s: multiply-accumulates per second in a large matrix product, by arithmetic (``"int8"``, ``"f32"``,
             ``"bf16"``) and engine.
         read_bytes_per_s: reading from memory.
-        read_bytes: size of what was read.
+        read_bytes: size of the array that was read.
     """
 
     threads: int

@@ -65,7 +65,7 @@ class _Steps:
 def _probe_machine(
     probes: Iterable[_Probe | None], steps: _Steps
 ) -> Generator[Step, None, dict[_Probe | None, Rates | None]]:
-    """Measure what this machine can do at best; return the rates by arguments, None for None."""
+    """Measure the best rates of this machine; return them by the arguments of the probe, None for None."""
     rates: dict[_Probe | None, Rates | None] = {None: None}
     for arguments in probes:
         if arguments is not None:

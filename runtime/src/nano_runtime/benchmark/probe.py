@@ -1,4 +1,4 @@
-"""What this machine can do: the rates of each engine's matrix products and of reading memory, in some seconds."""
+"""Measures this machine: the rates of each engine's matrix products and of reading memory, in some seconds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["LARGEST_READ_BYTES", "probe"]
 LARGEST_READ_BYTES = 256 << 20  # several times any cache
 # One product as large as a convolution of the decoder, whose factors fit the second-level cache in blocks.
 _ROWS, _DEPTH, _COLUMNS = 1024, 2048, 2048
-# What is measured: the arithmetic of the graph, and that of the engine's float layers.
+# Each rate's arithmetic of the graph, and precision of the engine's float layers.
 _PRODUCTS: dict[str, tuple[Literal["int8", "f32"], Precision]] = {
     "int8": ("int8", "f32"),
     "f32": ("f32", "f32"),
@@ -35,14 +35,14 @@ _LEAST_RUNS = 3
 
 
 def probe(threads: int, read_bytes: int) -> Rates:
-    """Measure with all installed engines, whichever are to be compared: the limit belongs to the machine.
+    """Measure the rates with all installed engines, even if fewer are compared: the limit belongs to the machine.
 
-    The engines compute the product with the threads, options and kinds of kernel that a bundle gets.
+    The engines compute the product with the threads, options and kinds of kernel of a bundle.
 
     Args:
         threads: of the engines and of the reading.
-        read_bytes: size of what is read over and over, as a UNet's weights are: those that fit a cache come from the
-            cache. More than ``LARGEST_READ_BYTES`` makes no difference.
+        read_bytes: size of the array that is read over and over, as a UNet's weights are: if it fits a cache, it comes
+            from the cache. More than ``LARGEST_READ_BYTES`` makes no difference.
     """
     rates: dict[str, dict[Backend, float]] = {}
     with TemporaryDirectory(prefix="nano-probe-") as folder:
@@ -82,7 +82,7 @@ def _read_bytes_per_s(threads: int, size: int) -> float:
 
 
 def _quickest_s(action: Callable[[], object]) -> float:
-    """Return the seconds of the quickest run of an action: what disturbs a run only makes it slower."""
+    """Return the seconds of the quickest run of an action: disturbances only make a run slower."""
     watch = Stopwatch()
     while True:
         with watch.time("run", "action"):

@@ -1,4 +1,4 @@
-"""The error boundary of all commands: what a user caused becomes lines and an exit code, a bug keeps its traceback.
+"""The error boundary of all commands: a user's error becomes two or three lines and an exit code; a bug, a traceback.
 
 0 done · 1 our bug · 2 usage · 3 bundle invalid · 4 this machine · 5 network · 130 interrupted · 141 reader gone
 """
@@ -26,7 +26,7 @@ from nano_runtime.system.out_of_memory import is_out_of_memory
 __all__ = ["EXIT_BROKEN_PIPE", "EXIT_INTERRUPTED", "digest", "make_parser", "megabytes", "run_command"]
 
 EXIT_INTERRUPTED = 130
-EXIT_BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
+EXIT_BROKEN_PIPE = 141  # a shell reports this for a program that SIGPIPE ended
 
 Options = TypeVar("Options", bound=argparse.Namespace)
 
@@ -64,7 +64,7 @@ def run_command(
         parser: fills ``options``; leaves with 2 by itself on a malformed command line.
         options: an empty namespace of the command's own type.
         action: does the work and returns an exit code.
-        argv: arguments without the program's name; None takes the process's.
+        argv: arguments without the program's name; None takes those of the process.
     """
     with _plain_text_streams(), _interrupted_by_sigterm(), _warnings_on_stderr(parser.prog):
         try:
@@ -97,7 +97,7 @@ def run_command(
 
 
 def _say(prog: str, what: str, *hints: str) -> None:
-    """Print an error: one line for what happened, one for each hint."""
+    """Print an error on standard error: one line says what happened, and one each what to do."""
     print(f"{prog}: {escaped(what)}", *map(escaped, hints), sep="\n", file=sys.stderr)
 
 
@@ -111,7 +111,7 @@ def _silence_stdout() -> None:
 
 @contextmanager
 def _plain_text_streams() -> Iterator[None]:
-    """Let names and prompts that the terminal's encoding lacks be printed as escapes."""
+    """Print characters that the terminal's encoding lacks as escapes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -120,7 +120,7 @@ def _plain_text_streams() -> Iterator[None]:
 
 @contextmanager
 def _interrupted_by_sigterm() -> Iterator[None]:
-    """Make a polite kill the same as Ctrl-C, so that ``finally`` blocks run and no half file stays."""
+    """Treat SIGTERM as Ctrl-C, so that ``finally`` blocks run and no unfinished file stays."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -133,7 +133,7 @@ def _interrupted_by_sigterm() -> Iterator[None]:
 
 
 class _OneLine(logging.Formatter):
-    """Log records as lines that a terminal can be given: they quote prompts."""
+    """Formats log records as one line without control characters, because they quote prompts."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""

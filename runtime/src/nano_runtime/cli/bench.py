@@ -1,4 +1,4 @@
-"""``nano-bench``: how fast bundles are here, per engine and stage, and how fast they could be."""
+"""``nano-bench``: times bundles on this machine, per engine and graph, beside the least time possible."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser(
         "nano-bench",
-        "Time bundles on this machine, and say what it could do at best. Every case (bundle, engine, threads, pictures "
-        "per call) gets a process of its own and stays loaded; they draw in turns, so that a machine slowing down "
-        "slows all alike.",
+        "Time bundles on this machine, beside the least time it could need. Every case (bundle, engine, threads, "
+        "pictures per call) is loaded in a process of its own. The cases draw in turns, so a machine that slows down "
+        "slows all of them alike.",
         _EXAMPLES,
     )
     add = parser.add_argument
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         help="onnxruntime, openvino, or with a precision: openvino:bf16; repeatable (default: all served)")  # fmt: skip
     add("--precision", choices=("f32", "bf16"), default="f32",
         help="of layers that are not INT8, where --backend names none (default: %(default)s)")  # fmt: skip
-    add("--prompt", default="a red fox", metavar="TEXT", help="what to draw (default: %(default)s)")
+    add("--prompt", default="a red fox", metavar="TEXT", help="text to draw (default: %(default)s)")
     add("--steps", type=int, metavar="N", help="denoising steps (default: each bundle's own)")
     add("--scheduler", metavar="NAME", help="see nano-generate (default: each bundle's own)")
     add("--guidance", type=float, metavar="X", help="up to 1 turns guidance off (default: the bundle's, often 7.5)")
@@ -78,12 +78,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", type=_numbers, metavar="N,...",
         help="processor threads, one or several numbers (default: one per physical core)")  # fmt: skip
     add("--quality", dest="qualities", action="append", choices=get_args(Quality),
-        help="what to leave out, see nano-generate; repeatable (default: exact)")  # fmt: skip
+        help="work to leave out, see nano-generate; repeatable (default: exact)")  # fmt: skip
     add("--runs", type=int, default=5, metavar="N", help="calls after the first (default: %(default)s)")
     add("--starts", type=int, default=2, metavar="N",
         help="fresh nano-generate processes, timed from start to picture, and one more that repeats the last one's "
         "prompt (default: %(default)s)")  # fmt: skip
-    add("--profile", action="store_true", help="show what the operators inside the graphs take")
+    add("--profile", action="store_true", help="show the time of the operators inside the graphs")
     add("--json", type=Path, metavar="FILE", help="write all samples to this file")
     return parser
 
@@ -94,7 +94,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def _bench(options: _Options) -> int:
-    """Measure, then print the tables; the samples go to the file."""
+    """Measure, write the samples to the file, and print the tables."""
     from tqdm import tqdm
 
     from nano_runtime.benchmark import Measured, Settings, as_document, cases_of, measure

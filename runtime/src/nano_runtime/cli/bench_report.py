@@ -1,4 +1,4 @@
-"""What ``nano-bench`` prints: measurements as Markdown tables, with what each could be at best."""
+"""Prints the report of ``nano-bench``: measurements as Markdown tables, each beside the least time possible."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHOWN_SHARE = 0.005  # kinds of operators that take less than this part of a gr
 
 
 def print_report(machine: Machine, settings: Settings, results: Sequence[Measured]) -> None:
-    """Print whole calls, starts and memory, graphs, profiles if there are any, and what all of it depends on."""
+    """Print whole calls, starts and memory, graphs, profiles if there are any, and the conditions of all of it."""
     print("Calls of a loaded pipeline")
     _print_table(("case", "p50 ms", "p90 ms", "at best", "times", "images/min", "first ms"), map(_call, results))
     print("\nFresh processes of nano-generate, and memory of the loaded pipeline")
@@ -113,7 +113,7 @@ def _groups(groups: Sequence[GroupTime]) -> Iterable[tuple[str, ...]]:
 
 
 def _print_conditions(machine: Machine, settings: Settings, results: Sequence[Measured]) -> None:
-    """Print what the figures depend on, and what "at best" means."""
+    """Print the conditions of the figures, and the rates behind "at best"."""
     isa = "instruction sets unknown" if machine.isa is None else " ".join(machine.isa)
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     steps = "each bundle's number of" if settings.steps is None else settings.steps
@@ -128,7 +128,7 @@ def _print_conditions(machine: Machine, settings: Settings, results: Sequence[Me
 
 
 def _limits(rates: Rates) -> str:
-    """Say what "at best" was computed with."""
+    """Return the rates with which "at best" was computed, as a line."""
     products = [
         f"{arithmetic} {rate / 1e9:.0f} GMAC/s ({backend})"
         for arithmetic, by_backend in rates.macs_per_s.items()

@@ -75,7 +75,7 @@ BACKENDS: Final[tuple[Backend, ...]] = tuple(ENGINES)
 
 
 def installed(backend: Backend) -> bool:
-    """Whether the engine's package can be found; it is not imported."""
+    """Return whether the engine's package can be found; it is not imported."""
     return find_spec(backend) is not None
 
 
@@ -114,7 +114,7 @@ def import_engine(backend: Backend) -> Open:
 
 
 def engine_version(backend: Backend) -> str:
-    """Return the version of an engine, which is imported for that; raises what ``import_engine`` does."""
+    """Return the version of an engine after importing it; raises the errors of ``import_engine``."""
     import_engine(backend)
     return str(sys.modules[backend].__version__)
 

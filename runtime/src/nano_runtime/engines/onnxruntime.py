@@ -1,7 +1,7 @@
 """ONNX Runtime: the only file that imports onnxruntime.
 
-Official builds may report usage to their maker from the moment the library loads, before any call could forbid it, so
-the two variables that forbid it are set before the import.
+Official builds may report usage to their maker as soon as the library loads. Two environment variables forbid that;
+they are set before the import, because no call could come in time.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from nano_runtime.system.out_of_memory import is_out_of_memory
 __all__ = ["OrtSession", "open_graph"]
 
 _NAME = "onnxruntime"
-_LOG_NOTHING = 4  # but what ends the process: errors come as exceptions, and are told in our words
+_LOG_FATAL = 4  # the least it can log; errors come as exceptions too
 
-# It would join a linear layer's MatMul and bias into a Gemm before the integer kernels are chosen, and a Gemm with a
-# float result has none: the INT8 UNet took three times as long (bench/LOG.md).
+# This optimizer joins a linear layer's MatMul and bias into a Gemm before the integer kernels are chosen, and there is
+# no integer kernel for a Gemm with a float result: with it, the INT8 UNet took three times as long (bench/LOG.md).
 _DISABLED_OPTIMIZERS = ["MatMulAddFusion"]
 
 
 class OrtSession:
-    """A graph in ONNX Runtime's CPU provider."""
+    """A graph loaded into ONNX Runtime's CPU provider."""
 
     def __init__(
         self, session: onnxruntime.InferenceSession, graph: CheckedGraph, profile: TemporaryDirectory[str] | None
@@ -59,7 +59,7 @@ class OrtSession:
         return dict(zip(self._outputs, outputs, strict=True))
 
     def layer_times(self) -> list[LayerTime]:
-        """Return what each operator took; see ``Session.layer_times``."""
+        """Return the time of each operator; see ``Session.layer_times``."""
         if self._session is None or self._profile is None:
             raise RuntimeError(f"{self._model} was closed, or opened without a profile")
         events = json.loads(Path(self._session.end_profiling()).read_bytes())
@@ -67,7 +67,7 @@ class OrtSession:
         return _layer_times(events)
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         self._session = None
 
 
@@ -80,18 +80,18 @@ def open_graph(graph: CheckedGraph, *, batch: Batch, tokens: int, options: Engin
     choices.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     choices.intra_op_num_threads = options.threads
     choices.inter_op_num_threads = 1
-    choices.log_severity_level = _LOG_NOTHING
+    choices.log_severity_level = _LOG_FATAL
     choices.add_free_dimension_override_by_name("tokens", tokens)
     if isinstance(batch, int):  # a free batch computes the same, as quickly (bench/LOG.md)
         choices.add_free_dimension_override_by_name("batch", batch)
-    # A plan of all activations in one block saves nothing here: without it calls are as quick, in 41 MB less.
+    # Off: a memory plan that puts all activations into one block. Calls are as quick without it, in 41 MB less.
     choices.enable_mem_pattern = False
-    # Weights live as long as the session: the arena would round their blocks up and keep the slack.
+    # Weights live as long as the session, so they are kept out of the arena, which rounds the sizes of blocks up.
     choices.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     # A MatMul with INT8 weights alone rounds its activations too, 32 by 32, which adds a tenth to its weights' error.
     # In f32, level 1, it would unpack its weights in every call, and take 2.4 times as long.
     choices.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "4")
-    # Threads that spin after a call, in hope of another, would be in the way of the next component's.
+    # Threads that keep spinning after a call would slow down the next component's threads.
     choices.add_session_config_entry("session.force_spinning_stop", "1")
     profile = TemporaryDirectory(prefix="nano-profile-") if options.profile else None
     if profile is not None:

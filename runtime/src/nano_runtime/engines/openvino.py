@@ -1,8 +1,8 @@
 """OpenVINO: the only file that imports openvino.
 
 Its Python package reports every import to its maker, over the network, from a process of its own, and leaves a folder
-``intel`` in the user's home. It does without where the package that reports, ``openvino_telemetry``, cannot be
-imported; there is no variable that forbids it.
+``intel`` in the user's home. No environment variable forbids that. It reports nothing where the package
+``openvino_telemetry`` cannot be imported, so that import is made to fail.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import sys
 from typing import Any
 
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # what makes an import fail
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None makes the import fail
 
 import numpy as np  # the line above must come before openvino
 import openvino
@@ -72,7 +72,7 @@ class OvSession:
         }
 
     def layer_times(self) -> list[LayerTime]:
-        """Return what each operator took; see ``Session.layer_times``. OpenVINO tells the mean over all calls."""
+        """Return the time of each operator, the mean over all calls; see ``Session.layer_times``."""
         if self._compiled is None:
             raise RuntimeError(f"{self._model} was closed")
         times = []
@@ -81,18 +81,18 @@ class OvSession:
             if (microseconds := told["execTimeMcs"]).isdigit():  # "not_executed" otherwise
                 kind = told["layerType"]
                 if kind == "Subgraph" and "MatMul" in told["originalLayersNames"]:
-                    kind = "Subgraph (MatMul)"  # fused attention, one of the many things that are called Subgraph
+                    kind = "Subgraph (MatMul)"  # fused attention; other fusions are called Subgraph too
                 times.append(LayerTime(kind, tuple(operator.get_output_shape(0)), int(microseconds) / 1e3))
         return times
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         self._compiled = None
         self._request = None
         self._bound = {}
 
     def _bind(self, request: openvino.InferRequest, feeds: Arrays) -> None:
-        """Point the engine at arrays it does not know yet: most are the same in every step, and each costs 25 us."""
+        """Point the engine at new arrays. Most are the same in every step, and pointing at one takes 25 us."""
         for name, array in feeds.items():
             if self._bound.get(name) is not array:
                 self._bound[name] = np.ascontiguousarray(array)  # the same array if it can be
@@ -100,9 +100,9 @@ class OvSession:
 
 
 def open_graph(graph: CheckedGraph, *, batch: Batch, tokens: int, options: EngineOptions) -> OvSession:
-    """Load a graph with every free dimension fixed or bounded; see ``backends.open_session``."""
+    """Load a graph with every free dimension fixed or bounded; see ``engines.open_session``."""
     sizes: _Sizes = (batch, tokens)
-    # The precision hint's default is bf16 on processors that have it: written out, a bundle computes alike everywhere.
+    # By default the precision hint is bf16 on processors that have it. Set here, a bundle computes alike everywhere.
     choices = {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": "1",
@@ -127,7 +127,7 @@ def open_graph(graph: CheckedGraph, *, batch: Batch, tokens: int, options: Engin
 
 
 def _core(precision: Precision) -> openvino.Core:
-    """Return the engine, if its CPU plugin can be loaded and computes in this precision."""
+    """Load the engine's CPU plugin and return the engine; raise ``PrecisionError`` if it lacks this precision."""
     core = openvino.Core()
     if _CAPABILITY[precision] not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise PrecisionError(_NAME, precision, "this processor has no such instructions")
@@ -144,26 +144,26 @@ def _compiled(
 
 
 def _compiled_once(
-    core: openvino.Core, graph: CheckedGraph, sizes: _Sizes, choices: dict[str, str], blobs: DiskCache
+    core: openvino.Core, graph: CheckedGraph, sizes: _Sizes, choices: dict[str, str], cache: DiskCache
 ) -> openvino.CompiledModel:
-    """Take a graph from the cache, or compile it and put it there.
+    """Take a graph from the cache, or compile it and store it there.
 
-    Of ten seconds that the full-size UNet takes, most go into rewriting the graph, and that is what the cache keeps: a
-    few megabytes without weights, which the engine maps from the bundle. So nothing in it goes stale by itself; what
-    the compiled graph depends on is in its key.
+    The full-size UNet takes ten seconds to compile, most of them for rewriting the graph. The cache holds the rewritten
+    graph, a few megabytes; the engine maps its weights from the bundle. The key has everything that the compiled graph
+    depends on, so no entry goes stale.
     """
     choices = {**choices, "CACHE_MODE": "OPTIMIZE_SIZE"}  # a blob without weights
     made_by = (openvino.get_version(), core.get_property("CPU", "FULL_DEVICE_NAME"), instruction_sets())
     key = repr((graph.digest, sizes, sorted(choices.items()), made_by))
-    if (blob := blobs.get(key)) is not None:
+    if (blob := cache.get(key)) is not None:
         weights = {} if graph.weights is None else {"WEIGHTS_PATH": str(graph.weights)}
         try:
             return core.import_model(blob, "CPU", {**choices, **weights})
-        except RuntimeError as error:  # the engine knows a reason that the key does not
+        except RuntimeError as error:  # the engine may refuse it for a reason that is not in the key
             _log.info("the cached form of %s cannot be used: %s", graph.model, last_line(error))
-            blobs.drop(key)
+            cache.drop(key)
     compiled = _compiled(core, graph, sizes, choices)
-    blobs.put(key, compiled.export_model().getvalue())
+    cache.put(key, compiled.export_model().getvalue())
     return compiled
 
 

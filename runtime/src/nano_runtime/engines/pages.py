@@ -1,8 +1,8 @@
-"""Gives memory back that a process holds twice or no more: mapped files an engine has packed, and freed heap.
+"""Gives memory back to the system that the process does not need: mapped weights after packing, and freed heap.
 
-An engine maps a weights file, packs its weights into a layout of its own, and keeps both; and what a closed engine
-frees stays with the process, as the C library hopes for more. On a machine with little memory either is the difference
-between drawing and swapping. Outside of Linux nothing here does anything.
+An engine maps a weights file, packs the weights into a layout of its own, and keeps both. And the C library keeps the
+memory that a closed engine frees, for later use. On a machine with little memory, either can make the difference
+between drawing and swapping. Everything here does nothing on other systems than Linux.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _EVERY_S = 0.05  # an engine packs some 20 MB in that time
 def mapped_once(file: Path | None) -> Iterator[None]:
     """While the block runs and at its end, give back the pages of a file that this process has mapped and read.
 
-    They are clean copies of what is on the disk: a page that is touched again is there again, from the system's cache
-    if there is room for one. Mappings that can be written are left alone; no file, nothing to do.
+    They are clean copies of the disk: the system reads a page again when it is touched again, from its own cache if
+    that still holds it. Writable mappings are left alone. None as the file does nothing.
     """
     if file is None or sys.platform != "linux":
         yield
@@ -43,7 +43,7 @@ def mapped_once(file: Path | None) -> Iterator[None]:
 
 
 def give_back_heap() -> None:
-    """Give back what was freed but kept; see ``man 3 malloc_trim``, which only the GNU C library has."""
+    """Give back freed memory that the C library keeps; see ``man 3 malloc_trim``, which only the GNU C library has."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
@@ -57,10 +57,7 @@ def _give_back_until(file: Path, done: threading.Event) -> None:
 
 
 def _give_back(file: Path) -> None:
-    """Give back the pages of all read-only mappings of a file; none if there is no memory to find them.
-
-    See ``man 2 madvise``.
-    """
+    """Give back the pages of all read-only mappings of a file (``man 2 madvise``); none if memory for that runs out."""
     with suppress(MemoryError, OSError):
         madvise = ctypes.CDLL(None).madvise
         madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)

@@ -1,8 +1,8 @@
-"""Everything a user can cause to go wrong, as one small tree.
+"""All errors that a user can cause, as one small tree.
 
-Each error composes its own message from typed arguments: what happened, to which file or value, what to do next. Each
-leaf also is the builtin a caller would expect, so ``except ValueError`` works without knowing this module. The command
-line prints the message and leaves with ``exit_code``; a traceback means a bug of ours.
+Each error composes its message from typed arguments: what happened, to which file or value, and what to do next. Each
+leaf is also a subclass of a builtin, so ``except ValueError`` works without knowing this module. The command line
+prints the message and ends with ``exit_code``; a traceback means a bug in this program.
 
     NanoError
     ├── UsageError            2   ValueError          the request cannot be met as asked

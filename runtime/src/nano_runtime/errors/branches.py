@@ -1,4 +1,4 @@
-"""The trunk of the tree: what every error has, and the branches with their exit codes."""
+"""The base of all errors, and its four branches with their exit codes."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class NanoError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, what: str, hint: str) -> None:
-        # Names out of files and what engines say of them end in messages, and a terminal would obey them.
+        # Messages quote names from files and the words of engines; a terminal would obey control characters in them.
         self.what, self.hint = escaped(what), escaped(hint)
         super().__init__(f"{self.what}\n{self.hint}")
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle as the branch with the finished message: leaves want arguments that are no longer known."""
+        """Pickle as the branch with the finished message, because the arguments of a leaf are no longer known."""
         branch = next(base for base in type(self).__mro__ if "__init__" not in vars(base))
         return branch, (self.what, self.hint)
 
@@ -49,7 +49,7 @@ class BundleError(NanoError, ValueError):
 
 
 class MachineError(NanoError):
-    """This machine lacks something: an engine, space, memory, permission."""
+    """This machine lacks something: an engine, disk space, memory, or a permission."""
 
     exit_code = 4
 

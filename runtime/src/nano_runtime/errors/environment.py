@@ -1,4 +1,4 @@
-"""What this machine lacks: exit code 4."""
+"""Errors of this machine, which lacks something: exit code 4."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class SigningMissingError(MachineError, ImportError):
 
 
 class DiskSpaceError(MachineError, OSError):
-    """Too little space to finish what was asked."""
+    """Too little disk space to finish."""
 
     def __init__(self, path: Path, needed_bytes: int, free_bytes: int) -> None:
         super().__init__(
@@ -48,7 +48,7 @@ class DiskSpaceError(MachineError, OSError):
 
 
 class NotEnoughMemoryError(MachineError, MemoryError):
-    """Too little memory to begin what was asked."""
+    """Too little memory to begin."""
 
     def __init__(self, what: str, needed_bytes: int, free_bytes: int) -> None:
         super().__init__(
@@ -58,7 +58,7 @@ class NotEnoughMemoryError(MachineError, MemoryError):
 
 
 class OutOfMemoryError(MachineError, MemoryError):
-    """Memory that the system refused in the middle of the work."""
+    """Memory ran out in the middle of the work."""
 
     def __init__(self, doing: str) -> None:
         super().__init__(
@@ -68,14 +68,14 @@ class OutOfMemoryError(MachineError, MemoryError):
 
 
 class OutputError(MachineError, OSError):
-    """A place that cannot be written."""
+    """A file or folder that cannot be written."""
 
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(f"{path} cannot be written: {why}", "Choose another output path.")
 
 
 class WorkerDiedError(MachineError, ChildProcessError):
-    """A process of ours that ended without an answer."""
+    """A process that this program started, and that ended without an answer."""
 
     def __init__(self, work: str, exit_code: int | None) -> None:
         end = f"signal {-exit_code}" if exit_code is not None and exit_code < 0 else f"exit code {exit_code}"

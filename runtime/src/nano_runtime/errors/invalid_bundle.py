@@ -1,4 +1,4 @@
-"""Bundles that are none, are damaged, or compute nonsense: exit code 3."""
+"""Errors of a bundle that is missing, damaged, unsafe, or computes nonsense: exit code 3."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class DigestError(BundleError):
 
 
 class SignatureError(BundleError):
-    """A signature that is none, or of other files or another key."""
+    """A signature that is damaged, or of other files, or of another key."""
 
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(
@@ -77,7 +77,7 @@ class SignatureError(BundleError):
 
 
 class UnsafeGraphError(BundleError):
-    """A graph that no engine may see, though its checksum is right."""
+    """A graph that is not given to an engine, although its checksum is right."""
 
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(
@@ -87,7 +87,7 @@ class UnsafeGraphError(BundleError):
 
 
 class LoaderDiedError(BundleError):
-    """A graph or tokenizer that ended the process that tried it."""
+    """A graph or tokenizer that ended the process in which it was tried."""
 
     def __init__(self, path: Path, doing: str, how: str) -> None:
         super().__init__(
@@ -117,7 +117,7 @@ class EngineError(BundleError):
 
 
 class OutputShapeError(BundleError):
-    """A graph that computed something else than its manifest says."""
+    """A graph whose output differs in shape or type from the manifest."""
 
     def __init__(self, component: str, tensor: str, found: str, wanted: str) -> None:
         super().__init__(

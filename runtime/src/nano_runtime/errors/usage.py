@@ -1,4 +1,4 @@
-"""Requests that cannot be met as they were asked: exit code 2."""
+"""Errors in a request, which cannot be met as it was asked: exit code 2."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class PromptError(UsageError):
 
 
 class LongPromptError(UsageError):
-    """A prompt of several chunks for graphs that take one."""
+    """A prompt of several chunks, and a bundle whose graphs take one."""
 
     def __init__(self, bundle: Path, chunks: int) -> None:
         super().__init__(
@@ -92,7 +92,7 @@ class StrengthError(UsageError):
 
 
 class MissingArgumentError(UsageError):
-    """An argument without the other that it needs."""
+    """An argument that needs another one, which is missing."""
 
     def __init__(self, argument: str, needed: str) -> None:
         super().__init__(f"{argument} means nothing without {needed}", f"Give {needed}, or leave {argument} out.")
@@ -171,7 +171,7 @@ class IntervalError(UsageError):
 
 
 class NoShortcutError(UsageError):
-    """A bundle that was exported without what a cheaper way of drawing needs."""
+    """A bundle without the graph or the presets that a shortcut needs."""
 
     def __init__(self, bundle: Path, what: str) -> None:
         super().__init__(
@@ -181,7 +181,7 @@ class NoShortcutError(UsageError):
 
 
 class SizeError(UsageError):
-    """A picture size the static graphs were not made for."""
+    """A picture size that the bundle's graphs do not have."""
 
     def __init__(self, asked: tuple[int, ...], built: tuple[int, ...]) -> None:
         super().__init__(
@@ -201,7 +201,7 @@ class LatentsError(UsageError):
 
 
 class OptionError(UsageError):
-    """A value that is none of the choices an argument has."""
+    """A value that is not one of an argument's choices."""
 
     def __init__(self, argument: str, value: object, known: Iterable[object]) -> None:
         super().__init__(f"{argument}={value!r} cannot be used", f"Choose one of: {', '.join(map(str, known))}.")
@@ -218,7 +218,7 @@ class BackendNotInBundleError(UsageError):
 
 
 class PrecisionError(UsageError):
-    """An arithmetic that the engine does not have on this machine."""
+    """A precision that the engine does not have on this machine."""
 
     def __init__(self, backend: str, precision: str, why: str) -> None:
         super().__init__(
@@ -263,7 +263,7 @@ class NoCardError(UsageError):
 
 
 class NoParametersError(UsageError):
-    """A picture without the parameters that drew it."""
+    """A picture without the parameters with which it was drawn."""
 
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(

@@ -1,7 +1,8 @@
-"""All writing: a file or a folder appears under its name whole or not at all, and stays after a power cut.
+"""Writes all files: each appears under its name whole or not at all, and stays after a power cut.
 
-What is unfinished lies beside its place under a name of its own, is put on the disk (fsync), and then renamed. Unique
-names and renames make this correct; locks only tell the leftovers of a dead process from the work of a living one.
+An unfinished file lies beside its place under a unique name, is put on the disk (fsync), and is then renamed. The
+unique names and the renames make this correct. Locks only tell the leftovers of a dead process from the work of a
+living one.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ MACHINE_ERRNOS = frozenset(
         *(errno.ENAMETOOLONG, errno.ELOOP),
     }
 )
-"""What the system says when the machine, not this program, is in the way."""
+"""Error numbers of the machine's own limits, which are no bugs of this program."""
 
 _ORDINARY, _PRIVATE = 0o666, 0o600  # before the umask
 _PREFIX, _SUFFIX = ".nano-", ".part"
@@ -42,7 +43,7 @@ _FRESH_S = 60.0  # nothing younger is removed: on some network file systems ever
 
 
 def check_folder(folder: Path) -> None:
-    """Raise what ``write_whole`` would, as far as it can be known before there is anything to write.
+    """Raise the errors of ``write_whole`` that can be foreseen before there is anything to write.
 
     Raises:
         OutputError: the folder is missing or not writable.
@@ -97,7 +98,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def paths_below(folder: Path) -> Iterator[Path]:
-    """Yield all files and folders below a folder; ``Path.rglob`` passes over what it may not read without a word.
+    """Yield all files and folders below a folder; ``Path.rglob`` leaves out unreadable ones silently.
 
     Raises:
         OSError: a folder cannot be read.
@@ -125,14 +126,14 @@ def sync_folder(folder: Path) -> None:
 
 
 def _claim(file: BinaryIO) -> None:
-    """Lock an unfinished file until it is closed, which the system does when this process ends, however it ends."""
+    """Lock an unfinished file until it is closed; the system closes it when this process ends, however it ends."""
     if fcntl is not None:
         with suppress(OSError):  # a file system without locks
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove the unfinished files of processes that are gone; where that cannot be known, none."""
+    """Remove the unfinished files of processes that are gone; none on systems that cannot tell."""
     if fcntl is None:
         return
     with os.scandir(folder) as entries:

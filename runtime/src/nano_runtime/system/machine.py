@@ -1,6 +1,6 @@
-"""What this machine is: processor, usable cores, instruction sets, memory, package versions.
+"""Describes this machine: processor, usable cores, instruction sets, memory, package versions.
 
-Linux says most of it in ``/proc`` and ``/sys``; elsewhere what cannot be read is None, never a guess.
+Most of it comes from ``/proc`` and ``/sys`` on Linux. A value that another system does not tell is None, never a guess.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tells the exceptions that mean too little memory from all others."""
+"""Recognises out-of-memory errors, whichever library raised them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import re
 
 __all__ = ["is_out_of_memory"]
 
-# There is no class for it: the words of glibc and torch, C++, onnxruntime, oneDNN, the loader, of threads that get no
-# stack, of those that wait for one which could not be had, and of the interpreter in the middle of an import.
+# Native code has no exception class for it, only messages: those of glibc and torch, C++, onnxruntime, oneDNN, the
+# dynamic loader, of threads that get no stack, of threads that wait for such a thread, and of the interpreter during an
+# import.
 _OUT_OF_MEMORY = re.compile(
     r"(cannot|can't|failed to|unable to|could not) alloc|bad[ _]alloc|out[ _]of[ _]memory|failed to map segment"
     r"|resource temporarily unavailable|can't start new thread|broken promise"
@@ -17,5 +18,5 @@ _OUT_OF_MEMORY = re.compile(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception, of Python or out of native code, says that memory could not be had."""
+    """Return whether an exception, of Python or of native code, means that memory ran out."""
     return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None

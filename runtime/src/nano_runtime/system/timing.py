@@ -12,13 +12,13 @@ __all__ = ["Stopwatch", "Timings", "percentile"]
 
 @dataclass(frozen=True)
 class Timings:
-    """Where the time of one call went, in milliseconds of wall clock.
+    """Durations of the parts of one call, in milliseconds of wall clock.
 
     Attributes:
         total_ms: the whole call, loading included.
-        verify_ms: per component, comparing its files with their checksums; only what this call had to check.
-        load_ms: per component, making the engine ready; only what this call had to load, and of what was loaded ahead
-            only the wait for it, checksums included.
+        verify_ms: per component that this call had to check, comparing its files with their checksums.
+        load_ms: per component that this call had to load, loading it into the engine. For one that was loaded ahead,
+            only the time that the call waited for it, checksums included.
         run_ms: per component, one sample for each time its graph ran, in order. Prompts and schedules the pipeline has
             seen before do not run their graphs again.
     """
