@@ -38,7 +38,7 @@ def unsafe_graphs(bundle: Bundle) -> Iterator[UnsafeGraphError]:
 
 
 def _fault_of(bundle: Bundle, graph: Graph) -> UnsafeGraphError | None:
-    """Return why a graph is refused, or None."""
+    """Return the error for a graph that is refused, or None."""
     model = bundle.path / graph.model
     weights = None if graph.weights is None else graph.weights.rpartition("/")[2]
     weights_bytes = 0 if graph.weights is None else bundle.entry(graph.weights).size

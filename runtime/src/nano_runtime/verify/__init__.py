@@ -1,1 +1,1 @@
-"""Everything ``nano-bundle verify`` checks, as library calls."""
+"""The checks of a whole bundle: files, signature, graphs, and a trial in a process of its own."""

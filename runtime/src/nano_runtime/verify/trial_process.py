@@ -51,19 +51,19 @@ def main(path: str, digest: str, backend: str, seconds: str, memory_bytes: str) 
 
 def _try(bundle: Bundle, backend: Backend) -> None:
     """Load and run everything in a bundle, one thing at a time."""
-    stages = LoadedGraphs(bundle, backend, EngineOptions(threads=usable_cores(), precision="f32"))
+    graphs = LoadedGraphs(bundle, backend, EngineOptions(threads=usable_cores(), precision="f32"))
     spec = bundle.manifest.tokenizer
     _say(file=spec.file)
     ids = Tokenizer.load(bundle.verified_file(spec.file), spec).encode(_PROMPT).ids
     _say(file=bundle.manifest.licence.file)
-    pipeline = Pipeline(stages, keep_loaded=False)
+    pipeline = Pipeline(graphs, keep_loaded=False)
     pipeline.plan(_PROMPT, num_inference_steps=1, scheduler=pipeline.own_scheduler)  # makes the bundle's own sampler
     generator = np.random.default_rng(0)
     for name, component in bundle.manifest.components.items():
         if backend in component.graphs:
             _say(file=component.graphs[backend].model)
-            stages.run(name, _feeds(component, generator, ids), batch=_BATCH)
-            stages.close(name)
+            graphs.run(name, _feeds(component, generator, ids), batch=_BATCH)
+            graphs.close(name)
 
 
 def _feeds(component: Component, generator: np.random.Generator, ids: NDArray[np.int64]) -> Arrays:
