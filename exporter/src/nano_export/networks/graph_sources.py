@@ -1,8 +1,7 @@
 """The graphs to export: module, example inputs and tensor names of each component.
 
-Names follow diffusers and optimum (``sample``, ``timestep``, ``encoder_hidden_states``, ``latent_sample``,
-``input_ids``). In the hoisted form, the outputs of ``unet_prompt`` and ``unet_time`` have the names of the ``unet``
-inputs that they feed.
+The names of graphs and tensors, and what feeds what, are in ``nano_runtime.bundle.wiring``. In the hoisted form, the
+outputs of ``unet_prompt`` and ``unet_time`` have the names of the ``unet`` inputs that they feed.
 """
 
 from __future__ import annotations
@@ -22,12 +21,31 @@ from nano_export.networks.unet import HoistedUNet, PromptKV, StandardUNet, TimeB
 from nano_export.networks.vae import VaeDecoder, VaeEncoder
 from nano_export.source.checkpoint import Checkpoint
 from nano_runtime.bundle.manifest import TensorSpec
-from nano_runtime.bundle.wiring import GraphForm
+from nano_runtime.bundle.wiring import (
+    BATCH,
+    HIDDEN_STATES,
+    INPUT_IDS,
+    LAST_HIDDEN_STATE,
+    LATENT_PARAMETERS,
+    LATENT_SAMPLE,
+    OUT_SAMPLE,
+    SAMPLE,
+    TEXT_ENCODER,
+    TIMESTEP,
+    TOKENS,
+    UNET,
+    UNET_PROMPT,
+    UNET_TIME,
+    VAE_DECODER,
+    VAE_ENCODER,
+    FreeDimension,
+    GraphForm,
+)
 
 __all__ = ["GraphSource", "graph_sources", "latent_shape", "tensor_specs"]
 
 _LARGEST_SIZE = 1024  # pixels; see ``TRACE_BATCH``
-_FREE: dict[str, Literal["batch", "tokens"]] = {"batch": "batch", "tokens": "tokens"}
+_FREE: dict[str, FreeDimension] = {BATCH: BATCH, TOKENS: TOKENS}
 _DTYPES: dict[ir.DataType, Literal["float32", "int64"]] = {
     ir.DataType.FLOAT: "float32",
     ir.DataType.INT64: "int64",
@@ -73,12 +91,10 @@ def graph_sources(checkpoint: Checkpoint, form: GraphForm, size: int) -> Iterato
     pixels = torch.zeros(TRACE_BATCH, checkpoint.vae.config.in_channels, size, size)
 
     ids = torch.zeros(TRACE_BATCH, length, dtype=torch.int64)
-    yield GraphSource(
-        "text_encoder", TextEncoder(checkpoint.text_encoder), (ids,), ["input_ids"], ["last_hidden_state"]
-    )
+    yield GraphSource(TEXT_ENCODER, TextEncoder(checkpoint.text_encoder), (ids,), [INPUT_IDS], [LAST_HIDDEN_STATE])
     yield from _unet_sources(checkpoint, form, latents, hidden)
-    yield GraphSource("vae_decoder", VaeDecoder(checkpoint.vae), (latents,), ["latent_sample"], ["sample"])
-    yield GraphSource("vae_encoder", VaeEncoder(checkpoint.vae), (pixels,), ["sample"], ["latent_parameters"])
+    yield GraphSource(VAE_DECODER, VaeDecoder(checkpoint.vae), (latents,), [LATENT_SAMPLE], [SAMPLE])
+    yield GraphSource(VAE_ENCODER, VaeEncoder(checkpoint.vae), (pixels,), [SAMPLE], [LATENT_PARAMETERS])
 
 
 def _unet_sources(checkpoint: Checkpoint, form: GraphForm, latents: Tensor, hidden: Tensor) -> Iterator[GraphSource]:
@@ -86,22 +102,22 @@ def _unet_sources(checkpoint: Checkpoint, form: GraphForm, latents: Tensor, hidd
 
     The text encoder and ``unet_prompt`` take one chunk of a prompt at a time; the UNet attends to any number of tokens.
     """
-    unet, output = checkpoint.unet, ["out_sample"]
+    unet, output = checkpoint.unet, [OUT_SAMPLE]
     prompt = torch.zeros(TRACE_BATCH, TRACE_TOKENS, hidden.shape[2])
     if form == "standard":
         timestep = torch.zeros(1, dtype=torch.int64)
-        names = ["sample", "timestep", "encoder_hidden_states"]
-        yield GraphSource("unet", StandardUNet(unet), (latents, timestep, prompt), names, output)
+        names = [SAMPLE, TIMESTEP, HIDDEN_STATES]
+        yield GraphSource(UNET, StandardUNet(unet), (latents, timestep, prompt), names, output)
         return
     prompt_kv, time_biases = PromptKV(unet), TimeBiases(unet)
     timesteps = torch.zeros(TRACE_BATCH)
     with torch.no_grad():
         keys_values = prompt_kv(prompt)
         biases = tuple(bias[:1] for bias in time_biases(timesteps))
-    yield GraphSource("unet_prompt", prompt_kv, (hidden,), ["encoder_hidden_states"], prompt_kv.names)
-    yield GraphSource("unet_time", time_biases, (timesteps,), ["timestep"], time_biases.names)
-    names = ["sample", *prompt_kv.names, *time_biases.names]
-    yield GraphSource("unet", HoistedUNet(unet), (latents, keys_values, biases), names, output)
+    yield GraphSource(UNET_PROMPT, prompt_kv, (hidden,), [HIDDEN_STATES], prompt_kv.names)
+    yield GraphSource(UNET_TIME, time_biases, (timesteps,), [TIMESTEP], time_biases.names)
+    names = [SAMPLE, *prompt_kv.names, *time_biases.names]
+    yield GraphSource(UNET, HoistedUNet(unet), (latents, keys_values, biases), names, output)
 
 
 def tensor_specs(values: Sequence[ir.Value]) -> list[TensorSpec]:
