@@ -14,7 +14,7 @@ TRUST := $(addprefix tests/,runtime/test_manifest_fuzz.py runtime/test_safe_path
 	contract/test_mutated.py contract/test_hostile.py contract/test_drawing_faults.py contract/test_memory_limits.py \
 	contract/test_many_drawings.py contract/test_quiet.py exporter/test_publish_faults.py exporter/test_whole_exports.py)
 
-.PHONY: help setup demo embedded-demo quality samplers test test-slow test-trust test-lowest coverage lint ci bench bench-peers clean
+.PHONY: help setup demo embedded-demo quality samplers test test-slow test-trust test-lowest coverage lint docs ci bench bench-peers clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -81,6 +81,9 @@ lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+docs: $(READY)  ## write the parts of the documents that come from the code
+	$(BIN)/python -m docs.generate
 
 bench: build/synthetic-int8/manifest.json  ## export the full-size network in INT8 and time it; needs gigabytes and patience
 	$(BIN)/nano-bench build/synthetic-int8
