@@ -1,4 +1,4 @@
-"""Writes the parts of the documents that come from the code: the file map, the commands and the Python names.
+"""Writes the parts of the documents that come from the code: the file map, commands, samplers and Python names.
 
     python -m docs.generate           # write them anew; `make docs` does this
     python -m docs.generate --check   # change nothing; name the documents that are out of date, and leave with 1
@@ -25,6 +25,7 @@ import nano_runtime
 import nano_runtime.cli.bench
 import nano_runtime.cli.bundle
 import nano_runtime.cli.generate
+from nano_runtime.sampling.sampler_table import SAMPLERS
 
 __all__ = ["PARTS", "job_of", "outdated", "parsers", "with_part", "write"]
 
@@ -78,6 +79,16 @@ def commands() -> str:
     return "\n".join(_command(parser) for parser in parsers().values())
 
 
+def samplers() -> str:
+    """Return a table of all samplers."""
+    rows = ["| name | with levels | adds noise | calls a step | diffusers' class | A1111's name |", f"|{'---|' * 6}"]
+    for name, one in SAMPLERS.items():
+        levels, noisy = ("yes" if value else "" for value in (one.spreadable, one.noisy))
+        elsewhere = "" if one.a1111 is None else one.a1111
+        rows.append(f"| `{name}` | {levels} | {noisy} | {one.calls_per_step} | {one.diffusers} | {elsewhere} |")
+    return "\n".join(rows) + "\n"
+
+
 def public_names() -> str:
     """Return a section for every public name of ``nano_runtime``: signature, arguments, attributes, errors."""
     names = [name for name in nano_runtime.__all__ if not name.startswith("__")]
@@ -89,6 +100,7 @@ PARTS: Final[Mapping[tuple[str, str], Callable[[], str]]] = MappingProxyType(
         ("ARCHITECTURE.md", "files"): file_map,
         ("docs/reference/commands.md", "commands"): commands,
         ("docs/reference/python.md", "names"): public_names,
+        ("docs/reference/samplers.md", "samplers"): samplers,
     }
 )
 
