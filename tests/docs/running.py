@@ -25,7 +25,8 @@ from tests.docs.documents import ROOT, Block
 import nano_export.cli
 import nano_runtime.cli.bundle
 import nano_runtime.cli.generate
-from nano_export.export import Exported, Options
+from nano_export.exporting import Exported
+from nano_export.options import Options
 from nano_runtime.bundle.folder import DEMO
 
 MAINS: dict[str, Callable[[list[str]], int]] = {
@@ -171,7 +172,7 @@ def _exporting(command: str, words: list[str]) -> Iterator[None]:
         yield Exported(options.output, {}, 0)
 
     shutil.rmtree(parsers()["nano-export"].parse_args(words[1:]).output, ignore_errors=True)
-    with patch("nano_export.export.export", copy):
+    with patch("nano_export.exporting.export", copy):
         yield
 
 
