@@ -58,7 +58,7 @@ class Faults:
         self.struck += strikes
         return strikes
 
-    def check(self, operation: str, path: object) -> None:
+    def check(self, operation: str, path: Any) -> None:
         """Raise if it is this operation's turn."""
         if self.strikes(operation, path):
             raise OSError(self.error, os.strerror(self.error), None if isinstance(path, int) else os.fspath(path))
@@ -75,13 +75,14 @@ def failing(below: Path, first: int, error: int, *, lasting: bool) -> Iterator[F
     functions = {name: _checked(getattr(os, name), name, faults) for name in (*_OPENS, *_CHANGES)}
     opener = _opener(faults)
     with ExitStack() as patches:
-        patches.enter_context(patch.multiple(os, **functions))
+        patches.enter_context(patch.multiple(os, **dict[str, Any](functions)))
         patches.enter_context(patch.object(io, "open", opener))
         patches.enter_context(patch.object(builtins, "open", opener))
         kept = getattr(pathlib, "_NormalAccessor", None)  # Python 3.10's pathlib calls functions that it kept
         if kept is not None:
-            replaced = {name: staticmethod(function) for name, function in functions.items() if name in vars(kept)}
-            patches.enter_context(patch.multiple(kept, **replaced | {"open": staticmethod(opener)}))
+            theirs = {name: staticmethod(function) for name, function in functions.items() if name in vars(kept)}
+            replaced: dict[str, Any] = {**theirs, "open": staticmethod(opener)}
+            patches.enter_context(patch.multiple(kept, **replaced))
         yield faults
 
 
@@ -107,12 +108,14 @@ def _opener(faults: Faults) -> Callable[..., Any]:
     real = io.open
 
     class Raw(io.FileIO):
-        def write(self, content: Any) -> int | None:
+        def write(self, content: Any) -> int:
             if faults.error == SHORT and faults.strikes("write", self.fileno()):
                 content = memoryview(content).cast("B")[: max(1, len(content) // 2)]
             elif faults.error != SHORT:
                 faults.check("write", self.fileno())
-            return super().write(content)
+            written = super().write(content)
+            assert written is not None  # None is for files that do not block
+            return written
 
     def call(file: Any, mode: str = "r", buffering: int = -1, *text: Any, **more: Any) -> Any:
         if isinstance(file, int):

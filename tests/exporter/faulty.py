@@ -117,6 +117,7 @@ def export(target: Path, kept: whole.Kept, first: int, error: int, *, lasting: b
     within = partial(failing_export, target.parent, note, first, error, lasting=lasting)
     child = whole.start(target, log, EXPORT, kept, within)
     child.join()
+    assert child.exitcode is not None
     return child.exitcode, log.read_text(), int(note.read_text())
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
 import random
 import signal
 import sys
@@ -67,7 +66,7 @@ class Killing:
         child = self._start(export, kept=kept)
         child.join(share * self.seconds[export, kept])
         if child.exitcode is None:
-            os.kill(child.pid, signal.SIGKILL)
+            child.kill()
             child.join()
         assert child.exitcode in {0, -signal.SIGKILL}, self._log.read_text()
         after = whole.identity(self.target)  # fails for half a bundle

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -26,7 +27,7 @@ def manifest() -> Manifest:
     return Bundle.open(DEMO).manifest
 
 
-def contents_of(manifest: Manifest, **changes: object) -> Contents:
+def contents_of(manifest: Manifest, **changes: Any) -> Contents:
     contents = Contents(
         name=manifest.name,
         source=manifest.source,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
 from nano_export.choose.sampler import choose_default
+from nano_runtime.pipeline import Pipeline
 from nano_runtime.sampling.samplers import NOISY, SAMPLERS
 
 PROMPTS = ("a fox", "a lighthouse")
@@ -31,7 +33,7 @@ class Painter:
 
 
 def chosen(painter: Painter):
-    events = list(choose_default(painter, PROMPTS))
+    events = list(choose_default(cast("Pipeline", painter), PROMPTS))
     shares = [share for share, _ in events]
     assert shares == sorted(shares)
     assert shares[-1] == 1

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -99,8 +100,9 @@ def test_a_disk_that_is_too_small_is_refused(huge, target, capsys):
 
 
 def test_the_estimate_grows_with_engines_and_with_what_int8_needs_in_between(huge, target):
-    needs = {}
-    for precision, engines in (("fp32", 1), ("fp32", 2), ("int8", 1), ("int8", 2)):
+    needs: dict[tuple[str, int], float] = {}
+    cases: list[tuple[Literal["fp32", "int8"], int]] = [("fp32", 1), ("fp32", 2), ("int8", 1), ("int8", 2)]
+    for precision, engines in cases:
         with pytest.raises(DiskSpaceError) as caught:
             check_resources(str(huge), target, precision, engines)
         needs[precision, engines] = float(caught.value.what.split()[-4])
@@ -165,6 +167,7 @@ def test_a_hub_that_cannot_be_reached_is_the_networks_fault(offline, target, tmp
 
 def test_an_interrupted_export_leaves_nothing(target):
     with subprocess.Popen([COMMAND, "tiny", "-o", target], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
         for line in process.stderr:
             if "drawing" in line:
                 break

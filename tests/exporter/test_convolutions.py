@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -80,7 +81,7 @@ def build(form, numbers) -> Callable[..., ir.Model]:
         w, b = (ir.Value(name=n, const_value=ir.tensor(a, name=n), shape=ir.Shape(a.shape)) for n, a in
                 (("w", weight), ("b", bias)))  # fmt: skip
         before = ir.node("Neg", [source], name="before/Neg")
-        attributes = {"pads": list(pads), "strides": [stride, stride], **more}
+        attributes: dict[str, Any] = {"pads": list(pads), "strides": [stride, stride], **more}
         middle = ir.node("Conv", [value(before, "negative", X), w, b], attributes=attributes, name="middle/Conv")
         made = (X[0], W, side, side)
         after = ir.node("Neg", [value(middle, "convolved", made)], name="after/Neg")

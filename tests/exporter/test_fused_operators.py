@@ -118,7 +118,7 @@ def test_a_product_joined_with_its_bias_computes_the_same(level):
     expected = compute(quantized(module, **feeds), feeds, level)
     assert error(compute(joined, feeds, level), expected) < TOLERANCE
     with torch.no_grad():
-        module.a.bias += 1e-3
+        module.a.bias.add_(1e-3)
     moved = quantized(module, **feeds)  # the negative control
     join_biases(moved)
     assert error(compute(moved, feeds, level), expected) > 100 * TOLERANCE

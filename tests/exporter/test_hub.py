@@ -161,11 +161,11 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             model, _, rest = path.removeprefix("/").partition("/resolve/")
             commit, _, name = rest.partition("/")
-            repository = hub.repositories.get(model)
-            if repository is None or commit != repository.commit or name not in repository.files:
+            asked = hub.repositories.get(model)
+            if asked is None or commit != asked.commit or name not in asked.files:
                 self.send(404, b"", {"X-Error-Code": "EntryNotFound"})
             else:
-                self.file(repository, name)
+                self.file(asked, name)
 
     def api(self, hub: Hub, parts: list[str]) -> None:
         name = "/".join(parts[:2])
@@ -189,6 +189,7 @@ class _Handler(BaseHTTPRequestHandler):
         if name.endswith(_LARGE):
             headers["X-Linked-Size"] = str(len(content))
             headers["X-Linked-ETag"] = f'"{hashlib.sha256(content).hexdigest()}"'
+            assert isinstance(self.server, ThreadingHTTPServer)
             headers["Location"] = f"http://localhost:{self.server.server_port}/large/{repository.commit}/{name}"
             self.send(302, b"", headers)
         else:
@@ -221,16 +222,19 @@ def _blob(content: bytes) -> str:
 class Client:
     """The process that opens checkpoints."""
 
-    process: Popen
+    process: Popen[str]
     cache: Path
 
     def open(self, model: str, revision: str | None = None) -> dict[str, object]:
-        self.process.stdin.write(json.dumps([model, revision]) + "\n")
-        self.process.stdin.flush()
-        for line in self.process.stdout:
+        to, back, errors = self.process.stdin, self.process.stdout, self.process.stderr
+        assert to is not None
+        assert back is not None
+        to.write(json.dumps([model, revision]) + "\n")
+        to.flush()
+        for line in back:
             if line.startswith("ANSWER "):
                 return json.loads(line.removeprefix("ANSWER "))
-        raise AssertionError("the client died: " + self.process.stderr.read())
+        raise AssertionError(f"the client died: {'' if errors is None else errors.read()}")
 
 
 @pytest.fixture(scope="module")
@@ -284,6 +288,7 @@ def client(hub, tmp_path_factory):
         [sys.executable, "-c", CLIENT], stdin=PIPE, stdout=PIPE, stderr=log, text=True, env=environment
     ) as process:
         yield Client(process, home / "hub")
+        assert process.stdin is not None
         process.stdin.close()
 
 

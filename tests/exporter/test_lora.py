@@ -20,7 +20,7 @@ from nano_export.judge.metrics import psnr_db
 from nano_export.judge.original import diffusers_pipeline
 from nano_export.options import LoraFile, parse_lora
 from nano_export.source import builtin
-from nano_export.source.checkpoint import open_checkpoint
+from nano_export.source.checkpoint import Checkpoint, open_checkpoint
 from nano_export.source.lora import merge
 from nano_export.source.lora_file import open_lora
 from nano_runtime import Pipeline
@@ -34,11 +34,12 @@ EQUAL_PICTURES = 1e-4
 SCALE = 0.7
 STRONG = 5.0  # moves a picture much further than INT8 does
 RANK = 4
+Networks = builtin.Parts | Checkpoint
 Tensors = dict[str, torch.Tensor]
 Factors = dict[tuple[str, str], tuple[torch.Tensor, torch.Tensor]]
 
 
-def networks(parts: builtin.Parts) -> dict[str, nn.Module]:
+def networks(parts: Networks) -> dict[str, nn.Module]:
     return {"unet": parts.unet, "text_encoder": parts.text_encoder}
 
 
@@ -61,7 +62,8 @@ def draw_factors(parts: builtin.Parts, seed: int = 0, rank: int = RANK) -> Facto
 
 def as_kohya(factors: Factors, alpha: Callable[[str], float] = lambda _: 2.0) -> Tensors:
     """As kohya's scripts and LCM-LoRA."""
-    prefixes, file = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}, {}
+    prefixes = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}
+    file: Tensors = {}
     for (network, name), (down, up) in factors.items():
         layer = prefixes[network] + name.replace(".", "_")
         file |= {f"{layer}.lora_down.weight": down, f"{layer}.lora_up.weight": up}
@@ -71,7 +73,8 @@ def as_kohya(factors: Factors, alpha: Callable[[str], float] = lambda _: 2.0) ->
 
 def as_peft(factors: Factors) -> Tensors:
     """As diffusers' and PEFT's trainers, with transformers 4's names in the text encoder."""
-    prefixes, file = {"unet": "unet.", "text_encoder": "text_encoder.text_model."}, {}
+    prefixes = {"unet": "unet.", "text_encoder": "text_encoder.text_model."}
+    file: Tensors = {}
     for (network, name), (down, up) in factors.items():
         layer = prefixes[network] + name
         file |= {f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}
@@ -80,7 +83,7 @@ def as_peft(factors: Factors) -> Tensors:
 
 def as_old_diffusers(factors: Factors) -> Tensors:
     """As diffusers' first trainers: attention only, in the UNet as attention processors."""
-    file = {}
+    file: Tensors = {}
     for (network, name), (down, up) in factors.items():
         if network == "unet" and ".attn" in name:
             head, _, projection = name.removesuffix(".0").rpartition(".")
@@ -97,7 +100,7 @@ def as_old_diffusers(factors: Factors) -> Tensors:
 def as_later_diffusers(factors: Factors) -> Tensors:
     """As diffusers 0.18 to 0.21: ``lora`` in the UNet's layers, ``lora_linear_layer`` in the text encoder's."""
     middles = {"unet": "lora", "text_encoder": "lora_linear_layer"}
-    file = {}
+    file: Tensors = {}
     for (network, name), (down, up) in factors.items():
         layer = f"unet.{name}" if network == "unet" else f"text_encoder.text_model.{name}"
         file |= {f"{layer}.{middles[network]}.down.weight": down, f"{layer}.{middles[network]}.up.weight": up}
@@ -128,7 +131,7 @@ def file(tmp_path) -> Path:
     return tmp_path / "style.safetensors"
 
 
-def merged(*files: tuple[Path, float]) -> builtin.Parts:
+def merged(*files: tuple[Path, float]) -> Checkpoint:
     """The model with our merge."""
     checkpoint = open_checkpoint("tiny", None)
     merge(checkpoint, [open_lora(LoraFile(path, scale)) for path, scale in files])
@@ -146,7 +149,11 @@ def fused(*files: tuple[Path, float]) -> builtin.Parts:
     return parts
 
 
-def distance(actual: builtin.Parts, expected: builtin.Parts) -> float:
+def weight_of(network: nn.Module, name: str) -> torch.Tensor:
+    return network.get_parameter(f"{name}.weight")
+
+
+def distance(actual: Networks, expected: Networks) -> float:
     """The largest difference of two weights."""
     largest = 0.0
     for module, other in zip(networks(actual).values(), networks(expected).values(), strict=True):
@@ -156,7 +163,7 @@ def distance(actual: builtin.Parts, expected: builtin.Parts) -> float:
     return largest
 
 
-def picture(parts: builtin.Parts) -> np.ndarray:
+def picture(parts: Networks) -> np.ndarray:
     """What diffusers draws with these weights: float32 [64, 64, 3] in [0, 1]."""
     return diffusers_pipeline(parts)(
         "a red fox",
@@ -180,7 +187,7 @@ def test_weights_and_pictures_equal_diffusers(spelling, factors, parts, file):
     assert np.abs(drawn - picture(theirs)).max() < EQUAL_PICTURES
     # What would show a layer left out, or a scale that does nothing:
     changed = sum(
-        not torch.equal(layer.get_submodule(name).weight, networks(parts)[network].get_submodule(name).weight)
+        not torch.equal(weight_of(layer, name), weight_of(networks(parts)[network], name))
         for network, layer in networks(ours).items()
         for owner, name in factors
         if owner == network
@@ -264,9 +271,11 @@ def test_alphas_and_middle_factors_draw_what_thin_layers_beside_the_model_draw(d
     Linear layers get factors with a 1x1 kernel, as files have that were trained where these were convolutions.
     """
     noise = torch.Generator().manual_seed(2)
-    file_content, reference = {}, builtin.build("tiny")
+    file_content: Tensors = {}
+    reference = builtin.build("tiny")
     for index, ((network, name), (down, up)) in enumerate(factors.items()):
         layer = networks(reference)[network].get_submodule(name)
+        assert isinstance(layer, nn.Linear | nn.Conv2d)
         chain = [(down, "down"), (up, "up")]
         if down.shape[2:] == (3, 3):
             mid = 0.3 * torch.randn(RANK + 1, RANK, 3, 3, generator=noise)
@@ -515,6 +524,7 @@ def test_an_int8_bundle_draws_with_the_lora_and_names_it(factors, parts, file, t
     assert manifest.options["loras"] == [{"name": file.name, "sha256": sha256_of(file), "scale": STRONG}]
     pipeline = Pipeline.from_pretrained(bundle, backend="onnxruntime")
     drawn = pipeline("a red fox", num_inference_steps=2, scheduler="pndm", seed=0, output_type="np").images[0]
+    assert isinstance(drawn, np.ndarray)
     # 25 dB is what random weights in INT8 score at least (tests/contract/test_int8.py).
     near, far = (psnr_db(drawn, picture(other), 1.0) for other in (fused((file, STRONG)), parts))
     assert near > 25

@@ -20,7 +20,7 @@ def value(name: str, *shape: int | str) -> ir.Value:
 
 def constant(name: str, array: np.ndarray) -> ir.Value:
     tensor = ir.tensor(array, name=name)
-    return ir.Value(name=name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
+    return ir.Value(name=name, const_value=tensor, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
 
 
 def node(op: str, inputs: Sequence[ir.Value], *shape: int | str) -> ir.Node:
@@ -39,7 +39,7 @@ def count(*nodes: ir.Node) -> list[Work]:
 
 
 def quantized(name: str, source: ir.Value, *shape: int | str) -> ir.Node:
-    made = node("DequantizeLinear", [source, constant(f"{name}.scale", np.float32(1))], *shape)
+    made = node("DequantizeLinear", [source, constant(f"{name}.scale", np.array(1, np.float32))], *shape)
     made.outputs[0].name = f"{name}.dq"
     return made
 

@@ -103,14 +103,14 @@ def test_wrong_wiring_is_far_off(unet, hoisted, inputs):
         off = (*biases[:index], bias.flip(1), *biases[index + 1 :])
         assert relative(hoisted(inputs.sample, keys_values, off), expected) > MISTAKE, hoisted.time_biases.names[index]
     for index, name in enumerate(hoisted.prompt_kv.names):
-        off = list(keys_values)
-        off[index] = off[index].flip(1)  # the heads
-        assert relative(hoisted(inputs.sample, tuple(off), biases), expected) > MISTAKE, name
+        moved = list(keys_values)
+        moved[index] = moved[index].flip(1)  # the heads
+        assert relative(hoisted(inputs.sample, tuple(moved), biases), expected) > MISTAKE, name
 
     twin = next(i for i in range(2, len(keys_values), 2) if keys_values[i].shape == keys_values[0].shape)
-    off = list(keys_values)
-    off[:2], off[twin : twin + 2] = keys_values[twin : twin + 2], keys_values[:2]
-    assert relative(hoisted(inputs.sample, tuple(off), biases), expected) > MISTAKE
+    swapped = list(keys_values)
+    swapped[:2], swapped[twin : twin + 2] = keys_values[twin : twin + 2], keys_values[:2]
+    assert relative(hoisted(inputs.sample, tuple(swapped), biases), expected) > MISTAKE
 
     other_time = hoisted.time_biases(TIMESTEPS[1:2])
     assert relative(hoisted(inputs.sample, keys_values, other_time), expected) > MISTAKE

@@ -10,7 +10,7 @@ import pytest
 import nano_export
 import nano_runtime
 
-SOURCES = [Path(package.__file__).parent for package in (nano_runtime, nano_export)]
+SOURCES = [Path(package.__path__[0]) for package in (nano_runtime, nano_export)]
 MODULES = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "imp", "code"}
 CALLS = {"eval", "exec", "compile", "__import__", "load_pickle", "read_pickle", "unsafe_load", "full_load"}
 LOADERS = {"torch.load", "numpy.load", "np.load", "yaml.load", "torch.jit.load", "torch.hub.load"}
@@ -23,7 +23,8 @@ def dangers_in(source: str) -> list[str]:
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names if alias.name.partition(".")[0] in MODULES]
         elif isinstance(node, ast.ImportFrom):
-            found += [node.module] if (node.module or "").partition(".")[0] in MODULES else []
+            module = "" if node.module is None else node.module
+            found += [module] if module.partition(".")[0] in MODULES else []
         elif isinstance(node, ast.Call):
             name = ast.unparse(node.func)
             last = name.rpartition(".")[2]

@@ -112,7 +112,8 @@ def test_groups_fit_into_memory_and_ours_meet_every_peer(available):
 def test_ratios_are_taken_within_a_round_so_a_machine_that_slows_down_changes_none(tmp_path):
     ours, slow, fast = OURS[0], ORIGINAL, BEST
     pace = {ours.name: 2.0, slow.name: 16.0, fast.name: 3.0}
-    samples, seconds = [], {name: [] for name in pace}
+    samples = []
+    seconds: dict[str, list[float]] = {name: [] for name in pace}
     for group, members in enumerate(((ours, fast), (ours, slow))):
         for run in range(3):
             for peer in members:
@@ -141,5 +142,6 @@ def test_ratios_are_taken_within_a_round_so_a_machine_that_slows_down_changes_no
     assert table[ours.name].psnr_db == pytest.approx(48.1, abs=0.2)
     assert table[fast.name].psnr_db == pytest.approx(36.1, abs=0.2)
     control = control_psnr_db(samples, setup)
+    assert control is not None
     assert control < 10  # unrelated pictures
     assert "| diffusers, torch fp32 | 8.00 |" in markdown(list(table.values()), control)

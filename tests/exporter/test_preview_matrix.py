@@ -9,7 +9,7 @@ from nano_export.judge.original import Reference
 from nano_runtime.pictures.preview import colours
 from nano_runtime.sampling.noise import randn
 
-WEIGHTS = np.float32([[0.1, 0, 0.02], [0, -0.05, 0], [0.03, 0.03, 0], [0, 0, 0.08], [0.5, 0.4, 0.6]])
+WEIGHTS = np.array([[0.1, 0, 0.02], [0, -0.05, 0], [0.03, 0.03, 0], [0, 0, 0.08], [0.5, 0.4, 0.6]], np.float32)
 
 
 def reference(seed: int, noise: float) -> Reference:
@@ -29,7 +29,7 @@ def test_linear_colours_are_found_again():
 
 def test_no_other_matrix_fits_better():
     references = [reference(seed, 0.3) for seed in range(2)]
-    found = np.float32(fit_preview(references))
+    found = np.array(fit_preview(references), np.float32)
 
     def error(weights: np.ndarray) -> float:
         features = np.concatenate([one.latents[0].reshape(4, -1).T for one in references])

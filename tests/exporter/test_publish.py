@@ -150,6 +150,8 @@ def test_a_second_export_into_the_same_place_is_refused(tmp_path):
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdin is not None
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(OutputError, match="another export into this folder is running"):
             publish(target, "second", force=True)

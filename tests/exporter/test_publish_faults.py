@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator
 from hashlib import sha256
 from itertools import product
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import numpy as np
@@ -130,7 +132,7 @@ def test_killed_at_any_moment(tmp_path, kills):
         child = FORK.Process(target=publish_for_ever, args=(target, 300_000))
         child.start()
         time.sleep(dice.uniform(0.0, 0.1))
-        os.kill(child.pid, signal.SIGKILL)
+        child.kill()
         child.join()
         assert child.exitcode == -signal.SIGKILL
         content_of(target)  # whole, or not there
@@ -144,7 +146,7 @@ def test_killed_at_any_moment(tmp_path, kills):
     assert names(tmp_path) == ["bundle"]
 
 
-def take_part(target: Path, rounds: int, barrier: object, answers: object, *, locks: bool) -> None:
+def take_part(target: Path, rounds: int, barrier: Barrier, answers: Queue[str], *, locks: bool) -> None:
     """Publish in step with others, and say how each round went."""
     if not locks:
         fcntl.flock = lambda *_: None  # as on some network file systems: every lock is granted to everyone

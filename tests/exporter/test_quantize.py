@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -39,10 +40,10 @@ def value(name: str, shape: Sequence[int], dtype: ir.DataType = FLOAT) -> ir.Val
 
 def constant(name: str, array: np.ndarray) -> ir.Value:
     tensor = ir.tensor(array, name=name)
-    return ir.Value(name=name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
+    return ir.Value(name=name, const_value=tensor, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
 
 
-def layer(op: str, inputs: Sequence[ir.Value], name: str, shape: Sequence[int], **attributes: object) -> ir.Node:
+def layer(op: str, inputs: Sequence[ir.Value], name: str, shape: Sequence[int], **attributes: Any) -> ir.Node:
     """A node with a named and typed output ``NAME.out``."""
     node = ir.node(op, inputs, attributes=attributes, name=name)
     (output,) = node.outputs
@@ -101,8 +102,8 @@ def fake_bias(bias: np.ndarray, weight: np.ndarray, extent: Range) -> np.ndarray
 
 def convolve(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     """3 x 3, padded by one, in float64."""
-    tensors = [torch.from_numpy(array.astype(np.float64)) for array in (x, weight, bias)]
-    return torch.nn.functional.conv2d(*tensors, padding=1).numpy()
+    inputs, weights, biases = (torch.from_numpy(array.astype(np.float64)) for array in (x, weight, bias))
+    return torch.nn.functional.conv2d(inputs, weights, biases, padding=1).numpy()
 
 
 def within_one_step(actual: np.ndarray, expected: np.ndarray, step: float) -> bool:
@@ -299,7 +300,7 @@ def test_tables_are_looked_up_in_integers(rng, level):
 def test_weights_keep_within_half_a_step(rng, shape, axis):
     weight = rng.normal(size=shape).astype(np.float32)
     q, scale = quantized_weight(weight, axis)
-    assert (q.dtype, scale.dtype, scale.shape) == (np.int8, np.float32, (shape[axis],))
+    assert (q.dtype, scale.dtype, scale.shape) == (np.dtype(np.int8), np.dtype(np.float32), (shape[axis],))
     assert np.abs(q).max() == 63
     steps = np.moveaxis(np.abs(np.moveaxis(weight, axis, -1) - np.moveaxis(q, axis, -1) * scale) / scale, -1, axis)
     assert 0.25 < steps.max() <= 0.5 * (1 + 1e-5)
@@ -327,7 +328,7 @@ def test_a_channel_of_zeros_has_a_scale():
 )
 def test_the_grid_covers_the_range_and_has_an_exact_zero(low, high, zero):
     scale, zero_point = Range(low, high).uint8_parameters()
-    assert (zero_point, zero_point.dtype, scale.dtype) == (zero, np.uint8, np.float32)
+    assert (int(zero_point), zero_point.dtype, scale.dtype) == (zero, np.dtype(np.uint8), np.dtype(np.float32))
     assert fake(np.zeros(1, np.float32), Range(low, high))[0] == 0
     ends = np.array([low, high], np.float32)
     assert np.abs(fake(ends, Range(low, high)) - ends).max() <= 0.51 * scale

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ pytestmark = [
 ROOT = Path(__file__).parents[2]
 
 
-def run(program: str, folder: Path, *options: object) -> list[dict[str, object]]:
+def run(program: str, folder: Path, *options: object) -> list[dict[str, Any]]:
     """Run a program in a fresh process, where no library has started threads that a fork would lose."""
     command = [sys.executable, "-m", f"tests.exporter.{program}", str(folder), *map(str, options)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

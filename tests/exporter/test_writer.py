@@ -16,6 +16,7 @@ from nano_export.options import Options
 from nano_runtime.bundle.checksums import entry_of, fault_of_file
 from nano_runtime.bundle.manifest import (
     MANIFEST_NAME,
+    Backend,
     Default,
     FileEntry,
     Licence,
@@ -40,7 +41,7 @@ CONTENTS = Contents(
     scheduler={},
     guidance_scale=7.5,
 )
-SCORES = {"onnxruntime": Scores({"unet": 40.0}, {"unet": 0.1}, 33.3, 0.9, 0.01)}
+SCORES: dict[Backend, Scores] = {"onnxruntime": Scores({"unet": 40.0}, {"unet": 0.1}, 33.3, 0.9, 0.01)}
 PRESETS = {"fast": Preset(cache_interval=3, guidance_interval=(0.0, 0.4), work=0.3, fidelity={})}
 
 

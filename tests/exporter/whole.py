@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from nano_export import cli, exporting
+from nano_export import cli
+from nano_export import exporting as _exporting
 from nano_export.judge.prompts import Prompts, prompts_for
 from nano_export.networks.graph_sources import graph_sources
 from nano_export.source.checkpoint import open_checkpoint
@@ -25,6 +26,8 @@ from nano_runtime.bundle.manifest import Default
 
 __all__ = ["Kept", "Process", "identity", "left_over", "start", "started_with"]
 
+exporting: Any = _exporting
+"""The exporter's own module, whose functions ``Kept.use`` replaces."""
 Process = multiprocessing.context.ForkProcess
 _FORK = multiprocessing.get_context("fork")
 
@@ -47,7 +50,7 @@ class Kept:
             self._pictures[(prompt,)] = [*exporting.draw_references(checkpoint, [prompt], judge_steps, 7.5, 128)]
         for source in graph_sources(checkpoint, "hoisted", 128):
             names = (source.input_names, source.output_names)
-            self._graphs[tuple(names[0] + names[1])] = exporting.to_onnx(source.module, source.inputs, *names)
+            self._graphs[(*names[0], *names[1])] = exporting.to_onnx(source.module, source.inputs, *names)
 
     def use(self) -> None:
         """Let this process's exports take what was kept."""

@@ -25,7 +25,7 @@ def copied(project: str, folder: Path) -> Path:
 
 def build(project: Path, out: Path, kind: Literal["wheel", "sdist"] = "wheel") -> Path:
     """Build a project with the build backend of this environment, without a network; return the file."""
-    command = [sys.executable, "-m", "build", f"--{kind}", "--no-isolation", "--outdir", out, project]
+    command: list[str | Path] = [sys.executable, "-m", "build", f"--{kind}", "--no-isolation", "--outdir", out, project]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     (built,) = out.glob("*.whl" if kind == "wheel" else "*.tar.gz")

@@ -72,9 +72,9 @@ def test_fused_step_is_rounded_once():
     fma = noise._fma  # noqa: SLF001 - random draws would meet this case once in millions
     # The exact sum lies 2.5e-17 above the middle between 1 and the next float32: float64 has no room for that, rounds
     # to the middle, and a second rounding goes down to 1.
-    a = np.float32([float.fromhex("0x1.000ff2p-12")])
-    b = np.float32([float.fromhex("0x1.ffe01ep-13")])
-    one = np.float32([1])
+    a = np.array([float.fromhex("0x1.000ff2p-12")], np.float32)
+    b = np.array([float.fromhex("0x1.ffe01ep-13")], np.float32)
+    one = np.array([1], np.float32)
     twice_rounded = (a.astype(np.float64) * b.astype(np.float64) + 1.0).astype(np.float32)
     assert fma(a, b, one)[0] == np.nextafter(np.float32(1), np.float32(2))
     assert fma(-a, b, -one)[0] == -np.nextafter(np.float32(1), np.float32(2))

@@ -43,7 +43,7 @@ SCHEDULES = {
 }
 
 
-def reference(name: str, config: dict):
+def reference(name: str, config: dict[str, object]):
     return getattr(diffusers, SAMPLERS[name].diffusers).from_config(config)
 
 
