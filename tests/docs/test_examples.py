@@ -14,7 +14,8 @@ WITH_BLOCKS = [path for path in DOCUMENTS if any(block.language in ("sh", "pytho
 
 @pytest.mark.parametrize("document", WITH_BLOCKS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_block_runs(document, workshop):
-    folder, names = workshop(), {}
+    folder = workshop()
+    names: dict[str, object] = {}
     for block in blocks_of(document):
         run_block(block, folder, names)
 

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tests.runtime.fakes import FORMULAS, LENGTH, WORDS
 
+from nano_runtime.arrays import F32
+
 __all__ = ["SHARES", "Kept", "conditions", "draw_by_hand", "pixels_by_hand", "timesteps_by_hand"]
 
 Array = NDArray[np.float64]
@@ -48,7 +50,7 @@ def timesteps_by_hand(steps: int) -> list[int]:
 
 
 def draw_by_hand(
-    latents: Array,
+    start: Array | F32,
     positive: Inputs,
     negative: Inputs,
     *,
@@ -60,7 +62,7 @@ def draw_by_hand(
     """Return the final latents of one picture.
 
     Args:
-        latents: [1, 4, 4, 4] before the first call.
+        start: [1, 4, 4, 4] before the first call.
         positive: of the prompt.
         negative: of the negative prompt.
         scale: of guidance.
@@ -69,7 +71,7 @@ def draw_by_hand(
             the last ones of the schedule.
         kept: put back after each call; None for nothing.
     """
-    latents = latents.astype(np.float64)
+    latents: Array = start.astype(np.float64)
     timesteps = timesteps_by_hand(steps)[-len(letters) :]
     features: list[tuple[int, list[Array]]] = []  # of the whole calls: the timestep, and the feature of each row
 

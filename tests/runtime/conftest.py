@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import pytest
 from tests.runtime.fakes import make_bundle
@@ -22,6 +21,7 @@ from nano_runtime.bundle.manifest import (
     TokenizerSpec,
 )
 from nano_runtime.bundle.reading import write_manifest
+from nano_runtime.bundle.wiring import FreeDimension
 
 _TENSORS = {
     "text_encoder": (["input_ids"], ["last_hidden_state"]),
@@ -30,13 +30,13 @@ _TENSORS = {
     "unet": (["sample", "key_0", "value_0", "time_0"], ["out_sample"]),
     "vae_decoder": (["latent_sample"], ["sample"]),
 }
-_SHAPES: dict[str, list[int | Literal["batch"]]] = {
+_SHAPES: dict[str, list[int | FreeDimension]] = {
     "input_ids": ["batch", 77],
     "sample": ["batch", 4, 16, 16],
     "out_sample": ["batch", 4, 16, 16],
     "latent_sample": ["batch", 4, 16, 16],
 }
-_PICTURES: list[int | Literal["batch"]] = ["batch", 3, 128, 128]
+_PICTURES: list[int | FreeDimension] = ["batch", 3, 128, 128]
 _TOKENIZER = b'{"version": "1.0", "model": {"type": "WordLevel", "vocab": {"?": 3}, "unk_token": "?"}}'
 _BACKENDS: list[Backend] = ["onnxruntime", "openvino"]
 
@@ -110,7 +110,7 @@ def _component(bundle: Path, name: str) -> Component:
     )
 
 
-def _tensor(name: str, shape: list[int | Literal["batch"]] | None = None) -> TensorSpec:
+def _tensor(name: str, shape: list[int | FreeDimension] | None = None) -> TensorSpec:
     return TensorSpec(name=name, dtype="float32", shape=_SHAPES.get(name, ["batch", 4]) if shape is None else shape)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Generator
+from typing import Any
 
 import pytest
 
@@ -59,8 +61,10 @@ def test_graphs_are_looked_into_once_their_checksums_are_right(folder, monkeypat
 
 
 def test_a_stream_tells_each_check_before_it_runs(folder):
-    *events, result = verify_stream(Bundle.open(folder), Request())
+    *told, result = verify_stream(Bundle.open(folder), Request())
     assert isinstance(result, Verification)
+    events = [event for event in told if isinstance(event, Checking)]
+    assert len(events) == len(told)
     asked = [check for check in checks.CHECKS if check.asked(Request())]
     assert [event.doing for event in events[:2]] == ["comparing files with their checksums", "looking into the graphs"]
     assert events == [Checking(check.doing, index, len(asked)) for index, check in enumerate(asked)]
@@ -71,6 +75,7 @@ def test_closing_a_stream_runs_no_further_check(folder, monkeypatch):
     stream = verify_stream(Bundle.open(folder), Request())
     next(stream)
     next(stream)
+    assert isinstance(stream, Generator)
     stream.close()
 
 
@@ -105,4 +110,4 @@ def test_what_cannot_be_opened_raises(folder, tmp_path):
 @pytest.mark.parametrize("half", ["signature", "public_key"])
 def test_half_of_a_signature_is_refused(folder, half):
     with pytest.raises(MissingArgumentError, match=f"^{half} means nothing without"):
-        verify_bundle(folder, **{half: "x"})
+        verify_bundle(folder, **dict[str, Any]({half: "x"}))

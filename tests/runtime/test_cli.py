@@ -79,6 +79,7 @@ def test_sigterm_interrupts_and_lets_cleanup_run(tmp_path):
         "sys.exit(run_command(make_parser('p', '', ''), argparse.Namespace(), action, []))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     started = time.monotonic()
     process.send_signal(signal.SIGTERM)
@@ -103,6 +104,8 @@ def test_a_reader_that_leaves_early_causes_no_noise():
     process = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+    assert process.stdout is not None
+    assert process.stderr is not None
     process.stdout.readline()
     process.stdout.close()
     assert process.stderr.read() == ""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from tests.results import arrays
 from tests.runtime.by_hand import conditions
 from tests.runtime.fakes import FORMULAS, LENGTH, WORDS, FakeGraphs, make_bundle, pipeline_of
 
@@ -60,11 +62,11 @@ def test_chunks_of_a_long_prompt_lie_in_a_row_and_a_short_one_is_filled_up_with_
 def test_pictures_of_long_prompts_in_a_group_equal_those_drawn_alone(graphs):
     pipe = pipeline_of(graphs)
     prompts = [" ".join(TEN), " ".join(reversed(TEN))]
-    together = pipe(prompts, seed=7, long_prompts=True, output_type="latent").images
+    together = arrays(pipe(prompts, seed=7, long_prompts=True, output_type="latent"))
     for picture, prompt in enumerate(prompts):
-        alone = pipe(prompt, seed=7 + picture, long_prompts=True, output_type="latent").images
+        alone = arrays(pipe(prompt, seed=7 + picture, long_prompts=True, output_type="latent"))
         np.testing.assert_array_equal(together[picture], alone[0])
-    cut = pipe(prompts[0], seed=7, output_type="latent").images
+    cut = arrays(pipe(prompts[0], seed=7, output_type="latent"))
     assert np.abs(cut[0] - together[0]).max() > 0.01
 
 
@@ -95,7 +97,7 @@ def test_words_that_weigh_different_are_other_prompts(graphs):
     pipe = pipeline_of(graphs)
     texts = ("a red fox", "a (red:1.5) fox", "a (red:2.0) fox")
     pictures = [
-        pipe(text, seed=7, prompt_weighting=True, guidance_scale=1, output_type="latent").images for text in texts
+        arrays(pipe(text, seed=7, prompt_weighting=True, guidance_scale=1, output_type="latent")) for text in texts
     ]
     assert min(np.abs(pictures[i] - pictures[j]).max() for i, j in ((0, 1), (1, 2), (0, 2))) > 1e-3
 
@@ -114,7 +116,7 @@ def test_a_prompt_and_a_schedule_that_were_computed_are_remembered(graphs):
 def test_the_prompt_that_was_unused_for_longest_is_forgotten_first(graphs):
     pipe = pipeline_of(graphs)
     words = ["a", "red", "blue", "fox", "owl", "sea", "snow", "blurry"]  # as many as are remembered
-    asked = {"guidance_scale": 1, "output_type": "latent", "num_inference_steps": 1}
+    asked: dict[str, Any] = {"guidance_scale": 1, "output_type": "latent", "num_inference_steps": 1}
     for word in (*words, "a", "one", "a"):
         pipe(word, **asked)
     assert len(ids_of(graphs)) == 9
@@ -140,8 +142,8 @@ def test_the_standard_form_gets_hidden_states_and_whole_timesteps(standard):
 
 def test_the_next_process_runs_no_text_encoder_and_draws_the_same_bits(hoisted, tmp_path):
     first, second = FakeGraphs(hoisted, cache=tmp_path), FakeGraphs(hoisted, cache=tmp_path)
-    drawn = [pipeline_of(graphs)("a red fox", seed=7, output_type="latent").images for graphs in (first, second)]
-    np.testing.assert_array_equal(*drawn)
+    drawn, again = (pipeline_of(graphs)("a red fox", seed=7, output_type="latent") for graphs in (first, second))
+    np.testing.assert_array_equal(drawn.images, again.images)
     assert {run.component for run in first.runs} > set(PROMPTS)
     assert {run.component for run in second.runs} == {"unet"}
     for name, values in told(first).items():
@@ -200,7 +202,7 @@ def test_a_bundle_of_fixed_length_takes_one_chunk(form, request, tmp_path):
     bundle = request.getfixturevalue(form)
     graphs = FakeGraphs(fixed_length(bundle, tmp_path / "fixed"))
     pipe = pipeline_of(graphs)
-    asked = {"seed": 7, "output_type": "latent", "long_prompts": True}
+    asked: dict[str, Any] = {"seed": 7, "output_type": "latent", "long_prompts": True}
     expected = pipeline_of(FakeGraphs(bundle))("a red fox", **asked).images
     np.testing.assert_array_equal(pipe("a red fox", **asked).images, expected)
     assert ("ahead", "unet", 2, 1) in graphs.log  # it has no free length

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nano_runtime.errors import NonFiniteError
-from nano_runtime.sampling.denoise import denoise, guide
+from nano_runtime.sampling.denoise import Step, denoise, guide
 from nano_runtime.sampling.noise import noise_source, randn
 from nano_runtime.sampling.samplers import SAMPLERS, make_sampler
 from nano_runtime.sampling.schedule import Schedule
@@ -94,7 +94,7 @@ def test_values_that_are_not_finite_stop_the_loop(poison):
         output[1, 2, 3, 4] = poison if index == 4 else 0
         return output
 
-    seen = []
+    seen: list[Step] = []
     with pytest.raises(NonFiniteError, match=r"unet.*call 5 of 20, timestep 751"):
         seen.extend(denoise(predict, make_sampler("ddim", SCHEDULE, 20), randn(0, SHAPE)))
 
@@ -127,10 +127,10 @@ def test_a_start_in_the_middle_leaves_out_the_calls_before():
 
 
 def test_guidance_extrapolates_from_the_unconditional_prediction():
-    uncond, cond = np.float32([1, 2, -3]), np.float32([2, 2, 1])
+    uncond, cond = np.array([1, 2, -3], np.float32), np.array([2, 2, 1], np.float32)
     np.testing.assert_array_equal(guide(uncond, cond, 0), uncond)
     np.testing.assert_array_equal(guide(uncond, cond, 1), cond)
-    np.testing.assert_array_equal(guide(uncond, cond, 7.5), np.float32([8.5, 2, 27]))
+    np.testing.assert_array_equal(guide(uncond, cond, 7.5), np.array([8.5, 2, 27], np.float32))
     assert guide(uncond, cond, np.float64(7.5)).dtype == np.float32
 
 

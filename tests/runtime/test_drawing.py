@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from tests.results import arrays, run_through
 from tests.runtime.by_hand import SHARES, conditions, draw_by_hand, pixels_by_hand, timesteps_by_hand
 from tests.runtime.fakes import FakeGraphs, make_bundle, pipeline_of
 
@@ -31,7 +34,8 @@ def graphs(bundle) -> FakeGraphs:
 def draw(graphs):
     """The final latents of a call."""
     pipe = pipeline_of(graphs)
-    return lambda prompt="a red fox", **options: pipe(prompt, **{"seed": 7, "output_type": "latent", **options}).images
+    asked: dict[str, Any] = {"seed": 7, "output_type": "latent"}
+    return lambda prompt="a red fox", **options: pipe(prompt, **{**asked, **options}).images
 
 
 def distance(one: np.ndarray, other: np.ndarray) -> float:
@@ -107,7 +111,7 @@ def test_seeds_count_up_over_every_repeated_prompt(graphs):
     assert [of.options.seed for of in result.parameters] == [7, 8, 9, 10]
     assert [of.options.prompt for of in result.parameters] == ["a red fox", "a red fox", "owl", "owl"]
     for picture, (seed, told) in enumerate([(7, FOX), (8, FOX), (9, OWL), (10, OWL)]):
-        assert distance(result.images[picture : picture + 1], by_hand(told, seed=seed)) < TOLERANCE
+        assert distance(arrays(result)[picture : picture + 1], by_hand(told, seed=seed)) < TOLERANCE
 
 
 def test_variations_lie_on_the_arc_between_two_seeds(draw):
@@ -143,9 +147,8 @@ def test_each_output_type_is_the_same_picture(draw):
 
 
 def test_progress_tells_of_every_call_and_the_result_comes_last(graphs):
-    *events, result = pipeline_of(graphs).stream("a red fox", seed=7, num_images_per_prompt=5, output_type="latent")
-    assert isinstance(result, Result)
-    assert all(isinstance(event, Progress) for event in events)
+    asked: dict[str, Any] = {"seed": 7, "num_images_per_prompt": 5, "output_type": "latent"}
+    events, result = run_through(pipeline_of(graphs).stream("a red fox", **asked))
     assert [event.call for event in events] == list(range(1, 9))
     assert {event.calls for event in events} == {8}
     assert [event.step_index for event in events] == [0, 1, 2, 3] * 2
@@ -155,7 +158,7 @@ def test_progress_tells_of_every_call_and_the_result_comes_last(graphs):
 
 
 def test_previews_show_what_the_network_believes_in(graphs):
-    first = next(iter(pipeline_of(graphs).stream("a red fox", seed=7)))
+    (first, *_), _ = run_through(pipeline_of(graphs).stream("a red fox", seed=7))
     assert first.timestep == 751
     run = graphs.ran("unet")[0]
     away, noise = run.outputs["out_sample"]
@@ -170,10 +173,10 @@ def test_previews_show_what_the_network_believes_in(graphs):
 
 def test_a_bundle_without_a_matrix_draws_but_has_no_previews(tmp_path):
     pipe = pipeline_of(FakeGraphs(make_bundle(tmp_path / "bundle", preview=None)))
-    first, *_, result = pipe.stream("a red fox", seed=7, output_type="latent")
+    (first, *_), result = run_through(pipe.stream("a red fox", seed=7, output_type="latent"))
     with pytest.raises(NoPreviewError):
         first.preview()
-    assert distance(result.images, by_hand()) < TOLERANCE
+    assert distance(arrays(result), by_hand()) < TOLERANCE
 
 
 def test_what_is_written_into_the_latents_is_drawn_on(graphs):
@@ -182,9 +185,9 @@ def test_what_is_written_into_the_latents_is_drawn_on(graphs):
     for event in events:
         if isinstance(event, Progress) and event.call == 2:
             event.latents[:] = 0.5
-    assert distance(event.images, draw_by_hand(np.full(SHAPE, 0.5), FOX, EMPTY, scale=3.0, letters="WW", steps=4)) < (
-        TOLERANCE
-    )
+    assert isinstance(event, Result)
+    expected = draw_by_hand(np.full(SHAPE, 0.5), FOX, EMPTY, scale=3.0, letters="WW", steps=4)
+    assert distance(arrays(event), expected) < TOLERANCE
 
     def replace(_pipe, index, timestep, tensors):
         assert timestep == timesteps_by_hand(4)[index]
@@ -197,11 +200,11 @@ def test_what_is_written_into_the_latents_is_drawn_on(graphs):
 def test_a_record_of_options_draws_what_keywords_draw(graphs):
     pipe = pipeline_of(graphs)
     plan = pipe.plan("a red fox", seed=7, output_type="latent", guidance_scale=2)
-    expected = pipe("a red fox", seed=7, output_type="latent", guidance_scale=2).images
+    expected = arrays(pipe("a red fox", seed=7, output_type="latent", guidance_scale=2))
     np.testing.assert_array_equal(pipe(plan.options).images, expected)
-    *_, result = pipe.draw(plan)
+    _, result = run_through(pipe.draw(plan))
     np.testing.assert_array_equal(result.images, expected)
-    assert distance(pipe(plan.options, guidance_scale=3).images, by_hand()) < TOLERANCE
+    assert distance(arrays(pipe(plan.options, guidance_scale=3)), by_hand()) < TOLERANCE
     assert distance(expected, by_hand()) > MISTAKE
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
+from tests.results import run_through
 from tests.runtime.by_hand import SHARES, Kept, conditions, draw_by_hand, timesteps_by_hand
 from tests.runtime.fakes import FORMULAS, FakeGraphs, pipeline_of
 
@@ -31,7 +34,7 @@ def graphs(hoisted) -> FakeGraphs:
 def draw(graphs):
     """The final latents of a call with a picture to start from."""
     pipe = pipeline_of(graphs)
-    asked = {"seed": 7, "output_type": "latent", "image": PHOTO}
+    asked: dict[str, Any] = {"seed": 7, "output_type": "latent", "image": PHOTO}
     return lambda prompt="a red fox", **options: pipe(prompt, **{**asked, **options}).images
 
 
@@ -80,7 +83,8 @@ def test_pictures_of_a_group_start_from_their_own_noise(draw):
 
 
 def test_progress_counts_only_the_calls_that_are_made(graphs):
-    *events, _ = pipeline_of(graphs).stream("a red fox", seed=7, image=PHOTO, strength=0.5, output_type="latent")
+    asked: dict[str, Any] = {"seed": 7, "image": PHOTO, "strength": 0.5, "output_type": "latent"}
+    events, _ = run_through(pipeline_of(graphs).stream("a red fox", **asked))
     told = [(event.call, event.calls, event.step_index, event.timestep) for event in events]
     assert told == [(1, 2, 0, 251), (2, 2, 1, 1)]
 
@@ -122,7 +126,7 @@ def test_a_mask_draws_once_more_from_the_seed_before_the_sampler_does(draw):
 
 def test_the_parameters_name_the_picture_and_its_mask(graphs):
     pipe = pipeline_of(graphs)
-    asked = {"seed": 7, "image": PHOTO, "output_type": "latent"}
+    asked: dict[str, Any] = {"seed": 7, "image": PHOTO, "output_type": "latent"}
     (plain,) = pipe("a red fox", **asked).parameters
     (masked,) = pipe("a red fox", mask_image=Image.fromarray(LEFT), **asked).parameters
     (other,) = pipe("a red fox", **{**asked, "image": PHOTO.rotate(90)}).parameters

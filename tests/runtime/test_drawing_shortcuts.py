@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from tests.runtime.by_hand import conditions, draw_by_hand
@@ -23,7 +25,7 @@ def graphs(hoisted) -> FakeGraphs:
 def draw(graphs):
     """The final latents of a call in eight steps."""
     pipe = pipeline_of(graphs)
-    asked = {"negative_prompt": "blurry", "num_inference_steps": 8, "seed": 7, "output_type": "latent"}
+    asked: dict[str, Any] = {"negative_prompt": "blurry", "num_inference_steps": 8, "seed": 7, "output_type": "latent"}
     return lambda **options: pipe("a red fox", **{**asked, **options}).images
 
 

@@ -8,7 +8,7 @@ import sys
 from importlib.metadata import requires
 from importlib.util import find_spec
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
@@ -32,6 +32,7 @@ def test_benchmarks_report_the_version_of_every_engine():
 
 def test_every_engine_has_an_extra_that_installs_it():
     needs = requires("nano-runtime")
+    assert needs is not None
     for name in BACKENDS:
         assert any(line.startswith(name) and f'extra == "{name}"' in line.replace("'", '"') for line in needs)
 
@@ -40,6 +41,7 @@ def test_every_engine_has_an_extra_that_installs_it():
 def test_a_record_names_a_module_that_opens_graphs(engine: Engine):
     spec = find_spec(engine.door)  # imports the package around it, not the module
     assert spec is not None
+    assert spec.origin is not None
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     assert "open_graph" in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     assert set(engine.operators.values()) == set(get_args(OperatorKind))
@@ -55,7 +57,8 @@ def test_records_import_no_engine():
 
 @pytest.mark.parametrize("name", ["", "tensorrt", "OpenVINO"])
 def test_an_engine_without_a_record_is_refused(name):
-    for ask in (import_engine, lambda name: choose(None, name)):
+    bundle: Any = None  # is not looked at
+    for ask in (import_engine, lambda name: choose(bundle, name)):
         with pytest.raises(OptionError, match=r"Choose one of: onnxruntime, openvino\."):
             ask(name)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ LEAVES = [
 
 def example(leaf: type[errors.NanoError]) -> errors.NanoError:
     """Construct a leaf from its signature."""
-    arguments = []
+    arguments: list[Any] = []
     for parameter in list(inspect.signature(leaf.__init__).parameters.values())[1:]:
         kind = str(parameter.annotation)
         if kind.startswith(("Iterable", "tuple")):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from nano_runtime.bundle.folder import Bundle
+from nano_runtime.bundle.manifest import Backend
 from nano_runtime.engines import CheckedGraph, EngineOptions, installed, open_session
 from nano_runtime.errors import (
     BackendMissingError,
@@ -91,8 +94,9 @@ def test_unknown_components_and_engines_are_named(folder):
     bundle = Bundle.open(folder)
     with pytest.raises(ManifestError, match="safety_checker"):
         bundle.component("safety_checker")
+    unknown: Any = "tensorrt"
     with pytest.raises(OptionError, match="tensorrt"):
-        open_session("tensorrt", CheckedGraph(folder / "x", ""), batch=1, options=OPTIONS)
+        open_session(unknown, CheckedGraph(folder / "x", ""), batch=1, options=OPTIONS)
 
 
 def test_a_bundle_for_one_engine_says_so(folder):
@@ -107,8 +111,9 @@ def test_a_bundle_for_one_engine_says_so(folder):
 
 def test_sizes_count_what_an_engine_reads(folder):
     bundle = Bundle.open(folder)
-    for backend, names in (("onnxruntime", ["*/model.onnx"]), ("openvino", ["*/openvino_model.*"])):
-        graphs = sum(path.stat().st_size for name in names for path in folder.glob(name))
+    patterns: dict[Backend, str] = {"onnxruntime": "*/model.onnx", "openvino": "*/openvino_model.*"}
+    for backend, pattern in patterns.items():
+        graphs = sum(path.stat().st_size for path in folder.glob(pattern))
         assert bundle.size_bytes(backend) == graphs + (folder / "tokenizer/tokenizer.json").stat().st_size
     assert bundle.size_bytes() > bundle.size_bytes("openvino")
 

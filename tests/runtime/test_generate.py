@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from nano_runtime.pipeline import Pipeline
 
 
 @pytest.fixture
-def opened() -> list[dict]:
+def opened() -> list[dict[str, Any]]:
     """The keywords of every ``Pipeline.from_pretrained``."""
     return []
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Generator
+from typing import Any
 
 import numpy as np
 import pytest
 from tests.runtime.fakes import FakeGraphs, pipeline_of
 
-from nano_runtime.drawing.events import Progress
+from nano_runtime.drawing.events import Progress, Result
 from nano_runtime.errors import MachineError, NonFiniteError, OutOfMemoryError
 
 ALL = {"text_encoder", "unet_prompt", "unet", "vae_decoder"}
-ASKED = {"seed": 7, "output_type": "latent"}
+ASKED: dict[str, Any] = {"seed": 7, "output_type": "latent"}
 
 
 @pytest.fixture
@@ -104,6 +106,7 @@ def test_closing_a_stream_frees_what_it_loaded(graphs):
     stream = pipeline_of(graphs, keep_loaded=False).stream("a red fox", seed=7)
     next(stream)
     assert (graphs.loaded, graphs.waiting) == ({"unet"}, {"vae_decoder"})
+    assert isinstance(stream, Generator)
     stream.close()
     assert graphs.loaded == graphs.waiting == set()
 
@@ -167,6 +170,7 @@ def test_a_group_that_runs_out_of_memory_late_begins_again(hoisted):
                 graphs.run_out_of_memory_once()
                 failed = True
     assert calls == [(call, 8) for call in range(1, 7)] + [(call, 12) for call in range(5, 13)]
+    assert isinstance(event, Result)
     np.testing.assert_array_equal(event.images, expected)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -30,8 +31,9 @@ def test_round_trip_keeps_every_byte(folder):
 
 
 def test_records_cannot_be_changed(folder):
+    manifest: Any = read_manifest(folder)
     with pytest.raises(AttributeError):
-        read_manifest(folder).name = "other"
+        manifest.name = "other"
 
 
 def test_a_missing_folder_is_not_a_bundle(tmp_path):

@@ -7,6 +7,7 @@ import random
 import string
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from nano_runtime.sampling.schedule import Schedule
 
 CHUNKS = 10
 FEW, FULL = 200, 10_000  # of each kind in a chunk: 200,000 in all
-NASTY = [
+NASTY: list[Any] = [
     None, True, False, 0, -1, 1, 2, 1 << 31, (1 << 53) + 1, 1 << 63, 1 << 64, -(1 << 63), 0.0, -0.0, 1e308, -1e-308, "",
     "batch", "\0", "\x1b[31m", "\u202e", "../x", "a" * 5000, "é", "unet", [], {}, [[]],
     {"": None}, [1, 2, 3], "inf",
@@ -47,9 +48,10 @@ PIECES = [
 ]
 
 
-def slots(document: object) -> list[tuple[dict | list, object]]:
-    """All (container, key) of a document."""
-    found, waiting = [], [document]
+def slots(document: Any) -> list[tuple[Any, Any]]:
+    """All (container, key) of a document: objects with their names, lists with their places."""
+    found: list[tuple[Any, Any]] = []
+    waiting = [document]
     for container in waiting:
         keys = list(container) if isinstance(container, dict) else range(len(container))
         for key in keys:

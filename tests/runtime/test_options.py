@@ -20,7 +20,7 @@ from nano_runtime.pictures.png import read_parameters, save_png
 
 NAMES = {field.name for field in fields(DrawOptions)}
 # A value of each option that a file holds, none of them the default.
-STORED = {
+STORED: dict[str, Any] = {
     "prompt": "ein roter Fuchs 🦊",
     "negative_prompt": "blurry",
     "num_inference_steps": 3,
@@ -37,7 +37,13 @@ STORED = {
     "cache_interval": 2,
     "guidance_interval": (0.25, 0.75),
 }
-DRAWN_BY = {"bundle": "a", "bundle_digest": "0" * 64, "backend": "openvino", "precision": "f32", "version": "0.1.0"}
+DRAWN_BY: dict[str, Any] = {
+    "bundle": "a",
+    "bundle_digest": "0" * 64,
+    "backend": "openvino",
+    "precision": "f32",
+    "version": "0.1.0",
+}
 
 
 def hints_of(kind: type) -> dict[str, Any]:
@@ -60,7 +66,7 @@ def test_every_field_is_documented():
 
 
 def test_a_name_that_is_no_option_is_a_type_error(hoisted):
-    pipe = pipeline_of(FakeGraphs(hoisted))
+    pipe: Any = pipeline_of(FakeGraphs(hoisted))
     for call in (pipe, pipe.plan, lambda *args, **more: next(pipe.stream(*args, **more))):
         for prompt in ("a red fox", DrawOptions(prompt="a red fox")):
             with pytest.raises(TypeError, match="steps"):

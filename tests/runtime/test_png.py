@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from nano_runtime.errors import NoParametersError, OutputError
 from nano_runtime.options import DrawOptions
@@ -107,7 +107,7 @@ def test_pictures_of_earlier_versions_can_be_read(tmp_path, picture):
     plain = changed(prompt_weighting=True, long_prompts=True)
     save_png(picture, tmp_path / "new.png", plain)
     assert read_parameters(tmp_path / "new.png") == plain
-    with Image.open(tmp_path / "new.png") as image:
+    with PngImageFile(tmp_path / "new.png") as image:
         older = json.loads(image.text["nano"])
     del older["prompt_weighting"], older["long_prompts"]
     chunks = PngInfo()

@@ -49,7 +49,7 @@ def test_what_the_network_believes_is_read_from_every_call(name, kind):
 
 
 def test_colours_are_a_product_and_a_sum():
-    weights = np.float32([[1, 0, 0], [0, 0.5, 0], [0, 0, 0], [0, 0, -1], [0.5, 0.25, 0.5]])
+    weights = np.array([[1, 0, 0], [0, 0.5, 0], [0, 0, 0], [0, 0, -1], [0.5, 0.25, 0.5]], np.float32)
     latents = np.zeros((1, 4, 2, 3), np.float32)
     latents[0, :, 1, 2] = (0.25, 0.5, 9, 1)
     mapped = colours(latents, weights)

@@ -162,7 +162,8 @@ def test_only_noisy_samplers_depend_on_noise_of_their_own(name):
         sampler = make_sampler(name, SCHEDULE, 5, noise_of(SHAPE, seed))
         latents = NOISE * np.float32(sampler.mixing.init_noise_sigma)
         results.append(list(denoise(network.bound(sampler.timesteps), sampler, latents))[-1].latents)
-    assert np.array_equal(*results) == (base not in NOISY)
+    one, other = results
+    assert np.array_equal(one, other) == (base not in NOISY)
 
 
 @pytest.mark.parametrize("name", sorted(NOISY))

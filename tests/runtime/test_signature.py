@@ -80,7 +80,9 @@ def test_the_signature_is_ecdsa_over_the_sha256_of_every_file(signed, keys):
     payload, kind = base64.b64decode(envelope["payload"]), envelope["payloadType"].encode()
     message = b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
     signature = base64.b64decode(envelope["signatures"][0]["sig"])
-    load_pem_public_key(keys[1].read_bytes()).verify(signature, message, ec.ECDSA(hashes.SHA256()))
+    public = load_pem_public_key(keys[1].read_bytes())
+    assert isinstance(public, ec.EllipticCurvePublicKey)
+    public.verify(signature, message, ec.ECDSA(hashes.SHA256()))
     told = {entry["name"]: entry["digest"] for entry in json.loads(payload)["predicate"]["resources"]}
     files = {path.relative_to(signed).as_posix(): path for path in signed.rglob("*") if path.is_file()}
     assert told == {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
@@ -159,8 +161,8 @@ def test_a_signature_of_another_bundle_does_not_verify(signed, keys, tmp_path):
 
 def test_keys_that_are_none(folder, keys, tmp_path, capsys):
     (tmp_path / "text").write_text("no key")
-    key = rsa.generate_private_key(65537, 2048)
-    (tmp_path / "rsa").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    other = rsa.generate_private_key(65537, 2048)
+    (tmp_path / "rsa").write_bytes(other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     key = ec.generate_private_key(ec.SECP256R1())
     locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
     (tmp_path / "locked").write_bytes(locked)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
+from tests.results import run_through
 from tests.runtime.fakes import FakeGraphs, pipeline_of
 
-from nano_runtime.drawing.events import Progress
+from nano_runtime.drawing.events import Progress, Result
 from nano_runtime.errors import NonFiniteError
 
-ASKED = {"seed": 7, "output_type": "latent"}
+ASKED: dict[str, Any] = {"seed": 7, "output_type": "latent"}
 
 
 @pytest.fixture
@@ -26,10 +28,10 @@ def test_an_interrupted_drawing_is_decoded_as_it_is_and_says_so(graphs):
         pipe.interrupt = index == 1
 
     result = pipe("a red fox", seed=7, output_type="latent", callback_on_step_end=stop)
-    events = list(pipe.stream("a red fox", seed=7, output_type="latent"))
+    events, again = run_through(pipe.stream("a red fox", **ASKED))
     np.testing.assert_array_equal(result.images, events[1].latents)
     assert [of.interrupted_after for of in result.parameters] == [2]
-    assert [of.interrupted_after for of in events[-1].parameters] == [None]  # the next call draws to its end
+    assert [of.interrupted_after for of in again.parameters] == [None]  # the next call draws to its end
     assert pipe.interrupt is False
 
 
@@ -38,6 +40,7 @@ def test_pictures_of_groups_that_did_not_begin_are_left_out(graphs):
     for event in pipe.stream("a red fox", num_images_per_prompt=6, **ASKED):
         if isinstance(event, Progress) and event.call == 3:
             pipe.interrupt = True
+    assert isinstance(event, Result)
     assert (len(event.images), event.seeds, len(event.parameters)) == (3, (7, 8, 9), 3)
     assert {of.interrupted_after for of in event.parameters} == {3}
 
@@ -47,6 +50,7 @@ def test_an_interrupt_after_the_last_call_interrupts_nothing(graphs):
     for event in pipe.stream("a red fox", **ASKED):
         if isinstance(event, Progress) and event.call == 4:
             pipe.interrupt = True
+    assert isinstance(event, Result)
     assert event.parameters[0].interrupted_after is None
 
 
@@ -68,7 +72,7 @@ def test_a_graph_that_computes_nan_is_named_with_its_call(graphs, hoisted, compo
         shapes = {name: [8 if size == "tokens" else size for size in spec.shape[1:]] for name, spec in specs.items()}
         return {name: np.full((rows, *shape), np.nan) for name, shape in shapes.items()}
 
-    asked = {"seed": 7, "cache_interval": 2}
+    asked: dict[str, Any] = {"seed": 7, "cache_interval": 2}
     pipeline_of(graphs)("a red fox", **asked)  # negative control
     with pytest.raises(NonFiniteError, match=words) as caught:
         pipeline_of(FakeGraphs(hoisted, instead={component: broken}))("a red fox", **asked)

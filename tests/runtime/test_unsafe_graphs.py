@@ -15,7 +15,7 @@ WEIGHTS, SIZE = "model.onnx.data", 1000
 
 def varint(number: int, length: int = 1) -> bytes:
     """Encode a number in base 128, in more bytes than it needs if asked."""
-    groups = []
+    groups: list[int] = []
     while number or len(groups) < length:
         groups.append(number & 0x7F | 0x80)
         number >>= 7

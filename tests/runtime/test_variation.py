@@ -17,7 +17,7 @@ def angle(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_a_right_angle_is_divided_by_sine_and_cosine():
-    between = slerp(np.float32([3, 0]), np.float32([0, 5]), 1 / 3)
+    between = slerp(np.array([3, 0], np.float32), np.array([0, 5], np.float32), 1 / 3)
     np.testing.assert_allclose(between, [3 * np.sqrt(3) / 2, 3 / 2], rtol=1e-6)  # 30 of 90 degrees, 3 long
 
 
