@@ -70,7 +70,7 @@ def _unet_time(timestep: Array) -> dict[str, Array]:
 
 def _unet(sample: Array, key_0: Array, value_0: Array, time_0: Array) -> dict[str, Array]:
     told = _told(key_0, value_0, time_0)
-    deep = np.tanh(0.5 * sample[:, :2] + told[:, 2:])
+    deep = np.tanh(0.5 * np.roll(sample[:, :2], 1, axis=(2, 3)) + told[:, 2:])  # which looks at its neighbours
     return {"out_sample": _prediction(sample, told, deep), "deep_feature": deep}
 
 

@@ -158,7 +158,11 @@ def test_nothing_is_kept_if_so_asked(hoisted, tmp_path):
     assert kept_in(tmp_path) == []
 
 
-@pytest.mark.parametrize("damage", [lambda raw: raw[:-1] + bytes([raw[-1] ^ 1]), lambda raw: raw[:20], lambda _: b""])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda raw: raw[:-1] + bytes([raw[-1] ^ 1]), lambda raw: raw[:20], lambda _: b""],
+    ids=["one bit", "cut", "empty"],
+)
 def test_a_damaged_cache_is_computed_anew_and_mended(hoisted, tmp_path, damage):
     expected = pipeline_of(FakeGraphs(hoisted, cache=tmp_path))("a red fox", seed=7, output_type="latent").images
     for path in kept_in(tmp_path):

@@ -14,6 +14,7 @@ from nano_runtime.drawing.events import Progress, Result
 from nano_runtime.errors import MachineError, NonFiniteError, OutOfMemoryError
 
 ALL = {"text_encoder", "unet_prompt", "unet", "vae_decoder"}
+UNETS = {"unet", "unet_shallow"}
 ASKED: dict[str, Any] = {"seed": 7, "output_type": "latent"}
 
 
@@ -149,11 +150,15 @@ def test_where_memory_runs_out_smaller_groups_draw_the_same_pictures(hoisted, ca
     assert caplog.text.count("memory ran out with") == halvings
 
 
-def test_the_unet_is_freed_before_a_smaller_group_is_tried(hoisted):
+def test_both_unets_are_freed_before_a_smaller_group_is_tried(hoisted):
     graphs = FakeGraphs(hoisted, most_rows=4)
-    pipeline_of(graphs)("a red fox", num_images_per_prompt=4, **ASKED)
-    about_unet = [line for line in words(graphs, "ahead", "load", "close") if line.split()[1] == "unet"]
-    assert about_unet == ["ahead unet 8 8", "close unet", "load unet 4 8"]
+    pipeline_of(graphs)("a red fox", num_images_per_prompt=4, cache_interval=2, **ASKED)
+    about_unets = [line for line in words(graphs, "ahead", "load", "close") if line.split()[1] in UNETS]
+    assert about_unets == [
+        *("ahead unet 8 8", "ahead unet_shallow 8 8"),
+        *("close unet", "close unet_shallow"),
+        *("load unet 4 8", "load unet_shallow 4 8"),
+    ]
 
 
 def test_a_group_that_runs_out_of_memory_late_begins_again(hoisted):

@@ -35,7 +35,6 @@ SCHEDULE = Schedule.from_config(CONFIG)
 SHARES = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
 LEVELS = np.sqrt((1 - SHARES) / SHARES)
 ALL = [*SAMPLERS, *(f"{name}_{spread}" for name in SPREADABLE for spread in ("karras", "exponential", "beta"))]
-DETERMINISTIC = [name for name in SAMPLERS if name not in NOISY]
 REFUSES_PICTURES = {"pndm", "euler_a"}
 
 
@@ -62,10 +61,11 @@ class Gauss:
 
         return predict
 
-    def solution(self, latents: np.ndarray, level: float) -> np.ndarray:
-        """Where the probability flow leads from latents of unit variance at a noise level."""
-        exploding = latents * np.sqrt(1 + level**2)
-        return self.mean + (exploding - self.mean) * self.deviation / np.sqrt(self.deviation**2 + level**2)
+    def solution(self, latents: np.ndarray, begin: float, end: float) -> np.ndarray:
+        """Where the probability flow leads from latents of unit variance, from noise level to noise level."""
+        exploding = latents * np.sqrt(1 + begin**2)
+        shrunk = np.sqrt((self.deviation**2 + end**2) / (self.deviation**2 + begin**2))
+        return self.mean + (exploding - self.mean) * shrunk
 
 
 def noise_of(shape, seed: int = 0):
@@ -99,42 +99,48 @@ def test_a_network_that_knows_the_picture_draws_it(name, kind):
         with pytest.raises(UnsupportedScheduleError, match="prediction_type='sample'"):
             make_sampler(name, replace(SCHEDULE, prediction_type=kind), 5)
         return
-    for spacing in (None, "leading", "linspace", "trailing") if name in SAMPLERS else (None, "trailing"):
+    for spacing in (None, "leading", "linspace", "trailing") if name in SAMPLERS else (None,):
         if name == "pndm" and (kind != "epsilon" or spacing in ("linspace", "trailing")):
             continue  # it mixes the outputs of calls, in even strides: only noise, and only these, are the same for all
         schedule = replace(SCHEDULE, prediction_type=kind, timestep_spacing=spacing)
         steps, first = drawn(name, Gauss(PICTURE, 0, kind), schedule)
         assert np.abs(steps[-1].latents - PICTURE).max() < tolerance(name), spacing
         assert np.abs(first - PICTURE).max() > 0.5
-        other = Gauss(PICTURE, 0, "v_prediction" if kind == "epsilon" else "epsilon")
-        mistaken, _ = drawn(name, other, schedule)  # its answers mean something else; the last call mends most of it
-        assert np.abs(mistaken[-1].latents - PICTURE).max() > {"tcd": 0.15}.get(name, 4e-4), spacing
+    other = Gauss(PICTURE, 0, "v_prediction" if kind == "epsilon" else "epsilon")
+    mistaken, _ = drawn(name, other, replace(SCHEDULE, prediction_type=kind))  # the last call mends most of it
+    assert np.abs(mistaken[-1].latents - PICTURE).max() > {"tcd": 0.15}.get(name, 4e-4)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize(
     ("name", "gain"),
     [
-        *((name, 15) for name in ("heun", "lms")),
-        *((name, 3) for name in ("pndm", "ddim", "euler", "dpmpp_2m", "dpmpp_3m", "unipc")),
+        *(("pndm", 3), ("ddim", 3), ("euler", 3)),
+        *(("heun", 15), ("lms", 15), ("dpmpp_2m_karras", 15), ("dpmpp_3m_karras", 50), ("unipc_karras", 30)),
     ],
 )
 def test_more_steps_come_nearer_to_the_known_solution(name, gain, kind):
-    """Four times the steps: 4 times as near by a method of first order, or with a long last step; else 16 times."""
+    """Four times the steps: 4 times as near by a method of first order, 16 times by one of second.
+
+    DPM-Solver++ and UniPC end at the least trained noise, for their last step to no noise is one of first order.
+    """
     network = Gauss(PICTURE, 0.5, kind)
+    end = LEVELS[0] if name.endswith("_karras") else 0.0
+    schedule = replace(SCHEDULE, prediction_type=kind, final_sigmas_type="sigma_min" if end else "zero")
     errors = []
     for count in (10, 40):
-        steps, _ = drawn(name, network, replace(SCHEDULE, prediction_type=kind), steps=count)
-        level = np.interp(steps[0].timestep, np.arange(1000), LEVELS)
-        errors.append(np.abs(steps[-1].latents - network.solution(steps[0].network_input, level)).max())
+        steps, _ = drawn(name, network, schedule, steps=count)
+        begin = np.interp(steps[0].timestep, np.arange(1000), LEVELS)
+        last = steps[-1].latents * np.sqrt(1 + end**2)
+        errors.append(np.abs(last - network.solution(steps[0].network_input, begin, end)).max())
     assert errors[0] < 0.5
     assert errors[0] / errors[1] > gain
-    wrong = Gauss(PICTURE, 0.2).solution(steps[0].network_input, level)
-    assert np.abs(steps[-1].latents - wrong).max() > 0.3
+    wrong = Gauss(PICTURE, 0.2).solution(steps[0].network_input, begin, end)
+    assert np.abs(last - wrong).max() > 0.3
 
 
 def test_every_deterministic_sampler_was_compared_with_the_solution():
-    assert set(DETERMINISTIC) == {"pndm", "heun", "lms", "ddim", "euler", "dpmpp_2m", "dpmpp_3m", "unipc"}
+    assert sorted(set(SAMPLERS) - NOISY) == ["ddim", "dpmpp_2m", "dpmpp_3m", "euler", "heun", "lms", "pndm", "unipc"]
 
 
 @pytest.mark.parametrize("name", sorted(NOISY - {"lcm"}))  # which goes to the mean of what is left
@@ -153,9 +159,8 @@ def test_pictures_of_a_noisy_sampler_are_spread_as_the_worlds(name):
     assert last.latents.std() > 0.6
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_only_noisy_samplers_depend_on_noise_of_their_own(name):
-    base = next(one for one in sorted(SAMPLERS, key=len, reverse=True) if name.startswith(one))
     network = Gauss(PICTURE, 0.5)
     results = []
     for seed in (1, 2):
@@ -163,7 +168,7 @@ def test_only_noisy_samplers_depend_on_noise_of_their_own(name):
         latents = NOISE * np.float32(sampler.mixing.init_noise_sigma)
         results.append(list(denoise(network.bound(sampler.timesteps), sampler, latents))[-1].latents)
     one, other = results
-    assert np.array_equal(one, other) == (base not in NOISY)
+    assert np.array_equal(one, other) == (name not in NOISY)
 
 
 @pytest.mark.parametrize("name", sorted(NOISY))
@@ -206,7 +211,7 @@ def test_one_step_is_allowed(name):
     assert np.abs(steps[-1].latents - PICTURE).max() < tolerance(name)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [*SAMPLERS, "euler_karras", "unipc_beta"])
 def test_no_step_and_more_than_were_trained_are_refused(name):
     for count in (0, -1, 1001):
         with pytest.raises(StepsError, match=f"{count} steps cannot be run"):
