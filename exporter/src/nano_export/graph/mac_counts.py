@@ -11,7 +11,7 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from nano_export.quantize.qdq import dequantizer_of
+from nano_export.graph.passes import dequantizer_of
 from nano_runtime.bundle.manifest import Work
 
 __all__ = ["work_of"]

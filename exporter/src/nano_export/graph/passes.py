@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 __all__ = [
     "TRACE_BATCH",
     "TRACE_TOKENS",
+    "dequantizer_of",
     "free_batch",
     "free_tokens",
     "fuse_depth_to_space",
@@ -134,6 +135,12 @@ def free_tokens(model: ir.Model, traced: int) -> int:
         if value.shape is not None and traced in list(value.shape)[1:]:
             value.shape = ir.Shape([_FREE_TOKENS if size == traced else size for size in value.shape])
     return len(freed)
+
+
+def dequantizer_of(value: ir.Value | None) -> ir.Node | None:
+    """Return the DequantizeLinear that a value comes from, or None."""
+    producer = None if value is None else value.producer()
+    return producer if producer is not None and producer.op_type == "DequantizeLinear" else None
 
 
 def initializer(graph: ir.Graph, name: str, data: NDArray[np.generic] | ir.TensorProtocol) -> ir.Value:

@@ -21,8 +21,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from nano_export.graph.passes import initializer
-from nano_export.quantize.qdq import dequantizer_of
+from nano_export.graph.passes import dequantizer_of, initializer
 
 __all__ = ["join_attention", "join_biases"]
 

@@ -29,7 +29,7 @@ from nano_export.graph.passes import initializer
 from nano_export.quantize.convolutions import gathering_before
 from nano_export.quantize.plan import Rule, Scheme, scheme_for
 
-__all__ = ["Range", "dequantizer_of", "quantize", "quantized_weight", "tensors_to_calibrate"]
+__all__ = ["Range", "quantize", "quantized_weight", "tensors_to_calibrate"]
 
 # Weights use [-63, 63]. Without VNNI, engines add two u8 x s8 products in 16 bits: 2 * 255 * 127 saturates, and
 # 2 * 255 * 63 does not. On such a processor the full range cost 13 dB of a UNet call's PSNR; half the range costs 1 dB
@@ -56,12 +56,6 @@ class Range:
         low, high = min(self.low, 0.0), max(self.high, 0.0)
         scale = np.float32((high - low) / 255.0) if high > low else np.float32(1.0)
         return scale, np.uint8(np.clip(np.round(-low / scale), 0, 255))
-
-
-def dequantizer_of(value: ir.Value | None) -> ir.Node | None:
-    """Return the DequantizeLinear that a value comes from, or None."""
-    producer = None if value is None else value.producer()
-    return producer if producer is not None and producer.op_type == "DequantizeLinear" else None
 
 
 def tensors_to_calibrate(model: ir.Model, rules: tuple[Rule, ...]) -> list[str]:
