@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,7 +25,7 @@ HUGE = 10**12
 OUTPUT, WIDTH = "last_hidden_state", 48
 
 
-def graph(*nodes: onnx.NodeProto, initializers: tuple = (), **extra: object) -> onnx.ModelProto:
+def graph(*nodes: onnx.NodeProto, initializers: Sequence[onnx.TensorProto] = (), **extra: object) -> onnx.ModelProto:
     """Wrap nodes, whose result is ``result``, in a graph with the text encoder's input and output."""
     return helper.make_model(
         helper.make_graph(
@@ -72,7 +73,7 @@ def with_tensor(tensor: onnx.TensorProto) -> onnx.ModelProto:
     return graph(*reduced(tensor.name), initializers=(tensor, *REST))
 
 
-def with_nodes(*nodes: onnx.NodeProto, initializers: tuple = ()) -> onnx.ModelProto:
+def with_nodes(*nodes: onnx.NodeProto, initializers: Sequence[onnx.TensorProto] = ()) -> onnx.ModelProto:
     """A graph whose nodes make ``x``."""
     return graph(*nodes, *reduced(), initializers=(*REST, *initializers))
 
@@ -262,7 +263,7 @@ IR: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def _tokenizer(change: Callable[[dict], object]) -> Callable[[bytes], bytes]:
+def _tokenizer(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], bytes]:
     def spoil(raw: bytes) -> bytes:
         document = json.loads(raw)
         change(document)
@@ -271,7 +272,7 @@ def _tokenizer(change: Callable[[dict], object]) -> Callable[[bytes], bytes]:
     return spoil
 
 
-def _bomb() -> dict:
+def _bomb() -> dict[str, Any]:
     steps = [{"type": "Replace", "pattern": {"Regex": "."}, "content": "a" * 1000} for _ in range(6)]
     return {"type": "Sequence", "normalizers": steps}
 
@@ -292,15 +293,26 @@ TOKENIZER: dict[str, Callable[[bytes], bytes]] = {
 def cases() -> Iterator[tuple[str, str, Callable[[Path], None]]]:
     """Yield (engine, name, what to do with the folder of a copy)."""
     for name, make in ONNX.items():
-        yield "onnxruntime", name, lambda folder, make=make: _put_graph(folder, make())
+        yield "onnxruntime", name, _putting(make)
     for name, spoil in IR.items():
-        yield "openvino", name, lambda folder, spoil=spoil: _change(folder / XML, spoil)
+        yield "openvino", name, _changing(XML, spoil)
     for name, spoil in TOKENIZER.items():
-        yield "onnxruntime", name, lambda folder, spoil=spoil: _change(folder / "tokenizer/tokenizer.json", spoil)
+        yield "onnxruntime", name, _changing("tokenizer/tokenizer.json", spoil)
 
 
-def _put_graph(folder: Path, model: onnx.ModelProto | bytes) -> None:
-    rewrite(folder / GRAPH, model if isinstance(model, bytes) else model.SerializeToString())
+def _putting(make: Callable[[], onnx.ModelProto | bytes]) -> Callable[[Path], None]:
+    """Return what makes a graph and puts it into a folder."""
+
+    def put(folder: Path) -> None:
+        model = make()
+        rewrite(folder / GRAPH, model if isinstance(model, bytes) else model.SerializeToString())
+
+    return put
+
+
+def _changing(name: str, spoil: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    """Return what changes a file of a folder."""
+    return lambda folder: _change(folder / name, spoil)
 
 
 def _change(path: Path, spoil: Callable[[bytes], bytes]) -> None:

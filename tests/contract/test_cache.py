@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.contract.sealed import copied, rewrite, seal
+from tests.results import arrays
 
+from nano_runtime.bundle.manifest import Backend
 from nano_runtime.cli import generate
 from nano_runtime.engines import BACKENDS
 from nano_runtime.errors import TamperedFileError
@@ -24,19 +26,19 @@ LONG_AGO = (1000, 1000)
 CONDITIONING = ("text_encoder", "unet_prompt", "unet_time")
 
 
-def draw(bundle: Path, cache: Path | None, backend: str = "openvino", guidance: float = 7.5) -> np.ndarray:
+def draw(bundle: Path, cache: Path | None, backend: Backend = "openvino", guidance: float = 7.5) -> np.ndarray:
     """A picture drawn by a fresh pipeline that keeps no prompts: float32 [1, 128, 128, 3]."""
     pipe = Pipeline.from_pretrained(bundle, backend, threads=1, keep_loaded=False, keep_prompts=False, cache=cache)
-    return pipe("a red fox", seed=1, num_inference_steps=1, guidance_scale=guidance, output_type="np").images
+    return arrays(pipe("a red fox", seed=1, num_inference_steps=1, guidance_scale=guidance, output_type="np"))
 
 
 def draw_kept(
-    bundle: Path, cache: Path, backend: str, prompt: str = "a red fox", steps: int = 1
+    bundle: Path, cache: Path, backend: Backend, prompt: str = "a red fox", steps: int = 1
 ) -> tuple[np.ndarray, list[int]]:
     """The same by a pipeline that keeps prompts, and how often text encoder, prompt and time projections ran."""
     pipe = Pipeline.from_pretrained(bundle, backend, threads=1, cache=cache)
     result = pipe(prompt, seed=1, num_inference_steps=steps, guidance_scale=7.5, output_type="np")
-    return result.images, [len(result.timings.run_ms.get(name, ())) for name in CONDITIONING]
+    return arrays(result), [len(result.timings.run_ms.get(name, ())) for name in CONDITIONING]
 
 
 def state(cache: Path) -> dict[str, tuple[int, bytes]]:
@@ -137,7 +139,7 @@ def test_another_length_of_the_prompt_is_another_graph(fp32, tmp_path):
 
     def long(cache: Path | None) -> np.ndarray:
         pipe = Pipeline.from_pretrained(fp32, "openvino", threads=1, keep_prompts=False, cache=cache)
-        return pipe("a " * 76, seed=1, num_inference_steps=1, long_prompts=True, output_type="np").images
+        return arrays(pipe("a " * 76, seed=1, num_inference_steps=1, long_prompts=True, output_type="np"))
 
     draw(fp32, tmp_path)
     assert len(state(tmp_path)) == 5

@@ -226,7 +226,7 @@ def test_bad_input_is_told_in_two_lines_and_leaves_nothing(case, fp32, tmp_path,
     elif bundle == "empty":
         folder.mkdir()
     else:
-        names = {"good": None, "flipped graph": "unet/model.onnx.data", "flipped tokenizer": "tokenizer/tokenizer.json"}
+        names = {"flipped graph": "unet/model.onnx.data", "flipped tokenizer": "tokenizer/tokenizer.json"}
         shutil.copytree(fp32, folder) if bundle == "good" else flipped(fp32, folder, names[bundle])
     engine = [] if "--backend" in arguments else ["--backend", "onnxruntime"]
     done = run("nano-generate", "a fox", "--bundle", folder, "--steps", 1, *engine, *arguments, cwd=place)

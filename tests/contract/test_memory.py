@@ -6,11 +6,15 @@ import gc
 import logging
 import subprocess
 import sys
+from collections.abc import Generator
+from typing import Any
 
 import numpy as np
 import pytest
+from tests.results import arrays, run_through
 
 from nano_runtime import Pipeline
+from nano_runtime.drawing.events import Progress
 from nano_runtime.engines.onnxruntime import OrtSession
 from nano_runtime.errors import OutOfMemoryError
 from nano_runtime.networks.tokenizer import Tokenizer
@@ -59,7 +63,7 @@ def test_halves_again_until_it_fits(fp32, monkeypatch, caplog):
         calls = [
             (event.call, event.calls)
             for event in pipe.stream("a fox", num_inference_steps=1, seed=0, num_images_per_prompt=4, scheduler="ddim")
-            if hasattr(event, "call")
+            if isinstance(event, Progress)
         ]
     assert batches == [8, 8, 4]
     assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
@@ -76,16 +80,21 @@ def test_one_picture_too_many_is_an_error(fp32, monkeypatch):
 def test_low_memory_draws_the_same_one_by_one_and_keeps_nothing(fp32):
     expected = draw(fp32)
     pipe = Pipeline.from_pretrained(fp32, "onnxruntime", threads=1, low_memory=True)
-    asked = {"num_inference_steps": STEPS, "seed": 3, "num_images_per_prompt": PICTURES, "scheduler": "ddim"}
-    events = list(pipe.stream(["a red fox"], output_type="np", **asked))
-    np.testing.assert_allclose(events[-1].images, expected.images, rtol=0, atol=1e-4)
+    asked: dict[str, Any] = {
+        "num_inference_steps": STEPS,
+        "seed": 3,
+        "num_images_per_prompt": PICTURES,
+        "scheduler": "ddim",
+    }
+    calls, result = run_through(pipe.stream(["a red fox"], output_type="np", **asked))
+    np.testing.assert_allclose(arrays(result), expected.images, rtol=0, atol=1e-4)
     assert (
         pipe.plan("a fox", num_inference_steps=STEPS, scheduler="ddim", num_images_per_prompt=PICTURES).unet_calls
-        == len(events) - 1
+        == len(calls)
         == STEPS * PICTURES
     )
     again = pipe(["a red fox"], output_type="np", **asked)  # what was forgotten is made again
-    np.testing.assert_array_equal(again.images, events[-1].images)
+    np.testing.assert_array_equal(again.images, result.images)
 
 
 def test_low_memory_lets_the_prompts_go_before_the_unet_runs(fp32):
@@ -96,6 +105,7 @@ def test_low_memory_lets_the_prompts_go_before_the_unet_runs(fp32):
         next(stream)
         gc.collect()
         held[low] = sum(type(one) is Tokenizer for one in gc.get_objects())
+        assert isinstance(stream, Generator)
         stream.close()
         pipe.close()
         del pipe, stream

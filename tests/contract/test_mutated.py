@@ -46,22 +46,25 @@ def draw(full, tmp_path) -> Iterator[Callable[..., tuple[int, str]]]:
     process = subprocess.Popen(
         [sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tmp_path
     )
+    to, back = process.stdin, process.stdout
+    assert to is not None
+    assert back is not None
 
     def run(folder: Path, backend: str) -> tuple[int, str]:
         nonlocal slowest
         argv = ["a fox", f"--bundle={folder}", f"--backend={backend}", "--steps=1", "--no-cache", "-ox.png", "--force"]
-        process.stdin.write(json.dumps(argv) + "\n")
-        process.stdin.flush()
-        answer = process.stdout.readline()
+        to.write(json.dumps(argv) + "\n")
+        to.flush()
+        answer = back.readline()
         assert answer, f"the process ended with {process.wait()}"
         code, said, seconds = json.loads(answer)
         slowest = max(slowest, seconds if code != 0 else 0.0)
         return code, said
 
     yield run
-    process.stdin.close()
+    to.close()
     assert process.wait() == 0
-    process.stdout.close()
+    back.close()
     print(f"{slowest:.2f} s")  # noqa: T201 - with -s
     assert not full or slowest < MOST_SECONDS
 
@@ -223,4 +226,4 @@ def test_the_look_into_graphs_sees_the_tensors_that_onnx_sees(int8):
         places = [{entry.key: entry.value for entry in tensor.external_data} for tensor in tensors]
         end = max(int(place.get("offset", 0)) + int(place["length"]) for place in places if place)
         assert fault_of_onnx(path.read_bytes(), "model.onnx.data", end) is None
-        assert f"ends at byte {end}" in fault_of_onnx(path.read_bytes(), "model.onnx.data", end - 1)
+        assert f"ends at byte {end}" in str(fault_of_onnx(path.read_bytes(), "model.onnx.data", end - 1))

@@ -12,6 +12,7 @@ import onnx_ir as ir
 import pytest
 import torch
 from tests.contract.sealed import seal
+from tests.results import arrays
 
 from nano_export.judge.original import diffusers_pipeline
 from nano_export.source import builtin
@@ -35,6 +36,8 @@ def damaged(bundle: Path, target: Path, component: str, value: float, which: Cal
     chosen = [one for one in tensors if isinstance(one, ir.ExternalTensor) and one.dtype == ir.DataType.FLOAT]
     assert chosen
     for one in chosen:
+        assert one.offset is not None
+        assert one.length is not None
         content[one.offset : one.offset + one.length] = np.full(one.length // 4, value, np.float32).tobytes()
     data.unlink()  # it is a link
     data.write_bytes(content)
@@ -68,7 +71,7 @@ def builtin_picture():
 def test_a_blank_picture_is_told_and_by_whom(fp32, tmp_path, caplog):
     def draw(bundle: Path, **options) -> np.ndarray:
         pipe = Pipeline.from_pretrained(bundle, "onnxruntime")
-        picture = pipe("a fox", num_inference_steps=1, output_type="np", seed=3, **options).images
+        picture = arrays(pipe("a fox", num_inference_steps=1, output_type="np", seed=3, **options))
         pipe.close()
         return picture
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from tests.results import arrays
 
 from nano_export.judge.original import diffusers_pipeline
 from nano_export.source import builtin
@@ -78,7 +79,7 @@ def distance(actual: np.ndarray, expected: np.ndarray) -> float:
 
 def draw(pipe: Pipeline, scheduler: str | None, **options: Any) -> np.ndarray:
     arguments = {"num_inference_steps": STEPS, "guidance_scale": 7.5, "seed": SEED, "negative_prompt": NEGATIVE}
-    return pipe(PROMPT, scheduler=scheduler, output_type="latent", **{**arguments, **options}).images
+    return arrays(pipe(PROMPT, scheduler=scheduler, output_type="latent", **{**arguments, **options}))
 
 
 @pytest.fixture(scope="module")

@@ -101,8 +101,8 @@ def test_variations_are_siblings_of_the_seeds_picture(run, capsys):
     assert run("a fox", *few, "--variation-strength", 0.05, "--variation-seed", 9, "-n", 2, "-o", "near.png") == 0
     assert run("a fox", *few, "--variation-strength", 1, "--variation-seed", 9, "-o", "far.png") == 0
     assert run("a fox", *few[:2], "--seed", 9, *few[4:], "-o", "other.png") == 0
-    assert [read_parameters(f"near-{i}.png").variation_seed for i in (1, 2)] == [9, 10]
-    assert [read_parameters(f"near-{i}.png").seed for i in (1, 2)] == [5, 5]
+    assert [read_parameters(f"near-{i}.png").options.variation_seed for i in (1, 2)] == [9, 10]
+    assert [read_parameters(f"near-{i}.png").options.seed for i in (1, 2)] == [5, 5]
     own, far, other = pixels("own.png"), pixels("far.png"), pixels("other.png")
     near, sibling = pixels("near-1.png"), pixels("near-2.png")
     assert 0 < np.abs(near - own).mean() < np.abs(far - own).mean() / 3

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.results import arrays, run_through
 
 from nano_runtime.bundle.folder import DEMO, Bundle
 from nano_runtime.bundle.reading import read_manifest
@@ -31,9 +32,11 @@ def correlation(small: np.ndarray, picture: np.ndarray) -> float:
 @pytest.fixture(scope="module")
 def drawing() -> tuple[list[Progress], np.ndarray]:
     pipe = Pipeline.from_pretrained(DEMO, "onnxruntime")
-    *steps, result = pipe.stream(PROMPTS, seed=1, num_inference_steps=12, scheduler="ddim", output_type="np")
+    steps, result = run_through(
+        pipe.stream(PROMPTS, seed=1, num_inference_steps=12, scheduler="ddim", output_type="np")
+    )
     pipe.close()
-    return steps, result.images
+    return steps, arrays(result)
 
 
 def test_the_last_preview_is_the_picture_in_small(drawing):
@@ -69,7 +72,7 @@ def test_halfway_a_preview_shows_more_than_the_latents_do(drawing):
 def test_every_export_has_the_matrix(fp32, int8, sd1):
     for bundle in (fp32, int8, sd1):
         manifest = read_manifest(bundle)
-        assert np.shape(manifest.preview) == (manifest.latent_shape[0] + 1, 3)
+        assert np.array(manifest.preview).shape == (manifest.latent_shape[0] + 1, 3)
     assert read_manifest(fp32).preview == read_manifest(int8).preview  # it comes from the original
 
 
@@ -81,6 +84,7 @@ def test_a_bundle_of_an_earlier_exporter_draws_without(fp32, tmp_path: Path):
     (old / "manifest.json").write_text(json.dumps(manifest))
     pipe = Pipeline.from_pretrained(old, "onnxruntime")
     step = next(pipe.stream("a fox", num_inference_steps=1))
+    assert isinstance(step, Progress)
     with pytest.raises(NoPreviewError, match="no matrix for previews"):
         step.preview()
     pipe.close()

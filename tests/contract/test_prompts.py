@@ -7,12 +7,14 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
+from tests.results import arrays
 
 from nano_export.judge.original import diffusers_pipeline
 from nano_export.source import builtin
@@ -193,9 +195,9 @@ def test_pictures_of_long_prompts_are_those_of_diffusers(model, backend, request
     pipe = Pipeline.from_pretrained(bundle, backend, threads=2)
 
     def draw(*, long_prompts: bool) -> np.ndarray:
-        options = {"negative_prompt": NEGATIVE, "num_inference_steps": STEPS, "guidance_scale": 7.5, "seed": SEED}
-        readings = {"prompt_weighting": weighted, "long_prompts": long_prompts}
-        return pipe(prompt, scheduler="pndm", output_type="latent", **options, **readings).images
+        options: dict[str, Any] = {"negative_prompt": NEGATIVE, "num_inference_steps": STEPS, "guidance_scale": 7.5}
+        options |= {"seed": SEED, "scheduler": "pndm", "output_type": "latent"}
+        return arrays(pipe(prompt, prompt_weighting=weighted, long_prompts=long_prompts, **options))
 
     cond = original.chunks(CASES[prompt], restored=weighted)
     uncond = original.chunks([[(NEGATIVE, 1.0)]], restored=weighted)
@@ -211,10 +213,10 @@ def test_pictures_of_long_prompts_are_those_of_diffusers(model, backend, request
 
 def test_a_short_prompt_is_the_same_picture_with_long_ones_allowed(int8):
     pipe = Pipeline.from_pretrained(int8, "onnxruntime", threads=2)
-    options = {"seed": SEED, "num_inference_steps": 2, "output_type": "latent"}
-    plain = pipe("a fox", **options).images
+    options: dict[str, Any] = {"seed": SEED, "num_inference_steps": 2, "output_type": "latent"}
+    plain = arrays(pipe("a fox", **options))
     np.testing.assert_array_equal(pipe("a fox", long_prompts=True, **options).images, plain)
-    assert distance(pipe(f"a fox {LONG}", long_prompts=True, **options).images, plain) > PICTURE_MISTAKE
+    assert distance(arrays(pipe(f"a fox {LONG}", long_prompts=True, **options)), plain) > PICTURE_MISTAKE
     pipe.close()
 
 
@@ -291,15 +293,21 @@ def test_a_picture_is_drawn_again_from_its_metadata(fp32, place, capsys):
     few = ["--bundle", fp32, "--steps", 2, "--seed", 3, "-o", place / "a.png"]
     code, _, error = run(capsys, LAST, *few, "--weights", "--long-prompt")
     assert (code, len(error)) == (0, 1)
-    found = read_parameters(place / "a.png")
+    found = read_parameters(place / "a.png").options
     assert (found.prompt, found.prompt_weighting, found.long_prompts) == (LAST, True, True)
     with Image.open(place / "a.png") as image:
         drawn = np.asarray(image.convert("RGB")).astype(int)
     pipe = Pipeline.from_pretrained(fp32, "onnxruntime")
 
     def again(*, weighted: bool, long: bool) -> np.ndarray:
-        options = {"seed": found.seed, "num_inference_steps": found.steps, "guidance_scale": found.guidance_scale}
-        (image,) = pipe(found.prompt, prompt_weighting=weighted, long_prompts=long, **options).images
+        (image,) = pipe(
+            found.prompt,
+            seed=found.seed,
+            num_inference_steps=found.num_inference_steps,
+            guidance_scale=found.guidance_scale,
+            prompt_weighting=weighted,
+            long_prompts=long,
+        ).images
         return np.asarray(image).astype(int)
 
     assert np.abs(again(weighted=found.prompt_weighting, long=found.long_prompts) - drawn).max() <= 1

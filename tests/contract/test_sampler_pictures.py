@@ -12,6 +12,7 @@ from bench.parity import GUIDANCE, REFERENCES, SEED, SPREAD_NAMES, Drawing, dist
 
 from nano_export.judge.original import diffusers_pipeline
 from nano_export.source import builtin
+from nano_runtime.bundle.manifest import Backend
 from nano_runtime.engines import BACKENDS
 from nano_runtime.pipeline import Pipeline
 from nano_runtime.sampling.noise import randn
@@ -37,7 +38,7 @@ def theirs() -> Callable[[Drawing], np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def pipes(fp32) -> Iterator[dict[str, Pipeline]]:
+def pipes(fp32) -> Iterator[dict[Backend, Pipeline]]:
     made = {backend: Pipeline.from_pretrained(fp32, backend, threads=2) for backend in BACKENDS}
     yield made
     for pipe in made.values():

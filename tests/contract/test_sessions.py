@@ -111,7 +111,7 @@ def test_another_batch_replaces_the_graph(stages):
 def opened(monkeypatch) -> list[tuple[str, int]]:
     """Name and batch of every graph that is loaded, in any thread."""
     graphs: list[tuple[str, int]] = []
-    open_session = nano_runtime.engines.loaded_graphs.open_session
+    open_session = nano_runtime.engines.open_session
 
     def noted(backend, graph, *, batch, **others):
         session = open_session(backend, graph, batch=batch, **others)
@@ -166,7 +166,7 @@ def test_what_was_loaded_ahead_goes_where_memory_runs_out(stages, fresh, monkeyp
         monkeypatch.setattr(kept, "run", refuse(kept.run))
     else:
         module = nano_runtime.engines.loaded_graphs
-        monkeypatch.setattr(module, "open_session", out_of_memory(refuse(module.open_session)))
+        monkeypatch.setattr(module, "open_session", out_of_memory(refuse(nano_runtime.engines.open_session)))
         fresh.load_ahead("unet", batch=BATCH, tokens=FREE["tokens"])
     np.testing.assert_array_equal(run(fresh, feeds), expected)
     monkeypatch.setattr(kept, "run", raising)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from tests.results import arrays
 
 from nano_export.judge.metrics import psnr_db
 from nano_export.judge.original import diffusers_pipeline
@@ -33,7 +34,7 @@ ONE_CALL = 1e-5
 # Between one INT8 graph on two sets of kernels, as in test_int8.py.
 LEAST_DB = 35.0
 # Written out by hand: PNDM's 11 calls with an interval of 3 and guidance between 0.2 and 0.7.
-INTERVALS = {"cache_interval": 3, "guidance_interval": (0.2, 0.7)}
+INTERVALS: dict[str, Any] = {"cache_interval": 3, "guidance_interval": (0.2, 0.7)}
 WHOLE, GUIDED = {0, 2, 3, 6, 9}, {2, 3, 4, 5, 6}
 
 
@@ -61,7 +62,7 @@ def pipe_int8(request, int8) -> Iterator[Pipeline]:
 
 def draw(pipe: Pipeline, prompt: str | list[str] = PROMPT, **options: Any) -> np.ndarray:
     arguments = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "seed": SEED, "negative_prompt": NEGATIVE}
-    return pipe(prompt, output_type="latent", scheduler="pndm", **{**arguments, **options}).images
+    return arrays(pipe(prompt, output_type="latent", scheduler="pndm", **{**arguments, **options}))
 
 
 class Original:

@@ -22,6 +22,7 @@ def started(module: str, *arguments: object) -> subprocess.Popen[str]:
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Return its exit code and what it said that was not read yet, once nobody holds the other end of the pipe."""
     with process:
+        assert process.stderr is not None
         error = process.stderr.read()
     return process.returncode, error
 
@@ -44,6 +45,7 @@ def test_drawing_stops_within_a_step(tmp_path, fp32, backend, number):
     """Nine hundred steps, four pictures: the end would be minutes away."""
     process = started("nano_runtime.cli.generate", "a fox", "--bundle", fp32, "--backend", backend, "--steps", 900,
                       "-n", 4, "-o", tmp_path, "--no-cache", "--scheduler", "ddim")  # fmt: skip
+    assert process.stderr is not None
     assert "900 steps" in process.stderr.readline()
     time.sleep(1)  # loading, or drawing
     send(process, number)
@@ -67,6 +69,7 @@ def test_a_signal_that_nobody_catches_ends_otherwise():
     """The control: without our handler, the code is another."""
     process = subprocess.Popen([sys.executable, "-c", "print(flush=True); import time; time.sleep(60)"],
                                stdout=subprocess.PIPE, text=True)  # fmt: skip
+    assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
