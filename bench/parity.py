@@ -1,4 +1,4 @@
-"""How far every sampler is from diffusers': per step, with a small network of numpy, and in whole pictures of `tiny`.
+"""Measures how far every sampler is from diffusers': per step with a small numpy network, and in pictures of `tiny`.
 
     python -m bench.parity
     python -m bench.parity --engine onnxruntime --engine openvino --steps 20
@@ -57,7 +57,7 @@ wrong one in."""
 
 
 def scheduler_of(name: str, config: Mapping[str, object]) -> Any:  # noqa: ANN401 (they share no typed base)
-    """Return diffusers' scheduler that a name means, for a model with this config."""
+    """Return diffusers' scheduler for one of our names and a model with this config."""
     base, spread = split_name(name)
     spread_keys = {} if spread == "trained" else {f"use_{spread}_sigmas": True}
     of = REFERENCES[base]
@@ -65,7 +65,7 @@ def scheduler_of(name: str, config: Mapping[str, object]) -> Any:  # noqa: ANN40
 
 
 def reference(name: str, config: Mapping[str, object], steps: int) -> tuple[Any, dict[str, Any], list[torch.Generator]]:
-    """Return diffusers' scheduler of that name, set up, the options of its steps, and the generators of SEEDS."""
+    """Return diffusers' scheduler, set up for so many steps, the options of its ``step``, and generators of SEEDS."""
     scheduler, of = scheduler_of(name, config), REFERENCES[split_name(name)[0]]
     scheduler.set_timesteps(steps)
     if hasattr(scheduler, "set_begin_index"):
@@ -112,15 +112,15 @@ def drawn(name: str, schedule: Schedule, steps: int) -> list[F32]:
 
 
 def distance(left: list[F32], right: list[F32]) -> float:
-    """Largest difference at any step, relative to the step's largest latent."""
+    """Return the largest difference at any step, relative to the step's largest latent."""
     assert len(left) == len(right)  # noqa: S101 - a bench that compares something else is worse than none
-    # numpy's maximum, because Python's passes over NaN.
+    # numpy's maximum: Python's can miss NaN.
     return float(np.max([np.abs(a - b).max() / np.abs(b).max() for a, b in zip(left, right, strict=True)]))
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A whole picture; both draw it from SEED, and return its final latents, float32 [1, 4, 16, 16]."""
+    """A whole picture, which both draw from SEED; they return its final latents, float32 [1, 4, 16, 16]."""
 
     name: str
     steps: int
@@ -143,7 +143,7 @@ class Drawing:
         return latents
 
     def ours(self, pipe: Pipeline, seed: int = SEED, first: F32 | None = None) -> F32:
-        """Draw with the runtime; ``first`` takes the place of the seed's first noise, not of that on the way."""
+        """Draw with the runtime; ``first`` replaces the seed's first noise, but not the noise on the way."""
         result = pipe(
             PROMPT,
             negative_prompt=NEGATIVE,

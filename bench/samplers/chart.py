@@ -1,4 +1,4 @@
-"""Draws the rows as charts over the cost: drawn as asked, how cleanly, and how near to the finished picture."""
+"""Draws three charts over the cost: pictures drawn as asked, cleanness, and distance from the finished picture."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def draw_chart(table: Sequence[Row], default: Default | None, call_macs: int, pa
 
     Args:
         table: all rows.
-        default: is marked.
-        call_macs: multiply-accumulates of one whole UNet call, the unit below.
-        path: of the file.
+        default: the bundle's default, marked with a star.
+        call_macs: multiply-accumulates of one whole UNet call, the unit of the cost axis.
+        path: file to write.
     """
     lines: dict[tuple[str, str], list[Row]] = {}
     for row in table:

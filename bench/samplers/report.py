@@ -1,4 +1,4 @@
-"""From verdicts on pictures to rows, a Markdown table, and what a default can be chosen by."""
+"""Turns verdicts on pictures into rows, a Markdown table and a JSON file, from which a default can be chosen."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ the first two tables say how good it is. Made by `python -m bench.samplers`; sam
 
 @dataclass(frozen=True)
 class Row:
-    """One way to draw; shares in 0..1, distances from the reference are means over the pictures.
+    """One way to draw. Shares are in 0..1; distances from the reference are means over the pictures.
 
     Attributes:
         cell: the way.
-        pictures: how many were judged.
-        calls: of the UNet, for a picture.
+        pictures: number of pictures that were judged.
+        calls: UNet calls for a picture.
         macs: multiply-accumulates of these calls.
         concept: share of pictures with the concept asked for.
         color: share on the colour asked for.
@@ -57,7 +57,7 @@ class Row:
 
 
 def rows(pipe: Pipeline, judged: Iterable[Judged]) -> list[Row]:
-    """Put the pictures of each cell together, over the seeds that all have: a sweep may have been ended early."""
+    """Put the pictures of each cell together, of the seeds that all cells have: a sweep can be ended early."""
     by_cell: dict[Cell, dict[int, Judged]] = {}
     for one in judged:
         by_cell.setdefault(one.cell, {})[one.seed] = one
@@ -136,7 +136,7 @@ def _named(names: Container[str]) -> str:
 
 
 def _agreement(controls: Sequence[Row]) -> str:
-    """Return how near others come to the reference with as many steps."""
+    """Return the distance of other samplers with many steps from the reference."""
     lines = [f"| `{row.cell.scheduler}` | {row.cell.steps} | {row.image_psnr_db:.1f} |" for row in controls]
     title = (
         f"### Many steps of others, {max((row.pictures for row in controls), default=0)} pictures: dB to the reference"

@@ -1,4 +1,4 @@
-"""Draws the same prompts with every sampler, number of steps and preset, and keeps what was judged of each picture."""
+"""Draws the same prompts with every sampler, number of steps and preset, and keeps the verdict on each picture."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ STEPS = (4, 6, 8, 9, 10, 12, 15, 20, 25, 30, 50)
 TOGETHER = 4
 """Pictures that share a UNet call."""
 FEW = 20
-"""Steps up to which a cell draws all prompts; dearer ones draw those of the first groups."""
+"""A cell with up to so many steps draws all prompts; one with more draws those of the first groups only."""
 _GROUPS_OF_MANY, _GROUPS_OF_CONTROLS = 4, 2
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One way to draw; ``steps`` are what the user says, not the UNet calls."""
+    """One way to draw; ``steps`` is the user's number, not that of the UNet calls."""
 
     scheduler: str
     steps: int
@@ -52,7 +52,7 @@ class Cell:
 
 
 REFERENCE = Cell("ddim", 200)
-"""What deterministic samplers draw in the limit of many steps: they follow one differential equation, the probability
+"""The limit of deterministic samplers with many steps. They follow one differential equation, the probability
 flow of Song et al. 2021, so any of them would do; ``CONTROLS`` show how nearly. Samplers that add noise draw other
 pictures of the same prompt, however many steps they make: their distance says that it is another one, not a bad one."""
 
@@ -79,13 +79,13 @@ CELLS = (
 
 @dataclass(frozen=True)
 class Judged:
-    """What was found in one picture.
+    """The verdict on one picture.
 
     Attributes:
-        cell: how it was drawn.
-        seed: which it is.
+        cell: the way it was drawn.
+        seed: its seed.
         concept: whether it shows the concept asked for.
-        color: whether on the colour asked for.
+        color: whether its ground has the colour asked for.
         correlation: of the picture with the best template, -1..1: how clean the drawing is.
         image_psnr_db: distance from the reference of the same prompt and seed, as the next two.
         image_ssim: structural similarity.
@@ -103,10 +103,10 @@ class Judged:
 
 
 class Kept:
-    """A file with one line for every picture judged so far; a sweep that is started again goes on after the last.
+    """A file with one line for every picture judged so far. A sweep that is started again continues after the last.
 
     Args:
-        folder: where the files lie.
+        folder: folder of the files.
         said: all that the verdicts depend on; another bundle or other prompts get a file of their own.
     """
 
@@ -133,7 +133,7 @@ class Kept:
 
 
 def arranged(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Put pairs in an order in which the first few groups are like all of them: held-out pairs come first otherwise."""
+    """Reorder pairs so that the first few groups resemble all of them; held-out pairs come first otherwise."""
     groups = -(-len(pairs) // TOGETHER)
     return [pair for first in range(groups) for pair in pairs[first::groups]]
 
@@ -147,13 +147,13 @@ def decisive(pipe: Pipeline, pairs: Sequence[tuple[str, str]]) -> tuple[object, 
 
 
 def sweep(pipe: Pipeline, pairs: Sequence[tuple[str, str]], scorer: Scorer, kept: Kept) -> Iterator[Cell]:
-    """Draw and judge whatever is not kept yet, prompts outermost, so that all cells get on alike; yield what was done.
+    """Draw and judge all that is not kept yet, and yield each cell. Prompts are outermost, so cells advance together.
 
     Args:
         pipe: of the demo's bundle.
         pairs: (concept, colour) of each picture; picture i is drawn from seed i.
         scorer: the judge.
-        kept: what was done before, and where to add.
+        kept: the verdicts so far; new ones are added.
     """
     done = {(one.cell, one.seed) for one in kept.read()}
     for first in range(0, len(pairs), TOGETHER):
@@ -168,7 +168,7 @@ def sweep(pipe: Pipeline, pairs: Sequence[tuple[str, str]], scorer: Scorer, kept
 
 
 def cells_of(first: int) -> list[Cell]:
-    """Return how the group that begins with this seed is drawn."""
+    """Return the cells of the group that begins with this seed."""
     group = first // TOGETHER
     cells = [cell for cell in CELLS if cell.steps <= FEW or group < _GROUPS_OF_MANY]
     return [*cells, *(CONTROLS if group < _GROUPS_OF_CONTROLS else ())]

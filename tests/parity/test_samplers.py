@@ -33,13 +33,13 @@ SPREADS = {"trained": "", "karras": "_karras", "exponential": "_exponential", "b
 NOISY = {name for name, of in REFERENCES.items() if of.noisy}
 
 
-# Of the largest latent of a step. diffusers keeps its coefficients in float32 and so carries their rounding, 6e-8 each,
-# through every step; 8.5e-6 is the largest distance seen here (Heun, down the whole schedule in two steps).
+# Relative to the largest latent of a step. diffusers keeps its coefficients in float32 and so carries their rounding,
+# 6e-8 each, through every step; 8.5e-6 is the largest distance seen here (Heun, the whole schedule in two steps).
 TOLERANCE = 1e-5
-# Of almost pure noise the level is the root of 2^24 - 1, which torch rounds up or down, as the processor has it: 6e-8
-# of latents that Euler's first of ten steps takes from level 4096 to 18. 3e-5 was seen.
+# The level of almost pure noise is the root of 2^24 - 1. torch rounds it up or down, depending on the processor: a
+# difference of 6e-8 in latents that Euler's first of ten steps takes from level 4096 to 18. 3e-5 was seen.
 ROUNDED_NOISE = 5e-5
-# What every deliberate mistake below must exceed: ten times as much, so that none is near the border.
+# Every deliberate mistake below must exceed ten times the tolerance, so that none is near it.
 MISTAKE = 1e-4
 
 
@@ -54,7 +54,7 @@ def test_trajectories_are_diffusers(name, kind, spacing):
     config = {**CONFIG, "prediction_type": kind}
     if spacing is not None:
         config["timestep_spacing"] = spacing
-    for steps in STEPS[:-1] if name == "lms" else STEPS:  # diffusers integrates by quadrature: a second a trajectory
+    for steps in STEPS[:-1] if name == "lms" else STEPS:  # diffusers integrates numerically, a second a trajectory
         assert distance(drawn(name, Schedule.from_config(config), steps), theirs(name, config, steps)) < TOLERANCE, (
             steps
         )
@@ -76,11 +76,11 @@ def test_spread_noise_levels_are_diffusers(name, spread, change):
     schedule, full = Schedule.from_config(config), f"{name}_{spread}"
     for steps in (2, 9) if name in {"heun", "lms"} else (1, 2, 9, 20):  # diffusers lays out a thousand levels first
         if name == "dpmpp_3m" and steps == 20 and change.get("final_sigmas_type") == "sigma_min":
-            # The last step has no width, over which diffusers divides: nothing to compare with.
+            # The last step has no width, and diffusers divides by it: there is nothing to compare with.
             assert np.isfinite(drawn(full, schedule, steps)[-1]).all()
             continue
         if name == "unipc" and steps == 1 and change.get("final_sigmas_type") == "sigma_min":
-            continue  # diffusers takes the only level for the last, and stands still
+            continue  # diffusers takes the only level for the last, and does not move
         assert distance(drawn(full, schedule, steps), theirs(full, config, steps)) < TOLERANCE, steps
 
 
@@ -100,10 +100,10 @@ def test_spread_noise_levels_are_diffusers(name, spread, change):
 def test_options_have_diffusers_effect(name, change):
     config = {**CONFIG, **change}
     if name == "ddim_a" and "rescale_betas_zero_snr" in change:
-        # diffusers takes the root of a difference that is zero but for rounding: 2e-4, or NaN.
+        # diffusers takes the root of a difference that is zero except for rounding: 2e-4, or NaN.
         assert np.isfinite(drawn(name, Schedule.from_config(config), 10)[-1]).all()
         return
-    # Where torch's root of the largest noise is numpy's, nothing is allowed for it.
+    # If torch's root of the largest noise equals numpy's, the usual tolerance applies.
     noise = np.full(16, 2**24 - 1, np.float32)
     rounded = bool((torch.from_numpy(noise).sqrt().numpy() != np.sqrt(noise)).any())
     affected = rounded and name in {"euler", "euler_a"} and "rescale_betas_zero_snr" in change
@@ -300,10 +300,19 @@ def test_the_name_of_a_config_is_the_sampler_it_describes(name, spread):
     assert split_name(full) == (name, spread)
 
 
+@pytest.mark.parametrize("name", sorted(set(SAMPLERS) - set(SPREADABLE) - {"ddim_a"}))
+def test_a_class_without_spreads_ignores_the_keys_for_them(name):
+    """A config that was converted from another class keeps such keys."""
+    kind = REFERENCES[name].diffusers
+    config = getattr(diffusers, kind).from_config({**CONFIG, "use_karras_sigmas": True}).config
+    assert config["use_karras_sigmas"]
+    assert own_sampler({**config, "_class_name": kind}) == name
+
+
 @pytest.mark.parametrize(
     ("kind", "change", "named"),
     [
-        ("DEISMultistepScheduler", {}, "_class_name"),
+        ("FlowMatchEulerDiscreteScheduler", {}, "_class_name"),
         (None, {}, "_class_name"),
         (["PNDMScheduler"], {}, "_class_name"),
         ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver"}, "algorithm_type"),

@@ -30,7 +30,7 @@ SD21 = {
     "steps_offset": 1,
     "trained_betas": None,
 }
-# One for each way of laying out timesteps; the others share its code, and are looked at more coarsely.
+# One for each way of laying out timesteps; the others share its code, and are checked at fewer numbers of steps.
 EVERY_NUMBER_OF_STEPS = {"pndm", "ddim", "euler", "dpmpp_2m", "lcm"}
 TEACHERS_STEPS = 50
 SCHEDULES = {
@@ -66,7 +66,7 @@ def test_alphas_cumprod_are_equal(config):
 
 
 def test_alphas_cumprod_of_zero_terminal_snr_are_close():
-    # Not equal: torch's float32 square root is not correctly rounded everywhere, numpy's is. 3.6e-7 is what that makes.
+    # Not equal: numpy's float32 square root is correctly rounded, torch's is not everywhere. It makes up to 3.6e-7.
     config = {**SD21, "rescale_betas_zero_snr": True}
     theirs = DDIMScheduler.from_config(config).alphas_cumprod.numpy()
     ours = Schedule.from_config(config).alphas_cumprod
@@ -121,7 +121,7 @@ def test_quantiles_of_the_beta_distribution_are_scipys():
         mine, theirs = beta_quantile(shares, shape), scipy.stats.beta.ppf(shares, shape, shape)
         np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-15)
         assert abs(mine - scipy.stats.beta.ppf(shares, shape + 1e-6, shape + 1e-6)).max() > 1e-8
-    assert beta_quantile(np.array([0.0, 1.0]), 0.6).tolist() == [0, 1]  # exactly: whole timesteps hang on it
+    assert beta_quantile(np.array([0.0, 1.0]), 0.6).tolist() == [0, 1]  # exactly: whole timesteps depend on it
 
 
 def test_timesteps_notice_an_offset():

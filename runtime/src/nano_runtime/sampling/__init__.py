@@ -1,1 +1,1 @@
-"""Noise schedules, samplers and the denoising loop, in numpy alone: no prompts, files or engines."""
+"""Noise schedules, samplers and the denoising loop, in numpy only. This room knows no prompts, files or engines."""

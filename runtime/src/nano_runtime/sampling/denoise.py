@@ -1,4 +1,4 @@
-"""Guidance and the denoising loop: the heart of drawing, knowing nothing of prompts, files or engines."""
+"""Guidance and the denoising loop: the heart of drawing, without prompts, files or engines."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Step:
     """State after one call of the network.
 
     Attributes:
-        index: of the call, from 0.
-        timestep: the call was made for.
-        latents: float32 [batch, channels, height, width], on the sampler's scale; the last step's are the picture's.
-        network_input: float32 like the latents, of unit variance: what the network was given.
-        noise_pred: float32 like the latents: what it computed.
+        index: number of the call, from 0.
+        timestep: timestep of the call.
+        latents: float32 [batch, channels, height, width], on the sampler's scale; the last step has the picture's.
+        network_input: input of the network, of unit variance; float32 like the latents.
+        noise_pred: output of the network, float32 like the latents.
     """
 
     index: int
@@ -34,10 +34,10 @@ class Step:
 
 
 def guide(noise_pred_uncond: F32, noise_pred_cond: F32, guidance_scale: float) -> F32:
-    """Push the prediction away from the one without (or with the negative) prompt.
+    """Push the prediction away from the one for the negative (or empty) prompt.
 
     Classifier-free guidance (Ho & Salimans 2022) in the form of Imagen (Saharia et al. 2022, formula 2) and diffusers:
-    1 leaves the conditional prediction alone, 0 the unconditional one.
+    a scale of 1 returns the conditional prediction, 0 the unconditional one. Both are float32 of one shape.
     """
     return noise_pred_uncond + float(guidance_scale) * (noise_pred_cond - noise_pred_uncond)
 
@@ -48,16 +48,16 @@ def denoise(predict: Callable[[F32, int], F32], sampler: Sampler, latents: F32, 
     Args:
         predict: the network, guidance included: (scaled latents, index into ``sampler.timesteps``) to an output of the
             same shape, float32.
-        sampler: fresh, made for this batch.
+        sampler: a fresh one, made for this batch.
         latents: float32 [batch, channels, height, width] before the first call, on the scale of ``sampler.mixing``:
             unit noise times its ``init_noise_sigma``, or a picture with noise from its ``add_noise``. Not changed.
-        first_call: index of the first call; those before are left out.
+        first_call: index of the first call; the calls before it are left out.
 
     Yields:
         The state after each call.
 
     Raises:
-        NonFiniteError: the network computed NaN or infinity, or the sampler made some of what it computed.
+        NonFiniteError: the network computed NaN or infinity, or the sampler did from finite values.
     """
     for index, timestep in enumerate(sampler.timesteps[first_call:].tolist(), first_call):
         network_input = sampler.mixing.scale_model_input(latents, index)

@@ -1,4 +1,4 @@
-"""What the deep layers would compute, forecast from what they computed in the last two whole calls."""
+"""A forecast of the deep layers' output, from their output in the last two whole calls."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from nano_runtime.arrays import F32
 
 __all__ = ["Forecast"]
 
-_KNOWN = 2  # whole calls that a straight line needs
+_KNOWN = 2  # a straight line needs two points
 
 
 class Forecast:
-    """A feature as a straight line over the timestep.
+    """Extends a feature along a straight line over the timestep.
 
-    DeepCache (Ma et al. 2023, arXiv:2312.00858) takes the last whole call's feature as it is. To go on in the direction
-    of the last two is the first order of TaylorSeer (Liu et al. 2025, arXiv:2503.06923): it costs nothing, and on the
-    demo brings pictures 2 to 3 dB nearer to the exact ones (bench/LOG.md).
+    DeepCache (Ma et al. 2023, arXiv:2312.00858) repeats the feature of the last whole call. This class follows the line
+    through the last two, the first order of TaylorSeer (Liu et al. 2025, arXiv:2503.06923). It costs nothing and brings
+    the demo's pictures 2 to 3 dB nearer to the exact ones (bench/LOG.md).
     """
 
     def __init__(self) -> None:
@@ -31,8 +31,8 @@ class Forecast:
     def at(self, timestep: float, rows: int) -> F32:
         """Return the last ``rows`` rows of the feature at another timestep.
 
-        It is the last whole call's where a direction is not known: after the first one, between two of one timestep,
-        and where the one before the last had fewer rows.
+        The last whole call's feature is returned unchanged if there is no line to follow: after a single call, after
+        two calls for the same timestep, and if the call before the last had fewer rows.
         """
         (before, earlier), (now, latest) = self._known[0], self._known[-1]
         feature = latest[-rows:]

@@ -1,17 +1,17 @@
-"""The noise torch would draw: ``torch.randn`` on a CPU generator, bit for bit, in numpy.
+"""Torch's noise in numpy: ``torch.randn`` on a CPU generator, bit for bit.
 
-The same seed gives the same picture as diffusers only if the first latents are the same numbers. torch draws them in
-three layers, each repeated here:
+A seed draws the same picture as in diffusers only if the first latents are the same numbers. torch draws them in three
+layers, and this file repeats each:
 
 1. mt19937, seeded with the low 32 bits of the seed (Matsumoto & Nishimura 1998, ``init_genrand`` of their 2002 code);
 2. uniforms: the low 24 bits of one word (float32), or the low 53 bits of two words (float64);
 3. Box-Muller (1958). Tensors of 16 elements or more go through blocks of 16 in float32: eight radii, eight angles.
    Smaller ones go one by one through float64, and the second normal of a pair waits for the next small tensor.
 
-Layer 3 in float32 depends on how logarithm, sine and cosine are approximated. torch's AVX2 kernel (also the one it
-takes on machines with AVX-512) uses the single precision polynomials of Cephes (Moshier 1989), and its compiler fuses
-products into sums; both are repeated here, with each fused step rounded once. This file gives those bits on any
-machine. torch itself, on a machine without AVX2, calls the C library instead and moves by up to 2.3e-6 (in 1e6 draws).
+The bits of layer 3 in float32 depend on the approximation of logarithm, sine and cosine. torch's AVX2 kernel, which it
+also takes on machines with AVX-512, uses the single precision polynomials of Cephes (Moshier 1989), and its compiler
+fuses a product and a sum into one step that is rounded once. This file does the same, so it gives those bits on any
+machine. torch itself calls the C library on a machine without AVX2, which differs by up to 2.3e-6 (in 1e6 draws).
 (Matches torch 2.13, ``aten/src/ATen/native/cpu/DistributionTemplates.h``.)
 """
 
@@ -50,17 +50,17 @@ _LOG: Final = (
 )
 _SIN: Final = (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)
 _COS: Final = (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)
-_LN2: Final = (0.693359375, -2.12194440e-4)  # high part exact in float32, and what is missing from ln 2
+_LN2: Final = (0.693359375, -2.12194440e-4)  # a high part that is exact in float32, and the rest of ln 2
 _QUARTER_PI: Final = (0.78515625, 2.4187564849853515625e-4, 3.77489497744594108e-8)  # three parts of π/4
 
-NoiseSource: TypeAlias = Callable[[], F32]  # every call draws fresh unit noise for a batch of latents
+NoiseSource: TypeAlias = Callable[[], F32]  # each call draws fresh unit noise for a batch of latents
 
 
 class TorchGenerator:
-    """What ``torch.Generator("cpu").manual_seed(seed)`` is: a stream that successive draws consume.
+    """A stream of numbers that successive draws consume, as ``torch.Generator("cpu").manual_seed(seed)``.
 
     Args:
-        seed: 0 to 2**64 - 1. Like torch, only the low 32 bits matter.
+        seed: 0 to 2**64 - 1. Only the low 32 bits matter, as in torch.
 
     Raises:
         SeedError: the seed is out of that range.
@@ -86,12 +86,12 @@ class TorchGenerator:
         return normals.reshape(shape)
 
     def _uniforms(self, count: int) -> F32:
-        """Float32 uniforms in [0, 1), multiples of 2**-24."""
+        """Draw float32 uniforms in [0, 1), multiples of 2**-24."""
         low = self._words.random_raw(count) & np.uint64(_MASK_24)
         return low.astype(np.float32) * np.float32(2.0**-24)
 
     def _one(self) -> float:
-        """One normal of a tensor below 16 elements, in float64."""
+        """Draw one normal of a tensor with fewer than 16 elements, in float64."""
         if self._waiting is not None:
             normal, self._waiting = self._waiting, None
             return normal
@@ -107,7 +107,7 @@ def randn(seed: int, shape: tuple[int, ...]) -> F32:
 
     Args:
         seed: 0 to 2**64 - 1.
-        shape: of the array; for latents (batch, channels, height, width).
+        shape: shape of the array; for latents (batch, channels, height, width).
 
     Returns:
         Float32 standard normals, the same bits as torch's AVX2 kernel.
@@ -121,12 +121,12 @@ def randn(seed: int, shape: tuple[int, ...]) -> F32:
 def noise_source(seeds: Sequence[int], shape: tuple[int, ...]) -> NoiseSource:
     """Return the source of all the noise that a batch needs, one stream for each picture.
 
-    The first draw is what diffusers takes as the first latents when it is given a list of generators, the others are
-    what its stochastic schedulers take in turn.
+    The first draw equals the first latents of diffusers with a list of generators. The later draws equal the noise that
+    its stochastic schedulers add.
 
     Args:
-        seeds: of the pictures, each 0 to 2**64 - 1.
-        shape: of one picture's latents.
+        seeds: seeds of the pictures, each 0 to 2**64 - 1.
+        shape: shape of one picture's latents.
 
     Raises:
         SeedError: a seed is out of range.
@@ -145,7 +145,7 @@ def no_noise() -> F32:
 
 
 def _init_genrand(seed: int) -> NDArray[np.uint32]:
-    """Return the 624 words mt19937 starts from (Knuth's multiplier 1812433253, TAOCP vol. 2, 3rd ed., p. 106)."""
+    """Return mt19937's first 624 words (Knuth's multiplier 1812433253, TAOCP vol. 2, 3rd ed., p. 106)."""
     words = [seed & _MASK_32]
     for index in range(1, _WORDS):
         last = words[-1]
@@ -163,7 +163,7 @@ def _box_muller(uniforms: F32) -> F32:
 
 
 def _log(x: F32) -> F32:
-    """Natural logarithm of float32 in (0, 1]."""
+    """Return the natural logarithm of float32 in (0, 1]."""
     fraction, exponent = np.frexp(x)
     small = fraction < np.float32(math.sqrt(0.5))
     e = (exponent - small).astype(np.float32)
@@ -175,7 +175,7 @@ def _log(x: F32) -> F32:
 
 
 def _sincos(angle: F32) -> tuple[F32, F32]:
-    """Sine and cosine of float32 in [0, 2π]."""
+    """Return sine and cosine of float32 in [0, 2π]."""
     octant = (angle * np.float32(4 / math.pi)).astype(np.int32)
     octant += octant & 1  # to the nearest multiple of π/2, in eighths of a turn
     x = angle
@@ -191,7 +191,7 @@ def _sincos(angle: F32) -> tuple[F32, F32]:
 
 
 def _polynomial(coefficients: tuple[float, ...], x: F32) -> F32:
-    """Horner's rule in float32 with fused steps, highest power first."""
+    """Evaluate a polynomial by Horner's rule in float32 with fused steps, highest power first."""
     y = np.full_like(x, coefficients[0])
     for coefficient in coefficients[1:]:
         y = _fma(y, x, np.float32(coefficient))
@@ -201,8 +201,8 @@ def _polynomial(coefficients: tuple[float, ...], x: F32) -> F32:
 def _fma(a: F32, b: F32 | np.float32, c: F32 | np.float32) -> F32:
     """Return a * b + c in float32, rounded once.
 
-    The product is exact in float64. The sum is rounded to odd there (Boldo & Melquiond 2008): if it is not exact (the
-    error is known from Knuth's TwoSum) its last bit must be 1, so that rounding it again to float32 cannot go astray.
+    The product is exact in float64. The sum is rounded to odd (Boldo & Melquiond 2008): if it is not exact, which
+    Knuth's TwoSum tells, its last bit is made 1. Then rounding it once more, to float32, gives the right result.
     """
     product = np.asarray(a, np.float64) * np.float64(b)
     addend = np.asarray(c, np.float64)

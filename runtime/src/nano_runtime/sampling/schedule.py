@@ -1,14 +1,14 @@
-"""The noise schedule a model was trained with, and the timesteps to visit: diffusers' scheduler config in numpy.
+"""The noise schedule of a model and the timesteps to visit, read from diffusers' scheduler config.
 
 Terms: ``beta`` is the variance of the noise one training step adds; ``alphas_cumprod[t]`` (ᾱ in DDPM, Ho et al. 2020)
 is the share of the picture's variance left at timestep t, so ``latents = sqrt(ᾱ) * picture + sqrt(1 - ᾱ) * noise``.
 
-diffusers lets any of its schedulers read any other's config, and a key the config lacks takes the default of the class
-that reads it. Keys whose defaults differ between classes (``timestep_spacing``, ``set_alpha_to_one``, ``clip_sample``)
-stay None here and each sampler fills in its own. The betas are the model's, whoever draws: those take the defaults of
-the class that wrote the config.
+Each scheduler of diffusers can read the config of any other, and fills in its own default for a key that the config
+lacks. Some defaults differ between classes (``timestep_spacing``, ``set_alpha_to_one``, ``clip_sample``): those keys
+stay None here, and each sampler fills in its own. The betas belong to the model, not to the sampler, so they take the
+defaults of the class that wrote the config.
 
-Which sampler a config asks for, and with which variant, is read in ``samplers.own``.
+``samplers.of_checkpoint`` reads which sampler a config asks for.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ PredictionType: TypeAlias = Literal["epsilon", "v_prediction", "sample"]
 Spacing: TypeAlias = Literal["leading", "linspace", "trailing"]
 
 _MAX_BETA: Final = 0.999  # keeps the cosine schedule away from a last beta of 1
-_MAX_TRAIN_TIMESTEPS: Final = 100_000  # a hundred times the usual; more is a damaged config, not a schedule
+_MAX_TRAIN_TIMESTEPS: Final = 100_000  # a hundred times the usual; a config with more is damaged
 
 
 def _one_of(known: tuple[object, ...]) -> tuple[Callable[[object], bool], tuple[object, ...]]:
-    """A test for membership that, unlike ``in``, does not take 1 for True, and what to tell who fails it."""
+    """Return a test for membership, which unlike ``in`` does not take 1 for True, and the values for the error."""
     return lambda value: any(type(value) is type(one) and value == one for one in known), known
 
 
@@ -61,7 +61,7 @@ def _is_positive(value: object) -> bool:
     return type(value) in (int, float) and 0 < value < math.inf  # type: ignore[operator]
 
 
-# What a config may say about each field, as a test and as words for the error ...
+# The values that each field of a config may have, as a test and as words for the error.
 _FIELDS: Final[Mapping[str, tuple[Callable[[object], bool], tuple[object, ...]]]] = {
     "num_train_timesteps": (
         lambda value: _is_whole(value, 1, _MAX_TRAIN_TIMESTEPS),
@@ -89,7 +89,7 @@ _FIELDS: Final[Mapping[str, tuple[Callable[[object], bool], tuple[object, ...]]]
     ),
     "timestep_scaling": (_is_positive, ("numbers above 0",)),
 }
-# ... and what makes it another kind of model, for which no sampler here could draw.
+# The values that no sampler can follow if they are others: they describe another kind of model.
 _ONLY: Final[Mapping[str, tuple[object, ...]]] = {
     "use_flow_sigmas": (False, None),
     "use_dynamic_shifting": (False,),
@@ -103,28 +103,28 @@ _BETAS_OF_CLASS: Final = {record.diffusers: record.betas for record in SAMPLERS.
 class Schedule:
     """A variance-preserving noise schedule with discrete timesteps 0 to ``num_train_timesteps - 1``.
 
-    Field names, meanings and defaults are diffusers', but for ``spread``. A None in ``timestep_spacing``,
-    ``set_alpha_to_one`` or ``clip_sample`` means that the config does not say, and the sampler's own default holds.
+    Names, meanings and defaults are those of diffusers, except for ``spread``. If ``timestep_spacing``,
+    ``set_alpha_to_one`` or ``clip_sample`` is None, the config does not say, and the sampler's own default applies.
 
     Attributes:
-        num_train_timesteps: how many timesteps the model knows.
+        num_train_timesteps: number of timesteps that the model knows.
         beta_start: first beta, in (0, 1).
         beta_end: last beta, in (0, 1).
-        beta_schedule: how beta grows: linearly, linearly in its root, or so that ᾱ falls like a squared cosine.
+        beta_schedule: growth of beta: linear, linear in its root, or so that ᾱ falls like a squared cosine.
         trained_betas: all betas, instead of the three above.
-        prediction_type: what the network computes: noise, velocity (Salimans & Ho 2022, section 2.4), or the picture.
-        timestep_spacing: how the visited timesteps are spread (Lin et al. 2023, table 2).
+        prediction_type: output of the network: noise, velocity (Salimans & Ho 2022, section 2.4), or the picture.
+        timestep_spacing: spacing of the visited timesteps (Lin et al. 2023, table 2).
         steps_offset: added to every timestep of the leading spacing.
         set_alpha_to_one: whether the last step ends at ᾱ = 1 (no noise at all) rather than at ``alphas_cumprod[0]``.
         skip_prk_steps: whether PNDM leaves out its Runge-Kutta start.
         clip_sample: whether DDIM, DDPM, Heun and LCM clip the predicted picture.
-        clip_sample_range: to which magnitude they do.
+        clip_sample_range: magnitude that they clip to.
         rescale_betas_zero_snr: whether the last timestep is made pure noise (Lin et al. 2023, algorithm 1).
         final_sigmas_type: whether Euler, DPM-Solver++ and UniPC end at no noise or at that of timestep 0.
-        original_inference_steps: in how many steps the teacher of an LCM or TCD model walked.
-        timestep_scaling: how quickly LCM's boundary condition stops to count, per timestep.
-        spread: how samplers that work in sigma spread the noise levels, see ``samplers.sigmas``. Not read from configs:
-            the sampler's name says it.
+        original_inference_steps: number of steps that the teacher of an LCM or TCD model made.
+        timestep_scaling: scale of the timestep in LCM's boundary condition; the larger, the fewer timesteps it affects.
+        spread: spread of the noise levels in samplers that work in sigma, see ``samplers.levels``. It comes from the
+            sampler's name, not from the config.
     """
 
     num_train_timesteps: int = 1000
@@ -149,9 +149,9 @@ class Schedule:
     def from_config(cls, config: Mapping[str, Any]) -> Schedule:
         """Read a diffusers scheduler config as ``SomeScheduler.from_config(config)`` would.
 
-        Keys starting with an underscore are notes of diffusers; of these only ``_use_default_values`` is read: the keys
-        it lists were filled in by the class that wrote the config and count as absent. Keys that concern no sampler
-        here are ignored, and so are those that choose one.
+        Keys with an underscore are notes of diffusers. ``_class_name`` gives the defaults of the betas, and the keys
+        listed in ``_use_default_values`` count as absent: the class that wrote the config filled them in. Keys that
+        concern no sampler here are ignored, and so are those that choose one.
 
         Raises:
             UnsupportedScheduleError: a value is malformed, or asks for something that is not implemented.
@@ -205,15 +205,16 @@ def spaced_timesteps(schedule: Schedule, spacing: Spacing, steps: int, points: i
     """Spread timesteps over the schedule, from noisy to clean (Lin et al. 2023, table 2).
 
     Args:
-        schedule: what they are spread over.
+        schedule: the schedule that they are spread over.
         spacing: leading: whole strides up from 0, shifted by ``steps_offset``; linspace: both ends included, not
             rounded; trailing: strides down from the noisy end.
-        steps: how many to return.
-        points: how many the leading and linspace spacings lay out; the cleanest ``points - steps`` are dropped.
+        steps: number of timesteps to return.
+        points: number of timesteps that the leading and linspace spacings lay out; the cleanest ``points - steps`` of
+            them are dropped.
 
     Returns:
         Float64 [steps], falling. For 62 of the step counts up to 1000, rounding makes diffusers' trailing spacing one
-        longer, with a last timestep of -1; that one is left out.
+        longer, with a last timestep of -1; here that one is left out.
     """
     total = schedule.num_train_timesteps
     if spacing == "linspace":
@@ -224,7 +225,7 @@ def spaced_timesteps(schedule: Schedule, spacing: Spacing, steps: int, points: i
 
 
 def whole_timesteps(schedule: Schedule, steps: int) -> F32:
-    """Return the timesteps of samplers that work in ᾱ: float32 [steps], whole, falling; leading unless said otherwise.
+    """Return the timesteps of samplers that work in ᾱ: float32 [steps], whole, falling; leading if nothing is said.
 
     Raises:
         StepsError: that many steps do not fit into the schedule.
@@ -238,12 +239,12 @@ def check_steps(schedule: Schedule, steps: int, spread: Callable[[int], F64]) ->
     """Refuse a number of steps for which timesteps coincide or leave the schedule.
 
     Args:
-        schedule: the bounds.
-        steps: what was asked for.
-        spread: timesteps for a number of steps, falling.
+        schedule: the schedule that they have to fit into.
+        steps: the number that was asked for.
+        spread: returns the timesteps for a number of steps, falling.
 
     Raises:
-        StepsError: it does not fit; names the largest smaller number that does.
+        StepsError: the number does not fit; the error names the largest smaller number that does.
     """
 
     def fits(count: int) -> bool:

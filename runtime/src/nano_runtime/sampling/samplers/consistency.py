@@ -1,7 +1,7 @@
-"""LCM and TCD: few steps with models distilled for them.
+"""LCM and TCD: a few steps with models that were distilled for it.
 
-Both visit some of the timesteps that the model's teacher visited when it was distilled, jump from each to (nearly) no
-noise, and add fresh noise up to the next.
+Both visit some of the timesteps that the model's teacher visited during distillation. From each they jump to no noise,
+or nearly none, and add fresh noise up to the next.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from nano_runtime.sampling.schedule import Schedule
 __all__ = ["LCM", "TCD"]
 
 _SIGMA_DATA: Final = 0.5  # in the boundary condition of consistency models (Song et al. 2023)
-_GAMMA: Final = 0.3  # how far TCD goes below the next timestep, as a share of it; diffusers' default ("eta")
+_GAMMA: Final = 0.3  # TCD goes this share of the next timestep below it; diffusers' default ("eta")
 
 
 class LCM:
     """Multistep consistency sampling (Luo et al. 2023); matches diffusers' ``LCMScheduler``.
 
-    Guidance belongs to the distilled network: ask for a guidance scale of 1.
+    The distilled network has guidance built in: draw with a guidance scale of 1.
 
     Args:
         schedule: of the model; no clipping where it does not say.
         num_inference_steps: 1 to ``original_inference_steps``; 4 to 8 are usual.
-        noise: where fresh noise comes from, asked after every step but the last.
+        noise: source of fresh noise, asked after every step but the last.
 
     Raises:
-        StepsError: the teacher's steps are not that many.
-        UnsupportedScheduleError: noise is to be predicted from pure noise, which says nothing about the picture.
+        StepsError: the teacher made fewer steps.
+        UnsupportedScheduleError: the network predicts noise, and the first latents are pure noise.
     """
 
     def __init__(self, schedule: Schedule, num_inference_steps: int, noise: NoiseSource) -> None:
@@ -49,7 +49,7 @@ class LCM:
     def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
         """Jump to the picture, then back to the next timestep; the last call stays at the picture."""
         picture = clipped(self.mixing.predicted_picture(noise_pred, latents, index), self._schedule, default=False)
-        # The boundary condition: at timestep 0 the latents are the picture.
+        # The boundary condition: at timestep 0 the picture is the latents themselves.
         time = float(self.timesteps[index]) * self._schedule.timestep_scaling
         total = time**2 + _SIGMA_DATA**2
         picture = np.float32(time / math.sqrt(total)) * picture + np.float32(_SIGMA_DATA**2 / total) * latents
@@ -64,11 +64,11 @@ class TCD:
     Args:
         schedule: of the model.
         num_inference_steps: 1 to ``original_inference_steps``; 4 to 8 are usual.
-        noise: where fresh noise comes from, asked after every step but the last.
+        noise: source of fresh noise, asked after every step but the last.
 
     Raises:
-        StepsError: the teacher's steps are not that many.
-        UnsupportedScheduleError: noise is to be predicted from pure noise, which says nothing about the picture.
+        StepsError: the teacher made fewer steps.
+        UnsupportedScheduleError: the network predicts noise, and the first latents are pure noise.
     """
 
     def __init__(self, schedule: Schedule, num_inference_steps: int, noise: NoiseSource) -> None:
@@ -80,7 +80,7 @@ class TCD:
         self._noise = noise
 
     def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
-        """Go along the flow to below the next timestep, then back up to it; the last call ends at timestep 0."""
+        """Follow the flow to below the next timestep, then add noise up to it; the last call ends at timestep 0."""
         last = index + 1 == len(self.timesteps)
         target = 0 if last else int(self.timesteps[index + 1])
         below = int(np.float32(1 - _GAMMA) * np.float32(target))
@@ -98,7 +98,7 @@ def _teachers_timesteps(schedule: Schedule, steps: int) -> F32:
     """Pick ``steps`` of the teacher's timesteps, evenly from the noisiest: float32 [steps], falling.
 
     Raises:
-        StepsError: the teacher's steps are not that many.
+        StepsError: the teacher made fewer steps.
     """
     known = min(schedule.original_inference_steps, schedule.num_train_timesteps)
     if not 1 <= steps <= known:

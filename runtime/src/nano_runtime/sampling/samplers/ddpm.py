@@ -1,6 +1,6 @@
 """Ancestral sampling as in DDPM (Ho et al. 2020, formula 7); matches diffusers' ``DDPMScheduler``.
 
-Of its variances this is the small one, β̃ ("fixed_small", and "fixed_small_log", which is the same number).
+It uses the smaller of the paper's two variances, β̃ ("fixed_small", and "fixed_small_log", which is the same number).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class DDPM:
     Args:
         schedule: of the model; leading spacing and clipping where it does not say.
         num_inference_steps: 1 to ``num_train_timesteps``; the network is called once for each.
-        noise: where fresh noise comes from, asked once a step, but for timestep 0.
+        noise: source of fresh noise, asked once a step, except at timestep 0.
 
     Raises:
         StepsError: that many steps do not fit into the schedule.
-        UnsupportedScheduleError: noise is to be predicted from pure noise, which says nothing about the picture.
+        UnsupportedScheduleError: the network predicts noise, and the first latents are pure noise.
     """
 
     def __init__(self, schedule: Schedule, num_inference_steps: int, noise: NoiseSource) -> None:

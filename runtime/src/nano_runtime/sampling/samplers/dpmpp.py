@@ -1,7 +1,7 @@
 """DPM-Solver++ in several steps (Lu et al. 2022b); matches diffusers' ``DPMSolverMultistepScheduler``.
 
-Order 2 ("2M", algorithm 2, midpoint) and order 3 ("3M") of the probability flow; order 2 also of the stochastic
-equation with the same marginals ("SDE"), which adds fresh noise after every step.
+It follows the probability flow in order 2 ("2M", algorithm 2, midpoint) and order 3 ("3M"). In order 2 it also follows
+the stochastic equation with the same marginals ("SDE"), which adds fresh noise after every step.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _FEW_STEPS: Final = 15  # below these diffusers ends with lower orders ("lower_o
 class DPMSolverPP:
     """Extrapolate the predicted picture from the last calls, in steps of log signal-to-noise.
 
-    The order rises from one with the calls, and falls back to one in the last step: always if it ends at no noise, else
-    if there are fewer than 15 steps; then the step before is of order two.
+    The order rises from one with the calls. The last step is of order one if it ends at no noise, or if there are fewer
+    than 15 steps; in that case the step before it is of order two.
 
     Args:
-        schedule: of the model; linspace spacing where it does not say, see ``samplers.sigmas.whole_levels``.
+        schedule: of the model; linspace spacing where it does not say, see ``samplers.levels.whole_levels``.
         num_inference_steps: 1 to ``num_train_timesteps``; the network is called once for each.
         noise: source of fresh noise, asked once a step; for order 2. None follows the probability flow.
         order: 2 or 3.
@@ -54,7 +54,7 @@ class DPMSolverPP:
         """Go from noise level ``index`` to the next.
 
         With λ = log(alpha / sigma) and h the step in λ, exp(-h) is the ratio of the noise levels sigma / alpha, which
-        stays finite at the last step, where λ does not. The stochastic equation forgets the latents twice as quickly.
+        stays finite at the last step, where λ does not. In the stochastic equation the old latents fade twice as fast.
         """
         level, target = self._sigmas[index : index + 2].tolist()
         _, sigma = self.mixing.coefficients(index)
@@ -69,11 +69,11 @@ class DPMSolverPP:
         return after + np.float32(sigma_target * math.sqrt(share)) * self._noise()
 
     def _drawn(self, index: int, share: float) -> F32:
-        """Return the integral over the step of the predicted picture, which moves in λ as the last calls tell.
+        """Integrate the predicted picture over the step, extrapolated in λ from the last calls.
 
         Args:
-            index: of the step.
-            share: of the picture that enters in the step; 1 - exp(-h) without noise.
+            index: number of the step.
+            share: share of the picture that enters in the step; 1 - exp(-h) without noise.
         """
         order = min(len(self._pictures), self._most_order(index))
         picture = self._pictures[0]
@@ -91,7 +91,7 @@ class DPMSolverPP:
         return np.float32(share) * picture + curve
 
     def _most_order(self, index: int) -> int:
-        """Return the order that a step may have for its place in the schedule."""
+        """Return the highest order that a step may have at its place in the schedule."""
         left, few = len(self.timesteps) - index, len(self.timesteps) < _FEW_STEPS
         if left == 1 and (few or self._sigmas[-1] == 0):
             return 1

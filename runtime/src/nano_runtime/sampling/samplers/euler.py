@@ -1,7 +1,7 @@
-"""Euler's method on the probability flow, and its ancestral variant that adds fresh noise after every step.
+"""Euler's method on the probability flow, and its ancestral variant, which adds fresh noise after every step.
 
-They match diffusers' ``EulerDiscreteScheduler`` and ``EulerAncestralDiscreteScheduler``. Sigma, the noise level, takes
-the place of time.
+They match diffusers' ``EulerDiscreteScheduler`` and ``EulerAncestralDiscreteScheduler``. The noise level sigma is their
+time.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ class Euler:
 
 
 class EulerAncestral:
-    """Go further down than Euler, then add fresh noise up to the level that Euler reaches (Katherine Crowson, 2022).
+    """Step further down than Euler, then add fresh noise up to Euler's next level (Katherine Crowson, 2022).
 
     Args:
         schedule: of the model; linspace spacing, not rounded to whole timesteps, where it does not say.
         num_inference_steps: 1 to ``num_train_timesteps``; the network is called once for each.
-        noise: where fresh noise comes from, asked once a step.
+        noise: source of fresh noise, asked once a step.
 
     Raises:
         StepsError: that many steps do not fit into the schedule.
@@ -66,7 +66,10 @@ class EulerAncestral:
         self._noise = noise
 
     def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
-        """Go from noise level ``index`` to the next; their squares are what the fresh noise has to make up for."""
+        """Go from noise level ``index`` to the next: down below it, then up with fresh noise.
+
+        The level below and the fresh noise add up to the next level in squares.
+        """
         level, target = self.mixing.levels[index : index + 2]
         squared = target * target
         fresh = np.sqrt(squared * (level * level - squared) / (level * level))

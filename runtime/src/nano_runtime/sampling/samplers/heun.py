@@ -20,18 +20,18 @@ __all__ = ["Heun"]
 
 @dataclass(frozen=True, eq=False)
 class _Start:
-    """Where a step began: the latents and how they changed with sigma there."""
+    """The beginning of a step: the latents, and their slope over sigma there."""
 
     latents: F32
     slope: F32
 
 
 class Heun:
-    """Go down as Euler does, look at the slope there, and go again from the start with the mean of both slopes.
+    """Step down as Euler does, take the slope there, and step again from the start with the mean of both slopes.
 
     Args:
         schedule: of the model; linspace spacing, not rounded to whole timesteps, and no clipping where it does not say.
-            Like diffusers' class it knows neither ``rescale_betas_zero_snr`` nor ``final_sigmas_type``.
+            ``rescale_betas_zero_snr`` and ``final_sigmas_type`` are ignored, as in diffusers' class.
         num_inference_steps: 1 to ``num_train_timesteps``.
 
     Raises:
@@ -48,7 +48,7 @@ class Heun:
         self._start: _Start | None = None  # of the step whose other end comes next
 
     def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
-        """Go from noise level ``index`` to the next, or, at the other end of a step, make the way there better."""
+        """Go from noise level ``index`` to the next, or at the other end of a step, correct the way there."""
         picture = clipped(self.mixing.predicted_picture(noise_pred, latents, index), self._schedule, default=False)
         slope: F32 = (latents - picture) / self.mixing.levels[index]
         start, self._start = self._start, None
@@ -59,5 +59,5 @@ class Heun:
         return start.latents + self._width(index - 1) * mean
 
     def _width(self, index: int) -> np.float32:
-        """Return how much sigma changes (falls) from noise level ``index`` to the next."""
+        """Return the change of sigma from noise level ``index`` to the next; it is negative."""
         return np.float32(self.mixing.levels[index + 1] - self.mixing.levels[index])

@@ -1,12 +1,12 @@
 """Noise levels for samplers that work in ``sigma = sqrt((1 - ᾱ) / ᾱ)``: noise against a picture of unchanged size.
 
-Between the noisiest level and the cleanest they can be spread in four ways: as the timesteps are ("trained"), or
+They can be spread between the noisiest and the cleanest in four ways: as the timesteps are ("trained"), or
 
 - "karras": evenly in sigma^(1/7) (Karras et al. 2022, formula 5);
 - "exponential": evenly in log sigma;
 - "beta": by the quantiles of a beta distribution, dense at both ends (Lee et al. 2024).
 
-The network is then asked at the timesteps, between the trained ones if need be, that have these levels.
+The network is then called for the timesteps that have these levels, which may lie between two trained ones.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from nano_runtime.sampling.schedule import Schedule, Spacing, check_steps, space
 __all__ = ["Levels", "continuous_levels", "whole_levels"]
 
 _ALMOST_PURE_NOISE: Final = 2.0**-24  # diffusers' stand-in for a last ᾱ of 0, which would make sigma infinite
-_RHO: Final = 7.0  # as Karras et al. chose it
-_BETA_SHAPE: Final = 0.6  # both parameters of the beta distribution, as its paper chose them
+_RHO: Final = 7.0  # the choice of Karras et al.
+_BETA_SHAPE: Final = 0.6  # both parameters of the beta distribution; the choice of Lee et al.
 
 
 @dataclass(frozen=True, eq=False)
 class Levels:
-    """The steps of a sampler.
+    """The noise levels that a sampler visits.
 
     Attributes:
-        timesteps: the network is asked at, float32 [steps].
-        sigmas: noise levels there, falling, and the one after the last step: float32 [steps + 1].
+        timesteps: timesteps of the calls, float32 [steps].
+        sigmas: noise level at each call, falling, and the level after the last step: float32 [steps + 1].
     """
 
     timesteps: F32
@@ -50,8 +50,8 @@ def continuous_levels(schedule: Schedule, steps: int) -> tuple[Levels, float]:
         steps: 1 to ``num_train_timesteps``.
 
     Returns:
-        The levels, spread between those of the first and the last timestep of the spacing, and what unit noise is
-        multiplied with to become the first latents.
+        The levels, spread between those of the first and the last timestep of the spacing, and the factor that turns
+        unit noise into the first latents.
 
     Raises:
         StepsError: that many steps do not fit into the schedule.
@@ -74,10 +74,10 @@ def whole_levels(schedule: Schedule, steps: int, *, karras_rounded: bool) -> Lev
 
     Args:
         schedule: of the model; linspace spacing where it does not say. All spacings but trailing lay out one timestep
-            more and leave out the cleanest. Spreads other than "trained" go from the schedule's first level to its
-            last, whatever the spacing; their timesteps are cut to whole ones, as diffusers does it.
+            more and leave out the cleanest. Spreads other than "trained" go from the schedule's noisiest level to its
+            cleanest, whatever the spacing; their timesteps are cut to whole ones, as in diffusers.
         steps: 1 to ``num_train_timesteps``.
-        karras_rounded: whether those of "karras" are rounded instead.
+        karras_rounded: whether the timesteps of "karras" are rounded, not cut.
 
     Raises:
         StepsError: that many steps do not fit into the schedule.
@@ -97,7 +97,7 @@ def whole_levels(schedule: Schedule, steps: int, *, karras_rounded: bool) -> Lev
 
 
 def _trained_sigmas(schedule: Schedule) -> F32:
-    """Sigma at every timestep, rising."""
+    """Return sigma at every timestep, rising."""
     share = schedule.alphas_cumprod
     if schedule.rescale_betas_zero_snr:
         share[-1] = _ALMOST_PURE_NOISE
@@ -106,7 +106,7 @@ def _trained_sigmas(schedule: Schedule) -> F32:
 
 
 def _ended(schedule: Schedule, sigmas: F64, trained: F32) -> F32:
-    """Append the level after the last step: none, or the cleanest that was trained."""
+    """Append the level after the last step: no noise, or the cleanest level that was trained."""
     last = 0.0 if schedule.final_sigmas_type == "zero" else trained[0]
     return np.append(sigmas, last).astype(np.float32)
 

@@ -1,6 +1,6 @@
 """Linear multistep on the probability flow (Katherine Crowson, 2022); matches diffusers' ``LMSDiscreteScheduler``.
 
-Adams-Bashforth of fourth order over the noise levels, which need not be evenly spaced.
+It is Adams-Bashforth of fourth order over noise levels that need not be evenly spaced.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from nano_runtime.sampling.schedule import Schedule
 __all__ = ["LMS"]
 
 _ORDER: Final = 4
-_GAUSS: Final = 1 / math.sqrt(3)  # two points at ± this, weighed equally, integrate cubics over [-1, 1] exactly
+_GAUSS: Final = 1 / math.sqrt(3)  # the mean of two points at ± this integrates cubics over [-1, 1] exactly
 
 
 class LMS:
     """Lay a polynomial through the last four slopes and integrate it over the step.
 
     Args:
-        schedule: of the model; linspace spacing, not rounded to whole timesteps, where it does not say. Like diffusers'
-            class it knows neither ``rescale_betas_zero_snr`` nor ``final_sigmas_type``.
+        schedule: of the model; linspace spacing, not rounded to whole timesteps, where it does not say.
+            ``rescale_betas_zero_snr`` and ``final_sigmas_type`` are ignored, as in diffusers' class.
         num_inference_steps: 1 to ``num_train_timesteps``; the network is called once for each.
 
     Raises:
@@ -39,13 +39,13 @@ class LMS:
         levels, first = continuous_levels(known, num_inference_steps)
         self.timesteps = levels.timesteps
         self.mixing = VarianceExploding(schedule.prediction_type, levels.sigmas, first)
-        self._slopes: list[F32] = []  # change of the latents with sigma; newest first, at most four
+        self._slopes: list[F32] = []  # of the latents over sigma; newest first, at most four
 
     def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
-        """Go from noise level ``index`` to the next, with as many slopes as there are.
+        """Go from noise level ``index`` to the next with up to four slopes.
 
-        After a start in the middle diffusers' class weighs slopes that it never saw, and goes astray; here the order
-        rises again from one.
+        After a start in the middle of the schedule, diffusers' class weighs slopes that it never computed, and goes
+        wrong. Here the order rises from one again.
         """
         levels = self.mixing.levels
         picture = self.mixing.predicted_picture(noise_pred, latents, index)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from nano_runtime.errors import UnsupportedScheduleError
 from nano_runtime.sampling.sampler_names import SPREADS
-from nano_runtime.sampling.sampler_table import SAMPLERS
+from nano_runtime.sampling.sampler_table import SAMPLERS, SPREADABLE
 
 __all__ = ["own_sampler"]
 
@@ -35,7 +35,8 @@ def own_sampler(config: Mapping[str, Any]) -> str:
     """Return the name, for ``make_sampler``, of the sampler that a scheduler config describes.
 
     Args:
-        config: written by diffusers, ``_class_name`` included. Keys that it lacks take the defaults of that class.
+        config: written by diffusers, ``_class_name`` included. Keys that it lacks take the defaults of that class. Keys
+            that spread the noise levels are ignored if the class cannot, as in diffusers.
 
     Raises:
         UnsupportedScheduleError: the class, or a variant that the config asks for, is not implemented.
@@ -53,4 +54,7 @@ def own_sampler(config: Mapping[str, Any]) -> str:
         if said not in known:
             raise UnsupportedScheduleError(key, said, known)
         left = {name: variant for name, variant in left.items() if variant[key] == said}
-    return next(iter(left)) + next((f"_{spread}" for spread in SPREADS if config.get(f"use_{spread}_sigmas")), "")
+    name = next(iter(left))
+    if name not in SPREADABLE:
+        return name
+    return name + next((f"_{spread}" for spread in SPREADS if config.get(f"use_{spread}_sigmas")), "")

@@ -1,6 +1,6 @@
 """PNDM without its Runge-Kutta start, also called PLMS (Liu et al. 2022); matches diffusers' ``PNDMScheduler``.
 
-The sampler Stable Diffusion 1 and 2 ship with. The second timestep is visited twice, so n steps call the network n + 1
+Stable Diffusion 1 and 2 are published with it. It visits the second timestep twice, so n steps call the network n + 1
 times (once if n is 1).
 """
 
@@ -20,7 +20,7 @@ from nano_runtime.sampling.schedule import Schedule, whole_timesteps
 
 __all__ = ["PNDM"]
 
-# Formula 12 of the paper for four outputs, and the lower orders for the first calls; oldest first.
+# Weights of the outputs, oldest first: formula 12 of the paper for four, and the lower orders for the first calls.
 _ADAMS_BASHFORTH: Final[Mapping[int, tuple[float, ...]]] = {
     1: (1,),
     2: (-1 / 2, 3 / 2),
@@ -33,13 +33,13 @@ class PNDM:
     """Extrapolate the predicted noise from the last four calls (Adams-Bashforth), then step along formula 9.
 
     Args:
-        schedule: of the model; leading spacing and a last ᾱ of ``alphas_cumprod[0]`` where it does not say. Like
-            diffusers' class it does not know ``rescale_betas_zero_snr``.
+        schedule: of the model; leading spacing and a last ᾱ of ``alphas_cumprod[0]`` where it does not say.
+            ``rescale_betas_zero_snr`` is ignored, as in diffusers' class.
         num_inference_steps: 1 to ``num_train_timesteps``.
 
     Raises:
         StepsError: that many steps do not fit into the schedule.
-        UnsupportedScheduleError: Runge-Kutta steps are asked for, or the network predicts the picture.
+        UnsupportedScheduleError: the schedule asks for Runge-Kutta steps, or the network predicts the picture.
     """
 
     def __init__(self, schedule: Schedule, num_inference_steps: int) -> None:
@@ -56,12 +56,12 @@ class PNDM:
         self._last = 1.0 if schedule.set_alpha_to_one is True else float(self._alphas_cumprod[0])
         self._calls = 0
         self._outputs: list[F32] = []  # newest last, at most four
-        self._start: F32 | None = None  # latents before the first call, until the second has used them
+        self._start: F32 | None = None  # latents before the first call, for the second
 
     def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
-        """Go down by one stride; the second call goes from the first one's start again, with the mean of both outputs.
+        """Go down by one stride; the second call repeats the first one's way, with the mean of both outputs.
 
-        Counts its calls itself, because diffusers starts anew wherever in the schedule the first call is.
+        The calls are counted here, because the second one made is special, wherever in the schedule the first was.
         """
         timestep = int(self.timesteps[index])
         target = timestep - self._stride
@@ -78,7 +78,7 @@ class PNDM:
         return self._transfer(output, timestep, target, latents)
 
     def _transfer(self, output: F32, timestep: int, target: int, latents: F32) -> F32:
-        """Formula 9 of the paper: latents at ``target`` from latents and network output at ``timestep``."""
+        """Return the latents at ``target`` from latents and network output at ``timestep`` (formula 9)."""
         share = float(self._alphas_cumprod[timestep])
         share_target = float(self._alphas_cumprod[target]) if target >= 0 else self._last
         alpha, sigma = np.float32(math.sqrt(share)), np.float32(math.sqrt(1 - share))

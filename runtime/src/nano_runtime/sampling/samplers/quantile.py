@@ -1,4 +1,4 @@
-"""Quantiles of a symmetric beta distribution, which numpy lacks."""
+"""The quantiles of a symmetric beta distribution; numpy has none."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from nano_runtime.arrays import F64
 
 __all__ = ["beta_quantile"]
 
-_TERMS: Final = 60  # of a series whose terms at least halve: 2**-60 is below float64's rounding
+_TERMS: Final = 60  # of a series whose terms at least halve: 2**-60 is less than float64's rounding
 _HALVINGS: Final = 60  # of the interval that holds the quantile
 
 
 def beta_quantile(shares: F64, shape: float) -> F64:
-    """Return the points below which given shares of a beta distribution lie.
+    """Return the points that have given shares of a beta distribution below them.
 
     The share below x is the series x^a / (a B) * (1 + sum of (1-a)(2-a)...(n-a) / n! * a / (a+n) * x^n), with
-    B = Γ(a)² / Γ(2a) (DLMF 8.17.7 and 8.17.8). It converges quickly in the lower half, where the quantile is found by
-    bisection; the upper half is its mirror image. Equals ``scipy.stats.beta.ppf(shares, shape, shape)`` to 1e-12.
+    B = Γ(a)² / Γ(2a) (DLMF 8.17.7 and 8.17.8). The series converges quickly in the lower half, so bisection finds the
+    quantile there; the upper half is its mirror image. The result equals ``scipy.stats.beta.ppf(shares, shape, shape)``
+    to 1e-12.
 
     Args:
         shares: in [0, 1], any shape.

@@ -1,7 +1,7 @@
 """UniPC of second order (Zhao et al. 2023, B2(h)); matches the defaults of diffusers' ``UniPCMultistepScheduler``.
 
-A predictor in the manner of DPM-Solver++ 2M, and a corrector that uses each call once more: the latents that the
-predictor arrived at are replaced by better ones, now that the network has been asked there.
+It has a predictor like DPM-Solver++ 2M, and a corrector that uses each call a second time: it replaces the latents that
+the predictor reached by better ones, once the network has been called there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ORDER: Final = 2
 
 @dataclass(frozen=True, eq=False)
 class _Call:
-    """One call of the network: the latents that it really was about, and the picture it predicted."""
+    """One call of the network: its corrected latents, and the picture that it predicted."""
 
     latents: F32
     picture: F32
@@ -34,7 +34,7 @@ class UniPC:
     """Correct the latents, then extrapolate the predicted picture from the last two calls.
 
     Args:
-        schedule: of the model; linspace spacing where it does not say, see ``samplers.sigmas.whole_levels``.
+        schedule: of the model; linspace spacing where it does not say, see ``samplers.levels.whole_levels``.
         num_inference_steps: 1 to ``num_train_timesteps``; the network is called once for each.
 
     Raises:
@@ -49,7 +49,7 @@ class UniPC:
         self._calls: list[_Call] = []  # newest first, at most two
 
     def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
-        """Go from noise level ``index`` to the next; the last step, and the first after a start, are first order."""
+        """Go from noise level ``index`` to the next; the first step made and the last one are of first order."""
         picture = self.mixing.predicted_picture(noise_pred, latents, index)
         if self._calls:
             latents = self._corrected(index, picture)
@@ -61,15 +61,15 @@ class UniPC:
         return self._moved(index, latents, towards)
 
     def _corrected(self, index: int, picture: F32) -> F32:
-        """Go to noise level ``index`` again from the call before, whose end is now known to predict ``picture``."""
+        """Go to noise level ``index`` once more, from the call before, now with the ``picture`` predicted there."""
         before = self._calls[0]
         step = picture - before.picture
         if len(self._calls) == 1:
             return self._moved(index - 1, before.latents, before.picture + np.float32(0.5) * step)
         h, h_before = self._width(index - 1), self._width(index - 2)
         share = -math.expm1(-h)
-        # The paper's linear system for the weights of both differences: they add up to ``both``, and times where the
-        # differences lie, in steps, to ``level``.
+        # The paper's linear system for the weights of the two differences: the weights add up to ``both``; multiplied
+        # with the positions of the differences, in steps, they add up to ``level``.
         both = 1 / share - 1 / h
         level = 1 / share - 2 * both / h
         lies = -h_before / h
@@ -78,7 +78,7 @@ class UniPC:
         return self._moved(index - 1, before.latents, before.picture + old + np.float32(both - of_old) * step)
 
     def _moved(self, index: int, latents: F32, picture: F32) -> F32:
-        """Return the latents after step ``index`` if the network predicted one picture all the way."""
+        """Return the latents after step ``index`` if the network predicts the same picture all the way."""
         level, target = self._sigmas[index : index + 2].tolist()
         _, sigma = self.mixing.coefficients(index)
         alpha_target, sigma_target = self.mixing.coefficients(index + 1)
