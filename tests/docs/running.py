@@ -35,7 +35,7 @@ MAINS: dict[str, Callable[[list[str]], int]] = {
     "nano-export": nano_export.cli.main,
 }
 REALLY_EXPORTED = "nano-export ./my-fine-tune --int8 -o mine"
-"""The tutorial's. All others go through the whole command but for the export itself, which leaves the demo's bundle."""
+"""The tutorial's. All others do everything but the export itself, and leave the demo's bundle."""
 
 SCRIPTS = re.compile(r"python3? -m (?P<module>(?:bench|models)\.[\w.]+)")
 ON_PATH = ".venv/bin/"
@@ -113,7 +113,7 @@ def run_block(block: Block, workshop: Path, names: dict[str, object]) -> None:
         for command in block.commands():
             run(command.removeprefix(ON_PATH), workshop)
     elif block.language == "python":
-        with _inside(workshop):
+        with _inside(workshop), _without_exporting():
             exec(compile(block.text, block.place, "exec"), names)  # noqa: S102 - that is the test
 
 
@@ -134,7 +134,10 @@ def run(command: str, workshop: Path) -> None:
         )  # fmt: skip
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         return
-    with _inside(workshop), _explained(command) as said, _exporting(command, words):
+    exporting = contextlib.nullcontext() if command == REALLY_EXPORTED else _without_exporting()
+    with _inside(workshop), _explained(command) as said, exporting:
+        if words[0] == "nano-export":
+            shutil.rmtree(parsers()[words[0]].parse_args(words[1:]).output, ignore_errors=True)
         code = MAINS[words[0]](words[1:])
         assert code == 0, said.getvalue()
 
@@ -142,6 +145,7 @@ def run(command: str, workshop: Path) -> None:
 def _plain_words(command: str) -> list[str] | None:
     """Return the words of a command; None if it needs a shell."""
     lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
     words = list(lexer)
     shell = "$" in command or any(word and set(word) <= set("();<>|&") for word in words)
     return None if shell else words
@@ -161,17 +165,13 @@ def _explained(command: str) -> Iterator[io.StringIO]:
 
 
 @contextlib.contextmanager
-def _exporting(command: str, words: list[str]) -> Iterator[None]:
-    """Have ``nano-export`` leave a copy of the demo's bundle, but for the one export that is made."""
-    if words[0] != "nano-export" or command == REALLY_EXPORTED:
-        yield
-        return
+def _without_exporting() -> Iterator[None]:
+    """Have an export leave a copy of the demo's bundle."""
 
     def copy(options: Options) -> Iterator[Exported]:
         copied(DEMO, options.output)
         yield Exported(options.output, {}, 0)
 
-    shutil.rmtree(parsers()["nano-export"].parse_args(words[1:]).output, ignore_errors=True)
     with patch("nano_export.exporting.export", copy):
         yield
 
