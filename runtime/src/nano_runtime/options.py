@@ -62,7 +62,7 @@ class DrawOptions:
             one diffusers draws with.
         latents: float32 [pictures, *latent_shape], unit-variance noise to start from instead of the seeds'.
         output_type: form of ``Result.images``: ``"pil"``, ``"np"`` or ``"latent"``.
-        height: of the picture in pixels; None or the bundle's. Another size needs another bundle.
+        height: of the picture in pixels; must be None or the bundle's own. Another size needs another bundle.
         width: as height.
         prompt_weighting: True reads both prompts with A1111's syntax, ``(word:1.3)``, ``[word]``, ``BREAK``; see
             ``networks.weighting``. False takes them as they stand, brackets included, as diffusers does.
@@ -77,8 +77,10 @@ class DrawOptions:
         variation_strength: 0 to 1; None and 0 do not vary, 0.1 to 0.3 give siblings of the seed's picture.
         quality: ``"exact"`` (None means that), ``"balanced"`` or ``"fast"``. The last two leave out work. How much was
             measured for this bundle when it was exported, and stands in its manifest.
-        cache_interval: replaces the preset's; see ``networks.unet_calls.Shortcuts``.
-        guidance_interval: replaces the preset's; see there.
+        cache_interval: the whole UNet runs in one of this many calls, at least 1; in the others only its outermost
+            layers run, on a forecast of the rest. None takes the preset's; 1 is exact.
+        guidance_interval: two shares of the calls, 0 <= low <= high <= 1; between them guidance is used. None takes the
+            preset's; (0, 1) is exact.
     """
 
     prompt: str | Sequence[str] = field(default="", metadata={_STORED: Stored(str)})

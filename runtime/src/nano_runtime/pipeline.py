@@ -67,7 +67,7 @@ class Pipeline:
         graphs: of an open bundle on one engine.
         keep_loaded: True keeps every graph for the next call; False frees each as soon as its part of the work is done,
             so that text encoder, UNet and decoder never occupy memory together.
-        low_memory: True also draws pictures one by one, and keeps nothing of the prompts beside the UNet.
+        low_memory: True also draws pictures one by one, and forgets the encoded prompts before the UNet runs.
         keep_prompts: True keeps encoded prompts and timesteps in the cache folder, if there is one: the next process
             draws the same prompts without a text encoder.
         around: wraps the runner of each call, to watch or replace the runs of graphs; None wraps nothing.
@@ -114,7 +114,7 @@ class Pipeline:
 
         Args:
             bundle: folder that ``nano-export`` wrote; by default the small demo model that comes with this package.
-            backend: the engine; None takes the leaner one of those installed and served.
+            backend: the engine; None takes onnxruntime if it is installed and the bundle serves it, otherwise openvino.
             threads: None means one per physical core.
             precision: arithmetic of the layers that are not quantized; None means ``"f32"``. ``"bf16"`` is quicker
                 with openvino on processors that have it, and rounds.

@@ -97,7 +97,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--expect-digest", type=digest, metavar="SHA256", help="refuse a bundle that has another digest")
     add("-o", "--output", type=Path, metavar="FILE", help="a .png file or an existing folder (default: nano-SEED.png)")
     add("--preview", type=Path, metavar="FILE", help="a .png file that shows the pictures while they are drawn")
-    add("--no-metadata", dest="metadata", action="store_false", help="leave prompt and settings in no file")
+    add(
+        "--no-metadata",
+        dest="metadata",
+        action="store_false",
+        help="write prompt and settings to no file, and no prompt to the cache",
+    )
     add("--force", action="store_true", help="replace files that exist")
     add("--json", action="store_true", help="print one JSON document instead of the paths")
     add("--count-tokens", action="store_true", help="draw nothing; print the prompt's length, and the words left out")

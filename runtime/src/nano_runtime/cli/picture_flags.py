@@ -71,7 +71,7 @@ FLAGS: Final = (
     Flag(("--weights",), "prompt_weighting", "read (word), (word:1.3), [word] and BREAK as A1111 does", bool),
     Flag(("--long-prompt",), "long_prompts", "use the words beyond the text encoder's length, often 75 tokens", bool),
     Flag(
-        ("--seed",), "seed", "of the first picture, the next ones count up (default: random)",
+        ("--seed",), "seed", "seed of the first picture; each further picture adds 1 (default: random)",
         int, "N", on_sheets=True,
     ),
     Flag(
@@ -96,15 +96,17 @@ FLAGS: Final = (
         Path, "FILE", finish=_picture,
     ),
     Flag(
-        ("--strength",), "strength", "of the change, above 0 and up to 1 (default: 0.8, with a mask 1)",
+        ("--strength",), "strength",
+        "how much of the image may change: above 0, at most 1 (default: 0.8, with a mask 1)",
         float, "X", on_sheets=True,
     ),
     Flag(
-        ("--variation-seed",), "variation_seed", "towards which to vary; the next ones count up",
+        ("--variation-seed",), "variation_seed", "seed to vary towards; each further picture adds 1",
         int, "N", on_sheets=True,
     ),
     Flag(
-        ("--variation-strength",), "variation_strength", "how far, 0 to 1; 0.1 to 0.3 give siblings (default: 0)",
+        ("--variation-strength",), "variation_strength",
+        "how far to vary, 0 to 1; 0.1 to 0.3 give siblings (default: 0)",
         float, "X", on_sheets=True,
     ),
     Flag(

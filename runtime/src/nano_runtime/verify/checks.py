@@ -110,10 +110,10 @@ def verify_bundle(
 
     Args:
         bundle: a folder, or an open bundle.
-        deep: see ``Request``.
+        deep: also load and run every graph once with every installed engine, in a process of its own.
         expect_digest: the digest that the bundle must have, as 64 hex digits; None takes any.
-        signature: see ``Request``.
-        public_key: see ``Request``.
+        signature: file to compare with the bundle's files; needs ``public_key``.
+        public_key: PEM of the person who signed; get it from them, and not with the bundle.
 
     Returns:
         The faults, if there are any; no fault is raised once the manifest is read.
