@@ -15,12 +15,11 @@ from nano_runtime.bundle.folder import DEMO
 SIZE = (200, 160)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def own_cache(tmp_path_factory) -> Iterator[None]:
     """Keep the cache folder of whoever runs the tests as it is; a page tells how to delete it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         yield
 
 

@@ -188,6 +188,12 @@ def _inside(folder: Path) -> Iterator[None]:
 
 
 def copied(bundle: Path, target: Path) -> Path:
-    """Copy a bundle by hard links, which take no space."""
-    shutil.copytree(bundle, target, copy_function=os.link)
-    return target
+    """Copy a bundle by hard links, which take no space, or by copying where the folders are on two file systems."""
+
+    def link_or_copy(source: str, to: str) -> None:
+        try:
+            os.link(source, to)
+        except OSError:
+            shutil.copy2(source, to)
+
+    return Path(shutil.copytree(bundle, target, copy_function=link_or_copy))
