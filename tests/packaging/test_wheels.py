@@ -128,6 +128,13 @@ def test_both_wheels_have_the_packages_version(runtime, exporter):
     assert f"nano-runtime=={nano_runtime.__version__}" in metadata(exporter).get_all("Requires-Dist", [])
 
 
+def test_the_version_has_a_dated_entry_in_the_changelog():
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert re.search(
+        rf"^## \[{re.escape(nano_runtime.__version__)}\] - \d{{4}}-\d{{2}}-\d{{2}}$", changelog, re.MULTILINE
+    )
+
+
 def test_the_wheel_says_who_made_it_and_that_it_is_typed(wheel):
     assert metadata(wheel)["Author"] == "The Nano authors"
     assert "Typing :: Typed" in metadata(wheel).get_all("Classifier", [])

@@ -73,7 +73,8 @@ def test_sigterm_interrupts_and_lets_cleanup_run(tmp_path):
         "from nano_runtime.cli import make_parser, run_command\n"
         "def action(_):\n"
         "    try:\n"
-        "        print('ready', flush=True); time.sleep(60)\n"
+        "        print('ready', flush=True)\n"
+        "        for _ in range(600): time.sleep(0.1)\n"  # Python 3.14 may notice a signal after one sleep only
         "    finally:\n"
         f"        open({str(tmp_path / 'cleaned')!r}, 'w').close()\n"
         "sys.exit(run_command(make_parser('p', '', ''), argparse.Namespace(), action, []))\n"
