@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
-from bench.samplers.report import Row
+from bench.samplers.rows import Row
 from bench.samplers.sweep import CONTROLS, STEPS, Cell
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes

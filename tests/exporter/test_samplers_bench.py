@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from bench.samplers.report import markdown, rows
+from bench.samplers.report import markdown
+from bench.samplers.rows import rows
 from bench.samplers.sweep import CELLS, CONTROLS, STEPS, Cell, Judged, Kept, arranged
 
 from nano_runtime.bundle.folder import DEMO, Bundle

@@ -19,7 +19,7 @@ pictures
 options sampling engines
 bundle
 system
-errors arrays"""
+errors arrays version"""
 FEW = {  # what these rooms know of the others: all of it
     "arrays": set(),
     "errors": set(),

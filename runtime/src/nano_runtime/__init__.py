@@ -13,6 +13,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from nano_runtime.version import __version__
+
 if TYPE_CHECKING:
     from nano_runtime.bundle.folder import Bundle
     from nano_runtime.drawing.events import Progress, Result
@@ -40,8 +42,6 @@ __all__ = [
     "save_png",
     "verify_bundle",
 ]
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "Bundle": "bundle.folder",

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from nano_runtime import __version__
 from nano_runtime.arrays import F32
 from nano_runtime.bundle.folder import DEMO, Bundle
 from nano_runtime.bundle.manifest import Backend
@@ -45,6 +44,7 @@ from nano_runtime.sampling.schedule import Schedule
 from nano_runtime.system.disk_cache import DiskCache
 from nano_runtime.system.machine import usable_cores
 from nano_runtime.system.timing import Stopwatch
+from nano_runtime.version import __version__
 
 if TYPE_CHECKING:
     from PIL.Image import Image

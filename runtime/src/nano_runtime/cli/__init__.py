@@ -17,11 +17,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TypeVar
 
-from nano_runtime import __version__
 from nano_runtime.errors import MachineError, NanoError
 from nano_runtime.errors.escaping import escaped
 from nano_runtime.system.files import MACHINE_ERRNOS
 from nano_runtime.system.out_of_memory import is_out_of_memory
+from nano_runtime.version import __version__
 
 __all__ = ["EXIT_BROKEN_PIPE", "EXIT_INTERRUPTED", "digest", "make_parser", "megabytes", "run_command"]
 
