@@ -1,7 +1,8 @@
 """The options of a picture: one record behind Python calls, the command line, sheets and the text in PNG files.
 
 A new option is a field of ``DrawOptions`` and a line of ``DrawKeywords`` here, a line of ``drawing.plan`` that checks
-it and fills it in, and a flag in ``cli.picture_flags``. Sheets, ``--from`` and PNG files then have it too.
+it and fills it in, and a flag in ``cli.picture_flags``. PNG files and ``--from`` have it if its field says how it is
+``Stored``; sheets have it if its flag says ``on_sheets``.
 """
 
 from __future__ import annotations
@@ -57,9 +58,9 @@ class DrawOptions:
         seed: 0 to 2**64 - 1; picture i is drawn from seed + i. None takes a random one. The noise is that of
             ``torch.Generator("cpu").manual_seed(seed)``, so diffusers draws the same picture.
         num_images_per_prompt: at least 1; up to 4 share a UNet call.
-        scheduler: name of a sampler in ``sampling.samplers``. None takes the bundle's default, which was measured at
-            export (``nano-bundle info``). ``pipe.own_scheduler`` is the one the checkpoint was published with, and the
-            one diffusers draws with.
+        scheduler: name of a sampler, as ``--scheduler`` takes it. None takes the bundle's default, which was measured
+            at export (``nano-bundle info``). ``pipe.own_scheduler`` is the one that the checkpoint was published with
+            and that diffusers draws with.
         latents: float32 [pictures, *latent_shape], unit-variance noise to start from instead of the seeds'.
         output_type: form of ``Result.images``: ``"pil"``, ``"np"`` or ``"latent"``.
         height: of the picture in pixels; must be None or the bundle's own. Another size needs another bundle.
@@ -71,7 +72,8 @@ class DrawOptions:
         image: Pillow image to start from (``open_picture`` reads one from a file), scaled to cover the bundle's size
             and cropped around its centre.
         mask_image: Pillow image of the same size: white is painted anew, black stays.
-        strength: share of the steps that is run on the image, in (0, 1]. None means diffusers' 0.8, with a mask 1.
+        strength: share of the steps that is run on the image, in (0, 1]. None means diffusers' 0.8, with a mask 1, which
+            then starts at pure noise.
         variation_seed: 0 to 2**64 - 1; picture i turns from the noise of ``seed`` towards that of variation_seed + i.
             None takes a random one, if there is a strength.
         variation_strength: 0 to 1; None and 0 do not vary, 0.1 to 0.3 give siblings of the seed's picture.

@@ -68,8 +68,8 @@ class Pipeline:
         keep_loaded: True keeps every graph for the next call; False frees each as soon as its part of the work is done,
             so that text encoder, UNet and decoder never occupy memory together.
         low_memory: True also draws pictures one by one, and forgets the encoded prompts before the UNet runs.
-        keep_prompts: True keeps encoded prompts and timesteps in the cache folder, if there is one: the next process
-            draws the same prompts without a text encoder.
+        keep_prompts: True keeps encoded prompts and timesteps in the cache folder: the next process draws the same
+            prompts without a text encoder. Without a cache folder it does nothing.
         around: wraps the runner of each call, to watch or replace the runs of graphs; None wraps nothing.
     """
 
@@ -122,7 +122,7 @@ class Pipeline:
             low_memory: see the class.
             keep_prompts: see the class.
             cache: folder for OpenVINO's compiled graphs and for encoded prompts, with which the next process starts
-                sooner; None keeps nothing.
+                sooner; None, unlike the commands, keeps nothing on the disk.
             expect_digest: see ``Bundle.open``.
 
         Raises:

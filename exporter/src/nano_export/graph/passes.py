@@ -1,6 +1,7 @@
 """Edits of a graph that do not change its results: a pass edits the model in place, and returns how often.
 
-Its docstring has the pattern. A pass raises on a case that it does not understand; it never guesses.
+The docstring of a pass says which nodes it looks for and what it writes instead. A pass raises an error for a case that
+it does not understand; it never guesses.
 """
 
 from __future__ import annotations

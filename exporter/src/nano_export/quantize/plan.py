@@ -65,8 +65,8 @@ _W8A8: Plan = {
         Rule(
             "*/Conv*",
             "w8a8",
-            "half of the arithmetic, 62 % of the weights; as matrix products a UNet call takes 0.68 of the time on "
-            "onnxruntime and 0.78 on openvino, whose convolutions read weights slowly when pixels are few",
+            "half of the arithmetic, 62 % of the weights; as matrix products a UNet call takes 0.69 of the time on "
+            "onnxruntime and 0.79 on openvino, whose convolutions read weights slowly when pixels are few",
             product_up_to=256,
         ),
         Rule("*/MatMul*", "w8a8", "the other half; products of two activations have no weight and stay float"),
