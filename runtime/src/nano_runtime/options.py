@@ -72,8 +72,8 @@ class DrawOptions:
         image: Pillow image to start from (``open_picture`` reads one from a file), scaled to cover the bundle's size
             and cropped around its centre.
         mask_image: Pillow image of the same size: white is painted anew, black stays.
-        strength: share of the steps that is run on the image, in (0, 1]. None means diffusers' 0.8, with a mask 1, which
-            then starts at pure noise.
+        strength: share of the steps that is run on the image, in (0, 1]. None means diffusers' 0.8, with a mask 1,
+            which then starts at pure noise.
         variation_seed: 0 to 2**64 - 1; picture i turns from the noise of ``seed`` towards that of variation_seed + i.
             None takes a random one, if there is a strength.
         variation_strength: 0 to 1; None and 0 do not vary, 0.1 to 0.3 give siblings of the seed's picture.
