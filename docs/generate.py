@@ -81,7 +81,7 @@ def commands() -> str:
 
 def samplers() -> str:
     """Return a table of all samplers."""
-    rows = ["| name | with levels | adds noise | calls a step | diffusers' class | A1111's name |", f"|{'---|' * 6}"]
+    rows = ["| name | with levels | adds noise | UNet calls per step | diffusers' class | A1111's name |", f"|{'---|' * 6}"]
     for name, one in SAMPLERS.items():
         levels, noisy = ("yes" if value else "" for value in (one.spreadable, one.noisy))
         elsewhere = "" if one.a1111 is None else one.a1111
