@@ -81,7 +81,8 @@ def commands() -> str:
 
 def samplers() -> str:
     """Return a table of all samplers."""
-    rows = ["| name | with levels | adds noise | UNet calls per step | diffusers' class | A1111's name |", f"|{'---|' * 6}"]
+    heads = ("name", "with levels", "adds noise", "UNet calls per step", "diffusers' class", "A1111's name")
+    rows = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for name, one in SAMPLERS.items():
         levels, noisy = ("yes" if value else "" for value in (one.spreadable, one.noisy))
         elsewhere = "" if one.a1111 is None else one.a1111
