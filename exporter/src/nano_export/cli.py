@@ -63,15 +63,20 @@ def _parser() -> argparse.ArgumentParser:
         metavar="MODEL",
         help="a Hub id, a diffusers folder, or a built-in model: demo, tiny, synthetic (default: %(default)s)",
     )
-    add("-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the bundle, created")
+    add("-o", "--output", type=Path, required=True, metavar="DIR", help="new folder for the bundle")
     add(
         "--precision",
         choices=get_args(Precision),
         default=Options.precision,
-        help="of weights and activations (default: %(default)s)",
+        help="arithmetic of weights and activations (default: %(default)s)",
     )
     add("--int8", dest="precision", action="store_const", const="int8", help="short for --precision int8")
-    add("--backend", action="append", choices=get_args(Backend), help="engine to serve; repeatable (default: both)")
+    add(
+        "--backend",
+        action="append",
+        choices=get_args(Backend),
+        help="engine that can run it; repeatable (default: both)",
+    )
     add(
         "--graph",
         choices=get_args(GraphForm),

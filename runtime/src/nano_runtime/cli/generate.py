@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     picture = parser.add_argument_group("the picture")
     picture.add_argument("prompt", metavar="PROMPT", nargs="?", help="text to draw; - reads it from standard input")
     picture.add_argument(
-        "--from", dest="origin", type=Path, metavar="PNG", help="repeat this picture, but for the options given"
+        "--from", dest="origin", type=Path, metavar="PNG", help="repeat this picture, with the other options given"
     )
     add_picture_flags(picture.add_argument)
     picture.add_argument(
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="OPTION=X,Y,...",
-        help=f"draw a sheet of {', '.join(GRID_OPTIONS)}: across, and given again, down",
+        help=f"draw a sheet that compares values of one option, or of two if given twice: {', '.join(GRID_OPTIONS)}",
     )
     add = parser.add_argument_group("files").add_argument
     add("--bundle", type=Path, metavar="DIR", help="a folder that nano-export wrote (default: the built-in demo model)")
@@ -109,7 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("the machine").add_argument
     add("--backend", choices=get_args(Backend), help="the engine (default: onnxruntime if installed)")
     add("--threads", type=int, metavar="N", help="processor threads (default: one per physical core)")
-    add("--precision", choices=("f32", "bf16"), help="of layers that are not INT8; bf16 needs openvino (default: f32)")
+    precision = "arithmetic of layers that are not INT8; bf16 needs openvino (default: f32)"
+    add("--precision", choices=("f32", "bf16"), help=precision)
     add("--low-memory", action="store_true", help="take less memory: one picture at a time, and one graph")
     add_cache_options(parser)
     return parser

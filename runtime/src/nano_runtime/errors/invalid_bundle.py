@@ -63,7 +63,7 @@ class DigestError(BundleError):
     def __init__(self, path: Path, found: str, expected: str) -> None:
         super().__init__(
             f"{path} is another bundle than expected: its digest is {found}, not {expected}",
-            "Compare the digest with where you got it from; if it is right there, fetch a fresh copy.",
+            "Check that you gave the right digest; if you did, fetch a fresh copy of the bundle.",
         )
 
 
@@ -71,9 +71,7 @@ class SignatureError(BundleError):
     """A signature that is damaged, or of other files, or of another key."""
 
     def __init__(self, path: Path, why: str) -> None:
-        super().__init__(
-            f"the signature {path} is not valid: {why}", "Fetch bundle and signature anew, and do not mix."
-        )
+        super().__init__(f"the signature {path} is not valid: {why}", "Fetch the bundle and its own signature again.")
 
 
 class UnsafeGraphError(BundleError):
@@ -92,7 +90,7 @@ class LoaderDiedError(BundleError):
     def __init__(self, path: Path, doing: str, how: str) -> None:
         super().__init__(
             f"{path} cannot be trusted: the process that tried to {doing} it {how}",
-            "Do not use this bundle; if it should be good, check the memory of this machine and try again.",
+            "Do not use this bundle; if you know that it is good, check the memory of this machine and try again.",
         )
 
 
@@ -133,5 +131,5 @@ class NonFiniteError(BundleError):
         self.component = component
         super().__init__(
             f"the {component} computed values that are not finite ({where})",
-            "Try another engine or an fp32 bundle; if it stays, the weights are damaged.",
+            "Try another engine or an fp32 bundle; if that fails too, the weights are damaged.",
         )

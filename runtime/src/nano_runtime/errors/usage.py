@@ -70,7 +70,7 @@ class UnknownSchedulerError(UsageError):
         super().__init__(
             f"there is no scheduler {name!r}",
             f"Choose one of: {', '.join(known)}. "
-            f"After {', '.join(spreadable)} may come one of: {', '.join(f'_{spread}' for spread in spreads)}.",
+            f"The names {', '.join(spreadable)} may end in one of: {', '.join(f'_{spread}' for spread in spreads)}.",
         )
 
 
@@ -278,7 +278,7 @@ class OtherBundleError(UsageError):
     def __init__(self, picture: Path, name: str, digest: str, bundle: Path) -> None:
         super().__init__(
             f"{picture} was drawn by the bundle {name} ({digest[:10]}), and {bundle} is another",
-            "Name with --bundle the one that drew it, or the one that is to draw it now.",
+            "With --bundle, give the bundle that drew it, or the one that should draw it now.",
         )
 
 
@@ -288,5 +288,5 @@ class NoOriginalError(UsageError):
     def __init__(self, picture: Path) -> None:
         super().__init__(
             f"{picture} was drawn from another picture, which it does not hold",
-            "Give that one with --image, and its mask, if there was one, with --mask.",
+            "Give that picture with --image, and its mask, if it had one, with --mask.",
         )
