@@ -57,8 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = make_parser(
         "nano-bench",
         "Time bundles on this machine, and compare with the least time that it could need. Every case (bundle, engine, "
-        "threads, pictures per call) is loaded in a process of its own. The cases draw in turns, so a machine that slows down "
-        "slows all of them alike.",
+        "threads, pictures per call) is loaded in a process of its own. The cases draw in turns, so a machine that "
+        "slows down slows all of them alike.",
         _EXAMPLES,
     )
     add = parser.add_argument
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--expect-digest", dest="expect_digests", action="append", type=digest, metavar="SHA256",
         help="refuse bundles that have another digest; once for each DIR, in their order")  # fmt: skip
     add("--backend", dest="backends", action="append", metavar="NAME",
-        help="onnxruntime, openvino, or with a precision: openvino:bf16; repeatable (default: the bundle's)")  # fmt: skip
+        help="onnxruntime, openvino, or with a precision: openvino:bf16; repeatable (default: bundle's)")  # fmt: skip
     add("--precision", choices=("f32", "bf16"), default="f32",
         help="arithmetic of layers that are not INT8, where --backend names none (default: %(default)s)")  # fmt: skip
     add("--prompt", default="a red fox", metavar="TEXT", help="text to draw (default: %(default)s)")
