@@ -9,7 +9,6 @@ import pytest
 from PIL import Image, ImageDraw
 from tests.docs.running import copied
 
-from nano_export.source import builtin
 from nano_runtime.bundle.folder import DEMO
 
 SIZE = (200, 160)
@@ -23,21 +22,12 @@ def own_cache(tmp_path_factory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
-def fine_tune(tmp_path_factory) -> Path:
-    """A diffusers folder, for the commands that export somebody's own model."""
-    folder = tmp_path_factory.mktemp("checkpoint") / "my-fine-tune"
-    builtin.write_checkpoint(builtin.build("tiny"), folder)
-    return folder
-
-
 @pytest.fixture
-def workshop(tmp_path, fine_tune) -> Callable[[], Path]:
+def workshop(tmp_path) -> Callable[[], Path]:
     """Make a folder with everything that the documents name; the demo's bundle stands for all bundles."""
 
     def make() -> Path:
         copied(DEMO, tmp_path / "nano-int8")
-        (tmp_path / "my-fine-tune").symlink_to(fine_tune)
         photo = Image.new("RGB", SIZE, "teal")
         ImageDraw.Draw(photo).ellipse((40, 20, 160, 140), fill="orange")
         photo.save(tmp_path / "photo.jpg")
