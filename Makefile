@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
-TOOLS := build coverage editables hatchling matplotlib mypy peft pytest ruff scikit-image types-PyYAML
+TOOLS := build coverage editables hatchling matplotlib mypy peft pytest pytest-xdist ruff scikit-image types-PyYAML
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 LOWEST := build/lowest
 LOWEST_PIP := $(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check
@@ -47,7 +47,7 @@ samplers: $(READY)  ## every sampler from 4 to 50 steps: quality against cost, a
 	$(BIN)/python -m bench.samplers
 
 test: $(READY)  ## the tests, but for those that take minutes
-	$(BIN)/python -m pytest -m "not slow" --durations=30
+	$(BIN)/python -m pytest -m "not slow" --durations=30 --numprocesses 2 --dist loadfile
 
 test-slow: $(READY)  ## the tests that take minutes or gigabytes
 	$(BIN)/python -m pytest -m slow

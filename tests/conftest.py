@@ -1,7 +1,8 @@
-"""What all tests share: the header that says where they ran, and how often those with generated cases repeat."""
+"""Shared by all tests: a core for each of several processes, the header that says where they ran, and ``--counts``."""
 
 from __future__ import annotations
 
+import os
 import signal
 from importlib import metadata
 
@@ -10,6 +11,11 @@ import pytest
 from nano_runtime.system.machine import PACKAGES, describe_machine
 
 EXPORTERS = ("nano-export", "torch", "diffusers", "transformers", "onnx", "onnxscript")
+
+# Engines that wait for each other's cores take many times as long: each process of ``make test`` gets one core.
+if (worker := os.environ.get("PYTEST_XDIST_WORKER")) is not None and hasattr(os, "sched_setaffinity"):
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would the commands that they interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

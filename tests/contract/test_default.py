@@ -22,7 +22,7 @@ PROMPTS = ("an otter on a teal background", "a cactus on an orange background")
 def test_a_call_that_names_none_draws_the_default(int8):
     default = Bundle.open(int8).manifest.default
     assert default is not None
-    pipe = Pipeline.from_pretrained(int8, "onnxruntime", threads=2)
+    pipe = Pipeline.from_pretrained(int8, "onnxruntime")
     assert pipe.own_scheduler == "pndm"
     said: dict[str, Any] = {"scheduler": default.scheduler, "num_inference_steps": default.steps}
     drawn = pipe("a fox", seed=3, output_type="latent")
@@ -57,7 +57,7 @@ def test_a_bundle_without_one_draws_as_before(tmp_path):
     manifest = json.loads((copy / "manifest.json").read_text())
     del manifest["default"]
     (copy / "manifest.json").write_text(json.dumps({**manifest, "format_version": 2}))
-    new, old = (Pipeline.from_pretrained(bundle, "onnxruntime", threads=2) for bundle in (DEMO, copy))
+    new, old = (Pipeline.from_pretrained(bundle, "onnxruntime") for bundle in (DEMO, copy))
     said: dict[str, Any] = {"scheduler": "pndm", "num_inference_steps": 20}
     options: dict[str, Any] = {"seed": 3, "output_type": "latent"}
     np.testing.assert_array_equal(old(PROMPTS, **options).images, new(PROMPTS, **options, **said).images)
@@ -66,7 +66,7 @@ def test_a_bundle_without_one_draws_as_before(tmp_path):
 
 def test_the_demo_comes_as_near_to_the_finished_picture_in_half_the_calls():
     """The choice again, by more prompts and others than the export's, and by another reference: 100 steps of DDIM."""
-    pipe = Pipeline.from_pretrained(backend="onnxruntime", threads=2)
+    pipe = Pipeline.from_pretrained(backend="onnxruntime")
     assert pipe.plan("").unet_calls * 2 <= pipe.plan("", num_inference_steps=20, scheduler="pndm").unet_calls
     concepts = ("otter", "cactus", "car", "owl", "pizza", "rocket", "penguin", "apple")
     colors = ("teal", "orange", "blue", "green")

@@ -41,7 +41,7 @@ def test_two_processes_write_the_same_file(request, tmp_path, weights, backend):
 @pytest.mark.parametrize("backend", ENGINES)
 @pytest.mark.parametrize("weights", [pytest.param("fp32", marks=pytest.mark.slow), "int8"])
 def test_a_picture_of_a_batch_is_the_one_its_seed_draws_alone(request, weights, backend):
-    pipe = Pipeline.from_pretrained(request.getfixturevalue(weights), backend, threads=2)
+    pipe = Pipeline.from_pretrained(request.getfixturevalue(weights), backend)
     together = draw(pipe, 5, count=4)
     alone = np.concatenate([draw(pipe, 5 + i) for i in range(4)])
     distance = float(np.abs(together - alone).max())

@@ -90,7 +90,7 @@ def theirs(originals, picture, mask):
 
 @pytest.fixture(scope="module")
 def pipe(fp32) -> Iterator[Pipeline]:
-    pipe = Pipeline.from_pretrained(fp32, "onnxruntime", threads=2)
+    pipe = Pipeline.from_pretrained(fp32, "onnxruntime")
     yield pipe
     pipe.close()
 
@@ -138,7 +138,7 @@ def test_defaults_are_those_of_diffusers_and_so_are_the_pixels(ours, theirs, mas
 
 @pytest.mark.slow
 def test_the_other_engine_draws_the_same(fp32, theirs, picture, mask):
-    pipe = Pipeline.from_pretrained(fp32, "openvino", threads=2)
+    pipe = Pipeline.from_pretrained(fp32, "openvino")
     options: dict[str, Any] = {"negative_prompt": NEGATIVE, "scheduler": "ddim", "num_inference_steps": STEPS}
     options |= {"guidance_scale": 7.5}
     options |= {"image": picture, "seed": SEED, "output_type": "latent", "strength": 0.5}

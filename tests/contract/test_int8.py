@@ -22,9 +22,9 @@ from nano_runtime.engines import BACKENDS, EngineOptions
 from nano_runtime.engines import onnxruntime as door
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.pipeline import Pipeline
-from nano_runtime.system.machine import describe_machine
+from nano_runtime.system.machine import describe_machine, usable_cores
 
-OPTIONS = EngineOptions(threads=2, precision="f32")
+OPTIONS = EngineOptions(threads=usable_cores(), precision="f32")
 QUANTIZED = ("text_encoder", "unet", "vae_decoder", "vae_encoder")  # those with integer arithmetic
 # Random weights score 33 dB in the UNet; a wrong scale, a saturated product or a swapped axis less than 15 dB.
 LEAST_DB = 25.0

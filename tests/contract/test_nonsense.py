@@ -85,7 +85,7 @@ def test_a_blank_picture_is_told_and_by_whom(fp32, tmp_path, caplog):
 
 @pytest.fixture(scope="module")
 def pipe(fp32):
-    pipe = Pipeline.from_pretrained(fp32, "onnxruntime", threads=2)
+    pipe = Pipeline.from_pretrained(fp32, "onnxruntime")
     yield pipe
     pipe.close()
 

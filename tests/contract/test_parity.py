@@ -22,6 +22,7 @@ from nano_runtime.bundle.folder import Bundle
 from nano_runtime.engines import BACKENDS, EngineOptions
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.pipeline import Pipeline
+from nano_runtime.system.machine import usable_cores
 
 SCHEDULERS = {
     "pndm": "PNDMScheduler",
@@ -122,7 +123,7 @@ def backend(request, model, full) -> str:
 
 @pytest.fixture(scope="module")
 def pipe(bundle, backend) -> Iterator[Pipeline]:
-    pipe = Pipeline.from_pretrained(bundle, backend, threads=2)
+    pipe = Pipeline.from_pretrained(bundle, backend)
     yield pipe
     pipe.close()
 
@@ -174,7 +175,7 @@ def test_tokens_and_first_noise_are_bit_for_bit_those_of_diffusers(bundle, backe
         for hook in hooks:
             hook.remove()
     first: dict[str, dict[str, np.ndarray]] = {}
-    graphs = LoadedGraphs(Bundle.open(bundle), backend, EngineOptions(threads=2, precision="f32"))
+    graphs = LoadedGraphs(Bundle.open(bundle), backend, EngineOptions(threads=usable_cores(), precision="f32"))
     draw(
         Pipeline(graphs, keep_loaded=True, around=lambda runner: Recorder(runner, first)), "pndm", num_inference_steps=1
     )
@@ -191,7 +192,7 @@ def test_a_network_that_predicts_velocity_is_read_from_the_manifest(bundle, back
     manifest["scheduler"]["prediction_type"] = "v_prediction"
     (copy / "manifest.json").unlink()  # it is a link
     (copy / "manifest.json").write_text(json.dumps(manifest))
-    told = Pipeline.from_pretrained(copy, backend, threads=2)
+    told = Pipeline.from_pretrained(copy, backend)
     for scheduler, expected in velocity.items():
         assert distance(draw(told, scheduler, num_inference_steps=VELOCITY_STEPS), expected) < TOLERANCE
         assert distance(draw(pipe, scheduler, num_inference_steps=VELOCITY_STEPS), expected) > MISTAKE

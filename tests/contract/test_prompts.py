@@ -27,6 +27,7 @@ from nano_runtime.networks.conditioning import Conditioner, UNetInputs
 from nano_runtime.networks.tokenizer import Reading
 from nano_runtime.pictures.png import read_parameters
 from nano_runtime.pipeline import Pipeline
+from nano_runtime.system.machine import usable_cores
 from nano_runtime.system.timing import Stopwatch
 
 # Of the largest number. Engines sum in another order than torch; in pictures, guidance magnifies that in every call.
@@ -123,7 +124,7 @@ def backend(request) -> str:
 
 @pytest.fixture(scope="module")
 def conditioned(sd1, backend) -> Iterator[Conditioned]:
-    stages = LoadedGraphs(Bundle.open(sd1), backend, EngineOptions(threads=2, precision="f32"))
+    stages = LoadedGraphs(Bundle.open(sd1), backend, EngineOptions(threads=usable_cores(), precision="f32"))
     yield Conditioned(Conditioner(stages.bundle), stages)
     stages.close()
 
@@ -192,7 +193,7 @@ def test_pictures_of_long_prompts_are_those_of_diffusers(model, backend, request
     original: Original = request.getfixturevalue(f"{model}_original")
     bundle = request.getfixturevalue({"tiny": "fp32", "sd1": "sd1"}[model])
     prompt, weighted = (LONG, False) if model == "tiny" else (LAST, True)  # tiny has no mean
-    pipe = Pipeline.from_pretrained(bundle, backend, threads=2)
+    pipe = Pipeline.from_pretrained(bundle, backend)
 
     def draw(*, long_prompts: bool) -> np.ndarray:
         options: dict[str, Any] = {"negative_prompt": NEGATIVE, "num_inference_steps": STEPS, "guidance_scale": 7.5}
@@ -212,7 +213,7 @@ def test_pictures_of_long_prompts_are_those_of_diffusers(model, backend, request
 
 
 def test_a_short_prompt_is_the_same_picture_with_long_ones_allowed(int8):
-    pipe = Pipeline.from_pretrained(int8, "onnxruntime", threads=2)
+    pipe = Pipeline.from_pretrained(int8, "onnxruntime")
     options: dict[str, Any] = {"seed": SEED, "num_inference_steps": 2, "output_type": "latent"}
     plain = arrays(pipe("a fox", **options))
     np.testing.assert_array_equal(pipe("a fox", long_prompts=True, **options).images, plain)

@@ -39,7 +39,7 @@ def theirs() -> Callable[[Drawing], np.ndarray]:
 
 @pytest.fixture(scope="module")
 def pipes(fp32) -> Iterator[dict[Backend, Pipeline]]:
-    made = {backend: Pipeline.from_pretrained(fp32, backend, threads=2) for backend in BACKENDS}
+    made = {backend: Pipeline.from_pretrained(fp32, backend) for backend in BACKENDS}
     yield made
     for pipe in made.values():
         pipe.close()
