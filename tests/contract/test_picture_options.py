@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +76,7 @@ def test_a_repeated_picture_is_the_same_but_for_what_is_said(run, capsys):
     assert run("--from", "a.png", "-o", "b.png") == 0
     np.testing.assert_array_equal(pixels("a.png"), pixels("b.png"))
     assert run("an owl", "--from", "a.png", "--steps", 2, "-o", "c.png") == 0
-    first, changed = asdict(read_parameters("a.png")), asdict(read_parameters("c.png"))
+    first, changed = read_parameters("a.png").as_dict(), read_parameters("c.png").as_dict()
     assert {key: value for key, value in changed.items() if first[key] != value} == {"prompt": "an owl", "steps": 2}
     assert np.abs(pixels("a.png") - pixels("c.png")).max() > 10
     assert "warning" not in capsys.readouterr().err
