@@ -52,7 +52,7 @@ def steps_diffusers_can_do(name: str, most: int, spacing: str) -> range:
     stride = 1 if name in EVERY_NUMBER_OF_STEPS else 19
     if name in {"lcm", "tcd"}:
         return range(1, TEACHERS_STEPS + 1, stride)
-    if name in {"dpmpp_2m", "dpmpp_3m", "dpmpp_2m_sde", "unipc"} and spacing != "trailing":
+    if "Multistep" in SAMPLERS[name].diffusers and spacing != "trailing":
         return range(1, most - 1, stride)
     return range(1, most, stride)
 

@@ -36,6 +36,13 @@ SHARES = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
 LEVELS = np.sqrt((1 - SHARES) / SHARES)
 ALL = [*SAMPLERS, *(f"{name}_{spread}" for name in SPREADABLE for spread in ("karras", "exponential", "beta"))]
 REFUSES_PICTURES = {"pndm", "euler_a"}
+HIGHER_ORDER = {  # how much nearer four times the steps come, at least, and with which noise levels
+    "heun": ("heun", 15),
+    "lms": ("lms", 15),
+    "dpmpp_2m": ("dpmpp_2m_karras", 15),
+    "dpmpp_3m": ("dpmpp_3m_karras", 50),
+    "unipc": ("unipc_karras", 30),
+}
 
 
 class Gauss:
@@ -112,18 +119,13 @@ def test_a_network_that_knows_the_picture_draws_it(name, kind):
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-@pytest.mark.parametrize(
-    ("name", "gain"),
-    [
-        *(("pndm", 3), ("ddim", 3), ("euler", 3)),
-        *(("heun", 15), ("lms", 15), ("dpmpp_2m_karras", 15), ("dpmpp_3m_karras", 50), ("unipc_karras", 30)),
-    ],
-)
-def test_more_steps_come_nearer_to_the_known_solution(name, gain, kind):
+@pytest.mark.parametrize("sampler", sorted(set(SAMPLERS) - NOISY))
+def test_more_steps_come_nearer_to_the_known_solution(sampler, kind):
     """Four times the steps: 4 times as near by a method of first order, 16 times by one of second.
 
     DPM-Solver++ and UniPC end at the least trained noise, for their last step to no noise is one of first order.
     """
+    name, gain = HIGHER_ORDER.get(sampler, (sampler, 3))
     network = Gauss(PICTURE, 0.5, kind)
     end = LEVELS[0] if name.endswith("_karras") else 0.0
     schedule = replace(SCHEDULE, prediction_type=kind, final_sigmas_type="sigma_min" if end else "zero")
@@ -137,10 +139,6 @@ def test_more_steps_come_nearer_to_the_known_solution(name, gain, kind):
     assert errors[0] / errors[1] > gain
     wrong = Gauss(PICTURE, 0.2).solution(steps[0].network_input, begin, end)
     assert np.abs(last - wrong).max() > 0.3
-
-
-def test_every_deterministic_sampler_was_compared_with_the_solution():
-    assert sorted(set(SAMPLERS) - NOISY) == ["ddim", "dpmpp_2m", "dpmpp_3m", "euler", "heun", "lms", "pndm", "unipc"]
 
 
 @pytest.mark.parametrize("name", sorted(NOISY - {"lcm"}))  # which goes to the mean of what is left
@@ -322,7 +320,7 @@ def test_a_checkpoints_config_says_with_which_sampler_it_was_published(config, n
     "config",
     [
         {},
-        {"_class_name": "DEISMultistepScheduler"},
+        {"_class_name": "NoSuchScheduler"},
         {"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver"},
         {"_class_name": "UniPCMultistepScheduler", "solver_order": 3},
         {"_class_name": "EulerDiscreteScheduler", "interpolation_type": "log_linear"},
