@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from filelock import FileLock
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from nano_export import cli
@@ -28,6 +30,20 @@ def export(model: str, target: Path, *options: str) -> Path:
     return target
 
 
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory) -> Callable[..., Path]:
+    """Export a model once for all processes of a test run: the first that needs a bundle makes it, others wait."""
+    here = tmp_path_factory.getbasetemp()
+    bundles = (here if os.environ.get("PYTEST_XDIST_WORKER") is None else here.parent) / "bundles"
+    bundles.mkdir(exist_ok=True)
+
+    def once(name: str, model: str, *options: str) -> Path:
+        with FileLock(bundles / f"{name}.lock"):
+            return bundles / name if (bundles / name).is_dir() else export(model, bundles / name, *options)
+
+    return once
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory) -> Iterator[None]:
     """Keep the commands' compiled graphs out of the cache folder of whoever runs the tests."""
@@ -37,15 +53,15 @@ def own_cache(tmp_path_factory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def fp32(tmp_path_factory) -> Path:
+def fp32(exported) -> Path:
     """``tiny``, hoisted, for both engines."""
-    return export("tiny", tmp_path_factory.mktemp("bundles") / "fp32")
+    return exported("fp32", "tiny")
 
 
 @pytest.fixture(scope="session")
-def int8(tmp_path_factory) -> Path:
+def int8(exported) -> Path:
     """The same in INT8."""
-    return export("tiny", tmp_path_factory.mktemp("bundles") / "int8", "--int8")
+    return exported("int8", "tiny", "--int8")
 
 
 @pytest.fixture(scope="session")
@@ -79,6 +95,6 @@ def sd1_checkpoint(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def sd1(sd1_checkpoint, tmp_path_factory) -> Path:
+def sd1(sd1_checkpoint, exported) -> Path:
     """That folder, exported with diffusers' inputs, for both engines."""
-    return export(str(sd1_checkpoint), tmp_path_factory.mktemp("bundles") / "sd1", "--graph", "standard")
+    return exported("sd1", str(sd1_checkpoint), "--graph", "standard")

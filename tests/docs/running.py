@@ -8,6 +8,7 @@ and its options are checked nevertheless.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import os
@@ -16,8 +17,10 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from unittest.mock import patch
 
@@ -186,7 +189,7 @@ def _inside(folder: Path) -> Iterator[None]:
 
 
 def copied(bundle: Path, target: Path) -> Path:
-    """Copy a bundle by hard links, which take no space, or by copying where the folders are on two file systems."""
+    """Copy a bundle by hard links to a copy of our own, which take no space; really, across file systems."""
 
     def link_or_copy(source: str, to: str) -> None:
         try:
@@ -194,4 +197,12 @@ def copied(bundle: Path, target: Path) -> Path:
         except OSError:
             shutil.copy2(source, to)
 
-    return Path(shutil.copytree(bundle, target, copy_function=link_or_copy))
+    return Path(shutil.copytree(_own(bundle), target, copy_function=link_or_copy))
+
+
+@cache
+def _own(bundle: Path) -> Path:
+    """Copy a bundle once for all documents: tests beside these refuse its own files while they have several names."""
+    folder = tempfile.TemporaryDirectory(prefix="nano-docs-")
+    atexit.register(folder.cleanup)
+    return Path(shutil.copytree(bundle, Path(folder.name) / "bundle"))
