@@ -58,18 +58,18 @@ def judge(bundle: Path, backend: Backend, references: Sequence[Reference]) -> Sc
         backend: the engine.
         references: pictures and parts of the original.
     """
-    stages = LoadedGraphs(Bundle.open(bundle), backend, EngineOptions(threads=usable_cores(), precision="f32"))
+    graphs = LoadedGraphs(Bundle.open(bundle), backend, EngineOptions(threads=usable_cores(), precision="f32"))
     components: dict[str, list[tuple[float, float]]] = {}
     probes = sorted(
         (probe for reference in references for probe in reference.probes), key=lambda probe: probe.component
     )
     for probe in probes:
-        actual = _compute(stages, probe)
+        actual = _compute(graphs, probe)
         peak = float(probe.output.max() - probe.output.min())
         difference = float(np.abs(actual - probe.output).max())
         components.setdefault(probe.component, []).append((psnr_db(actual, probe.output, peak), difference))
 
-    pipeline = Pipeline(stages, keep_loaded=True)  # the probes' graphs, too: openvino takes long to compile
+    pipeline = Pipeline(graphs, keep_loaded=True)  # the probes' graphs, too: openvino takes long to compile
     pictures: list[F32] = []
     latents: list[F32] = []
     for reference in references:
@@ -86,7 +86,7 @@ def judge(bundle: Path, backend: Backend, references: Sequence[Reference]) -> Sc
                 latents.append(final)
             else:
                 final = event.latents.copy()
-    stages.close()
+    graphs.close()
     expected = [reference.image for reference in references]
     return Scores(
         component_psnr_db={name: min(score for score, _ in scores) for name, scores in components.items()},
@@ -120,15 +120,15 @@ def require_parity(scores: Scores, precision: Precision, backend: Backend) -> No
         )
 
 
-def _compute(stages: LoadedGraphs, probe: Probe) -> F32:
+def _compute(graphs: LoadedGraphs, probe: Probe) -> F32:
     """Run one probe through the bundle, for which a hoisted UNet takes three graphs; return the output."""
     batch = len(next(iter(probe.inputs.values())))
     feeds = dict(probe.inputs)
-    if probe.component == "unet" and stages.bundle.manifest.graph == "hoisted":
+    if probe.component == "unet" and graphs.bundle.manifest.graph == "hoisted":
         hidden, timestep = feeds.pop("encoder_hidden_states"), feeds.pop("timestep")
-        feeds |= stages.run("unet_prompt", {"encoder_hidden_states": hidden}, batch=batch)
-        feeds |= stages.run("unet_time", {"timestep": timestep}, batch=1)
+        feeds |= graphs.run("unet_prompt", {"encoder_hidden_states": hidden}, batch=batch)
+        feeds |= graphs.run("unet_time", {"timestep": timestep}, batch=1)
     elif probe.component == "unet":
         feeds["timestep"] = feeds["timestep"].astype(np.int64)
-    outputs = stages.run(probe.component, feeds, batch=batch)
-    return outputs[stages.bundle.component(probe.component).outputs[0].name]
+    outputs = graphs.run(probe.component, feeds, batch=batch)
+    return outputs[graphs.bundle.component(probe.component).outputs[0].name]
