@@ -5,7 +5,6 @@ The architecture comes from the checkpoint's own configs. Only safetensors are r
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,28 +14,18 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors import SafetensorError, safe_open
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from nano_export.errors import CheckpointError, PickleOnlyError, UnsupportedModelError
+from nano_export.errors import CheckpointError, PickleOnlyError
 from nano_export.options import BUILT_IN
 from nano_export.source import builtin
+from nano_export.source.architecture import check_architecture
 from nano_export.source.hub import fetch
+from nano_export.source.json_file import read_json
 from nano_export.source.layout import PICKLES, WEIGHTS
 from nano_export.source.licences import LicenceText, licence_of
 from nano_runtime.bundle.manifest import Source
 from nano_runtime.errors.escaping import first_line
 
 __all__ = ["Checkpoint", "open_checkpoint"]
-
-# Features of diffusers' UNet that Stable Diffusion 1 and 2 do not use -> the value that means "not used".
-_UNUSED_UNET_FEATURES: dict[str, Any] = {
-    "addition_embed_type": None,
-    "class_embed_type": None,
-    "encoder_hid_dim": None,
-    "time_cond_proj_dim": None,
-    "dual_cross_attention": False,
-    "only_cross_attention": False,
-    "resnet_time_scale_shift": "default",
-    "time_embedding_type": "positional",
-}
 
 
 @dataclass(frozen=True)
@@ -107,7 +96,7 @@ def open_checkpoint(model: str, revision: str | None) -> Checkpoint:
 
 def _load(folder: Path, source: Source) -> Checkpoint:
     """Check a diffusers folder and load it in fp32."""
-    scheduler = _check_architecture(folder)
+    scheduler = check_architecture(folder)
     for component, name in WEIGHTS.items():
         _check_weights(folder / component, name)
     readme = folder / "README.md"
@@ -157,29 +146,11 @@ def _tokenizer(folder: Path) -> CLIPTokenizer:
         if not (folder / name).is_file():
             raise CheckpointError(folder / name, "it is missing")
     for path in sorted(folder.glob("*.json")):
-        _json(path)
+        read_json(path)
     try:
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the library behind it raises plain ones
         raise CheckpointError(folder, first_line(error)) from error
-
-
-def _check_architecture(folder: Path) -> dict[str, Any]:
-    """Refuse everything but Stable Diffusion 1 and 2, before gigabytes are read; return the scheduler's config."""
-    index = _json(folder / "model_index.json")
-    pipeline = index.get("_class_name")
-    if pipeline != "StableDiffusionPipeline":
-        raise UnsupportedModelError(folder, f"the pipeline class {pipeline}", ["StableDiffusionPipeline (1.x, 2.x)"])
-    if not (folder / "tokenizer").is_dir():
-        raise CheckpointError(folder, "the folder tokenizer/ is missing")
-    for component in WEIGHTS:
-        if not (folder / component).is_dir():
-            raise CheckpointError(folder, f"the folder {component}/ is missing")
-    configs = {component: _json(folder / component / "config.json") for component in WEIGHTS}
-    for feature, unused in _UNUSED_UNET_FEATURES.items():
-        if (value := configs["unet"].get(feature, unused)) not in (unused, None):
-            raise UnsupportedModelError(folder / "unet", f"{feature}={value!r}", ["UNets of Stable Diffusion 1 and 2"])
-    return _json(folder / "scheduler" / "scheduler_config.json")
 
 
 def _check_weights(folder: Path, name: str) -> None:
@@ -201,20 +172,3 @@ def _check_whole(file: Path) -> None:
             pass
     except (SafetensorError, OSError) as error:
         raise CheckpointError(file, f"it is damaged or cut short ({error})") from error
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        CheckpointError: the file is missing, or holds none.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(path, "it is missing") from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(path, str(error)) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(path, "it is not a JSON object")
-    return content
