@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nano_export.errors import CheckpointError, UnsupportedModelError
+from nano_export.errors import UnsupportedModelError
 from nano_export.source.json_file import read_json
 from nano_export.source.layout import WEIGHTS
 
@@ -31,15 +31,6 @@ def check_architecture(folder: Path) -> dict[str, Any]:
         CheckpointError: files are missing or damaged.
         UnsupportedModelError: it is not a Stable Diffusion 1 or 2.
     """
-    index = read_json(folder / "model_index.json")
-    pipeline = index.get("_class_name")
-    if pipeline != "StableDiffusionPipeline":
-        raise UnsupportedModelError(folder, f"the pipeline class {pipeline}", ["StableDiffusionPipeline (1.x, 2.x)"])
-    if not (folder / "tokenizer").is_dir():
-        raise CheckpointError(folder, "the folder tokenizer/ is missing")
-    for component in WEIGHTS:
-        if not (folder / component).is_dir():
-            raise CheckpointError(folder, f"the folder {component}/ is missing")
     configs = {component: read_json(folder / component / "config.json") for component in WEIGHTS}
     for feature, unused in _UNUSED_UNET_FEATURES.items():
         if (value := configs["unet"].get(feature, unused)) not in (unused, None):

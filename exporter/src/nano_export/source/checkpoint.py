@@ -5,23 +5,23 @@ The architecture comes from the checkpoint's own configs. Only safetensors are r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from safetensors import SafetensorError, safe_open
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from nano_export.errors import CheckpointError, PickleOnlyError
+from nano_export.errors import CheckpointError
 from nano_export.options import BUILT_IN
 from nano_export.source import builtin
 from nano_export.source.architecture import check_architecture
 from nano_export.source.hub import fetch
 from nano_export.source.json_file import read_json
-from nano_export.source.layout import PICKLES, WEIGHTS
+from nano_export.source.layout import WEIGHTS
 from nano_export.source.licences import LicenceText, licence_of
+from nano_export.source.pipelines import Task, task_of
+from nano_export.source.weights import check_weights, load_network
 from nano_runtime.bundle.manifest import Source
 from nano_runtime.errors.escaping import first_line
 
@@ -42,6 +42,8 @@ class Checkpoint:
         unet: predicts the noise.
         vae: turns latents into pictures and back.
         scheduler: diffusers' config of the noise schedule, with its ``_class_name``, as in the checkpoint.
+        task: what the channels of the UNet's input behind the latents are.
+        embeddings: word of a textual inversion -> ids of its vectors, in order.
     """
 
     name: str
@@ -53,6 +55,8 @@ class Checkpoint:
     unet: UNet2DConditionModel
     vae: AutoencoderKL
     scheduler: dict[str, Any]
+    task: Task = "text-to-image"
+    embeddings: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def open_checkpoint(model: str, revision: str | None) -> Checkpoint:
@@ -96,9 +100,10 @@ def open_checkpoint(model: str, revision: str | None) -> Checkpoint:
 
 def _load(folder: Path, source: Source) -> Checkpoint:
     """Check a diffusers folder and load it in fp32."""
+    task = task_of(folder)
     scheduler = check_architecture(folder)
     for component, name in WEIGHTS.items():
-        _check_weights(folder / component, name)
+        check_weights(folder / component, name)
     readme = folder / "README.md"
     card = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else None
     return Checkpoint(
@@ -107,37 +112,12 @@ def _load(folder: Path, source: Source) -> Checkpoint:
         licence=licence_of(folder, card, source.model),
         card=card,
         tokenizer=_tokenizer(folder / "tokenizer"),
-        text_encoder=_module(CLIPTextModel, folder / "text_encoder"),
-        unet=_module(UNet2DConditionModel, folder / "unet"),
-        vae=_module(AutoencoderKL, folder / "vae"),
+        text_encoder=load_network(CLIPTextModel, folder / "text_encoder"),
+        unet=load_network(UNet2DConditionModel, folder / "unet"),
+        vae=load_network(AutoencoderKL, folder / "vae"),
         scheduler=scheduler,
+        task=task,
     )
-
-
-def _module(kind: Any, folder: Path) -> Any:  # noqa: ANN401 - diffusers' and transformers' classes have no common base
-    """Load one network in fp32, and check that all its tensors came from the checkpoint.
-
-    The libraries only log a missing tensor, and go on with a random one.
-    """
-    try:
-        module, report = kind.from_pretrained(
-            folder,
-            torch_dtype=torch.float32,
-            local_files_only=True,
-            use_safetensors=True,
-            low_cpu_mem_usage=False,  # True needs accelerate
-            ignore_mismatched_sizes=True,  # they are reported, and refused below
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise CheckpointError(folder, first_line(error)) from error
-    if missing := sorted(report["missing_keys"]):
-        raise CheckpointError(folder, f"{len(missing)} of its tensors are missing, {missing[0]} for one")
-    if wrong := sorted(key for key, *_ in report["mismatched_keys"]):
-        raise CheckpointError(
-            folder, f"{len(wrong)} of its tensors do not have the shape in config.json, {wrong[0]} for one"
-        )
-    return module.eval()
 
 
 def _tokenizer(folder: Path) -> CLIPTokenizer:
@@ -151,24 +131,3 @@ def _tokenizer(folder: Path) -> CLIPTokenizer:
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the library behind it raises plain ones
         raise CheckpointError(folder, first_line(error)) from error
-
-
-def _check_weights(folder: Path, name: str) -> None:
-    """Check that the safetensors of a network exist and are complete; nothing is loaded."""
-    files = sorted(folder.glob(f"{name.removesuffix('.safetensors')}*.safetensors"))
-    files = [file for file in files if ".fp16." not in file.name and ".non_ema." not in file.name]
-    if not files:
-        if any(path.name.endswith(PICKLES) for path in folder.iterdir()):
-            raise PickleOnlyError(folder)
-        raise CheckpointError(folder, f"{name} is missing")
-    for file in files:
-        _check_whole(file)
-
-
-def _check_whole(file: Path) -> None:
-    """Check that a safetensors file is as long as its header says."""
-    try:
-        with safe_open(file, framework="pt"):
-            pass
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(file, f"it is damaged or cut short ({error})") from error

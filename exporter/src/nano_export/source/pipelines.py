@@ -1,0 +1,111 @@
+"""Decides by the pipeline's class and the UNet's channels what a checkpoint is for, or refuses it in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from nano_export.errors import CheckpointError, UnsupportedModelError
+from nano_export.source.json_file import read_json
+
+__all__ = ["Task", "task_of"]
+
+Task: TypeAlias = Literal["text-to-image", "inpainting", "instruct-pix2pix"]
+"""The channels behind the latents: none; a mask and a masked picture's latents; a picture's latents."""
+
+_SAME_NETWORKS = (
+    "StableDiffusionPipeline",
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionInpaintPipeline",
+    "StableDiffusionInpaintPipelineLegacy",
+    "LatentConsistencyModelPipeline",
+    "LatentConsistencyModelImg2ImgPipeline",
+)
+_PIX2PIX = "StableDiffusionInstructPix2PixPipeline"
+_SUPPORTED = (*_SAME_NETWORKS, _PIX2PIX)
+_NETWORKS = {
+    "unet": ("UNet2DConditionModel",),
+    "text_encoder": ("CLIPTextModel",),
+    "vae": ("AutoencoderKL", "AutoencoderTiny"),
+    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+}
+# Parts that steer no picture, or only with inputs that Nano has not: an IP adapter's pictures.
+_UNUSED_PARTS = ("scheduler", "safety_checker", "feature_extractor", "image_encoder")
+
+
+def task_of(folder: Path) -> Task:
+    """Return what the pipeline of a diffusers folder draws, by its class and by the channels of its UNet.
+
+    The class alone does not tell: diffusers' inpainting pipeline also draws with the UNet of text-to-image.
+
+    Raises:
+        CheckpointError: the index or a config is missing or damaged.
+        UnsupportedModelError: its pipeline is another one, has other networks, or its UNet has other channels.
+    """
+    index = read_json(folder / "model_index.json")
+    name = index.get("_class_name")
+    if name not in _SUPPORTED:
+        raise UnsupportedModelError(folder, f"the pipeline class {name}{_way_out(index)}", ["Stable Diffusion 1 and 2"])
+    _check_parts(folder, index)
+    for part in _NETWORKS:
+        if not (folder / part).is_dir():
+            raise CheckpointError(folder, f"the folder {part}/ is missing")
+    channels = _number(folder / "unet", "in_channels", 4)
+    latents = _number(folder / "vae", "latent_channels", 4)
+    tasks: dict[int, Task] = {latents: "text-to-image", 2 * latents + 1: "inpainting", 2 * latents: "instruct-pix2pix"}
+    task = tasks.get(channels)
+    if task is None or (name == _PIX2PIX and task != "instruct-pix2pix"):
+        kind = ", as depth-to-image has" if channels == latents + 1 else ""
+        raise UnsupportedModelError(
+            folder / "unet",
+            f"in_channels={channels}{kind}, with the pipeline class {name}",
+            [f"{count} channels ({what})" for count, what in tasks.items()],
+        )
+    return task
+
+
+def _number(folder: Path, key: str, default: int) -> int:
+    """Return a positive whole number of a network's config; diffusers' default where it names none.
+
+    Raises:
+        CheckpointError: it is no positive whole number.
+    """
+    value = read_json(folder / "config.json").get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise CheckpointError(folder / "config.json", f"{key} is {value!r}, not a positive whole number")
+    return value
+
+
+def _parts(index: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return the class of each part that an index names; None for a part that is left out."""
+    return {
+        part: entry[1] if isinstance(entry[1], str) else None
+        for part, entry in index.items()
+        if isinstance(entry, list) and len(entry) == 2  # noqa: PLR2004 - library and class
+    }
+
+
+def _way_out(index: Mapping[str, Any]) -> str:
+    """Tell how to export the networks of a pipeline that differs from Stable Diffusion's in its loop only."""
+    parts = {part: name for part, name in _parts(index).items() if name is not None and part not in _UNUSED_PARTS}
+    if parts.keys() != _NETWORKS.keys() or any(name not in _NETWORKS[part] for part, name in parts.items()):
+        return ""
+    return (
+        ", whose loop is its own (to draw with StableDiffusionPipeline instead, write that class into model_index.json)"
+    )
+
+
+def _check_parts(folder: Path, index: Mapping[str, Any]) -> None:
+    """Refuse networks of other classes, and further ones.
+
+    Raises:
+        UnsupportedModelError: the index names a network of another class, or a further one.
+    """
+    for part, name in _parts(index).items():
+        known = _NETWORKS.get(part)
+        if part in _UNUSED_PARTS or (known is None and name is None) or (known is not None and name in known):
+            continue
+        found = f"no {part} in model_index.json" if name is None else f"{part} of the class {name}"
+        supported = ["the parts of StableDiffusionPipeline"] if known is None else known
+        raise UnsupportedModelError(folder, found, supported)
