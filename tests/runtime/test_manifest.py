@@ -65,7 +65,7 @@ def test_a_huge_manifest_is_refused_unread(folder):
 
 def test_another_format_version_is_named(folder):
     edit(folder, lambda document: document.update(format_version=99))
-    with pytest.raises(ManifestError, match="format_version 99, this runtime reads 1 to 4"):
+    with pytest.raises(ManifestError, match="format_version 99, this runtime reads 1 to 5"):
         read_manifest(folder)
 
 

@@ -28,6 +28,7 @@ from nano_runtime.bundle.manifest import (
     Graph,
     Manifest,
     Preset,
+    Quantization,
 )
 from nano_runtime.bundle.reading import write_manifest
 from nano_runtime.bundle.wiring import UNET, UNET_SHALLOW
@@ -136,6 +137,7 @@ class BundleWriter:
             licence=contents.licence,
             graph=options.graph,
             precision=options.precision,
+            quantization=Quantization(plan=options.plan) if options.precision == "int8" else None,
             backends=list(options.backends),
             image_size=contents.image_size,
             latent_shape=contents.latent_shape,

@@ -10,6 +10,7 @@ from pathlib import Path
 from nano_runtime.bundle.checksums import check_file, fault_of_file
 from nano_runtime.bundle.manifest import MANIFEST_NAME, Backend, Component, FileEntry, Manifest
 from nano_runtime.bundle.reading import manifest_bytes, parse_manifest
+from nano_runtime.bundle.wiring import TIMESTEP_COND, UNET, UNET_TIME
 from nano_runtime.errors import BackendNotInBundleError, DigestError, ExtraFileError, ManifestError, NanoError
 from nano_runtime.system.files import paths_below
 
@@ -71,6 +72,13 @@ class Bundle:
         if name not in self.manifest.components:
             raise ManifestError(self.path / MANIFEST_NAME, f"it has no component {name!r}")
         return self.manifest.components[name]
+
+    @property
+    def guidance_width(self) -> int | None:
+        """Return the size of the vector that tells the UNet the guidance scale; None where two rows guide instead."""
+        graph = UNET_TIME if self.manifest.graph == "hoisted" else UNET
+        widths = [tensor.shape[1] for tensor in self.component(graph).inputs if tensor.name == TIMESTEP_COND]
+        return widths[0] if widths and isinstance(widths[0], int) else None
 
     def require(self, backend: Backend) -> None:
         """Check that the bundle was exported for an engine.

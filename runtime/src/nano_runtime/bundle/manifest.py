@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from nano_runtime.bundle.wiring import BATCH, TOKENS, FreeDimension, GraphForm
+from nano_runtime.bundle.wiring import BATCH, TOKENS, FreeDimension, GraphForm, Task
 
 __all__ = [
     "FORMAT_VERSION",
@@ -22,12 +22,15 @@ __all__ = [
     "Backend",
     "Component",
     "Default",
+    "Exporter",
     "FileEntry",
     "Graph",
     "Licence",
     "Manifest",
+    "Precision",
     "Preset",
     "Quality",
+    "Quantization",
     "Source",
     "TensorSpec",
     "TokenizerSpec",
@@ -35,8 +38,9 @@ __all__ = [
 ]
 
 MANIFEST_NAME = "manifest.json"
-FORMAT_VERSION = 4
-"""Version that the exporter writes. 2 added the free prompt length, 3 the default for sampler and steps, 4 BLAKE3."""
+FORMAT_VERSION = 5
+"""Version that the exporter writes. 2 added the free prompt length, 3 the default for sampler and steps, 4 BLAKE3, 5
+tasks, embeddings, an engine's own tensors and half precision."""
 OLDEST_VERSION = 1
 """Oldest version that is still read."""
 
@@ -51,6 +55,10 @@ Text = Annotated[str, Meta(max_length=10_000)]
 _Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Backend = Literal["onnxruntime", "openvino"]
 Quality = Literal["exact", "balanced", "fast"]
+Precision = Literal["fp32", "fp16", "int8"]
+"""``fp16`` is for graphs that another exporter wrote."""
+Exporter = Literal["nano", "optimum", "optimum-intel", "diffusers"]
+"""The tool that wrote the graphs."""
 _Share = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -69,7 +77,7 @@ class TensorSpec(_Record, frozen=True, kw_only=True):
     """
 
     name: Name
-    dtype: Literal["float32", "int64"]
+    dtype: Literal["float32", "float16", "int64", "int32"]
     shape: Annotated[list[Size | FreeDimension], Meta(max_length=8)]
 
     def __post_init__(self) -> None:
@@ -79,17 +87,22 @@ class TensorSpec(_Record, frozen=True, kw_only=True):
 
 
 class Graph(_Record, frozen=True, kw_only=True):
-    """Files of one graph for one engine, as POSIX paths inside the bundle.
+    """Files of one graph for one engine, as POSIX paths inside the bundle, and its own tensors if they differ.
 
     Attributes:
         model: the graph, ``.onnx`` or ``.xml``.
         weights: ONNX external data, or the ``.bin`` of an OpenVINO ``.xml``, under the name by which the engine finds
             it: in the folder of the model, and a ``.bin`` has the name of its ``.xml``. None if the model has its
             weights inside.
+        inputs: of this graph, in the order of the component's, which the runtime feeds. They may differ in name, in
+            precision, and by a scalar in place of a tensor of one value. None if they are the component's.
+        outputs: of this graph, likewise.
     """
 
     model: str
     weights: str | None
+    inputs: Annotated[list[TensorSpec], Meta(min_length=1)] | None = None
+    outputs: Annotated[list[TensorSpec], Meta(min_length=1)] | None = None
 
 
 class Work(_Record, frozen=True, kw_only=True):
@@ -120,15 +133,15 @@ class Component(_Record, frozen=True, kw_only=True):
 
     Attributes:
         precision: of weights and activations.
-        inputs: tensors that the graph takes.
-        outputs: tensors that it computes.
-        graphs: its files by engine.
+        inputs: tensors that the runtime feeds.
+        outputs: tensors that it gets.
+        graphs: its files by engine, and the tensors that a graph takes and computes itself.
         fidelity: distance to the original in torch on calibration-like inputs, measured by the exporter: ``psnr_db``
             and ``max_abs``, each behind the engine's name and a dot.
         work: multiply-accumulates of a call; empty in bundles of earlier exporters.
     """
 
-    precision: Literal["fp32", "int8"]
+    precision: Precision
     inputs: Annotated[list[TensorSpec], Meta(min_length=1)]
     outputs: Annotated[list[TensorSpec], Meta(min_length=1)]
     graphs: dict[Backend, Graph]
@@ -137,13 +150,26 @@ class Component(_Record, frozen=True, kw_only=True):
 
 
 class TokenizerSpec(_Record, frozen=True, kw_only=True):
-    """Settings of the tokenizer: file inside the bundle, tokens per chunk, and the ids of the special tokens."""
+    """Settings of the tokenizer.
+
+    Attributes:
+        file: inside the bundle.
+        length: tokens of a chunk, those that begin and end it included.
+        pad_id: id that fills a chunk.
+        bos_id: id that begins a chunk.
+        eos_id: id that ends a chunk.
+        embeddings: words of textual inversions, each with the ids of its vectors in order. The first is the word's own
+            id; a prompt with it stands for all of them.
+    """
 
     file: str
     length: Annotated[int, Meta(ge=3, le=10_000)]
     pad_id: TokenId
     bos_id: TokenId
     eos_id: TokenId
+    embeddings: Annotated[
+        dict[Name, Annotated[list[TokenId], Meta(min_length=1, max_length=1024)]], Meta(max_length=4096)
+    ] = {}
 
 
 class Source(_Record, frozen=True, kw_only=True):
@@ -158,6 +184,12 @@ class Licence(_Record, frozen=True, kw_only=True):
 
     id: Name
     file: str
+
+
+class Quantization(_Record, frozen=True, kw_only=True):
+    """How the INT8 graphs were made: name of the plan, see ``nano_export.quantize.plan``."""
+
+    plan: Name
 
 
 class FileEntry(_Record, frozen=True, kw_only=True):
@@ -218,13 +250,17 @@ class Manifest(_Record, frozen=True, kw_only=True):
         source: origin of the weights.
         licence: of the weights.
         graph: form of the UNet; see ``wiring``.
+        task: what the UNet sees besides the latents; see ``wiring``.
         precision: of the graphs.
+        quantization: of INT8 graphs; None for others, and in bundles of earlier exporters.
+        exporter: the tool that wrote the graphs.
         backends: engines that the bundle serves.
         image_size: (height, width) in pixels.
         latent_shape: (channels, height, width).
         scaling_factor: latents are divided by it before decoding.
         tokenizer: how prompts become ids.
-        scheduler: the checkpoint's diffusers scheduler config, verbatim.
+        scheduler: config of the scheduler that diffusers draws the checkpoint with. JSON has no infinity, so numbers
+            that are not finite are the strings "Infinity", "-Infinity" and "NaN".
         guidance_scale: the author's; the default of a call.
         default: sampler and steps of a call that names neither; None: the checkpoint's own sampler in 20 steps.
         preview: matrix from clean latents to colours in [0, 1]: a row of red, green and blue for each channel, and
@@ -242,7 +278,10 @@ class Manifest(_Record, frozen=True, kw_only=True):
     source: Source
     licence: Licence
     graph: GraphForm
-    precision: Literal["fp32", "int8"]
+    task: Task = "text-to-image"
+    precision: Precision
+    quantization: Quantization | None = None
+    exporter: Exporter = "nano"
     backends: Annotated[list[Backend], Meta(min_length=1)]
     image_size: tuple[Pixels, Pixels]
     latent_shape: tuple[Annotated[int, Meta(ge=1, le=64)], Size, Size]

@@ -10,23 +10,30 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from nano_runtime.bundle.graph_files import FORMATS, IR
-from nano_runtime.bundle.manifest import MANIFEST_NAME, Component, Manifest
+from nano_runtime.bundle.manifest import MANIFEST_NAME, Component, Manifest, TensorSpec
 from nano_runtime.bundle.safe_paths import collision, fault_of_name
 from nano_runtime.bundle.wiring import (
     BATCH,
+    PREVIEW_DECODER,
     SAMPLE,
     TEXT_ENCODER,
+    TIMESTEP_COND,
     UNET,
     UNET_SHALLOW,
+    UNET_TIME,
     VAE_DECODER,
+    VAE_ENCODER,
+    FreeDimension,
     Wiring,
     required_graphs,
+    sample_channels,
     wiring_of,
 )
 
 __all__ = ["RULES", "first_contradiction"]
 
 _MAX_ELEMENTS: Final = 1 << 28  # of one tensor with a batch of 1; the full-size model's largest has 0.1 million
+_FED: Final = ("float32", "int64")  # what the runtime feeds and takes; an engine's own tensors may have half of it
 _SHOWN: Final = 200  # characters of a name in a message
 
 
@@ -85,30 +92,68 @@ def tensors_are_believable(manifest: Manifest) -> str | None:
     return _first_of_components(manifest, _unbelievable)
 
 
+def own_tensors_match(manifest: Manifest) -> str | None:
+    """Require that the tensors of an engine's own graph can be made of the component's, and the other way round."""
+    return _first_of_components(manifest, _unlike)
+
+
 def tensors_join_graphs(manifest: Manifest) -> str | None:
     """Require that the UNet takes all that it is fed and nothing else, and the shallow one nothing else."""
-    unet = _inputs(manifest, UNET) ^ _fed(manifest, wiring_of(manifest.graph, UNET))
-    shallow = set()
-    if UNET_SHALLOW in manifest.components:
-        shallow = _inputs(manifest, UNET_SHALLOW) - _fed(manifest, wiring_of(manifest.graph, UNET_SHALLOW))
-    return next((f"the tensor {name!r} joins no two graphs" for name in [*sorted(unet), *sorted(shallow)]), None)
+    stray = {
+        *_strangers(manifest, UNET),
+        *(_fed(manifest, wiring_of(manifest.graph, UNET)) - _inputs(manifest, UNET)),
+        *(_strangers(manifest, UNET_TIME) if manifest.graph == "hoisted" else ()),
+        *(_strangers(manifest, UNET_SHALLOW) if UNET_SHALLOW in manifest.components else ()),
+    }
+    return next((f"the tensor {name!r} joins no two graphs" for name in sorted(stray)), None)
 
 
 def shapes_fit_the_picture(manifest: Manifest) -> str | None:
     """Compare shapes of tensors with the sizes of picture, latents and prompt."""
     components = manifest.components
-    latents, pixels = [BATCH, *manifest.latent_shape], [BATCH, 3, *manifest.image_size]
-    joints = (
-        (TEXT_ENCODER, components[TEXT_ENCODER].inputs[0], [BATCH, manifest.tokenizer.length]),
-        (UNET, next(tensor for tensor in components[UNET].inputs if tensor.name == SAMPLE), latents),
-        (UNET, components[UNET].outputs[0], latents),
-        (VAE_DECODER, components[VAE_DECODER].inputs[0], latents),
-        (VAE_DECODER, components[VAE_DECODER].outputs[0], pixels),
-    )
-    for name, tensor, shape in joints:
-        if tensor.shape != shape:
-            return f"the tensor {tensor.name!r} of {name} has the shape {tensor.shape}, not {shape}"
+    channels, *sides = manifest.latent_shape
+    latents, pixels = [BATCH, channels, *sides], [BATCH, 3, *manifest.image_size]
+    sample = [BATCH, sample_channels(manifest.task, channels), *sides]
+    joints = [
+        (TEXT_ENCODER, components[TEXT_ENCODER].inputs[0], [[BATCH, manifest.tokenizer.length]]),
+        (UNET, next(tensor for tensor in components[UNET].inputs if tensor.name == SAMPLE), [sample]),
+        (UNET, components[UNET].outputs[0], [latents]),
+    ]
+    for name in (VAE_DECODER, PREVIEW_DECODER):
+        if name in components:
+            joints += [(name, components[name].inputs[0], [latents]), (name, components[name].outputs[0], [pixels])]
+    if VAE_ENCODER in components:
+        moments = [BATCH, 2 * channels, *sides]
+        joints += [
+            (VAE_ENCODER, components[VAE_ENCODER].inputs[0], [pixels]),
+            (VAE_ENCODER, components[VAE_ENCODER].outputs[0], [moments, latents]),
+        ]
+    for name, tensor, shapes in joints:
+        if tensor.shape not in shapes:
+            return f"the tensor {tensor.name!r} of {name} has the shape {tensor.shape}, not {shapes[0]}"
     return None
+
+
+def guidance_is_a_vector(manifest: Manifest) -> str | None:
+    """Require one row of float32 for each sample where a UNet has the guidance scale as an input."""
+    for name, component in manifest.components.items():
+        for tensor in component.inputs:
+            if tensor.name == TIMESTEP_COND and (tensor.dtype != "float32" or len(tensor.shape) != 2):  # noqa: PLR2004
+                return f"the tensor {tensor.name!r} of {name} is no vector of float32 for each sample"
+    return None
+
+
+def pictures_can_be_encoded(manifest: Manifest) -> str | None:
+    """Require the encoder where the UNet sees a picture."""
+    if manifest.task == "text-to-image" or VAE_ENCODER in manifest.components:
+        return None
+    return f"the component {VAE_ENCODER!r} is missing, and {manifest.task} needs it"
+
+
+def embeddings_have_their_own_ids(manifest: Manifest) -> str | None:
+    """Refuse two words of textual inversions that begin with the same id."""
+    first = [ids[0] for ids in manifest.tokenizer.embeddings.values()]
+    return None if len(set(first)) == len(first) else "two words of textual inversions have one id"
 
 
 def preview_fits_the_latents(manifest: Manifest) -> str | None:
@@ -138,8 +183,12 @@ RULES: Final[tuple[Callable[[Manifest], str | None], ...]] = (
     graphs_serve_all_engines,
     files_are_where_engines_look,
     tensors_are_believable,
+    own_tensors_match,
     tensors_join_graphs,
     shapes_fit_the_picture,
+    guidance_is_a_vector,
+    pictures_can_be_encoded,
+    embeddings_have_their_own_ids,
     preview_fits_the_latents,
     intervals_are_in_order,
 )
@@ -196,6 +245,33 @@ def _unbelievable(component: Component) -> Iterator[str]:
                 yield f"a tensor {tensor.name!r} of more than {_MAX_ELEMENTS} values"
 
 
+def _unlike(component: Component) -> Iterator[str]:
+    """Yield tensors that the runtime does not feed, and an engine's own that are none of them in another form."""
+    for tensor in (*component.inputs, *component.outputs):
+        if tensor.dtype not in _FED:
+            yield f"a tensor {tensor.name!r} in {tensor.dtype}; only an engine's own may be in it"
+    for backend, graph in component.graphs.items():
+        for own, fed in ((graph.inputs, component.inputs), (graph.outputs, component.outputs)):
+            if own is None:
+                continue
+            if len(own) != len(fed):
+                yield f"{len(own)} tensors for {backend} where there are {len(fed)}"
+            if len({tensor.name for tensor in own}) != len(own):
+                yield f"two tensors of one name for {backend}"
+            for mine, common in zip(own, fed, strict=False):
+                if _kind(mine) != _kind(common) or _without_scalar(mine) != _without_scalar(common):
+                    yield f"a tensor {mine.name!r} for {backend}, which is not {common.name!r} in another form"
+
+
+def _kind(tensor: TensorSpec) -> str:
+    return tensor.dtype.rstrip("0123456789")
+
+
+def _without_scalar(tensor: TensorSpec) -> list[int | FreeDimension]:
+    """Return the shape; that of one value for a scalar."""
+    return tensor.shape or [1]
+
+
 def _folder_of(name: str) -> str:
     return name.rpartition("/")[0]
 
@@ -203,6 +279,12 @@ def _folder_of(name: str) -> str:
 def _inputs(manifest: Manifest, graph: str) -> set[str]:
     """Return the names of a graph's inputs."""
     return {tensor.name for tensor in manifest.components[graph].inputs}
+
+
+def _strangers(manifest: Manifest, graph: str) -> set[str]:
+    """Return the names of a graph's inputs that nothing fills."""
+    wiring = wiring_of(manifest.graph, graph)
+    return _inputs(manifest, graph) - _fed(manifest, wiring) - {*wiring.may_have}
 
 
 def _fed(manifest: Manifest, wiring: Wiring) -> set[str]:

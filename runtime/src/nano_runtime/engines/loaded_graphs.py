@@ -23,6 +23,7 @@ from nano_runtime.engines import (
     open_session,
 )
 from nano_runtime.engines.base import LayerTime, Runner
+from nano_runtime.engines.own_tensors import as_the_component
 from nano_runtime.engines.pages import give_back_heap
 from nano_runtime.errors import NonFiniteError, OutOfMemoryError, OutputShapeError
 from nano_runtime.system.machine import instruction_sets
@@ -164,17 +165,19 @@ class LoadedGraphs:
             with watch.time("verify", component):
                 graph = self._checked(component) if check is None else check.result()
             with watch.time("load", component):
-                session = self._open(graph, sizes)
+                session = self._open(component, graph, sizes)
         self._loaded[component] = (sizes, session)
         return session
 
     def _opened(self, component: str, check: Future[CheckedGraph] | None, sizes: _Sizes) -> Session:
         """Load a component in the background."""
-        return self._open(self._checked(component) if check is None else check.result(), sizes)
+        return self._open(component, self._checked(component) if check is None else check.result(), sizes)
 
-    def _open(self, graph: CheckedGraph, sizes: _Sizes) -> Session:
+    def _open(self, component: str, graph: CheckedGraph, sizes: _Sizes) -> Session:
         batch, tokens = sizes
-        return open_session(self.backend, graph, batch=batch, tokens=tokens, options=self.options)
+        session = open_session(self.backend, graph, batch=batch, tokens=tokens, options=self.options)
+        described = self.bundle.component(component)
+        return as_the_component(session, described, described.graphs[self.backend])
 
     def _close_ahead(self, *components: str) -> None:
         """Free components that were loaded ahead, or wait until that is possible."""

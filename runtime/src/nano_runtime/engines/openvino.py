@@ -95,7 +95,8 @@ class OvSession:
         """Point the engine at new arrays. Most are the same in every step, and pointing at one takes 25 us."""
         for name, array in feeds.items():
             if self._bound.get(name) is not array:
-                self._bound[name] = np.ascontiguousarray(array)  # the same array if it can be
+                # ``ascontiguousarray`` would make a tensor of one dimension of a scalar.
+                self._bound[name] = array if array.flags.c_contiguous else np.ascontiguousarray(array)
                 request.set_tensor(name, openvino.Tensor(self._bound[name], shared_memory=True))
 
 
