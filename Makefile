@@ -26,7 +26,7 @@ $(READY): Makefile constraints.txt runtime/pyproject.toml exporter/pyproject.tom
 	@echo "Installing into .venv; this takes some minutes the first time."
 	$(PYTHON) -m venv .venv
 	$(PIP) $(TOOLS)
-	$(PIP) --no-build-isolation --editable "./runtime[all,signing]" --editable ./exporter
+	$(PIP) --no-build-isolation --editable "./runtime[all,signing]" --editable "./exporter[genai]"
 	@touch $@
 
 demo: build/demo/manifest.json  ## export the demo model in INT8 and draw a sheet of pictures with it

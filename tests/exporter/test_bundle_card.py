@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from nano_export.bundle.card import card_of
-from nano_export.bundle.contents import Contents
+from nano_export.bundle.facts import Contents
 from nano_export.source.card import front_matter as read_front_matter
 from nano_export.source.licences import licence_of
 from nano_runtime.bundle.card import front_matter

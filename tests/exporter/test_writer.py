@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from nano_export.bundle import writer as writing
-from nano_export.bundle.contents import Contents
+from nano_export.bundle.facts import Contents
 from nano_export.bundle.writer import BundleWriter, onnx_path
 from nano_export.judge.fidelity import Scores
 from nano_export.options import Options

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from nano_export.bundle.contents import Contents, describe, write_small_files
+from nano_export.bundle.contents import describe, write_small_files
+from nano_export.bundle.facts import Contents
 from nano_export.bundle.publish import staged
 from nano_export.bundle.writer import BundleWriter, ir_path, onnx_path
 from nano_export.choose.presets import PresetName, choose_presets
 from nano_export.choose.preview_matrix import fit_preview
 from nano_export.choose.sampler import choose_default
+from nano_export.graph.inputs import take_scalar
 from nano_export.graph.shallow_unet import write_shallow
 from nano_export.graph.to_onnx import to_onnx
 from nano_export.graph.to_openvino import write_ir
@@ -46,7 +48,7 @@ from nano_export.source.lora_file import open_lora
 from nano_export.source.needs import check_resources
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import Backend, Default, Preset
-from nano_runtime.bundle.wiring import UNET, UNET_SHALLOW, WIRING
+from nano_runtime.bundle.wiring import TIMESTEP, UNET, UNET_SHALLOW, WIRING
 from nano_runtime.engines import EngineOptions
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.pipeline import Pipeline
@@ -189,12 +191,20 @@ def _convert(bundle: BundleWriter, options: Options) -> Iterator[Progress]:
         if "onnxruntime" not in options.backends:
             for path in [path for path in paths_below(bundle.folder) if ".onnx" in path.suffixes]:
                 path.unlink()
-    if options.precision == "int8" and "onnxruntime" in options.backends and not shared:
-        for name in bundle.components:
-            model = ir.load(onnx_path(bundle.folder, name))
+    if "onnxruntime" in options.backends and not shared:
+        _finish_onnx(bundle, options)
+
+
+def _finish_onnx(bundle: BundleWriter, options: Options) -> None:
+    """Rewrite ONNX graphs that no other engine reads: as onnxruntime runs them fastest, and as optimum calls them."""
+    for name in bundle.components:
+        model = ir.load(onnx_path(bundle.folder, name))
+        if options.precision == "int8":
             join_biases(model)
             join_attention(model)
-            ir.save(model, onnx_path(bundle.folder, name))
+        if options.graph == "standard" and name == UNET and take_scalar(model, TIMESTEP):
+            bundle.describe_inputs(name, "onnxruntime", model)
+        ir.save(model, onnx_path(bundle.folder, name))
 
 
 def _choose(

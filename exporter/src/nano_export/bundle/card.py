@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
-from nano_export.bundle.contents import ORIGINAL_CARD, Contents
+from nano_export.bundle.facts import ORIGINAL_CARD, Contents
 from nano_runtime.bundle.card import front_matter
 from nano_runtime.bundle.graph_files import IR, ONNX
 from nano_runtime.bundle.manifest import Manifest

@@ -1,66 +1,24 @@
-"""The parts of a bundle that are no graphs: facts about the checkpoint, and its small files."""
+"""Takes from a checkpoint what is no graph: the facts about it, and its small files."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from nano_export.bundle.facts import LICENCE, ORIGINAL_CARD, Contents
+from nano_export.bundle.standard_files import write_json, write_standard_files
 from nano_export.judge.prompts import prompts_for
 from nano_export.networks.graph_sources import latent_shape
 from nano_export.options import Options
 from nano_export.source.card import guidance_scale
 from nano_export.source.checkpoint import Checkpoint
 from nano_export.source.lora_file import Lora
-from nano_runtime.bundle.manifest import Licence, Source, TokenizerSpec
+from nano_runtime.bundle.manifest import Licence, TokenizerSpec
 from nano_runtime.bundle.wiring import GraphForm
 
-__all__ = ["ORIGINAL_CARD", "Contents", "describe", "write_small_files"]
+__all__ = ["describe", "write_small_files"]
 
-ORIGINAL_CARD = "ORIGINAL_CARD.md"
-"""Name of the checkpoint's README.md in a bundle; the README.md of a bundle is its own card."""
-
-_LICENCE = "LICENSE"
 _GUIDANCE_SCALE = 7.5  # diffusers' default, for models whose card states none
-
-
-@dataclass(frozen=True)
-class Contents:
-    """Facts about a checkpoint for the manifest and the card; they outlive its weights.
-
-    Attributes:
-        name: of the model.
-        source: where it came from.
-        licence: of the weights.
-        licence_text: content of the licence file.
-        example: a prompt to show the model with.
-        has_card: whether the checkpoint had a card.
-        loras: name, sha256 and scale of each LoRA that was merged.
-        image_size: height and width of a picture, in pixels.
-        latent_shape: channels, height and width.
-        scaling_factor: of the latents.
-        tokenizer: file, length and special ids.
-        scheduler: diffusers' config.
-        guidance_scale: that the model is drawn with.
-        preview: see ``choose.preview_matrix``; None until pictures were drawn.
-    """
-
-    name: str
-    source: Source
-    licence: Licence
-    licence_text: str
-    example: str
-    has_card: bool
-    loras: list[dict[str, Any]]
-    image_size: tuple[int, int]
-    latent_shape: tuple[int, int, int]
-    scaling_factor: float
-    tokenizer: TokenizerSpec
-    scheduler: dict[str, Any]
-    guidance_scale: float
-    preview: list[tuple[float, float, float]] | None = None
 
 
 def describe(checkpoint: Checkpoint, options: Options, loras: Sequence[Lora]) -> Contents:
@@ -78,7 +36,7 @@ def describe(checkpoint: Checkpoint, options: Options, loras: Sequence[Lora]) ->
     return Contents(
         name=checkpoint.name,
         source=checkpoint.source,
-        licence=Licence(id=checkpoint.licence.id, file=_LICENCE),
+        licence=Licence(id=checkpoint.licence.id, file=LICENCE),
         licence_text=checkpoint.licence.text,
         example=prompts_for(checkpoint.card).judge[0],
         has_card=checkpoint.card is not None,
@@ -111,40 +69,9 @@ def write_small_files(folder: Path, checkpoint: Checkpoint, form: GraphForm) -> 
     (folder / "tokenizer").mkdir(parents=True)
     tokenizer = checkpoint.tokenizer.backend_tokenizer.to_str(pretty=True)
     (folder / "tokenizer" / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
-    _write_json(folder / "scheduler" / "scheduler_config.json", checkpoint.scheduler)
-    (folder / _LICENCE).write_bytes(checkpoint.licence.text.encode())
+    write_json(folder / "scheduler" / "scheduler_config.json", checkpoint.scheduler)
+    (folder / LICENCE).write_bytes(checkpoint.licence.text.encode())
     if checkpoint.card is not None:
         (folder / ORIGINAL_CARD).write_bytes(checkpoint.card.encode())
     if form == "standard":
-        _write_diffusers_configs(folder, checkpoint)
-
-
-def _write_diffusers_configs(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write the index and the configs of all parts, as ``DiffusionPipeline.save_pretrained`` would."""
-    checkpoint.tokenizer.save_pretrained(folder / "tokenizer")
-    configs = {
-        "text_encoder": checkpoint.text_encoder.config.to_dict(),
-        "unet": json.loads(checkpoint.unet.to_json_string()),
-        "vae_decoder": json.loads(checkpoint.vae.to_json_string()),
-        "vae_encoder": json.loads(checkpoint.vae.to_json_string()),
-    }
-    for name, config in configs.items():
-        config.pop("_name_or_path", None)  # a path of this machine
-        _write_json(folder / name / "config.json", config)
-    index = {
-        "_class_name": "StableDiffusionPipeline",
-        "feature_extractor": [None, None],
-        "requires_safety_checker": False,
-        "safety_checker": [None, None],
-        "scheduler": ["diffusers", checkpoint.scheduler["_class_name"]],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-    }
-    _write_json(folder / "model_index.json", index)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_standard_files(folder, checkpoint)

@@ -10,7 +10,7 @@ import msgspec
 import onnx_ir as ir
 
 from nano_export.bundle.card import card_of
-from nano_export.bundle.contents import Contents
+from nano_export.bundle.facts import Contents
 from nano_export.choose.presets import PresetName
 from nano_export.graph.mac_counts import work_of
 from nano_export.judge.fidelity import Scores
@@ -29,6 +29,7 @@ from nano_runtime.bundle.manifest import (
     Manifest,
     Preset,
     Quantization,
+    TensorSpec,
 )
 from nano_runtime.bundle.reading import write_manifest
 from nano_runtime.bundle.wiring import UNET, UNET_SHALLOW
@@ -69,6 +70,7 @@ class BundleWriter:
         self._contents = contents
         self._options = options
         self._components: dict[str, Component] = {}
+        self._own_inputs: dict[tuple[str, Backend], list[TensorSpec]] = {}
         self._entries: dict[Path, FileEntry] = {}
 
     @property
@@ -102,6 +104,16 @@ class BundleWriter:
             graphs={},
             work=work_of(model, self._contents.tokenizer.length),
         )
+
+    def describe_inputs(self, name: str, backend: Backend, model: ir.Model) -> None:
+        """Describe the inputs of one engine's graph, where they are not those of the component.
+
+        Args:
+            name: of the component, which is described already.
+            backend: the engine.
+            model: its graph, with its inputs in the order of the component's.
+        """
+        self._own_inputs[name, backend] = tensor_specs(model.graph.inputs)
 
     def write(
         self,
@@ -150,7 +162,7 @@ class BundleWriter:
             components={
                 name: msgspec.structs.replace(
                     component,
-                    graphs={backend: _graph(self.folder, name, backend) for backend in options.backends},
+                    graphs={backend: self._graph(name, backend) for backend in options.backends},
                     fidelity=_component_fidelity(name, scores),
                 )
                 for name, component in self._components.items()
@@ -161,6 +173,11 @@ class BundleWriter:
             options={**{name: getattr(options, name) for name in _ASKED}, "loras": contents.loras},
             files=[],
         )
+
+    def _graph(self, name: str, backend: Backend) -> Graph:
+        """Return the files and the own inputs of one graph."""
+        graph = _graph(self.folder, name, backend)
+        return msgspec.structs.replace(graph, inputs=self._own_inputs.get((name, backend)))
 
     def _files(self) -> list[FileEntry]:
         """Return the entries of all files but the manifest, sorted by path."""

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # see nano_runtime/engines/openvino.py
 
@@ -15,7 +17,7 @@ import openvino
 
 from nano_runtime.errors import OutputError
 
-__all__ = ["write_ir"]
+__all__ = ["can_write_tokenizer", "write_ir", "write_tokenizer"]
 
 
 def write_ir(onnx_path: Path, xml_path: Path) -> None:
@@ -32,3 +34,24 @@ def write_ir(onnx_path: Path, xml_path: Path) -> None:
     except RuntimeError as error:  # its message says that a stream failed, not why
         free = shutil.disk_usage(xml_path.parent).free
         raise OutputError(xml_path, f"openvino could not write it; {free / 1e6:.0f} MB are free there") from error
+
+
+def can_write_tokenizer() -> bool:
+    """Return whether the package ``openvino_tokenizers`` is installed, an optional part of the exporter."""
+    return find_spec("openvino_tokenizers") is not None
+
+
+def write_tokenizer(tokenizer: Any, folder: Path) -> None:  # noqa: ANN401 - a class of transformers, which has no types
+    """Write a tokenizer as two graphs, to ids and back, which openvino-genai reads; nothing without the package.
+
+    Args:
+        tokenizer: of transformers, a fast one.
+        folder: for ``openvino_tokenizer.xml``, ``openvino_detokenizer.xml`` and their ``.bin``.
+    """
+    if not can_write_tokenizer():
+        return
+    from openvino_tokenizers import convert_tokenizer  # noqa: PLC0415 - not everybody has it
+
+    graphs = convert_tokenizer(tokenizer, with_detokenizer=True)
+    for graph, name in zip(graphs, ("openvino_tokenizer", "openvino_detokenizer"), strict=True):
+        openvino.save_model(graph, folder / f"{name}.xml", compress_to_fp16=False)

@@ -1,0 +1,53 @@
+"""The facts about a model that its bundle states, in the manifest and in the card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nano_runtime.bundle.manifest import Licence, Source, TokenizerSpec
+
+__all__ = ["LICENCE", "ORIGINAL_CARD", "Contents"]
+
+ORIGINAL_CARD = "ORIGINAL_CARD.md"
+"""Name of the checkpoint's README.md in a bundle; the README.md of a bundle is its own card."""
+
+LICENCE = "LICENSE"
+"""Name of the file with the licence's text."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Facts about a checkpoint for the manifest and the card; they outlive its weights.
+
+    Attributes:
+        name: of the model.
+        source: where it came from.
+        licence: of the weights.
+        licence_text: content of the licence file.
+        example: a prompt to show the model with.
+        has_card: whether the checkpoint had a card.
+        loras: name, sha256 and scale of each LoRA that was merged.
+        image_size: height and width of a picture, in pixels.
+        latent_shape: channels, height and width.
+        scaling_factor: of the latents.
+        tokenizer: file, length and special ids.
+        scheduler: diffusers' config.
+        guidance_scale: that the model is drawn with.
+        preview: see ``choose.preview_matrix``; None until pictures were drawn.
+    """
+
+    name: str
+    source: Source
+    licence: Licence
+    licence_text: str
+    example: str
+    has_card: bool
+    loras: list[dict[str, Any]]
+    image_size: tuple[int, int]
+    latent_shape: tuple[int, int, int]
+    scaling_factor: float
+    tokenizer: TokenizerSpec
+    scheduler: dict[str, Any]
+    guidance_scale: float
+    preview: list[tuple[float, float, float]] | None = None
