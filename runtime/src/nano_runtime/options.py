@@ -70,10 +70,12 @@ class DrawOptions:
         long_prompts: True lets a prompt fill up to 16 chunks of the text encoder's length, each encoded by itself;
             every UNet call then takes a little longer. Needs a bundle of format 2 or later.
         image: Pillow image to start from (``open_picture`` reads one from a file), scaled to cover the bundle's size
-            and cropped around its centre.
-        mask_image: Pillow image of the same size: white is painted anew, black stays.
+            and cropped around its centre. Bundles for inpainting and for instruct-pix2pix need one.
+        mask_image: Pillow image of the same size: white is painted anew, black stays. Bundles for inpainting need one.
         strength: share of the steps that is run on the image, in (0, 1]. None means diffusers' 0.8, with a mask 1,
-            which then starts at pure noise.
+            which then starts at pure noise. Bundles for instruct-pix2pix have no such choice.
+        image_guidance_scale: nearness to the image, for bundles for instruct-pix2pix only; at least 0, and below 1 it
+            turns all guidance off, as in diffusers. None means diffusers' 1.5.
         variation_seed: 0 to 2**64 - 1; picture i turns from the noise of ``seed`` towards that of variation_seed + i.
             None takes a random one, if there is a strength.
         variation_strength: 0 to 1; None and 0 do not vary, 0.1 to 0.3 give siblings of the seed's picture.
@@ -101,6 +103,7 @@ class DrawOptions:
     image: Image | None = None
     mask_image: Image | None = None
     strength: float | None = field(default=None, metadata={_STORED: Stored(float | None, None)})
+    image_guidance_scale: float | None = field(default=None, metadata={_STORED: Stored(float | None, None)})
     variation_seed: int | None = field(default=None, metadata={_STORED: Stored(int | None, None)})
     variation_strength: float | None = field(default=None, metadata={_STORED: Stored(float | None, None)})
     quality: Quality | None = None
@@ -137,6 +140,7 @@ class DrawKeywords(TypedDict, total=False):
     image: Image | None
     mask_image: Image | None
     strength: float | None
+    image_guidance_scale: float | None
     variation_seed: int | None
     variation_strength: float | None
     quality: Quality | None

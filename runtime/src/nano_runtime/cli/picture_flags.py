@@ -101,6 +101,11 @@ FLAGS: Final = (
         float, "X", on_sheets=True,
     ),
     Flag(
+        ("--image-guidance",), "image_guidance_scale",
+        "nearness to the image, with bundles for instruct-pix2pix; below 1 turns all guidance off (default: 1.5)",
+        float, "X", on_sheets=True,
+    ),
+    Flag(
         ("--variation-seed",), "variation_seed", "seed to vary towards; each further picture adds 1",
         int, "N", on_sheets=True,
     ),

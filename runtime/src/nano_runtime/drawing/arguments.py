@@ -10,12 +10,15 @@ from typing import TypeVar
 import numpy as np
 
 from nano_runtime.arrays import F32
+from nano_runtime.bundle.wiring import Task
 from nano_runtime.errors import (
     GuidanceError,
+    ImageGuidanceError,
     IntervalError,
     LatentsError,
     MissingArgumentError,
     OptionError,
+    OtherTaskError,
     PromptError,
     SeedError,
     SizeError,
@@ -26,6 +29,7 @@ from nano_runtime.sampling.variation import Variation
 __all__ = [
     "check_size",
     "guidance",
+    "image_guidance",
     "interval",
     "one_of",
     "positive",
@@ -39,6 +43,7 @@ __all__ = [
 
 Choice = TypeVar("Choice", bound=str)
 
+_IMAGE_GUIDANCE = 1.5  # diffusers' default
 _SEEDS = 1 << 64
 _RANDOM_SEED_BYTES = 4
 
@@ -85,6 +90,24 @@ def guidance(scale: float) -> float:
     """Return a guidance scale, or raise ``GuidanceError`` if it is not a finite number of at least 0."""
     if not math.isfinite(scale) or scale < 0:
         raise GuidanceError(scale)
+    return float(scale)
+
+
+def image_guidance(scale: float | None, task: Task) -> float | None:
+    """Return the guidance scale of the picture, for None diffusers' default; None for UNets that see no such picture.
+
+    Raises:
+        OtherTaskError: the bundle has no use for one.
+        ImageGuidanceError: it is not a finite number of at least 0.
+    """
+    if task != "instruct-pix2pix":
+        if scale is not None:
+            raise OtherTaskError("image_guidance_scale", task)
+        return None
+    if scale is None:
+        return _IMAGE_GUIDANCE
+    if not math.isfinite(scale) or scale < 0:
+        raise ImageGuidanceError(scale)
     return float(scale)
 
 

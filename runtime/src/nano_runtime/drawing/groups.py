@@ -15,7 +15,7 @@ from nano_runtime.drawing.events import Progress
 from nano_runtime.drawing.plan import Plan, grouped
 from nano_runtime.drawing.start import start_of
 from nano_runtime.engines.base import Runner
-from nano_runtime.networks.autoencoder import Encoded
+from nano_runtime.networks.autoencoder import EncodedEdit
 from nano_runtime.networks.conditioning import Conditions, UNetInputs
 from nano_runtime.networks.predictor import Predictor
 from nano_runtime.pictures.preview import predicted_latents
@@ -40,7 +40,7 @@ class Drawing:
         plan: of the call.
         texts: the UNet's inputs for each text; emptied when the last picture begins, if pictures are drawn one by one.
         times: the UNet's inputs for each timestep.
-        encoded: the picture to start from; None starts from noise.
+        encoded: the pictures to start from, or that the UNet sees; None for neither.
         free_unet: frees the UNet's graphs, where memory ran out.
     """
 
@@ -50,7 +50,7 @@ class Drawing:
     plan: Plan
     texts: dict[str, UNetInputs]
     times: UNetInputs
-    encoded: Encoded | None
+    encoded: EncodedEdit | None
     free_unet: Callable[[], None]
 
     def run(self, interrupted: Callable[[], bool]) -> Generator[Progress, None, tuple[F32, int | None]]:
@@ -73,7 +73,7 @@ class Drawing:
             sampler = make_sampler(plan.scheduler, self.schedule, plan.steps, noise)
             start = start_of(plan, group, sampler, noise, self.encoded)
             calls = (len(drawn) + len(groups)) * per_group
-            predictor = self._predictor(group)
+            predictor = self._predictor(group, start.behind)
             if plan.at_once == len(groups) == 1:
                 self.texts.clear()  # the predictor has a copy, and no smaller group will ask again
             try:
@@ -103,13 +103,16 @@ class Drawing:
             groups = groups[1:]
         return np.concatenate(drawn), done if done < calls else None
 
-    def _predictor(self, group: Sequence[int]) -> Predictor:
-        """Bind the UNet to the prompts of the pictures with these indices."""
+    def _predictor(self, group: Sequence[int], behind: F32 | None) -> Predictor:
+        """Bind the UNet to the prompts of the pictures with these indices, and to the channels behind their latents."""
         plan = self.plan
+        negatives = len(group) * (plan.calls[-1].ways - 1) if plan.guided else 0
         conditions = Conditions(
-            negative=[self.texts[plan.negative_prompt]] * len(group) if plan.guided else [],
+            negative=[self.texts[plan.negative_prompt]] * negatives if negatives else [],
             positive=[self.texts[plan.prompts[i]] for i in group],
             times=self.times,
             timesteps=plan.timesteps,
+            behind=behind,
         )
-        return Predictor(self.runner, self.bundle, conditions, guidance_scale=plan.guidance_scale, calls=plan.calls)
+        scales = plan.guidance_scale, plan.image_guidance_scale
+        return Predictor(self.runner, self.bundle, conditions, guidance_scales=scales, calls=plan.calls)

@@ -16,6 +16,7 @@ from nano_runtime.bundle.wiring import UNET_SHALLOW
 from nano_runtime.drawing.arguments import (
     check_size,
     guidance,
+    image_guidance,
     interval,
     one_of,
     positive,
@@ -48,10 +49,12 @@ class Plan:
         prompts: the text of each picture.
         negative_prompt: text to move away from; empty for none.
         guidance_scale: classifier-free guidance, at least 0; up to 1 means none.
+        image_guidance_scale: nearness to the picture that the UNet sees, at least 0; below 1 there is no guidance at
+            all. None for UNets that are not guided by a picture.
         seeds: the seed of each picture.
         latents: float32 [pictures, *latent_shape], unit variance, instead of the seeds' noise; None for that.
         variation: noise mixed into the seeds'; None for none.
-        edit: the picture to start from, and its mask; None starts from noise.
+        edit: the picture to start from, or that the UNet sees, and its mask; None starts from noise.
         output_type: form of the result.
         reading: the way in which the prompts are read.
         shortcuts: the work that the calls leave out.
@@ -68,6 +71,7 @@ class Plan:
     prompts: tuple[str, ...]
     negative_prompt: str
     guidance_scale: float
+    image_guidance_scale: float | None
     seeds: tuple[int, ...]
     latents: F32 | None
     variation: Variation | None
@@ -115,6 +119,7 @@ class Plan:
             negative_prompt=self.negative_prompt,
             num_inference_steps=self.steps,
             guidance_scale=self.guidance_scale,
+            image_guidance_scale=self.image_guidance_scale,
             seed=self.seeds[picture],
             num_images_per_prompt=1,
             scheduler=self.scheduler,
@@ -147,26 +152,31 @@ def plan_of(options: DrawOptions, bundle: Bundle, schedule: Schedule, defaults: 
     prompts = repeated(options.prompt, positive("num_images_per_prompt", options.num_images_per_prompt))
     variation = variation_of(options.variation_seed, options.variation_strength, len(prompts))
     seeds = seeds_from(options.seed, len(prompts), counting=variation is None)
-    for name, value in (("image", options.image), ("variation_strength", variation)):
-        if options.latents is not None and value is not None:
+    shapes = manifest.image_size, manifest.latent_shape
+    edit = edit_of(options.image, options.mask_image, options.strength, *shapes, task=manifest.task)
+    starting = edit is not None and edit.is_start
+    for name, given in (("image", starting), ("variation_strength", variation is not None)):
+        if options.latents is not None and given:
             raise ConflictError("latents", name)
     negative = "" if options.negative_prompt is None else text(options.negative_prompt)
     scale = guidance(manifest.guidance_scale if options.guidance_scale is None else options.guidance_scale)
+    nearness = image_guidance(options.image_guidance_scale, manifest.task)
     noise_shape = (len(prompts), *manifest.latent_shape)
     latents = None if options.latents is None else unit_noise(options.latents, noise_shape)
-    edit = edit_of(options.image, options.mask_image, options.strength, manifest.image_size, manifest.latent_shape)
     output_type = one_of("output_type", options.output_type, get_args(OutputType))
     steps, scheduler = defaults.settle(options.num_inference_steps, options.scheduler)
     shortcuts = shortcuts_of(options, bundle)
     timesteps = make_sampler(scheduler, schedule, steps).timesteps
-    first = 0 if edit is None else first_call(scheduler, steps, edit.strength)
-    made = plan_calls(len(timesteps) - first, shortcuts, guided=scale > 1)
+    first = 0 if edit is None or edit.strength is None else first_call(scheduler, steps, edit.strength)
+    guided = scale > 1 and (nearness is None or nearness >= 1)
+    made = plan_calls(len(timesteps) - first, shortcuts, guided=guided, ways=2 if nearness is None else 3)
     return Plan(
         options=options,
         image_size=manifest.image_size,
         prompts=prompts,
         negative_prompt=negative,
         guidance_scale=scale,
+        image_guidance_scale=nearness,
         seeds=seeds,
         latents=latents,
         variation=variation,

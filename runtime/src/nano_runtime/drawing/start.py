@@ -1,8 +1,9 @@
-"""The start of a drawing: noise, or a picture with noise in it.
+"""The start of a drawing: noise, or a picture with noise in it, and the channels that some UNets see behind it.
 
 Noise is drawn in the order of diffusers' pipelines. With a picture, a seed's stream is: the VAE encoder's sample, the
 noise, with a mask a sample once more (of the masked picture, which only UNets made for inpainting look at), and then
-what the sampler asks for.
+what the sampler asks for. UNets made for inpainting skip the first sample if the strength is 1. For UNets made for
+instruct-pix2pix nothing is sampled: the stream begins with the noise.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from nano_runtime.arrays import F32
 from nano_runtime.drawing.plan import Plan
-from nano_runtime.networks.autoencoder import Encoded
+from nano_runtime.networks.autoencoder import Encoded, EncodedEdit
 from nano_runtime.sampling.noise import NoiseSource
 from nano_runtime.sampling.samplers import Sampler
 
@@ -43,50 +44,56 @@ class Start:
     Attributes:
         latents: float32 [n, C, h, w] before the first call, on the sampler's scale.
         first_call: its index.
-        unmasked: put back after every call; None without a mask.
+        unmasked: put back after every call; None without a mask, and for UNets that see the mask.
+        behind: float32 [n, K, h, w], the UNet's channels behind the latents; None if it has none.
     """
 
     latents: F32
     first_call: int
-    unmasked: Unmasked | None
+    unmasked: Unmasked | None = None
+    behind: F32 | None = None
 
 
 def start_of(
-    plan: Plan, pictures: Sequence[int], sampler: Sampler, noise: NoiseSource, encoded: Encoded | None
+    plan: Plan, pictures: Sequence[int], sampler: Sampler, noise: NoiseSource, encoded: EncodedEdit | None
 ) -> Start:
     """Return where some of a plan's pictures begin.
+
+    Matches diffusers' ``StableDiffusionImg2ImgPipeline``, ``StableDiffusionInpaintPipeline`` (around UNets with and
+    without channels for the mask) and ``StableDiffusionInstructPix2PixPipeline``.
 
     Args:
         plan: of the call.
         pictures: indices of those that are drawn together.
         sampler: for them, with ``noise`` as its source.
         noise: the stream of their seeds, from its beginning.
-        encoded: the picture that ``plan.edit`` starts from.
+        encoded: the pictures of ``plan.edit``; None without one.
     """
 
     def drawn() -> F32:
+        if plan.latents is not None:
+            return plan.latents[pictures]
         unit = noise()
         return unit if plan.variation is None else plan.variation.apply(unit, pictures)
 
-    if encoded is not None and plan.edit is not None:
-        return _from_picture(sampler, encoded, noise, drawn, first_call=plan.first_call, pure=plan.edit.strength == 1)
-    unit = drawn() if plan.latents is None else plan.latents[pictures]
-    return Start(unit * np.float32(sampler.mixing.init_noise_sigma), 0, None)
-
-
-def _from_picture(
-    sampler: Sampler, encoded: Encoded, noise: NoiseSource, drawn: NoiseSource, *, first_call: int, pure: bool
-) -> Start:
-    """Start at a picture with as much noise as its first call expects; with a mask, at ``pure`` noise if so asked.
-
-    Matches diffusers' ``StableDiffusionImg2ImgPipeline`` and, with a mask, ``StableDiffusionInpaintPipeline`` around a
-    UNet with four channels, which starts at pure noise if the strength is 1.
-    """
-    clean = encoded.sample(noise())
+    mixing, edit, first_call = sampler.mixing, plan.edit, plan.first_call
+    if encoded is None or edit is None:
+        return Start(drawn() * np.float32(mixing.init_noise_sigma), first_call)
+    clean = None if encoded.start is None else encoded.start.sample(noise)
     unit = drawn()
-    if encoded.mask is None:
-        return Start(sampler.mixing.add_noise(clean, unit, first_call), first_call, None)
-    noise()
-    mixing = sampler.mixing
-    noisy = unit * np.float32(mixing.init_noise_sigma) if pure else mixing.add_noise(clean, unit, first_call)
-    return Start(noisy, first_call, Unmasked(clean, unit, encoded.mask))
+    if clean is None or edit.from_noise:
+        latents = unit * np.float32(mixing.init_noise_sigma)
+    else:
+        latents = mixing.add_noise(clean, unit, first_call)
+    if encoded.seen is not None:
+        return Start(latents, first_call, behind=_behind(encoded.seen, encoded.mask, noise, len(pictures)))
+    if encoded.start is None or clean is None or encoded.mask is None:
+        return Start(latents, first_call)
+    encoded.start.sample(noise)  # diffusers samples the masked picture's latents, too
+    return Start(latents, first_call, Unmasked(clean, unit, encoded.mask))
+
+
+def _behind(seen: Encoded, mask: F32 | None, noise: NoiseSource, count: int) -> F32:
+    """Return the channels behind the latents: a mask and the masked picture, or without a mask the picture's mode."""
+    parts = [seen.mode] if mask is None else [mask, seen.sample(noise)]
+    return np.concatenate([np.broadcast_to(part, (count, *part.shape[1:])) for part in parts], axis=1)

@@ -11,6 +11,7 @@ prints the message and ends with ``exit_code``; a traceback means a bug in this 
     │   ├── StepsError · SeedError · GuidanceError · IntervalError · SizeError · LatentsError · OptionError
     │   ├── ImageError · MaskSizeError · StrengthError · VariationError
     │   ├── MissingArgumentError · ConflictError · KeyFileError
+    │   ├── NoPictureError · OtherTaskError · ImageGuidanceError
     │   ├── BackendNotInBundleError · NoShortcutError · PrecisionError
     │   ├── OutputNameError · OutputExistsError · NoPreviewError · NoCardError
     │   └── NoParametersError · OtherBundleError · NoOriginalError
@@ -64,6 +65,7 @@ from nano_runtime.errors.usage import (
     ConflictError,
     GuidanceError,
     ImageError,
+    ImageGuidanceError,
     IntervalError,
     KeyFileError,
     LatentsError,
@@ -73,11 +75,13 @@ from nano_runtime.errors.usage import (
     NoCardError,
     NoOriginalError,
     NoParametersError,
+    NoPictureError,
     NoPreviewError,
     NoPromptError,
     NoShortcutError,
     OptionError,
     OtherBundleError,
+    OtherTaskError,
     OutputExistsError,
     OutputNameError,
     PrecisionError,
@@ -101,6 +105,7 @@ __all__ = [
     "ExtraFileError",
     "GuidanceError",
     "ImageError",
+    "ImageGuidanceError",
     "IntervalError",
     "KeyFileError",
     "LatentsError",
@@ -115,6 +120,7 @@ __all__ = [
     "NoCardError",
     "NoOriginalError",
     "NoParametersError",
+    "NoPictureError",
     "NoPreviewError",
     "NoPromptError",
     "NoShortcutError",
@@ -123,6 +129,7 @@ __all__ = [
     "NotEnoughMemoryError",
     "OptionError",
     "OtherBundleError",
+    "OtherTaskError",
     "OutOfMemoryError",
     "OutputError",
     "OutputExistsError",

@@ -12,6 +12,7 @@ __all__ = [
     "ConflictError",
     "GuidanceError",
     "ImageError",
+    "ImageGuidanceError",
     "IntervalError",
     "KeyFileError",
     "LatentsError",
@@ -21,11 +22,13 @@ __all__ = [
     "NoCardError",
     "NoOriginalError",
     "NoParametersError",
+    "NoPictureError",
     "NoPreviewError",
     "NoPromptError",
     "NoShortcutError",
     "OptionError",
     "OtherBundleError",
+    "OtherTaskError",
     "OutputExistsError",
     "OutputNameError",
     "PrecisionError",
@@ -96,6 +99,38 @@ class MissingArgumentError(UsageError):
 
     def __init__(self, argument: str, needed: str) -> None:
         super().__init__(f"{argument} means nothing without {needed}", f"Give {needed}, or leave {argument} out.")
+
+
+class ImageGuidanceError(UsageError):
+    """A guidance scale of the picture that is not a finite number of at least zero."""
+
+    def __init__(self, image_guidance_scale: float) -> None:
+        super().__init__(
+            f"the image guidance scale {image_guidance_scale} cannot be used",
+            "Choose a number of at least 0; 1.5 is usual, and below 1 there is no guidance at all.",
+        )
+
+
+class NoPictureError(UsageError):
+    """A bundle whose UNet sees a picture, or a mask, and a call without one."""
+
+    def __init__(self, task: str, missing: Iterable[str]) -> None:
+        hints = {
+            "inpainting": "Give a picture with --image (image) and its mask with --mask (mask_image). To draw from the "
+            "prompt alone, give any picture and a mask that is all white.",
+            "instruct-pix2pix": "Give the picture that the prompt tells how to change with --image (image).",
+        }
+        super().__init__(f"the bundle is for {task}, and there is no {' and no '.join(missing)}", hints[task])
+
+
+class OtherTaskError(UsageError):
+    """An option that only bundles of another kind have."""
+
+    def __init__(self, argument: str, task: str) -> None:
+        super().__init__(
+            f"{argument} means nothing to a bundle for {task}",
+            f"Leave out --{argument.removesuffix('_image').removesuffix('_scale').replace('_', '-')} ({argument}).",
+        )
 
 
 class KeyFileError(UsageError):

@@ -15,8 +15,9 @@ from nano_runtime.engines.base import Runner
 from nano_runtime.pictures.blank import find_blanks
 from nano_runtime.pictures.pixels import to_unit_range
 from nano_runtime.pictures.source import Edit
+from nano_runtime.sampling.noise import NoiseSource
 
-__all__ = ["Encoded", "decode", "encode"]
+__all__ = ["Encoded", "EncodedEdit", "decode", "encode"]
 
 _LOGVAR = (-30.0, 20.0)  # diffusers keeps the encoder's log-variance between these
 
@@ -25,35 +26,71 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """A picture in latents.
+    """A picture after the VAE encoder.
 
     Attributes:
-        moments: float32 [1, 2 * channels, h, w], means and log-variances as the VAE encoder computes them.
+        mean: float32 [1, channels, h, w].
+        logvar: float32 like ``mean``, logarithm of the variance; None for encoders that know none (TAESD).
         scaling_factor: of the latents.
+    """
+
+    mean: F32
+    logvar: F32 | None
+    scaling_factor: float
+
+    def sample(self, noise: NoiseSource) -> F32:
+        """Return a sample for each picture of a noise source, scaled: float32 [n, channels, h, w], or [1, ...].
+
+        Matches diffusers' ``retrieve_latents``: ``DiagonalGaussianDistribution.sample`` takes the next draw; without a
+        variance all samples are one, and nothing is drawn.
+        """
+        scaling = np.float32(self.scaling_factor)
+        if self.logvar is None:
+            return scaling * self.mean
+        deviation = np.exp(np.float32(0.5) * np.clip(self.logvar, *_LOGVAR))
+        sampled: F32 = scaling * (self.mean + deviation * noise())
+        return sampled
+
+    @property
+    def mode(self) -> F32:
+        """The most likely latents, not scaled: float32 [1, channels, h, w]. Matches ``sample_mode="argmax"``."""
+        return self.mean
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedEdit:
+    """The pictures of an edit in latents.
+
+    Attributes:
+        start: the picture that drawing starts from; None if it starts from noise.
+        seen: the picture that the UNet sees beside the latents; None for UNets that see none.
         mask: float32 [1, 1, h, w], 1 where to draw anew; None for everywhere.
     """
 
-    moments: F32
-    scaling_factor: float
+    start: Encoded | None
+    seen: Encoded | None
     mask: F32 | None
 
-    def sample(self, noise: F32) -> F32:
-        """Return one sample for each row of unit noise: diffusers' ``DiagonalGaussianDistribution.sample``, scaled."""
-        mean, logvar = np.split(self.moments, 2, axis=1)
-        deviation = np.exp(np.float32(0.5) * np.clip(logvar, *_LOGVAR))
-        sampled: F32 = np.float32(self.scaling_factor) * (mean + deviation * noise)
-        return sampled
 
-
-def encode(runner: Runner, bundle: Bundle, edit: Edit) -> Encoded:
-    """Bring the picture to start from into latents.
+def encode(runner: Runner, bundle: Bundle, edit: Edit) -> EncodedEdit:
+    """Bring the pictures of an edit into latents.
 
     Raises:
         BundleError: the bundle has no encoder, or it cannot be run.
     """
-    component = bundle.component(VAE_ENCODER)
-    outputs = runner.run(VAE_ENCODER, {component.inputs[0].name: edit.sample}, batch=1)
-    return Encoded(outputs[component.outputs[0].name], bundle.manifest.scaling_factor, edit.mask)
+    seen = None if edit.seen is None else _encoded(runner, bundle, edit.seen)
+    start = _encoded(runner, bundle, edit.sample) if edit.is_start else None
+    return EncodedEdit(start, seen, edit.mask)
+
+
+def _encoded(runner: Runner, bundle: Bundle, sample: F32) -> Encoded:
+    """Run the encoder on one picture, float32 [1, 3, height, width]."""
+    component, manifest = bundle.component(VAE_ENCODER), bundle.manifest
+    outputs = runner.run(VAE_ENCODER, {component.inputs[0].name: sample}, batch=1)
+    moments = outputs[component.outputs[0].name]
+    channels = manifest.latent_shape[0]
+    logvar = moments[:, channels:] if moments.shape[1] > channels else None
+    return Encoded(moments[:, :channels], logvar, manifest.scaling_factor)
 
 
 def decode(runner: Runner, bundle: Bundle, latents: F32, seeds: Sequence[int]) -> F32:

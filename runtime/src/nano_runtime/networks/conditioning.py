@@ -77,16 +77,20 @@ class Conditions:
     """The UNet's inputs besides the latents, for pictures that share its calls.
 
     Attributes:
-        negative: of each picture's negative prompt, arrays with one row; empty if no call is guided.
+        negative: of each picture's negative prompt, arrays with one row; empty if no call is guided. All of them twice
+            if guided calls have three rows of each picture.
         positive: of each picture's prompt, arrays with one row.
         times: of each timestep, arrays with one row for each.
         timesteps: float32, of each call.
+        behind: float32 [pictures, channels, h, w], what the UNet sees behind the latents; None if it has no such
+            channels.
     """
 
     negative: Sequence[UNetInputs]
     positive: Sequence[UNetInputs]
     times: UNetInputs
     timesteps: F32
+    behind: F32 | None = None
 
 
 class Conditioner:

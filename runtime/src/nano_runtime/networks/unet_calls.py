@@ -44,10 +44,12 @@ class Call:
     Attributes:
         whole: whether all layers run, or the shallow graph only.
         guided: whether the negative prompt is computed too.
+        ways: rows of a picture in a guided call: 2, with and without the prompt, or 3, also without the picture.
     """
 
     whole: bool
     guided: bool
+    ways: int = 2
 
     @property
     def component(self) -> str:
@@ -56,10 +58,10 @@ class Call:
 
     def rows(self, pictures: int) -> int:
         """Return the rows that the call computes for so many pictures."""
-        return pictures * (2 if self.guided else 1)
+        return pictures * (self.ways if self.guided else 1)
 
 
-def plan_calls(count: int, shortcuts: Shortcuts, *, guided: bool) -> tuple[Call, ...]:
+def plan_calls(count: int, shortcuts: Shortcuts, *, guided: bool, ways: int = 2) -> tuple[Call, ...]:
     """Plan the calls of one drawing.
 
     A whole call is made every ``cache_interval`` calls, as in DeepCache, and where guidance begins: until then nothing
@@ -69,6 +71,7 @@ def plan_calls(count: int, shortcuts: Shortcuts, *, guided: bool) -> tuple[Call,
         count: number of calls.
         shortcuts: work to leave out.
         guided: whether there is guidance at all.
+        ways: rows of a picture in a guided call; see ``Call``.
     """
     low, high = (int(share * count) for share in shortcuts.guidance_interval)  # as diffusers' guiders round
     planned: list[Call] = []
@@ -77,7 +80,7 @@ def plan_calls(count: int, shortcuts: Shortcuts, *, guided: bool) -> tuple[Call,
         with_negative = guided and low <= index < high
         whole = index % shortcuts.cache_interval == 0 or (with_negative and not known)
         known = with_negative if whole else known
-        planned.append(Call(whole=whole, guided=with_negative))
+        planned.append(Call(whole=whole, guided=with_negative, ways=ways))
     return tuple(planned)
 
 

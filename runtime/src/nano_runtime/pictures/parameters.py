@@ -84,10 +84,11 @@ class Parameters:
         """Return the items that not every picture has, each with the comma after it."""
         of = self.options
         denoising = "" if of.strength is None else f"Denoising strength: {of.strength:g}, "
+        nearness = "" if of.image_guidance_scale is None else f"Image CFG scale: {of.image_guidance_scale:g}, "
         if of.variation_strength is None:
-            return denoising
+            return denoising + nearness
         strength = f"Variation seed strength: {of.variation_strength:g}, "
-        return f"{denoising}Variation seed: {of.variation_seed}, {strength}"
+        return f"{denoising}{nearness}Variation seed: {of.variation_seed}, {strength}"
 
 
 def _drawn_by() -> tuple[str, ...]:

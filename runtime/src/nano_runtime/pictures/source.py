@@ -14,9 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nano_runtime.arrays import F32, U8
-from nano_runtime.errors import ImageError, MaskSizeError, MissingArgumentError, StrengthError
+from nano_runtime.bundle.wiring import Task
+from nano_runtime.errors import (
+    ImageError,
+    MaskSizeError,
+    MissingArgumentError,
+    NoPictureError,
+    OtherTaskError,
+    StrengthError,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,14 +47,19 @@ class Edit:
 
     Attributes:
         pixels: uint8 [height, width, 3], of the bundle's size.
+        task: of the bundle.
         mask: float32 [1, 1, h, w] for latents of that size, 1 where they are drawn anew and 0 where they stay; None
             draws all of them anew.
-        strength: the share of the steps that is run, in (0, 1]; the larger, the less is left of the picture.
+        hidden: bool [height, width], True where a UNet made for inpainting must not see the picture; None for others.
+        strength: the share of the steps that is run, in (0, 1]; the larger, the less is left of the picture. None for
+            UNets that see the picture and start from noise.
     """
 
     pixels: U8
+    task: Task
     mask: F32 | None
-    strength: float
+    hidden: NDArray[np.bool_] | None
+    strength: float | None
 
     @property
     def sample(self) -> F32:
@@ -54,10 +68,28 @@ class Edit:
         return np.ascontiguousarray(unit.transpose(2, 0, 1)[np.newaxis] * np.float32(2) - np.float32(1))
 
     @property
+    def seen(self) -> F32 | None:
+        """Return the picture that the UNet sees, gray where it is hidden, like ``sample``; None if it sees none."""
+        if self.hidden is not None:
+            return np.where(self.hidden, np.float32(0), self.sample)
+        return self.sample if self.task == "instruct-pix2pix" else None
+
+    @property
+    def is_start(self) -> bool:
+        """Whether drawing needs the picture's own latents: not for a UNet that sees it and starts from noise."""
+        return self.task == "text-to-image" or (self.strength is not None and self.strength < 1)
+
+    @property
+    def from_noise(self) -> bool:
+        """Whether drawing starts at pure noise: if nothing else is asked for, with a mask or an instruction."""
+        return self.strength is None or (self.mask is not None and self.strength == 1)
+
+    @property
     def digest(self) -> str:
         """Return the lower-case hex sha256 of pixels and mask, which names the edited picture."""
         mask = b"" if self.mask is None else self.mask.tobytes()
-        return hashlib.sha256(self.pixels.tobytes() + mask).hexdigest()
+        hidden = b"" if self.hidden is None else np.packbits(self.hidden).tobytes()
+        return hashlib.sha256(self.pixels.tobytes() + mask + hidden).hexdigest()
 
 
 def open_picture(source: str | Path | bytes | BinaryIO) -> Image:
@@ -89,6 +121,8 @@ def edit_of(
     strength: float | None,
     image_size: tuple[int, int],
     latent_shape: tuple[int, int, int],
+    *,
+    task: Task = "text-to-image",
 ) -> Edit | None:
     """Check the arguments of a call that concern a picture, and fill in those that were left out.
 
@@ -101,30 +135,35 @@ def edit_of(
         strength: see ``strength_of``.
         image_size: of the bundle, (height, width).
         latent_shape: of the bundle, (channels, height, width).
+        task: of the bundle.
 
     Returns:
         None if there is no picture.
 
     Raises:
+        NoPictureError: the bundle's UNet sees a picture, or a mask, and there is none.
+        OtherTaskError: the bundle has no use for a mask or a strength.
         MissingArgumentError: a mask or a strength without a picture.
         MaskSizeError: picture and mask differ in size.
         StrengthError: the strength is not in (0, 1].
         ImageError: an argument is not a Pillow image.
     """
+    _check_task(task, image, mask_image, strength)
     if image is None:
         for name, value in (("mask_image", mask_image), ("strength", strength)):
             if value is not None:
                 raise MissingArgumentError(name, "image")
         return None
-    share = strength_of(strength, masked=mask_image is not None)
+    share = None if task == "instruct-pix2pix" else strength_of(strength, masked=mask_image is not None)
     _require_image("image", image)
     pixels = np.asarray(_fitted(_opaque(image, "white"), image_size))
     if mask_image is None:
-        return Edit(pixels, None, share)
+        return Edit(pixels, task, None, None, share)
     _require_image("mask_image", mask_image)
     if mask_image.size != image.size:
         raise MaskSizeError(mask_image.size, image.size)
-    return Edit(pixels, _latent_mask(_opaque(mask_image, "black"), image_size, latent_shape), share)
+    white = _white(_opaque(mask_image, "black"), image_size)
+    return Edit(pixels, task, _latent_mask(white, latent_shape), white if task == "inpainting" else None, share)
 
 
 def strength_of(strength: float | None, *, masked: bool) -> float:
@@ -137,6 +176,20 @@ def strength_of(strength: float | None, *, masked: bool) -> float:
     if not (math.isfinite(share) and 0 < share <= 1):
         raise StrengthError(share)
     return share
+
+
+def _check_task(task: Task, image: Image | None, mask_image: Image | None, strength: float | None) -> None:
+    """Refuse a call that lacks a picture that the UNet sees, or has an option of another kind of bundle."""
+    if task == "inpainting" and (image is None or mask_image is None):
+        raise NoPictureError(
+            task, [name for name, given in (("image", image), ("mask_image", mask_image)) if given is None]
+        )
+    if task == "instruct-pix2pix":
+        if image is None:
+            raise NoPictureError(task, ["image"])
+        for name, value in (("mask_image", mask_image), ("strength", strength)):
+            if value is not None:
+                raise OtherTaskError(name, task)
 
 
 def _decoded(file: BinaryIO, name: str) -> Image:
@@ -184,10 +237,15 @@ def _fitted(image: Image, image_size: tuple[int, int]) -> Image:
     return ImageOps.fit(image, image_size[::-1], Pillow.Resampling.LANCZOS)
 
 
-def _latent_mask(mask: Image, image_size: tuple[int, int], latent_shape: tuple[int, int, int]) -> F32:
-    """Round a mask to black and white, and take the pixel at each latent's upper left corner, as diffusers does."""
-    white = np.asarray(_fitted(mask.convert("L"), image_size)) >= _HALF
-    stride = image_size[0] // latent_shape[1]
+def _white(mask: Image, image_size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Round a mask to black and white: bool [height, width], True where it is white."""
+    white: NDArray[np.bool_] = np.asarray(_fitted(mask.convert("L"), image_size)) >= _HALF
+    return white
+
+
+def _latent_mask(white: NDArray[np.bool_], latent_shape: tuple[int, int, int]) -> F32:
+    """Take the pixel at each latent's upper left corner, as diffusers does: float32 [1, 1, h, w]."""
+    stride = white.shape[0] // latent_shape[1]
     latent = white[::stride, ::stride].astype(np.float32)
     if not latent.any():
         _log.warning("the mask has no white, or not as much as the latents can show: nothing is painted anew")

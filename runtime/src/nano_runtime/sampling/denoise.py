@@ -11,7 +11,7 @@ from nano_runtime.arrays import F32
 from nano_runtime.errors import NonFiniteError
 from nano_runtime.sampling.samplers import Sampler
 
-__all__ = ["Step", "denoise", "guide"]
+__all__ = ["Step", "denoise", "guide", "guide_by_picture"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +40,31 @@ def guide(noise_pred_uncond: F32, noise_pred_cond: F32, guidance_scale: float) -
     a scale of 1 returns the conditional prediction, 0 the unconditional one. Both are float32 of one shape.
     """
     return noise_pred_uncond + float(guidance_scale) * (noise_pred_cond - noise_pred_uncond)
+
+
+def guide_by_picture(
+    noise_pred_uncond: F32,
+    noise_pred_image: F32,
+    noise_pred_text: F32,
+    guidance_scale: float,
+    image_guidance_scale: float,
+) -> F32:
+    """Push the prediction towards a picture, and from there towards the prompt.
+
+    Brooks et al. 2023 ("InstructPix2Pix", formula 3), in the order of operations of diffusers'
+    ``StableDiffusionInstructPix2PixPipeline``. The predictions are float32 of one shape.
+
+    Args:
+        noise_pred_uncond: with the negative prompt and no picture.
+        noise_pred_image: with the negative prompt and the picture.
+        noise_pred_text: with the prompt and the picture.
+        guidance_scale: from the second to the third.
+        image_guidance_scale: from the first to the second.
+    """
+    to_text = float(guidance_scale) * (noise_pred_text - noise_pred_image)
+    to_image = float(image_guidance_scale) * (noise_pred_image - noise_pred_uncond)
+    guided: F32 = noise_pred_uncond + to_text + to_image
+    return guided
 
 
 def denoise(predict: Callable[[F32, int], F32], sampler: Sampler, latents: F32, first_call: int = 0) -> Iterator[Step]:
