@@ -12,7 +12,7 @@ from tests.runtime.fakes import FORMULAS, LENGTH, WORDS
 
 from nano_runtime.arrays import F32
 
-__all__ = ["SHARES", "Kept", "conditions", "draw_by_hand", "pixels_by_hand", "timesteps_by_hand"]
+__all__ = ["SHARES", "Kept", "Seen", "conditions", "draw_by_hand", "pixels_by_hand", "timesteps_by_hand"]
 
 Array = NDArray[np.float64]
 Inputs = dict[str, NDArray[Any]]
@@ -29,6 +29,14 @@ class Kept:
     clean: Array
     noise: Array
     mask: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the UNet sees behind the latents, [1, K, 4, 4], and the scale of guidance by it, None for no such."""
+
+    behind: Array
+    scale: float | None = None
 
 
 def conditions(*chunks: Sequence[str], scale: float = 1.0) -> Inputs:
@@ -58,6 +66,7 @@ def draw_by_hand(
     steps: int,
     letters: str,
     kept: Kept | None = None,
+    seen: Seen | None = None,
 ) -> Array:
     """Return the final latents of one picture.
 
@@ -70,22 +79,29 @@ def draw_by_hand(
         letters: of each call: w for the whole UNet and s for the shallow one, in capitals with guidance. The calls are
             the last ones of the schedule.
         kept: put back after each call; None for nothing.
+        seen: behind the latents; None for nothing.
     """
     latents: Array = start.astype(np.float64)
     timesteps = timesteps_by_hand(steps)[-len(letters) :]
     features: list[tuple[int, list[Array]]] = []  # of the whole calls: the timestep, and the feature of each row
 
     for index, (letter, timestep) in enumerate(zip(letters, timesteps, strict=True)):
-        rows = [negative, positive] if letter.isupper() else [positive]
-        inputs = [{"sample": latents, **row, **_GRAPHS["unet_time"](np.array([float(timestep)]))} for row in rows]
+        rows = [(negative, 1.0), (positive, 1.0)] if letter.isupper() else [(positive, 1.0)]
+        if letter.isupper() and seen is not None and seen.scale is not None:
+            rows = [(negative, 0.0), *rows]
+        time = _GRAPHS["unet_time"](np.array([float(timestep)]))
+        inputs = [{"sample": _beside(latents, seen, share), **row, **time} for row, share in rows]
         if letter in "wW":
             outputs = [_GRAPHS["unet"](**row) for row in inputs]
             features.append((timestep, [row["deep_feature"] for row in outputs]))
         else:
             deep = _line(features[-2:], timestep, len(rows))
             outputs = [_GRAPHS["unet_shallow"](**row, deep_feature=one) for row, one in zip(inputs, deep, strict=True)]
-        away, noise = outputs[0]["out_sample"], outputs[-1]["out_sample"]
-        noise = away + scale * (noise - away) if letter.isupper() else noise
+        blind, away, noise = outputs[0]["out_sample"], outputs[-2:][0]["out_sample"], outputs[-1]["out_sample"]
+        if seen is not None and seen.scale is not None and letter.isupper():
+            noise = blind + scale * (noise - away) + seen.scale * (away - blind)
+        elif letter.isupper():
+            noise = away + scale * (noise - away)
         share, target = SHARES[timestep], SHARES[max(timestep - 1000 // steps, 0)]
         picture = (latents - (1 - share) ** 0.5 * noise) / share**0.5
         latents = target**0.5 * picture + (1 - target) ** 0.5 * noise
@@ -94,6 +110,11 @@ def draw_by_hand(
             noised = following**0.5 * kept.clean + (1 - following) ** 0.5 * kept.noise
             latents = kept.mask * latents + (1 - kept.mask) * noised
     return latents
+
+
+def _beside(latents: Array, seen: Seen | None, share: float) -> Array:
+    """Return the UNet's sample: the latents, and a share of what it sees behind them."""
+    return latents if seen is None else np.concatenate([latents, share * seen.behind], axis=1)
 
 
 def _line(known: list[tuple[int, list[Array]]], timestep: int, rows: int) -> list[Array]:

@@ -30,7 +30,7 @@ from nano_runtime.bundle.manifest import (
     TokenizerSpec,
 )
 from nano_runtime.bundle.reading import write_manifest
-from nano_runtime.bundle.wiring import GraphForm
+from nano_runtime.bundle.wiring import GraphForm, Task, sample_channels
 from nano_runtime.engines.base import Batch, EngineOptions, Runner
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.errors import NonFiniteError, OutOfMemoryError
@@ -69,13 +69,20 @@ def _unet_time(timestep: Array) -> dict[str, Array]:
 
 
 def _unet(sample: Array, key_0: Array, value_0: Array, time_0: Array) -> dict[str, Array]:
-    told = _told(key_0, value_0, time_0)
+    sample, told = _with_seen(sample), _told(key_0, value_0, time_0)
     deep = np.tanh(0.5 * np.roll(sample[:, :2], 1, axis=(2, 3)) + told[:, 2:])  # which looks at its neighbours
     return {"out_sample": _prediction(sample, told, deep), "deep_feature": deep}
 
 
 def _unet_shallow(sample: Array, key_0: Array, value_0: Array, time_0: Array, deep_feature: Array) -> dict[str, Array]:
-    return {"out_sample": _prediction(sample, _told(key_0, value_0, time_0), deep_feature)}
+    return {"out_sample": _prediction(_with_seen(sample), _told(key_0, value_0, time_0), deep_feature)}
+
+
+def _with_seen(sample: Array) -> Array:
+    """The latents, moved by the channels behind them, each of which moves each of the four by a share of its own."""
+    seen = sample[:, LATENTS[0] :]
+    shares = np.cos(np.arange(LATENTS[0])[:, np.newaxis] + 2.3 * np.arange(seen.shape[1]))
+    return sample[:, : LATENTS[0]] + 0.3 * np.einsum("ok,nkhw->nohw", shares, seen)
 
 
 def _told(key_0: Array, value_0: Array, time_0: Array) -> Array:
@@ -178,7 +185,7 @@ def make_bundle(folder: Path, form: GraphForm = "hoisted", **changes: Any) -> Bu
         "guidance_scale": 3.0,
         "default": Default(scheduler="ddim", steps=4, fidelity={}),
         "preview": _PREVIEW,
-        "components": {name: _component(name, form) for name in FORMULAS[form]},
+        "components": {name: _component(name, form, changes.get("task", "text-to-image")) for name in FORMULAS[form]},
         "presets": _PRESETS if form == "hoisted" else {},
         "fidelity": {},
         "versions": {},
@@ -201,8 +208,10 @@ def _tokenizer() -> str:
     return f'{{"version": "1.0", "pre_tokenizer": {{"type": "Whitespace"}}, "model": {model}}}'
 
 
-def _component(name: str, form: GraphForm) -> Component:
+def _component(name: str, form: GraphForm, task: Task) -> Component:
     inputs, outputs = _STANDARD_UNET if (name, form) == ("unet", "standard") else _TENSORS[name]
+    if name in {"unet", "unet_shallow"}:
+        inputs = {**inputs, "sample": ["batch", sample_channels(task, LATENTS[0]), *LATENTS[1:]]}
     graph = Graph(model=f"{name}.onnx", weights=None)
     return Component(
         precision="fp32",

@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeAlias
 
@@ -23,8 +24,11 @@ from nano_runtime.benchmark.records import Case, Measured, Settings, Step
 from nano_runtime.benchmark.worker import Worker
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.wiring import UNET, VAE_DECODER
+from nano_runtime.drawing.neutral import with_plain_pictures
 from nano_runtime.engines import ENGINES
 from nano_runtime.errors import WorkerDiedError
+from nano_runtime.options import DrawOptions
+from nano_runtime.pictures.png import save_png
 
 __all__ = ["measure"]
 
@@ -97,8 +101,9 @@ def _start_fresh(case: Case, settings: Settings, steps: _Steps) -> Generator[Ste
     """Time fresh processes that share one cache, and return them in order."""
     started: list[Start] = []
     with TemporaryDirectory(prefix="nano-cache-") as cache:
+        pictures = _pictures(case, Path(cache))
         for prompt in _prompts_of_starts(settings):
-            started.append(start(prompt, *_arguments(case, settings), f"--cache={cache}"))
+            started.append(start(prompt, *_arguments(case, settings), *pictures, f"--cache={cache}"))
             yield steps.next(f"{case}: {started[-1].first_png_ms:.0f} ms from start to PNG")
     return started
 
@@ -121,6 +126,17 @@ def _arguments(case: Case, settings: Settings) -> list[str]:
         f"--quality={case.quality}",
         *(f"--{option}={value}" for option, value in wishes.items() if value is not None),
     ]
+
+
+def _pictures(case: Case, folder: Path) -> list[str]:
+    """Write the plain pictures that a case's bundle needs into a folder, and return the arguments that name them."""
+    needed = with_plain_pictures(DrawOptions(), Bundle.open(case.bundle).manifest)
+    arguments: list[str] = []
+    for option, picture in (("image", needed.image), ("mask", needed.mask_image)):
+        if picture is not None:
+            save_png(picture, folder / f"{option}.png")
+            arguments.append(f"--{option}={folder / option}.png")
+    return arguments
 
 
 def _summary(worker: Worker, starts: Sequence[Start], rates: Rates | None) -> Measured:

@@ -10,7 +10,8 @@ from typing import Any
 from nano_runtime.benchmark.cold_start import Start
 from nano_runtime.benchmark.layers import GroupTime
 from nano_runtime.benchmark.limits import Rates
-from nano_runtime.bundle.manifest import Backend, Quality
+from nano_runtime.bundle.manifest import Backend, Manifest, Quality
+from nano_runtime.drawing.neutral import with_plain_pictures
 from nano_runtime.engines.base import Precision
 from nano_runtime.options import DrawOptions
 from nano_runtime.system.machine import Machine
@@ -56,9 +57,12 @@ class Settings:
     starts: int
     profile: bool
 
-    def options(self, case: Case, run: int) -> DrawOptions:
-        """Return the picture options of one call of a case; each run has a prompt and a seed of its own."""
-        return DrawOptions(
+    def options(self, case: Case, run: int, manifest: Manifest) -> DrawOptions:
+        """Return the picture options of one call of a case; each run has a prompt and a seed of its own.
+
+        Bundles that need a picture get a plain one.
+        """
+        options = DrawOptions(
             prompt=f"{self.prompt}, {run}",
             seed=run,
             num_inference_steps=self.steps,
@@ -67,6 +71,7 @@ class Settings:
             quality=case.quality,
             num_images_per_prompt=case.pictures,
         )
+        return with_plain_pictures(options, manifest)
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ class Measured:
         weights: precision of the bundle, ``"fp32"`` or ``"int8"``.
         bundle_digest: hex sha256 of its manifest.
         bundle_bytes: size of the files this engine needs.
-        guided: whether each picture takes two rows of a UNet call.
+        guided: whether each picture takes several rows of a UNet call.
         open_ms: opening the bundle, before the first call.
         first_image_ms: the first call, with checksums and loading.
         verify_ms: comparing checksums, per component.

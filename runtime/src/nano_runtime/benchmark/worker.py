@@ -37,7 +37,7 @@ class About:
 
     Attributes:
         bundle: the opened bundle.
-        guided: whether each picture takes two rows of a UNet call.
+        guided: whether each picture takes several rows of a UNet call.
         rows: rows of all calls of one picture, per UNet graph.
         open_ms: opening the bundle, in milliseconds of wall clock.
     """
@@ -133,13 +133,14 @@ def _work(connection: Connection, case: Case, settings: Settings) -> None:
     try:
         watch = Stopwatch()
         pipe = Pipeline.from_pretrained(case.bundle, case.backend, case.threads, case.precision)
-        plan = pipe.plan(settings.options(case, 0))
+        manifest = pipe.bundle.manifest
+        plan = pipe.plan(settings.options(case, 0, manifest))
         rows = {UNET: 0, UNET_SHALLOW: 0}
         for call in plan.calls:
             rows[call.component] += call.rows(1)
-        connection.send(About(pipe.bundle, plan.guidance_scale > 1, rows, watch.timings().total_ms))
+        connection.send(About(pipe.bundle, plan.guided, rows, watch.timings().total_ms))
         while (run := connection.recv()) is not None:
-            connection.send(pipe(settings.options(case, run)).timings)
+            connection.send(pipe(settings.options(case, run, manifest)).timings)
         memory = peak_rss_bytes(), anonymous_bytes()
         pipe.close()
         layers = _profile(case, settings) if settings.profile else {}
@@ -154,5 +155,5 @@ def _profile(case: Case, settings: Settings) -> dict[str, list[LayerTime]]:
     graphs = LoadedGraphs(Bundle.open(case.bundle), case.backend, options)
     pipe = Pipeline(graphs, keep_loaded=True)
     for run in range(_PROFILED_CALLS):
-        pipe(settings.options(case, run))
+        pipe(settings.options(case, run, graphs.bundle.manifest))
     return graphs.layer_times()

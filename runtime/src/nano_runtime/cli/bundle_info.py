@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import Default
+from nano_runtime.bundle.wiring import Task
 from nano_runtime.cli import megabytes
 from nano_runtime.errors.escaping import escaped
 
 __all__ = ["facts", "print_info"]
+
+_TASKS: Final[dict[Task, str]] = {
+    "text-to-image": "text-to-image (a prompt, if wished with --image and --mask)",
+    "inpainting": "inpainting (a prompt, --image and --mask)",
+    "instruct-pix2pix": "instruct-pix2pix (a prompt that says what to change, and --image)",
+}
 
 
 def print_info(bundle: Bundle) -> None:
@@ -24,6 +31,7 @@ def print_info(bundle: Bundle) -> None:
         "source": f"{manifest.source.model}{revision}",
         "licence": f"{manifest.licence.id} ({manifest.licence.file})",
         "pictures": f"{width} x {height} pixels",
+        "for": _TASKS[manifest.task],
         "weights": manifest.precision,
         "graph": manifest.graph,
         "scheduler": str(manifest.scheduler.get("_class_name")),

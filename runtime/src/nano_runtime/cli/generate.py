@@ -17,7 +17,7 @@ from nano_runtime.cli import digest, make_parser, run_command
 from nano_runtime.cli.cache_options import CacheOptions, add_cache_options, cache_folder
 from nano_runtime.cli.grid import GRID_OPTIONS, Axis, cells, check_axes, parse_axis
 from nano_runtime.cli.live_preview import Preview
-from nano_runtime.cli.origin import check_origin
+from nano_runtime.cli.origin import check_origin, without_strangers
 from nano_runtime.cli.output import Output
 from nano_runtime.cli.picture_flags import add_picture_flags, options_from
 from nano_runtime.cli.token_count import print_tokens
@@ -38,6 +38,8 @@ _EXAMPLES = """\
   nano-generate "a red fox" --bundle nano-int8 -o fox.png --seed 7
   nano-generate "a red fox" --bundle nano-int8 -n 4 --steps 30 --negative-prompt "blurry"
   nano-generate "a red fox" --bundle nano-int8 --image fox.jpg --strength 0.6
+  nano-generate "a red fox" --bundle inpaint-int8 --image garden.jpg --mask hole.png
+  nano-generate "make it winter" --bundle pix2pix-int8 --image garden.jpg --image-guidance 1.2
   nano-generate "an otter" --grid steps=4,8,16 --grid guidance=1,3,7.5 -o sheet.png
   nano-generate --from nano-7.png -n 4 --variation-strength 0.2       siblings of a picture
   nano-generate "a (red:1.3) fox, [snow]" --weights --bundle nano-int8
@@ -141,6 +143,7 @@ def _generate(options: _Options) -> int:
         print_tokens(pipe, picture, as_json=options.json)
         return 0
     if origin is not None and options.origin is not None:
+        picture = without_strangers(options.origin, picture, options, pipe.bundle)
         check_origin(options.origin, origin, picture, pipe.bundle, chosen=options.bundle is not None)
     preview = None if options.preview is None else Preview.plan(options.preview, pipe.bundle, force=options.force)
     plans = [pipe.plan(one) for one in (cells(picture, options.grid) if options.grid else [picture])]

@@ -1,10 +1,12 @@
-"""``--from PNG``: whether a picture can be drawn again, and why it would not be the same."""
+"""``--from PNG``: the options that draw a picture again, whether it can be, and why it would not be the same."""
 
 from __future__ import annotations
 
+import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nano_runtime.errors import NoOriginalError, OtherBundleError
 
@@ -13,7 +15,28 @@ if TYPE_CHECKING:
     from nano_runtime.options import DrawOptions
     from nano_runtime.pictures.parameters import Parameters
 
-__all__ = ["check_origin"]
+__all__ = ["check_origin", "without_strangers"]
+
+
+def without_strangers(path: Path, options: DrawOptions, given: argparse.Namespace, bundle: Bundle) -> DrawOptions:
+    """Return the options without those of the picture that the bundle does not have, and say so on stderr.
+
+    Args:
+        path: of the picture.
+        options: of the picture, and of the command line.
+        given: the command line; what stands there stays, and is refused later.
+        bundle: with which it is drawn now.
+    """
+    strangers = {
+        "strength": bundle.manifest.task == "instruct-pix2pix",
+        "image_guidance_scale": bundle.manifest.task != "instruct-pix2pix",
+    }
+    for name, strange in strangers.items():
+        if strange and getattr(options, name) is not None and name not in given:
+            _warn(f"{path} was drawn with {name}, which means nothing to a bundle for {bundle.manifest.task}")
+            unset: dict[str, Any] = {name: None}
+            options = replace(options, **unset)
+    return options
 
 
 def check_origin(path: Path, origin: Parameters, options: DrawOptions, bundle: Bundle, *, chosen: bool) -> None:
@@ -43,7 +66,7 @@ def check_origin(path: Path, origin: Parameters, options: DrawOptions, bundle: B
         if options.image is None:
             raise NoOriginalError(path)
         shapes = bundle.manifest.image_size, bundle.manifest.latent_shape
-        edit = edit_of(options.image, options.mask_image, options.strength, *shapes)
+        edit = edit_of(options.image, options.mask_image, options.strength, *shapes, task=bundle.manifest.task)
         if edit is not None and edit.digest != origin.edited:
             _warn(f"{path} was drawn from another picture or mask; the picture will be another")
 

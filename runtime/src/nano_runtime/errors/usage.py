@@ -115,12 +115,13 @@ class NoPictureError(UsageError):
     """A bundle whose UNet sees a picture, or a mask, and a call without one."""
 
     def __init__(self, task: str, missing: Iterable[str]) -> None:
-        hints = {
-            "inpainting": "Give a picture with --image (image) and its mask with --mask (mask_image). To draw from the "
-            "prompt alone, give any picture and a mask that is all white.",
-            "instruct-pix2pix": "Give the picture that the prompt tells how to change with --image (image).",
-        }
-        super().__init__(f"the bundle is for {task}, and there is no {' and no '.join(missing)}", hints[task])
+        hint = "Give the picture that the prompt tells how to change with --image (image)."
+        if task == "inpainting":
+            hint = (
+                "Give a picture with --image (image) and its mask with --mask (mask_image). To draw from the prompt "
+                "alone, give any picture and a mask that is all white."
+            )
+        super().__init__(f"the bundle is for {task}, and there is no {' and no '.join(missing)}", hint)
 
 
 class OtherTaskError(UsageError):

@@ -18,10 +18,12 @@ from nano_runtime.arrays import F32, Arrays
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import Backend, Component
 from nano_runtime.bundle.wiring import BATCH, TOKENS
+from nano_runtime.drawing.neutral import with_plain_pictures
 from nano_runtime.engines import EngineOptions
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.errors import BundleError, LoaderDiedError, NanoError, NotEnoughMemoryError
 from nano_runtime.networks.tokenizer import Tokenizer
+from nano_runtime.options import DrawOptions
 from nano_runtime.pipeline import Pipeline
 from nano_runtime.system.machine import usable_cores
 from nano_runtime.verify.trial import REPORT_BYTES
@@ -57,7 +59,8 @@ def _try(bundle: Bundle, backend: Backend) -> None:
     ids = Tokenizer.load(bundle.verified_file(spec.file), spec).encode(_PROMPT).ids
     _say(file=bundle.manifest.licence.file)
     pipeline = Pipeline(graphs, keep_loaded=False)
-    pipeline.plan(_PROMPT, num_inference_steps=1, scheduler=pipeline.own_scheduler)  # makes the bundle's own sampler
+    options = DrawOptions(prompt=_PROMPT, num_inference_steps=1, scheduler=pipeline.own_scheduler)
+    pipeline.plan(with_plain_pictures(options, bundle.manifest))  # makes the bundle's own sampler
     generator = np.random.default_rng(0)
     for name, component in bundle.manifest.components.items():
         if backend in component.graphs:
