@@ -225,11 +225,11 @@ class Client:
     process: Popen[str]
     cache: Path
 
-    def open(self, model: str, revision: str | None = None) -> dict[str, object]:
+    def open(self, model: str, revision: str | None = None, variant: str | None = None) -> dict[str, object]:
         to, back, errors = self.process.stdin, self.process.stdout, self.process.stderr
         assert to is not None
         assert back is not None
-        to.write(json.dumps([model, revision]) + "\n")
+        to.write(json.dumps([model, revision, variant]) + "\n")
         to.flush()
         for line in back:
             if line.startswith("ANSWER "):
@@ -257,8 +257,8 @@ def files(parts, tmp_path_factory):
 def hub(files):
     sharded = {name: content for name, content in files.items() if name != "unet/diffusion_pytorch_model.safetensors"}
     sharded["unet/diffusion_pytorch_model-00001-of-00002.bin"] = b"a pickle"
-    half = {name: content for name, content in files.items() if not name.startswith("vae/diffusion")}
-    half["vae/diffusion_pytorch_model.fp16.safetensors"] = b"half"
+    half = {name.replace(".safetensors", ".fp16.safetensors"): content for name, content in files.items()}
+    half["unet/diffusion_pytorch_model.non_ema.safetensors"] = b"not needed"
     repositories = {
         NANO: Repository(COMMIT, files, branches=("main", "v1")),
         "someone/pickles": Repository("1" * 40, sharded),
@@ -313,13 +313,21 @@ def test_nothing_is_fetched_twice_and_a_tag_is_resolved(hub, client):
     assert hub.fetched() == set()
 
 
+def test_a_repository_of_fp16_files_alone_is_fetched_and_nothing_else(hub, client, parts):
+    hub.requests.clear()
+    found = client.open("someone/half")
+    assert found["first_weight"] == parts.unet.conv_in.weight[0, 0, 0, 0].item()
+    weights = {name for name in hub.fetched() if name.endswith(".safetensors")}
+    assert weights == {name.replace(".saf", ".fp16.saf") for name in NEEDED if name.endswith(".safetensors")}
+
+
 @pytest.mark.parametrize(
     ("asked", "error", "why"),
     [
         (("someone/nowhere", None), "CheckpointError", "no such public model"),
         ((NANO, "v9"), "CheckpointError", "no revision 'v9'"),
         (("someone/pickles", None), "PickleOnlyError", "someone/pickles/unet"),
-        (("someone/half", None), "CheckpointError", "no vae/diffusion_pytorch_model.safetensors"),
+        (("someone/half", None, "bf16"), "CheckpointError", "only of fp16"),
     ],
 )
 def test_what_the_hub_does_not_have_is_a_usage_error(asked, error, why, hub, client):

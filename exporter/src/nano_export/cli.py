@@ -42,6 +42,7 @@ class _Arguments(argparse.Namespace):
     size: int
     lora: list[str]
     revision: str | None
+    variant: str | None
     force: bool
     json: bool
 
@@ -99,6 +100,11 @@ def _parser() -> argparse.ArgumentParser:
         help="merge a LoRA (.safetensors) into the weights; repeatable (default scale: 1)",
     )
     add("--revision", metavar="REV", help="branch, tag or commit of a Hub model")
+    add(
+        "--variant",
+        metavar="NAME",
+        help="of the weights' files, such as fp16 or non_ema (default: the plain files, or what there is instead)",
+    )
     add("--force", action="store_true", help="replace an existing bundle")
     add("--json", action="store_true", help="print one JSON document instead of the report")
     return parser
@@ -121,6 +127,7 @@ def _export(arguments: _Arguments) -> int:
             size=arguments.size,
             loras=tuple(map(parse_lora, arguments.lora)),
             revision=arguments.revision,
+            variant=arguments.variant,
             force=arguments.force,
         )
     )

@@ -96,7 +96,7 @@ def export(options: Options) -> Iterator[Progress | Exported]:
         yield progress("load", f"needs about {disk:.1f} GB of disk and {memory:.1f} GB of memory")
 
         yield progress("load", f"loading {options.model}", 0.2)
-        checkpoint = open_checkpoint(options.model, options.revision)
+        checkpoint = open_checkpoint(options.model, options.revision, options.variant)
         merge(checkpoint, loras)
         contents = describe(checkpoint, options, loras)
         del loras

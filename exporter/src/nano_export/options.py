@@ -50,6 +50,7 @@ class Options:
         size: width and height of the pictures, in pixels.
         loras: merged into the weights, in this order.
         revision: branch, tag or commit of a Hub model; None is the default branch.
+        variant: of the weights' file names, such as "fp16"; None takes the plain ones, or what there is instead.
         force: whether an existing bundle is replaced.
     """
 
@@ -63,6 +64,7 @@ class Options:
     size: int = 128
     loras: tuple[LoraFile, ...] = ()
     revision: str | None = None
+    variant: str | None = None
     force: bool = False
 
 

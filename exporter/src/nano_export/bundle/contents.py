@@ -46,7 +46,7 @@ def describe(checkpoint: Checkpoint, options: Options, loras: Sequence[Lora]) ->
         scaling_factor=float(checkpoint.vae.config.scaling_factor),
         tokenizer=TokenizerSpec(
             file="tokenizer/tokenizer.json",
-            length=checkpoint.text_encoder.config.max_position_embeddings,
+            length=tokenizer.model_max_length,
             pad_id=tokenizer.pad_token_id,
             bos_id=tokenizer.bos_token_id,
             eos_id=tokenizer.eos_token_id,

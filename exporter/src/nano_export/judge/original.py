@@ -132,7 +132,7 @@ def _draw(  # noqa: PLR0917 (all of them define one picture)
     decoded = pipeline.vae.decode(scaled, return_dict=False)[0]
     picture = decoded.clamp(-1, 1)
     moments = pipeline.vae.encode(picture).latent_dist.parameters
-    length = pipeline.text_encoder.config.max_position_embeddings
+    length = pipeline.tokenizer.model_max_length
     ids = pipeline.tokenizer(
         prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
     ).input_ids

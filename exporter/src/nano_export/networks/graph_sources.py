@@ -84,7 +84,7 @@ def graph_sources(checkpoint: Checkpoint, form: GraphForm, size: int) -> Iterato
         form: of the UNet's graphs.
         size: width and height of the pictures, in pixels.
     """
-    length = checkpoint.text_encoder.config.max_position_embeddings
+    length = checkpoint.tokenizer.model_max_length
     width = checkpoint.text_encoder.config.hidden_size
     latents = torch.zeros(TRACE_BATCH, *latent_shape(checkpoint, size))
     hidden = torch.zeros(TRACE_BATCH, length, width)

@@ -15,17 +15,18 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from nano_export.errors import CheckpointError
 from nano_export.options import BUILT_IN
 from nano_export.source import builtin
-from nano_export.source.architecture import check_architecture
+from nano_export.source.folder import DiffusersFolder, open_folder
 from nano_export.source.hub import fetch
-from nano_export.source.json_file import read_json
-from nano_export.source.layout import WEIGHTS
 from nano_export.source.licences import LicenceText, licence_of
-from nano_export.source.pipelines import Task, task_of
-from nano_export.source.weights import check_weights, load_network
+from nano_export.source.network_loading import load_network
+from nano_export.source.tokenizer import check_fit, load_tokenizer
 from nano_runtime.bundle.manifest import Source
-from nano_runtime.errors.escaping import first_line
+from nano_runtime.bundle.wiring import Task
+from nano_runtime.errors.escaping import UNPRINTABLE
 
 __all__ = ["Checkpoint", "open_checkpoint"]
+
+_CLASSES = {"text_encoder": CLIPTextModel, "unet": UNet2DConditionModel, "vae": AutoencoderKL}
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,17 @@ class Checkpoint:
     embeddings: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
-def open_checkpoint(model: str, revision: str | None) -> Checkpoint:
+def open_checkpoint(model: str, revision: str | None, variant: str | None = None) -> Checkpoint:
     """Find, check and load a model.
 
     Args:
         model: a built-in name, the path of a diffusers folder, or a Hub id, tried in this order.
         revision: branch, tag or commit on the Hub; None takes the default branch.
+        variant: of the weights' names, such as "fp16"; None takes the plain ones, or what there is instead.
 
     Raises:
-        CheckpointError: nothing has that name, files are missing or damaged, or a revision is given for a model that
-            is not on the Hub.
+        CheckpointError: nothing has that name, files are missing or damaged, a revision is given for a model that is
+            not on the Hub, or a variant for one that is built in.
         PickleOnlyError: the weights are not safetensors.
         UnsupportedModelError: it is not a Stable Diffusion 1 or 2.
         NetworkError: the Hub could not be reached, or refused.
@@ -76,8 +78,10 @@ def open_checkpoint(model: str, revision: str | None) -> Checkpoint:
     folder = Path(model).expanduser()
     if revision is not None and (model in BUILT_IN or folder.is_dir()):
         raise CheckpointError(model, f"it is not on the Hub, so it has no revision {revision!r}")
+    if variant is not None and model in BUILT_IN:
+        raise CheckpointError(model, f"it is built in, so it has no variant {variant!r}")
     if model == "demo":
-        return _load(builtin.DEMO, Source(model=model, revision=None))
+        return _load(open_folder(builtin.DEMO, None), Source(model=model, revision=None))
     if model in BUILT_IN:
         parts = builtin.build(model)
         return Checkpoint(
@@ -92,42 +96,38 @@ def open_checkpoint(model: str, revision: str | None) -> Checkpoint:
             scheduler=parts.scheduler,
         )
     if folder.is_dir():
-        source = Source(model=folder.resolve().name, revision=None)
+        source = Source(model=_name_of(folder), revision=None)
     else:
-        folder, source = fetch(model, revision)
-    return _load(folder, source)
+        folder, source = fetch(model, revision, variant)
+    return _load(open_folder(folder, variant), source)
 
 
-def _load(folder: Path, source: Source) -> Checkpoint:
-    """Check a diffusers folder and load it in fp32."""
-    task = task_of(folder)
-    scheduler = check_architecture(folder)
-    for component, name in WEIGHTS.items():
-        check_weights(folder / component, name)
+def _load(found: DiffusersFolder, source: Source) -> Checkpoint:
+    """Load a diffusers folder in fp32."""
+    folder = found.path
     readme = folder / "README.md"
     card = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else None
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    networks = {
+        component: load_network(kind, component, found.configs[component], found.weights[component])
+        for component, kind in _CLASSES.items()
+    }
+    check_fit(tokenizer, networks["text_encoder"], folder / "tokenizer")
     return Checkpoint(
         name=source.model.rpartition("/")[2],
         source=source,
         licence=licence_of(folder, card, source.model),
         card=card,
-        tokenizer=_tokenizer(folder / "tokenizer"),
-        text_encoder=load_network(CLIPTextModel, folder / "text_encoder"),
-        unet=load_network(UNet2DConditionModel, folder / "unet"),
-        vae=load_network(AutoencoderKL, folder / "vae"),
-        scheduler=scheduler,
-        task=task,
+        tokenizer=tokenizer,
+        text_encoder=networks["text_encoder"],
+        unet=networks["unet"],
+        vae=networks["vae"],
+        scheduler=found.scheduler,
+        task=found.task,
     )
 
 
-def _tokenizer(folder: Path) -> CLIPTokenizer:
-    """Load the tokenizer."""
-    for name in () if (folder / "tokenizer.json").is_file() else ("vocab.json", "merges.txt"):
-        if not (folder / name).is_file():
-            raise CheckpointError(folder / name, "it is missing")
-    for path in sorted(folder.glob("*.json")):
-        read_json(path)
-    try:
-        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # the library behind it raises plain ones
-        raise CheckpointError(folder, first_line(error)) from error
+def _name_of(folder: Path) -> str:
+    """Return a folder's name as a manifest may hold it: characters that no terminal shows become underscores."""
+    name = folder.resolve().name
+    return name.translate(dict.fromkeys(UNPRINTABLE, "_")) or "checkpoint"

@@ -8,8 +8,9 @@ import httpx2
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
-from nano_export.errors import CheckpointError, PickleOnlyError
-from nano_export.source.layout import PICKLES, SMALL_FILES, WEIGHTS, is_weight
+from nano_export.errors import CheckpointError
+from nano_export.source.layout import SMALL_FILES, WEIGHTS, choose_weights
+from nano_export.source.weights import no_weights
 from nano_runtime.bundle.manifest import Source
 from nano_runtime.errors import NetworkError, OutputError
 from nano_runtime.errors.escaping import first_line
@@ -17,12 +18,13 @@ from nano_runtime.errors.escaping import first_line
 __all__ = ["fetch"]
 
 
-def fetch(model: str, revision: str | None) -> tuple[Path, Source]:
+def fetch(model: str, revision: str | None, variant: str | None) -> tuple[Path, Source]:
     """Download the needed files of a repository into the Hub client's cache; files in it are not downloaded again.
 
     Args:
         model: Hub id.
         revision: branch, tag or commit, resolved to a commit first; None is the default branch.
+        variant: of the weights' names; None takes the plain ones, or what there is instead.
 
     Returns:
         The folder with the files, and the commit they are from.
@@ -35,7 +37,7 @@ def fetch(model: str, revision: str | None) -> tuple[Path, Source]:
     """
     try:
         info = HfApi().model_info(model, revision=revision)
-        weights = _weights(model, [sibling.rfilename for sibling in info.siblings or []])
+        weights = _weights(model, [sibling.rfilename for sibling in info.siblings or []], variant)
         path = snapshot_download(model, revision=info.sha, allow_patterns=[*SMALL_FILES, *weights])
     except HFValidationError as error:
         raise CheckpointError(
@@ -55,13 +57,17 @@ def fetch(model: str, revision: str | None) -> tuple[Path, Source]:
     return Path(path), Source(model=model, revision=info.sha)
 
 
-def _weights(model: str, names: list[str]) -> list[str]:
+def _weights(model: str, names: list[str], variant: str | None) -> list[str]:
     """Return the weights among all files of a repository; every network has some."""
-    weights = [name for folder in WEIGHTS for name in names if is_weight(folder, name)]
-    for folder, file in WEIGHTS.items():
-        if any(name.startswith(f"{folder}/") for name in weights):
-            continue
-        if any(name.startswith(f"{folder}/") and name.endswith(PICKLES) for name in names):
-            raise PickleOnlyError(f"{model}/{folder}")
-        raise CheckpointError(model, f"it has no {folder}/{file}")
+    weights: list[str] = []
+    variants: set[str | None] = set()
+    for folder in WEIGHTS:
+        own = [name.removeprefix(f"{folder}/") for name in names if name.startswith(f"{folder}/")]
+        choice = choose_weights(folder, own, variant)
+        if choice is None:
+            raise no_weights(f"{model}/{folder}", folder, own, variant)
+        weights += [f"{folder}/{name}" for name in choice.names]
+        variants.add(choice.variant)
+    if variant not in {None, *variants}:
+        raise CheckpointError(model, f"none of its networks has weights of the variant {variant!r}")
     return weights

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from nano_export.errors import CheckpointError, UnsupportedModelError
 from nano_export.source.json_file import read_json
+from nano_export.source.readable import require_folder
+from nano_runtime.bundle.wiring import Task
 
-__all__ = ["Task", "task_of"]
-
-Task: TypeAlias = Literal["text-to-image", "inpainting", "instruct-pix2pix"]
-"""The channels behind the latents: none; a mask and a masked picture's latents; a picture's latents."""
+__all__ = ["task_of"]
 
 _SAME_NETWORKS = (
     "StableDiffusionPipeline",
@@ -49,8 +48,7 @@ def task_of(folder: Path) -> Task:
         raise UnsupportedModelError(folder, f"the pipeline class {name}{_way_out(index)}", ["Stable Diffusion 1 and 2"])
     _check_parts(folder, index)
     for part in _NETWORKS:
-        if not (folder / part).is_dir():
-            raise CheckpointError(folder, f"the folder {part}/ is missing")
+        require_folder(folder / part)
     channels = _number(folder / "unet", "in_channels", 4)
     latents = _number(folder / "vae", "latent_channels", 4)
     tasks: dict[int, Task] = {latents: "text-to-image", 2 * latents + 1: "inpainting", 2 * latents: "instruct-pix2pix"}

@@ -1,78 +1,147 @@
-"""Finds the weights of a network in its folder, checks them, and loads them in fp32. Only safetensors are read."""
+"""Finds the weights of a network in its folder, and checks them by their headers. Only safetensors are read."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from nano_export.errors import CheckpointError, PickleOnlyError
-from nano_export.source.layout import PICKLES
-from nano_runtime.errors.escaping import first_line
+from nano_export.source.json_file import read_json
+from nano_export.source.layout import PICKLES, WEIGHTS, choose_weights, variants_of
+from nano_export.source.readable import require_folder, require_readable
 
-__all__ = ["check_weights", "load_network"]
+__all__ = ["Weights", "find_weights", "no_weights"]
+
+_FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+_IDS = "position_ids"  # a buffer of whole numbers in old checkpoints; no weight, and not read
+_QUANTIZED = (".absmax", ".quant_map", ".SCB", ".weight_format")
+_ADAPTED = (".base_layer.", ".lora_A.", ".lora_B.")
+_SHOWN_FILES = 3
 
 
-def check_weights(folder: Path, name: str) -> None:
-    """Check that the safetensors of a network exist and are complete; nothing is loaded.
+@dataclass(frozen=True)
+class Weights:
+    """The weights of one network: safetensors that exist, are complete, and hold floats.
+
+    Attributes:
+        folder: of the network.
+        files: one, or all shards.
+        variant: in their names; None for the plain ones.
+        parameters: how many numbers they hold.
+        stored_bytes: of the files' tensors.
+    """
+
+    folder: Path
+    files: tuple[Path, ...]
+    variant: str | None
+    parameters: int
+    stored_bytes: int
+
+
+def find_weights(folder: Path, component: str, variant: str | None) -> Weights:
+    """Find the weights of a network, and check all that their headers tell; nothing is loaded.
 
     Args:
         folder: of the network.
-        name: of its weights, unless they are in shards.
+        component: its key in ``WEIGHTS``.
+        variant: of the files' names; None takes the plain files, or the variant that is there instead of them.
 
     Raises:
-        CheckpointError: the weights are missing or damaged.
+        CheckpointError: the weights are missing, incomplete, damaged, quantized, or cannot be read.
         PickleOnlyError: the weights are not safetensors.
     """
-    files = sorted(folder.glob(f"{name.removesuffix('.safetensors')}*.safetensors"))
-    files = [file for file in files if ".fp16." not in file.name and ".non_ema." not in file.name]
-    if not files:
-        if any(path.name.endswith(PICKLES) for path in folder.iterdir()):
-            raise PickleOnlyError(folder)
-        raise CheckpointError(folder, f"{name} is missing")
-    for file in files:
-        _check_whole(file)
+    require_folder(folder)
+    names = [path.name for path in folder.iterdir()]
+    choice = choose_weights(component, names, variant)
+    if choice is None:
+        raise no_weights(folder, component, names, variant)
+    indexed = None if choice.index is None else _shards(folder / choice.index)
+    complete = indexed is not None and all((folder / name).exists() for name in indexed)
+    # diffusers prefers the shards, transformers the one file; leftover shards that are not complete are none.
+    if choice.whole is not None and (component == "text_encoder" or not complete):
+        files: tuple[str, ...] = (choice.whole,)
+    else:
+        files = choice.shards if indexed is None else indexed
+    paths = tuple(folder / name for name in files)
+    return Weights(
+        folder=folder,
+        files=paths,
+        variant=choice.variant,
+        parameters=sum(size for path in paths for size in _tensors_of(path)),
+        stored_bytes=sum(path.stat().st_size for path in paths),
+    )
 
 
-def load_network(kind: Any, folder: Path) -> Any:  # noqa: ANN401 - diffusers' and transformers' classes have no common base
-    """Load one network in fp32, and check that all its tensors came from the checkpoint.
-
-    The libraries only log a missing tensor, and go on with a random one.
+def no_weights(
+    folder: Path | str, component: str, names: Collection[str], variant: str | None
+) -> CheckpointError | PickleOnlyError:
+    """Return the error for a network without weights that can be taken; it says what is there instead.
 
     Args:
-        kind: class of diffusers or transformers.
-        folder: of the network.
+        folder: of the network, for the message.
+        component: its key in ``WEIGHTS``.
+        names: of the files in it.
+        variant: that was asked for.
+    """
+    wanted = WEIGHTS[component]
+    found = [str(name) for name in variants_of(component, names)]
+    if found and variant is not None:
+        return CheckpointError(folder, f"it has no weights of the variant {variant!r}, only of {', '.join(found)}")
+    if found:
+        return CheckpointError(folder, f"{wanted} is missing; --variant chooses one of {', '.join(found)}")
+    if any(name.endswith(PICKLES) and not name.startswith("openvino") for name in names):
+        return PickleOnlyError(folder)
+    if any(name.endswith(".msgpack") for name in names):
+        return CheckpointError(folder, f"{wanted} is missing; the weights are Flax's, which from_flax=True converts")
+    others = sorted(name for name in names if name.endswith((".safetensors", ".onnx", ".xml", ".gguf")))
+    there = f"; there is {', '.join(others[:_SHOWN_FILES])}" if others else ""
+    return CheckpointError(folder, f"{wanted} is missing{there}")
+
+
+def _tensors_of(path: Path) -> Iterator[int]:
+    """Yield the size of each tensor of a file that holds floats; the file has to be as long as its header says.
 
     Raises:
-        CheckpointError: tensors are missing, or do not have the shape in config.json.
+        CheckpointError: the file cannot be read, is damaged, or holds quantized weights.
     """
+    require_readable(path)
     try:
-        module, report = kind.from_pretrained(
-            folder,
-            torch_dtype=torch.float32,
-            local_files_only=True,
-            use_safetensors=True,
-            low_cpu_mem_usage=False,  # True needs accelerate
-            ignore_mismatched_sizes=True,  # they are reported, and refused below
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise CheckpointError(folder, first_line(error)) from error
-    if missing := sorted(report["missing_keys"]):
-        raise CheckpointError(folder, f"{len(missing)} of its tensors are missing, {missing[0]} for one")
-    if wrong := sorted(key for key, *_ in report["mismatched_keys"]):
-        raise CheckpointError(
-            folder, f"{len(wrong)} of its tensors do not have the shape in config.json, {wrong[0]} for one"
-        )
-    return module.eval()
+        with safe_open(path, framework="pt") as content:
+            parts = {name: content.get_slice(name) for name in content.keys()}  # noqa: SIM118 - not a mapping
+            tensors = [(name, part.get_dtype(), part.get_shape()) for name, part in parts.items()]
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(path, f"it is damaged or cut short ({error})") from error
+    for name, kind, shape in tensors:
+        if name.endswith(_IDS):
+            continue
+        if name.endswith(_QUANTIZED) or kind not in _FLOATS:
+            raise CheckpointError(
+                path,
+                f"its tensor {name!r} is of the type {kind}: the weights are quantized, as bitsandbytes does it, "
+                "and the model from before that is needed",
+            )
+        if any(mark in name for mark in _ADAPTED):
+            raise CheckpointError(
+                path, f"its tensor {name!r} is an adapter's: PEFT's merge_and_unload() joins it to the weights"
+            )
+        yield math.prod(shape)
 
 
-def _check_whole(file: Path) -> None:
-    """Check that a safetensors file is as long as its header says."""
-    try:
-        with safe_open(file, framework="pt"):
-            pass
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(file, f"it is damaged or cut short ({error})") from error
+def _shards(index: Path) -> tuple[str, ...]:
+    """Return the files that an index names; none is a pickle, and none is outside of its folder.
+
+    Raises:
+        CheckpointError: the index is damaged, or names such a file.
+    """
+    table = read_json(index).get("weight_map")
+    if not isinstance(table, dict) or not table:
+        raise CheckpointError(index, "it has no weight_map")
+    names = set(table.values()) if all(isinstance(name, str) for name in table.values()) else {""}
+    for name in sorted(names):
+        if Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):
+            raise CheckpointError(index, f"it names {name!r}, which is no safetensors file beside it")
+    return tuple(sorted(names))
