@@ -180,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif verb == "tree":
             self.send(200, json.dumps([_entry(path, content) for path, content in repository.files.items()]).encode())
         else:
-            siblings = [{"rfilename": path} for path in repository.files]
+            siblings = [{"rfilename": path, "size": len(content)} for path, content in repository.files.items()]
             self.send(200, json.dumps({"id": name, "sha": repository.commit, "siblings": siblings}).encode())
 
     def file(self, repository: Repository, name: str) -> None:
@@ -339,6 +339,14 @@ def test_what_the_hub_does_not_have_is_a_usage_error(asked, error, why, hub, cli
     assert hub.fetched() == set()
 
 
+def test_a_models_folder_in_the_cache_is_a_model(client):
+    root = client.cache / f"models--{NANO.replace('/', '--')}"
+    for folder, revision in ((root, None), (root, "v1"), (root, COMMIT), (root / "snapshots" / COMMIT, None)):
+        found = client.open(str(folder), revision)
+        assert (found["model"], found["revision"]) == (NANO, COMMIT)
+    assert "refs/v9" in str(client.open(str(root), "v9")["what"])
+
+
 def test_a_cache_that_cannot_be_written_is_not_the_networks_fault(client):
     client.cache.mkdir(exist_ok=True)
     obstacle = client.cache / "models--someone--blocked"
@@ -354,6 +362,13 @@ def test_a_hub_in_trouble_and_a_hub_that_is_gone_are_network_errors(hub, client)
     assert (found["error"], found["exit_code"]) == ("NetworkError", 5)
     assert found["what"].startswith("someone/else could not be fetched from the Hub: ")
     hub.stop()
+    assert client.open(NANO)["revision"] == client.open(NANO, "v1")["revision"] == COMMIT  # both are in the cache
+    lacking = client.cache / "models--someone--half" / "snapshots" / ("2" * 40) / "vae" / "config.json"
+    lacking.unlink()
+    incomplete = client.open("someone/half")
+    assert (incomplete["error"], incomplete["exit_code"]) == ("NetworkError", 5)
+    assert "of the copy in the Hub's cache" in incomplete["what"]
+    assert f"{lacking} is not a usable checkpoint: it is missing" in incomplete["what"]
     gone = client.open("someone/else")
     assert (gone["error"], gone["exit_code"]) == ("NetworkError", 5)
     assert gone["what"] != found["what"]

@@ -42,10 +42,11 @@ from nano_export.quantize import (
     tensors_to_calibrate,
     write_watching_graph,
 )
-from nano_export.source.checkpoint import Checkpoint, open_checkpoint
+from nano_export.source.checkpoint import Checkpoint, load
 from nano_export.source.lora import merge
 from nano_export.source.lora_file import open_lora
 from nano_export.source.needs import check_resources
+from nano_export.source.place import Place, fetched, find_model
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import Backend, Default, Preset
 from nano_runtime.bundle.wiring import TIMESTEP, UNET, UNET_SHALLOW, WIRING
@@ -91,12 +92,9 @@ def export(options: Options) -> Iterator[Progress | Exported]:
     """
     loras = [open_lora(file) for file in options.loras]
     with staged(options.output, force=options.force) as folder:
-        needs = check_resources(options.model, options.output, options.precision, len(options.backends))
-        disk, memory = needs.disk_bytes / 1e9, needs.memory_bytes / 1e9
-        yield progress("load", f"needs about {disk:.1f} GB of disk and {memory:.1f} GB of memory")
-
+        found = yield from _find(options)
         yield progress("load", f"loading {options.model}", 0.2)
-        checkpoint = open_checkpoint(options.model, options.revision, options.variant)
+        checkpoint = load(found)
         merge(checkpoint, loras)
         contents = describe(checkpoint, options, loras)
         del loras
@@ -135,6 +133,19 @@ def export(options: Options) -> Iterator[Progress | Exported]:
             manifest = bundle.write(scores, default=default, presets=presets)
         yield progress("publish", "putting the bundle in place")
     yield Exported(options.output, scores, sum(entry.size for entry in manifest.files))
+
+
+def _find(options: Options) -> Generator[Progress, None, Place]:
+    """Find the model, fetch it if it is on the Hub, and say what the export needs, as early as that is known."""
+    place = find_model(options.model, options.revision, options.variant)
+    yield progress("load", check_resources(place, options).text)
+    if place.remote is not None:
+        yield progress("load", f"fetching {options.model}", 0.1)
+        place = fetched(place)
+        yield progress("load", check_resources(place, options).text, 0.2)
+    if place.note is not None:
+        yield progress("load", place.note, 0.2)
+    return place
 
 
 def _draw_original(

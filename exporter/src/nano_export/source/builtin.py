@@ -22,7 +22,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 __all__ = ["DEMO", "SCHEDULER", "WEIGHT_BYTES", "Parts", "build", "write_checkpoint"]
 
 DEMO = Path(__file__).parent / "demo"
-WEIGHT_BYTES = {"demo": 50e6, "tiny": 20e6, "synthetic": 5.16e9}  # fp32
+WEIGHT_BYTES = {"tiny": 20e6, "synthetic": 5.16e9}  # fp32
 
 # Stable Diffusion Nano's scheduler_config.json.
 SCHEDULER: dict[str, Any] = {

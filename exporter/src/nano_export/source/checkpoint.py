@@ -6,25 +6,21 @@ The architecture comes from the checkpoint's own configs. Only safetensors are r
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from nano_export.errors import CheckpointError
-from nano_export.options import BUILT_IN
 from nano_export.source import builtin
-from nano_export.source.folder import DiffusersFolder, open_folder
-from nano_export.source.hub import fetch
+from nano_export.source.folder import DiffusersFolder
 from nano_export.source.licences import LicenceText, licence_of
 from nano_export.source.network_loading import load_network
+from nano_export.source.place import Place, fetched, find_model
 from nano_export.source.tokenizer import check_fit, load_tokenizer
 from nano_runtime.bundle.manifest import Source
 from nano_runtime.bundle.wiring import Task
-from nano_runtime.errors.escaping import UNPRINTABLE
 
-__all__ = ["Checkpoint", "open_checkpoint"]
+__all__ = ["Checkpoint", "load", "open_checkpoint"]
 
 _CLASSES = {"text_encoder": CLIPTextModel, "unet": UNet2DConditionModel, "vae": AutoencoderKL}
 
@@ -61,45 +57,35 @@ class Checkpoint:
 
 
 def open_checkpoint(model: str, revision: str | None, variant: str | None = None) -> Checkpoint:
-    """Find, check and load a model.
+    """Find, fetch and load a model; see ``find_model``, ``fetched`` and ``load``."""
+    return load(fetched(find_model(model, revision, variant)))
 
-    Args:
-        model: a built-in name, the path of a diffusers folder, or a Hub id, tried in this order.
-        revision: branch, tag or commit on the Hub; None takes the default branch.
-        variant: of the weights' names, such as "fp16"; None takes the plain ones, or what there is instead.
+
+def load(place: Place) -> Checkpoint:
+    """Load a model that is on this machine.
 
     Raises:
-        CheckpointError: nothing has that name, files are missing or damaged, a revision is given for a model that is
-            not on the Hub, or a variant for one that is built in.
-        PickleOnlyError: the weights are not safetensors.
-        UnsupportedModelError: it is not a Stable Diffusion 1 or 2.
-        NetworkError: the Hub could not be reached, or refused.
+        CheckpointError: its files are damaged, or do not fit each other.
     """
-    folder = Path(model).expanduser()
-    if revision is not None and (model in BUILT_IN or folder.is_dir()):
-        raise CheckpointError(model, f"it is not on the Hub, so it has no revision {revision!r}")
-    if variant is not None and model in BUILT_IN:
-        raise CheckpointError(model, f"it is built in, so it has no variant {variant!r}")
-    if model == "demo":
-        return _load(open_folder(builtin.DEMO, None), Source(model=model, revision=None))
-    if model in BUILT_IN:
-        parts = builtin.build(model)
-        return Checkpoint(
-            name=model,
-            source=Source(model=model, revision=None),
-            licence=licence_of(None, None, model),
-            card=None,
-            tokenizer=parts.tokenizer,
-            text_encoder=parts.text_encoder.eval(),
-            unet=parts.unet.eval(),
-            vae=parts.vae.eval(),
-            scheduler=parts.scheduler,
-        )
-    if folder.is_dir():
-        source = Source(model=_name_of(folder), revision=None)
-    else:
-        folder, source = fetch(model, revision, variant)
-    return _load(open_folder(folder, variant), source)
+    if place.folder is None:
+        return _built_in(place.source)
+    return _load(place.folder, place.source)
+
+
+def _built_in(source: Source) -> Checkpoint:
+    """Build a model with seeded random weights."""
+    parts = builtin.build(source.model)
+    return Checkpoint(
+        name=source.model,
+        source=source,
+        licence=licence_of(None, None, source.model),
+        card=None,
+        tokenizer=parts.tokenizer,
+        text_encoder=parts.text_encoder.eval(),
+        unet=parts.unet.eval(),
+        vae=parts.vae.eval(),
+        scheduler=parts.scheduler,
+    )
 
 
 def _load(found: DiffusersFolder, source: Source) -> Checkpoint:
@@ -125,9 +111,3 @@ def _load(found: DiffusersFolder, source: Source) -> Checkpoint:
         scheduler=found.scheduler,
         task=found.task,
     )
-
-
-def _name_of(folder: Path) -> str:
-    """Return a folder's name as a manifest may hold it: characters that no terminal shows become underscores."""
-    name = folder.resolve().name
-    return name.translate(dict.fromkeys(UNPRINTABLE, "_")) or "checkpoint"

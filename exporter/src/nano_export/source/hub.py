@@ -1,73 +1,140 @@
-"""Fetches a model from the Hugging Face Hub: exactly the needed files, at one commit."""
+"""Finds and fetches a model on the Hugging Face Hub: exactly the needed files, at one commit."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from nano_export.errors import CheckpointError
-from nano_export.source.layout import SMALL_FILES, WEIGHTS, choose_weights
+from nano_export.source.layout import SMALL_FILES, WEIGHTS, Choice, choose_weights
 from nano_export.source.weights import no_weights
-from nano_runtime.bundle.manifest import Source
 from nano_runtime.errors import NetworkError, OutputError
 from nano_runtime.errors.escaping import first_line
 
-__all__ = ["fetch"]
+__all__ = ["Remote", "cached", "fetch", "look_up"]
 
 
-def fetch(model: str, revision: str | None, variant: str | None) -> tuple[Path, Source]:
-    """Download the needed files of a repository into the Hub client's cache; files in it are not downloaded again.
+@dataclass(frozen=True)
+class Remote:
+    """A model on the Hub; nothing of it was fetched.
+
+    Attributes:
+        model: Hub id.
+        revision: branch, tag or commit that was asked for; None is the default branch.
+        variant: that was asked for.
+        weights: the files of each network.
+        sizes: path of a file -> bytes, where the Hub says so.
+    """
+
+    model: str
+    revision: str | None
+    variant: str | None
+    weights: dict[str, Choice]
+    sizes: dict[str, int]
+
+
+def look_up(model: str, revision: str | None, variant: str | None) -> Remote:
+    """Ask the Hub which files a model has.
 
     Args:
         model: Hub id.
-        revision: branch, tag or commit, resolved to a commit first; None is the default branch.
+        revision: branch, tag or commit; None is the default branch.
         variant: of the weights' names; None takes the plain ones, or what there is instead.
-
-    Returns:
-        The folder with the files, and the commit they are from.
 
     Raises:
         CheckpointError: the Hub has no such model or revision, or the model lacks a network.
         PickleOnlyError: the weights are not safetensors.
-        OutputError: the cache cannot be written.
         NetworkError: the Hub could not be reached, or refused.
     """
     try:
-        info = HfApi().model_info(model, revision=revision)
-        weights = _weights(model, [sibling.rfilename for sibling in info.siblings or []], variant)
-        path = snapshot_download(model, revision=info.sha, allow_patterns=[*SMALL_FILES, *weights])
+        info = HfApi().model_info(model, revision=revision, files_metadata=True)
     except HFValidationError as error:
         raise CheckpointError(
             model, "there is no such folder, and it cannot be the name of a model on the Hub"
         ) from error
     except RevisionNotFoundError as error:
         raise CheckpointError(model, f"the Hub has no revision {revision!r} of it") from error
+    except GatedRepoError as error:
+        raise CheckpointError(
+            model, "its authors want to know who downloads it: agree on its page of the Hub, then run “hf auth login”"
+        ) from error
     except RepositoryNotFoundError as error:
         raise CheckpointError(model, "there is no such folder, and no such public model on the Hub") from error
     except (httpx2.HTTPError, OSError) as error:
+        raise _unreachable(model, error) from error
+    siblings = info.siblings or []
+    return Remote(
+        model=model,
+        revision=revision,
+        variant=variant,
+        weights=_weights(model, [sibling.rfilename for sibling in siblings], variant),
+        sizes={sibling.rfilename: sibling.size for sibling in siblings if sibling.size is not None},
+    )
+
+
+def fetch(remote: Remote) -> Path:
+    """Download the needed files into the Hub client's cache; files in it are not downloaded again.
+
+    The client notes in its cache which commit the revision was, so that ``cached`` finds it without a network.
+
+    Returns:
+        The folder with the files. Its name is the commit that they are from: 40 hex digits.
+
+    Raises:
+        OutputError: the cache cannot be written.
+        NetworkError: the Hub could not be reached, or refused.
+    """
+    weights = [f"{folder}/{name}" for folder, choice in remote.weights.items() for name in choice.names]
+    try:
+        return Path(snapshot_download(remote.model, revision=remote.revision, allow_patterns=[*SMALL_FILES, *weights]))
+    except (httpx2.HTTPError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
             raise OutputError(Path(error.filename), error.strerror or type(error).__name__) from error  # a full disk
-        raise NetworkError(
-            f"{model} could not be fetched from the Hub: {first_line(error)}",
-            "Check the connection and try again; finished downloads are kept. A local folder needs no network.",
-        ) from error
-    return Path(path), Source(model=model, revision=info.sha)
+        raise _unreachable(remote.model, error) from error
 
 
-def _weights(model: str, names: list[str], variant: str | None) -> list[str]:
-    """Return the weights among all files of a repository; every network has some."""
-    weights: list[str] = []
-    variants: set[str | None] = set()
+def cached(model: str, revision: str | None) -> Path | None:
+    """Find a model in the Hub client's cache, without the network.
+
+    Args:
+        model: Hub id.
+        revision: branch, tag or commit; None is the default branch.
+
+    Returns:
+        The folder with its files, as ``fetch`` returns it; None if the cache has none.
+    """
+    try:
+        return Path(snapshot_download(model, revision=revision, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+
+
+def _unreachable(model: str, error: BaseException) -> NetworkError:
+    return NetworkError(
+        f"{model} could not be fetched from the Hub: {first_line(error)}",
+        "Check the connection and try again; finished downloads are kept. A local folder needs no network.",
+    )
+
+
+def _weights(model: str, names: list[str], variant: str | None) -> dict[str, Choice]:
+    """Choose the weights among all files of a repository; every network has some."""
+    weights: dict[str, Choice] = {}
     for folder in WEIGHTS:
         own = [name.removeprefix(f"{folder}/") for name in names if name.startswith(f"{folder}/")]
         choice = choose_weights(folder, own, variant)
         if choice is None:
             raise no_weights(f"{model}/{folder}", folder, own, variant)
-        weights += [f"{folder}/{name}" for name in choice.names]
-        variants.add(choice.variant)
-    if variant not in {None, *variants}:
+        weights[folder] = choice
+    if variant is not None and variant not in {choice.variant for choice in weights.values()}:
         raise CheckpointError(model, f"none of its networks has weights of the variant {variant!r}")
     return weights

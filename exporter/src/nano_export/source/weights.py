@@ -110,7 +110,7 @@ def _tensors_of(path: Path) -> Iterator[int]:
     """
     require_readable(path)
     try:
-        with safe_open(path, framework="pt") as content:
+        with safe_open(path, framework="np") as content:
             parts = {name: content.get_slice(name) for name in content.keys()}  # noqa: SIM118 - not a mapping
             tensors = [(name, part.get_dtype(), part.get_shape()) for name, part in parts.items()]
     except (SafetensorError, OSError, ValueError) as error:
