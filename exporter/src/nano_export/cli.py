@@ -39,7 +39,7 @@ class _Arguments(argparse.Namespace):
     backend: list[Backend] | None
     graph: GraphForm
     compact: bool
-    size: int
+    size: int | None
     lora: list[str]
     revision: str | None
     variant: str | None
@@ -88,9 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--size",
         type=int,
-        default=Options.size,
         metavar="PX",
-        help="width and height of the pictures (default: %(default)s)",
+        help="width and height of the pictures (default: the checkpoint's own; Nano's is 128)",
     )
     add(
         "--lora",

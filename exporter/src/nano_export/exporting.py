@@ -103,13 +103,13 @@ def export(options: Options) -> Iterator[Progress | Exported]:
             write_small_files(place, checkpoint, options.graph)
 
         prompts = prompts_for(checkpoint.card)
-        references = yield from _draw_original(checkpoint, prompts.judge, contents, options)
+        references = yield from _draw_original(checkpoint, prompts.judge, contents)
         contents = replace(contents, preview=fit_preview(references))
 
         bundle = floats = BundleWriter(folder, contents, options)
         if options.precision == "int8":
             floats = BundleWriter(work, contents, replace(options, precision="fp32", backends=("onnxruntime",)))
-        yield from _trace(checkpoint, floats, options)
+        yield from _trace(checkpoint, floats, options, contents.image_size[0])
         del checkpoint
         gc.collect()
 
@@ -149,19 +149,21 @@ def _find(options: Options) -> Generator[Progress, None, Place]:
 
 
 def _draw_original(
-    checkpoint: Checkpoint, prompts: Sequence[str], contents: Contents, options: Options
+    checkpoint: Checkpoint, prompts: Sequence[str], contents: Contents
 ) -> Generator[Progress, None, list[Reference]]:
     """Draw with the checkpoint, before it is taken apart; return the pictures."""
     references: list[Reference] = []
     for index, prompt in enumerate(prompts):
         yield progress("draw", f"drawing “{prompt}” with the original", index / len(prompts))
-        references += draw_references(checkpoint, [prompt], _JUDGE_STEPS, contents.guidance_scale, options.size)
+        references += draw_references(
+            checkpoint, [prompt], _JUDGE_STEPS, contents.guidance_scale, contents.image_size[0]
+        )
     return references
 
 
-def _trace(checkpoint: Checkpoint, floats: BundleWriter, options: Options) -> Iterator[Progress]:
+def _trace(checkpoint: Checkpoint, floats: BundleWriter, options: Options, size: int) -> Iterator[Progress]:
     """Write the float graphs, in the form that will be quantized if they will be; give up the weights in memory."""
-    for index, source in enumerate(graph_sources(checkpoint, options.graph, options.size)):
+    for index, source in enumerate(graph_sources(checkpoint, options.graph, size)):
         yield progress("trace", f"tracing {source.component}", index / len(WIRING[options.graph]))
         model = to_onnx(source.module, source.inputs, source.input_names, source.output_names)
         if options.precision == "int8":

@@ -47,7 +47,7 @@ class Options:
         graph: ``hoisted`` is faster; ``standard`` has the inputs of diffusers and optimum.
         compact: one set of files for all engines. OpenVINO then reads the ONNX graphs, and loads them more slowly than
             graphs of its own.
-        size: width and height of the pictures, in pixels.
+        size: width and height of the pictures, in pixels; None takes the size for which the checkpoint was made.
         loras: merged into the weights, in this order.
         revision: branch, tag or commit of a Hub model; None is the default branch.
         variant: of the weights' file names, such as "fp16"; None takes the plain ones, or what there is instead.
@@ -61,7 +61,7 @@ class Options:
     backends: tuple[Backend, ...] = ("onnxruntime", "openvino")
     graph: GraphForm = "hoisted"
     compact: bool = False
-    size: int = 128
+    size: int | None = None
     loras: tuple[LoraFile, ...] = ()
     revision: str | None = None
     variant: str | None = None

@@ -13,6 +13,7 @@ from nano_export.options import Options
 from nano_export.source.card import guidance_scale
 from nano_export.source.checkpoint import Checkpoint
 from nano_export.source.lora_file import Lora
+from nano_export.source.picture_size import picture_size
 from nano_runtime.bundle.manifest import Licence, TokenizerSpec
 from nano_runtime.bundle.wiring import GraphForm
 
@@ -30,8 +31,10 @@ def describe(checkpoint: Checkpoint, options: Options, loras: Sequence[Lora]) ->
         loras: that were merged.
 
     Raises:
+        CheckpointError: no size is asked for, and the checkpoint names none.
         ImageSizeError: the networks cannot draw pictures of that size.
     """
+    size = picture_size(checkpoint.unet.config, checkpoint.vae.config, options.size)
     tokenizer, asked = checkpoint.tokenizer, guidance_scale(checkpoint.card)
     return Contents(
         name=checkpoint.name,
@@ -41,8 +44,8 @@ def describe(checkpoint: Checkpoint, options: Options, loras: Sequence[Lora]) ->
         example=prompts_for(checkpoint.card).judge[0],
         has_card=checkpoint.card is not None,
         loras=[{"name": lora.file.path.name, "sha256": lora.sha256, "scale": lora.file.scale} for lora in loras],
-        image_size=(options.size, options.size),
-        latent_shape=latent_shape(checkpoint, options.size),
+        image_size=(size, size),
+        latent_shape=latent_shape(checkpoint, size),
         scaling_factor=float(checkpoint.vae.config.scaling_factor),
         tokenizer=TokenizerSpec(
             file="tokenizer/tokenizer.json",

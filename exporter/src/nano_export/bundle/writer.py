@@ -49,7 +49,7 @@ _TOOLS = (
     "openvino",
 )
 _CARD = "README.md"
-_ASKED = ("precision", "backends", "graph", "compact", "size")  # options that the manifest records
+_ASKED = ("precision", "backends", "graph", "compact")  # options that the manifest records
 _WITHIN = {UNET_SHALLOW: UNET}  # ONNX finds weights beside the graph only, and this graph's are the UNet's
 
 
@@ -170,7 +170,11 @@ class BundleWriter:
             presets=dict(presets),
             fidelity=_picture_fidelity(scores),
             versions={tool: version(tool) for tool in _TOOLS},
-            options={**{name: getattr(options, name) for name in _ASKED}, "loras": contents.loras},
+            options={
+                **{name: getattr(options, name) for name in _ASKED},
+                "size": contents.image_size[0],
+                "loras": contents.loras,
+            },
             files=[],
         )
 
