@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
-    LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -22,6 +21,8 @@ from nano_runtime.errors import NetworkError, OutputError
 from nano_runtime.errors.escaping import first_line
 
 __all__ = ["Remote", "cached", "fetch", "look_up"]
+
+_CERTAIN_FILES = ("model_index.json", "unet/config.json", "vae/config.json")  # a download that broke off has some
 
 
 @dataclass(frozen=True)
@@ -113,10 +114,10 @@ def cached(model: str, revision: str | None) -> Path | None:
     Returns:
         The folder with its files, as ``fetch`` returns it; None if the cache has none.
     """
-    try:
-        return Path(snapshot_download(model, revision=revision, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
-        return None
+    for name in _CERTAIN_FILES:
+        if isinstance(path := try_to_load_from_cache(model, name, revision=revision), str):
+            return Path(path).parents[name.count("/")]
+    return None
 
 
 def _unreachable(model: str, error: BaseException) -> NetworkError:
