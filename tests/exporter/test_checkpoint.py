@@ -129,7 +129,6 @@ def test_what_is_neither_a_folder_nor_a_hub_id_is_named():
         *(
             pytest.param(lambda f, name=name: (f / name).unlink(), CheckpointError, name, "missing", id=f"no {name}")
             for name in (
-                "model_index.json",
                 "scheduler/scheduler_config.json",
                 "text_encoder/config.json",
                 "tokenizer/merges.txt",

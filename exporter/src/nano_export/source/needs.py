@@ -25,6 +25,8 @@ _HALVES = ("fp16", "bf16")
 class Needs:
     """An estimate of the disk and memory that an export takes at its peak."""
 
+    weight_bytes: int
+    seconds: float
     disk_bytes: int
     memory_bytes: int
 
@@ -57,7 +59,7 @@ def check_resources(place: Place, options: Options) -> Needs:
     available = memory_available_bytes()
     if available is not None and available < memory:
         raise NotEnoughMemoryError(f"exporting {options.model}", memory, available)
-    return Needs(disk_bytes=needed, memory_bytes=memory)
+    return Needs(weight_bytes=int(weights), seconds=0.0, disk_bytes=needed, memory_bytes=memory)
 
 
 def _weight_bytes(place: Place) -> float:

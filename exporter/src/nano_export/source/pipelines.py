@@ -8,6 +8,7 @@ from typing import Any
 
 from nano_export.errors import CheckpointError, UnsupportedModelError
 from nano_export.source.json_file import read_json
+from nano_export.source.odd_folders import PARTS, blame_folder
 from nano_export.source.readable import require_folder
 from nano_runtime.bundle.wiring import Task
 
@@ -29,6 +30,7 @@ _NETWORKS = {
     "vae": ("AutoencoderKL", "AutoencoderTiny"),
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
 }
+_INPAINTED = 4  # latent channels: diffusers' inpainting pipeline takes UNets with 9 channels, and none with 2C + 1 else
 # Parts that steer no picture, or only with inputs that Nano has not: an IP adapter's pictures.
 _UNUSED_PARTS = ("scheduler", "safety_checker", "feature_extractor", "image_encoder")
 
@@ -36,31 +38,51 @@ _UNUSED_PARTS = ("scheduler", "safety_checker", "feature_extractor", "image_enco
 def task_of(folder: Path) -> Task:
     """Return what the pipeline of a diffusers folder draws, by its class and by the channels of its UNet.
 
-    The class alone does not tell: diffusers' inpainting pipeline also draws with the UNet of text-to-image.
+    The class alone does not tell: diffusers' inpainting pipeline also draws with the UNet of text-to-image. A folder
+    with all parts needs no index: training scripts leave such folders.
 
     Raises:
         CheckpointError: the index or a config is missing or damaged.
         UnsupportedModelError: its pipeline is another one, has other networks, or its UNet has other channels.
     """
-    index = read_json(folder / "model_index.json")
-    name = index.get("_class_name")
-    if name not in _SUPPORTED:
-        raise UnsupportedModelError(folder, f"the pipeline class {name}{_way_out(index)}", ["Stable Diffusion 1 and 2"])
-    _check_parts(folder, index)
-    for part in _NETWORKS:
-        require_folder(folder / part)
+    name = _class_of(folder)
+    for part in PARTS:
+        if (folder / part).is_symlink() or (folder / part).exists():
+            require_folder(folder / part)
+    if (error := blame_folder(folder)) is not None:
+        raise error
     channels = _number(folder / "unet", "in_channels", 4)
     latents = _number(folder / "vae", "latent_channels", 4)
-    tasks: dict[int, Task] = {latents: "text-to-image", 2 * latents + 1: "inpainting", 2 * latents: "instruct-pix2pix"}
+    tasks: dict[int, Task] = {latents: "text-to-image", 2 * latents: "instruct-pix2pix"}
+    if latents == _INPAINTED:
+        tasks[2 * latents + 1] = "inpainting"
     task = tasks.get(channels)
     if task is None or (name == _PIX2PIX and task != "instruct-pix2pix"):
         kind = ", as depth-to-image has" if channels == latents + 1 else ""
         raise UnsupportedModelError(
             folder / "unet",
-            f"in_channels={channels}{kind}, with the pipeline class {name}",
+            f"in_channels={channels}{kind}" + ("" if name is None else f", with the pipeline class {name}"),
             [f"{count} channels ({what})" for count, what in tasks.items()],
         )
     return task
+
+
+def _class_of(folder: Path) -> str | None:
+    """Return the pipeline's class by the index; None without an index.
+
+    Raises:
+        CheckpointError: the index is damaged.
+        UnsupportedModelError: the pipeline is another one, or has other networks.
+    """
+    path = folder / "model_index.json"
+    if not path.exists() and not path.is_symlink():
+        return None
+    index = read_json(path)
+    name = index.get("_class_name")
+    if name not in _SUPPORTED:
+        raise UnsupportedModelError(folder, f"the pipeline class {name}{_way_out(index)}", ["Stable Diffusion 1 and 2"])
+    _check_parts(folder, index)
+    return str(name)
 
 
 def _number(folder: Path, key: str, default: int) -> int:

@@ -31,15 +31,20 @@ class Weights:
         folder: of the network.
         files: one, or all shards.
         variant: in their names; None for the plain ones.
-        parameters: how many numbers they hold.
-        stored_bytes: of the files' tensors.
+        shapes: of all tensors, by name.
+        stored_bytes: of the files.
     """
 
     folder: Path
     files: tuple[Path, ...]
     variant: str | None
-    parameters: int
+    shapes: dict[str, tuple[int, ...]]
     stored_bytes: int
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers they hold."""
+        return sum(map(math.prod, self.shapes.values()))
 
 
 def find_weights(folder: Path, component: str, variant: str | None) -> Weights:
@@ -71,7 +76,7 @@ def find_weights(folder: Path, component: str, variant: str | None) -> Weights:
         folder=folder,
         files=paths,
         variant=choice.variant,
-        parameters=sum(size for path in paths for size in _tensors_of(path)),
+        shapes={name: shape for path in paths for name, shape in _tensors_of(path)},
         stored_bytes=sum(path.stat().st_size for path in paths),
     )
 
@@ -102,8 +107,8 @@ def no_weights(
     return CheckpointError(folder, f"{wanted} is missing{there}")
 
 
-def _tensors_of(path: Path) -> Iterator[int]:
-    """Yield the size of each tensor of a file that holds floats; the file has to be as long as its header says.
+def _tensors_of(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield name and shape of each tensor of a file that holds floats; the file has to be as long as its header says.
 
     Raises:
         CheckpointError: the file cannot be read, is damaged, or holds quantized weights.
@@ -128,7 +133,7 @@ def _tensors_of(path: Path) -> Iterator[int]:
             raise CheckpointError(
                 path, f"its tensor {name!r} is an adapter's: PEFT's merge_and_unload() joins it to the weights"
             )
-        yield math.prod(shape)
+        yield name, tuple(shape)
 
 
 def _shards(index: Path) -> tuple[str, ...]:
