@@ -98,7 +98,7 @@ class Row:
     case: Case
     weights_gb: float
     said_gb: float
-    said_s: float
+    said_s: float | None
     peak_gb: float
     took_s: float
 
@@ -106,7 +106,7 @@ class Row:
         """The row of the table."""
         return (
             f"| {self.case.name} | {self.weights_gb:.2f} | {self.said_gb:.2f} | {self.peak_gb:.2f} | "
-            f"{self.said_gb / self.peak_gb:.2f} | {self.said_s:.0f} | {self.took_s:.0f} |"
+            f"{self.said_gb / self.peak_gb:.2f} | {self.said_s or 0:.0f} | {self.took_s:.0f} |"
         )
 
 

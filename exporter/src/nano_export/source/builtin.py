@@ -19,10 +19,9 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-__all__ = ["DEMO", "SCHEDULER", "WEIGHT_BYTES", "Parts", "build", "write_checkpoint"]
+__all__ = ["DEMO", "SCHEDULER", "Parts", "build", "write_checkpoint"]
 
 DEMO = Path(__file__).parent / "demo"
-WEIGHT_BYTES = {"tiny": 20e6, "synthetic": 5.16e9}  # fp32
 
 # Stable Diffusion Nano's scheduler_config.json.
 SCHEDULER: dict[str, Any] = {

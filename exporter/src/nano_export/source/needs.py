@@ -1,39 +1,71 @@
-"""Estimates the disk and memory that an export needs, and refuses before the work begins if they are not there."""
+"""Estimates the disk, memory and time that an export needs, and refuses before it begins if they are not there."""
 
 from __future__ import annotations
 
 import shutil
+import time
 from dataclasses import dataclass
+
+import torch
 
 from nano_export.options import Options
 from nano_export.source import builtin
+from nano_export.source.hub import Remote
+from nano_export.source.picture_size import picture_size
 from nano_export.source.place import Place
+from nano_export.source.workload import Network, Workload, workload_of
 from nano_runtime.errors import DiskSpaceError, NotEnoughMemoryError
 from nano_runtime.system.machine import memory_available_bytes
 
 __all__ = ["Needs", "check_resources"]
 
-# Measured for the 5.16 GB of the full-size network (bench/LOG.md): 6.0 GB in INT8, and up to
-# 10.2 in fp32, where whole weights are compared with the original's.
-_MEMORY_PER_WEIGHT_BYTE = {"int8": 1.0, "fp32": 1.75}
-_MEMORY_BASE_BYTES = 1.2e9
-_NANO_WEIGHT_BYTES = 5.16e9  # assumed where the Hub does not say how large the files are
+_NANO_WEIGHT_BYTES = 5_160_000_000  # assumed where the Hub does not say how large the files are
 _HALVES = ("fp16", "bf16")
+_INT8_SHARE = 0.27  # of the fp32 weights' bytes
+
+# Memory, as measured (bench/LOG.md, `python -m bench.export_needs`).
+_BASE_BYTES = 0.65e9  # Python with torch, diffusers and onnxruntime
+_OPENVINO_BYTES = 0.15e9
+_COPIES = {"int8": 1.0, "fp32": 1.75}  # of the fp32 weights, beside each other
+_ROWS_AT_ONCE = 2  # with guidance
+_FEATURE_MAPS = 3  # of full size, while one picture is decoded
+
+# Time: UNet calls of one row and decoded pictures of each stage of `exporting.py`, and what their arithmetic costs as a
+# multiple of torch's product of two large matrices, in fp32 and in INT8.
+_ROWS = {"draw": 44, "calibrate": 120, "compare": 44, "choose": 280}
+_PICTURES = {"draw": 2, "calibrate": 12, "compare": 2, "choose": 14}
+_COSTS = {
+    "fp32": {"draw": 2.5, "calibrate": 0.0, "compare": 1.5, "choose": 1.5},
+    "int8": {"draw": 2.5, "calibrate": 1.5, "compare": 0.7, "choose": 0.7},
+}
+_BASE_SECONDS = 20.0
+_SECONDS_PER_WEIGHT_GB = 12.0  # loading, tracing, quantizing
+_SECONDS_PER_ENGINE_AND_GB = 3.0  # converting, compiling
+_PROBED = 512  # rows and columns of the matrices that are multiplied to learn how fast this machine is
+_PROBES = 30
 
 
 @dataclass(frozen=True)
 class Needs:
-    """An estimate of the disk and memory that an export takes at its peak."""
+    """An estimate of what an export takes.
+
+    Attributes:
+        weight_bytes: of all networks in fp32, in which they are loaded.
+        disk_bytes: of the bundle and of the float graphs on the way to it.
+        memory_bytes: at the peak, with all pages that are resident.
+        seconds: of the whole export on this machine; None before the networks are known.
+    """
 
     weight_bytes: int
-    seconds: float
     disk_bytes: int
     memory_bytes: int
+    seconds: float | None
 
     @property
     def text(self) -> str:
         """The estimate in words."""
-        return f"needs about {self.disk_bytes / 1e9:.1f} GB of disk and {self.memory_bytes / 1e9:.1f} GB of memory"
+        text = f"needs about {self.disk_bytes / 1e9:.1f} GB of disk and {self.memory_bytes / 1e9:.1f} GB of memory"
+        return text if self.seconds is None else f"{text}, and {_duration(self.seconds)}"
 
 
 def check_resources(place: Place, options: Options) -> Needs:
@@ -44,35 +76,113 @@ def check_resources(place: Place, options: Options) -> Needs:
         options: of the export.
 
     Raises:
+        CheckpointError: no size is asked for, and the checkpoint names none.
         DiskSpaceError: the float graphs and the bundle would not fit.
         NotEnoughMemoryError: the network and a running engine would not fit.
     """
-    weights = _weight_bytes(place)
-    is_int8 = options.precision == "int8"
-    bundle = weights * len(options.backends) * (0.27 if is_int8 else 1.0)
-    needed = int(bundle + (weights if is_int8 else 0) + 0.1e9)
+    networks = _networks(place)
+    if networks is None:
+        work = Workload(0 if place.remote is None else _size_on_the_hub(place.remote), 0, 0.0, 0.0, 0, 0)
+    else:
+        size = picture_size(networks["unet"].config, networks["vae"].config, options.size)
+        work = workload_of(networks, size)
+    needs = Needs(
+        weight_bytes=work.weight_bytes,
+        disk_bytes=_disk(work, options),
+        memory_bytes=_memory(work, options),
+        seconds=None if networks is None else _seconds(work, options),
+    )
     parent = options.output.absolute().parent
     free = shutil.disk_usage(parent).free
-    if free < needed:
-        raise DiskSpaceError(parent, needed, free)
-    memory = int(weights * _MEMORY_PER_WEIGHT_BYTE[options.precision] + _MEMORY_BASE_BYTES)
+    if free < needs.disk_bytes:
+        raise DiskSpaceError(parent, needs.disk_bytes, free)
     available = memory_available_bytes()
-    if available is not None and available < memory:
-        raise NotEnoughMemoryError(f"exporting {options.model}", memory, available)
-    return Needs(weight_bytes=int(weights), seconds=0.0, disk_bytes=needed, memory_bytes=memory)
+    if available is not None and available < needs.memory_bytes:
+        raise NotEnoughMemoryError(f"exporting {options.model}", needs.memory_bytes, available)
+    return needs
 
 
-def _weight_bytes(place: Place) -> float:
-    """Return the size of a model's weights in fp32, the form in which they are loaded whatever is stored."""
+def _networks(place: Place) -> dict[str, Network] | None:
+    """Return the networks of a model that is on this machine; None for one that was not fetched."""
     if place.folder is not None:
-        return 4.0 * sum(weights.parameters for weights in place.folder.weights.values())
-    if place.remote is None:
-        return builtin.WEIGHT_BYTES[place.source.model]
-    sizes = 0.0
-    for folder, choice in place.remote.weights.items():
+        return {
+            name: Network(weights.shapes, place.folder.configs[name], weights.stored_bytes)
+            for name, weights in place.folder.weights.items()
+        }
+    if place.remote is not None:
+        return None
+    with torch.device("meta"):
+        parts = builtin.build(place.source.model)
+    return {
+        "text_encoder": Network(_shapes_of(parts.text_encoder), {}, 0),
+        "unet": Network(_shapes_of(parts.unet), parts.unet.config, 0),
+        "vae": Network(_shapes_of(parts.vae), parts.vae.config, 0),
+    }
+
+
+def _shapes_of(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+def _size_on_the_hub(remote: Remote) -> int:
+    """Return how many bytes a model's weights will have in fp32."""
+    total = 0
+    for folder, choice in remote.weights.items():
         names = choice.shards if choice.whole is None else (choice.whole,)
-        stored = [place.remote.sizes.get(f"{folder}/{name}") for name in names]
-        if None in stored:
-            return _NANO_WEIGHT_BYTES
-        sizes += sum(filter(None, stored)) * (2 if choice.variant in _HALVES else 1)
-    return sizes
+        for name in names:
+            stored = remote.sizes.get(f"{folder}/{name}")
+            if stored is None:
+                return _NANO_WEIGHT_BYTES
+            total += stored * (2 if choice.variant in _HALVES else 1)
+    return total
+
+
+def _disk(work: Workload, options: Options) -> int:
+    """Return the bytes of the bundle, and of the float graphs that INT8 is made from."""
+    is_int8 = options.precision == "int8"
+    engines = 1 if options.compact else len(options.backends)
+    bundle = work.weight_bytes * engines * (_INT8_SHARE if is_int8 else 1.0)
+    return int(bundle + (work.weight_bytes if is_int8 else 0) + 0.1e9)
+
+
+def _memory(work: Workload, options: Options) -> int:
+    """Return the resident bytes at the peak: while weights are loaded, or while graphs are drawn with."""
+    loading = work.weight_bytes + work.largest_stored_bytes
+    drawing = work.weight_bytes * _COPIES[options.precision] + max(
+        work.attention_bytes * _ROWS_AT_ONCE, work.picture_bytes * _FEATURE_MAPS
+    )
+    base = _BASE_BYTES + _OPENVINO_BYTES * ("openvino" in options.backends)
+    return int(base + max(loading, drawing))
+
+
+def _seconds(work: Workload, options: Options) -> float:
+    """Return how long an export takes on this machine, from its arithmetic and a look at the machine's speed."""
+    engines = len(options.backends)
+    costs = {**_COSTS[options.precision]}
+    costs["compare"] *= engines
+    macs = sum(
+        cost * (_ROWS[stage] * work.unet_macs + _PICTURES[stage] * work.decoder_macs) for stage, cost in costs.items()
+    )
+    weights = (_SECONDS_PER_WEIGHT_GB + _SECONDS_PER_ENGINE_AND_GB * engines) * work.weight_bytes / 1e9
+    return _BASE_SECONDS + weights + macs / _macs_per_second()
+
+
+def _macs_per_second() -> float:
+    """Multiply two matrices in torch, and return how many multiply-accumulates a second takes at best."""
+    matrix = torch.ones(_PROBED, _PROBED)
+    best = float("inf")
+    for _ in range(_PROBES):
+        start = time.perf_counter()
+        torch.mm(matrix, matrix)
+        best = min(best, time.perf_counter() - start)
+    return float(_PROBED**3 / best)
+
+
+def _duration(seconds: float) -> str:
+    """Write a time in words, as roughly as it is known."""
+    if seconds < 100:  # noqa: PLR2004 - longer ones are minutes
+        return f"{max(round(seconds, -1), 10):.0f} seconds"
+    minutes = seconds / 60
+    if minutes < 100:  # noqa: PLR2004 - longer ones are hours
+        return f"{minutes:.0f} minutes"
+    return f"{minutes / 60:.1f} hours"
