@@ -14,7 +14,7 @@ TRUST := $(addprefix tests/,runtime/test_manifest_fuzz.py runtime/test_safe_path
 	contract/test_mutated.py contract/test_hostile.py contract/test_drawing_faults.py contract/test_memory_limits.py \
 	contract/test_many_drawings.py contract/test_quiet.py exporter/test_publish_faults.py exporter/test_whole_exports.py)
 
-.PHONY: help setup demo embedded-demo quality samplers test test-slow test-trust test-lowest coverage lint docs ci bench bench-peers clean
+.PHONY: help setup demo embedded-demo quality samplers test test-slow test-trust test-lowest coverage lint docs ci bench bench-peers interop clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -87,6 +87,9 @@ docs: $(READY)  ## write the parts of the documents that come from the code
 
 bench: build/synthetic-int8/manifest.json  ## export the full-size network in INT8 and time it; needs gigabytes and patience
 	$(BIN)/nano-bench build/synthetic-int8
+
+interop: | $(READY)  ## open our bundles with optimum and openvino-genai, adopt their folders: a table; 4 GB, and minutes
+	$(BIN)/python -m bench.interop
 
 bench-peers: build/synthetic-int8/manifest.json  ## the same, beside openvino-genai, optimum-intel and diffusers; 15 GB, and an hour the first time
 	$(BIN)/python -m bench.peers

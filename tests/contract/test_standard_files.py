@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
+from unittest.mock import patch
 
 import onnx
 import openvino
@@ -15,6 +17,9 @@ import pytest
 from openvino_tokenizers import _ext_path
 from transformers import CLIPTokenizer
 
+from nano_export import cli
+from nano_export.bundle.facts import OPENVINO_TOKENIZER
+from nano_export.exporting import Exported
 from nano_runtime.bundle.folder import Bundle
 
 PROMPTS = ("a red fox", "", "Ünïcode  and\tspaces, it's 2026!", "the otter re-enters; (thing:1.2)")
@@ -100,6 +105,18 @@ def test_the_configs_are_those_of_the_checkpoint(sd1, sd1_checkpoint):
         "diffusers",
         json.loads((sd1 / "scheduler/scheduler_config.json").read_text())["_class_name"],
     ]
+
+
+def test_the_report_says_what_openvino_genai_lacks(sd1, fp32, tmp_path, capsys):
+    """Without the package ``openvino_tokenizers``, a standard bundle has no tokenizer for it."""
+    without = shutil.copytree(sd1, tmp_path / "without", copy_function=os.link)
+    (without / OPENVINO_TOKENIZER).unlink()
+    said = {}
+    for bundle in (sd1, fp32, without):
+        with patch("nano_export.exporting.export", lambda options: iter([Exported(options.output, {}, 0)])):
+            assert cli.main(["tiny", "-o", str(bundle), "--force"]) == 0
+        said[bundle] = "openvino-genai needs" in capsys.readouterr().out
+    assert said == {sd1: False, fp32: False, without: True}
 
 
 def test_a_hoisted_bundle_has_none_of_these_files(fp32):

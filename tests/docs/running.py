@@ -30,6 +30,7 @@ from tests.docs.documents import ROOT, Block
 import nano_export.cli
 import nano_runtime.cli.bundle
 import nano_runtime.cli.generate
+from nano_export.adoption.adopting import Adopted
 from nano_export.exporting import Exported
 from nano_export.options import Options
 from nano_runtime.bundle.folder import DEMO
@@ -173,7 +174,11 @@ def _without_exporting() -> Iterator[None]:
         copied(DEMO, options.output)
         yield Exported(options.output, {}, 0)
 
-    with patch("nano_export.exporting.export", copy):
+    def copy_adopted(_source: Path, output: Path, **_options: object) -> Iterator[Adopted]:
+        copied(DEMO, output)
+        yield Adopted(output, "onnxruntime", 0, ())
+
+    with patch("nano_export.exporting.export", copy), patch("nano_export.adoption.adopting.adopt", copy_adopted):
         yield
 
 

@@ -1,4 +1,4 @@
-"""Export a diffusers folder to OpenVINO in fp16, tokenizer included: ``openvino_export.py CHECKPOINT FOLDER``.
+"""Export a diffusers folder to OpenVINO, tokenizer included: ``openvino_export.py CHECKPOINT FOLDER [fp16|fp32]``.
 
 What ``optimum-cli export openvino --task text-to-image --weight-format fp16`` does; runs in the environment "optimum".
 """
@@ -12,12 +12,12 @@ from optimum.exporters.openvino import main_export
 from optimum.intel import OVConfig
 
 if __name__ == "__main__":
-    checkpoint, folder = sys.argv[1:]
+    checkpoint, folder, *rest = sys.argv[1:]
     main_export(
         checkpoint,
         Path(folder),
         task="text-to-image",
         library_name="diffusers",
-        ov_config=OVConfig(dtype="fp16"),
+        ov_config=OVConfig(dtype=rest[0] if rest else "fp16"),
         convert_tokenizer=True,
     )

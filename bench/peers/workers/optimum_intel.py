@@ -1,4 +1,4 @@
-"""optimum-intel: diffusers' pipeline in Python, with every network on OpenVINO."""
+"""optimum-intel: diffusers' pipeline in Python, with every network on OpenVINO; ``options``: ``precision``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ def load(job: Job) -> Draw:
     """Open the folder, with static shapes."""
     torch.set_num_threads(job.threads)
     properties = {"INFERENCE_NUM_THREADS": str(job.threads)}
+    if "precision" in job.options:  # otherwise bf16 where the processor has it
+        properties["INFERENCE_PRECISION_HINT"] = job.options["precision"]
     if job.cache is not None:
         properties["CACHE_DIR"] = str(job.cache)
     pipe = OVStableDiffusionPipeline.from_pretrained(job.model, device="CPU", compile=False, ov_config=properties)

@@ -15,7 +15,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from nano_export.adoption.adopting import Adopted, adopt
     from nano_export.errors import (
+        AdoptionError,
         CheckpointError,
         ImageSizeError,
         LoraError,
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from nano_export.progress import Progress
 
 __all__ = [
+    "Adopted",
+    "AdoptionError",
     "CheckpointError",
     "Exported",
     "ImageSizeError",
@@ -38,14 +42,17 @@ __all__ = [
     "PickleOnlyError",
     "Progress",
     "UnsupportedModelError",
+    "adopt",
     "export",
 ]
 
 _HOMES = {
+    "Adopted": "adoption.adopting",
     "Exported": "exporting",
     "LoraFile": "options",
     "Options": "options",
     "Progress": "progress",
+    "adopt": "adoption.adopting",
     "export": "exporting",
 }
 

@@ -6,14 +6,17 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
+from nano_export.bundle.facts import OPENVINO_TOKENIZER
 from nano_export.options import Options, Precision, parse_lora
+from nano_export.progress import Progress
 from nano_runtime.bundle.manifest import Backend
 from nano_runtime.bundle.wiring import GraphForm
 from nano_runtime.cli import make_parser, megabytes, run_command
+from nano_runtime.errors import ConflictError
 from nano_runtime.errors.escaping import escaped
 
 if TYPE_CHECKING:
@@ -21,19 +24,25 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_Result = TypeVar("_Result")
+
 _EXAMPLES = """\
   nano-export --int8 -o nano-int8                     Stable Diffusion Nano 2.1 from the Hub, for both engines
   nano-export ./my-finetune --int8 -o mine            a diffusers folder: Nano, SD 1.x or 2.x, or a fine-tune of one
   nano-export synthetic --int8 -o full --backend openvino    the full-size network with random weights, to measure
   nano-export ./sd-2-1 --size 512 --lora style.safetensors:0.8 -o style    with a style merged into it
   nano-export demo --int8 -o demo                     a small trained model that draws emoji, no download
+  nano-export --adopt ./sd-onnx -o mine               a folder of ONNX or OpenVINO graphs, as optimum exports them
 """
+
+_OF_ADOPTIONS = {"adopt", "output", "size", "force", "json"}  # names of the options that go with --adopt
 
 
 class _Arguments(argparse.Namespace):
     """The command line, typed."""
 
     model: str
+    adopt: Path | None
     output: Path
     precision: Precision
     backend: list[Backend] | None
@@ -63,6 +72,12 @@ def _parser() -> argparse.ArgumentParser:
         default=Options.model,
         metavar="MODEL",
         help="a Hub id, a diffusers folder, or a built-in model: demo, tiny, synthetic (default: %(default)s)",
+    )
+    add(
+        "--adopt",
+        type=Path,
+        metavar="FOLDER",
+        help="make a bundle of graphs that optimum, optimum-intel or diffusers exported, as they are, without torch",
     )
     add("-o", "--output", type=Path, required=True, metavar="DIR", help="new folder for the bundle")
     add(
@@ -114,6 +129,8 @@ def _export(arguments: _Arguments) -> int:
     from nano_export.bundle.publish import check_target
 
     check_target(arguments.output, force=arguments.force)
+    if arguments.adopt is not None:
+        return _adopt(arguments, arguments.adopt)
     chosen = Options.backends if arguments.backend is None else tuple(dict.fromkeys(arguments.backend))
     exported = _run(
         Options(
@@ -134,12 +151,38 @@ def _export(arguments: _Arguments) -> int:
     return 0
 
 
-def _run(options: Options) -> Exported:
-    """Export; a terminal shows a bar, anything else a line for each stage."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # importing it prints notes on its optional parts
-    from tqdm import tqdm
+def _adopt(arguments: _Arguments, folder: Path) -> int:
+    """Adopt a folder; the library of its graphs is imported, torch is not."""
+    usual = vars(_parser().parse_args(["--output", "."]))
+    for name, value in vars(arguments).items():
+        if name not in _OF_ADOPTIONS and value != usual[name]:
+            raise ConflictError("--adopt", "MODEL" if name == "model" else f"--{name.replace('_', '-')}")
+    from nano_export.adoption.adopting import Adopted, adopt
 
+    size = None if arguments.size == usual["size"] else arguments.size
+    adopted = _finished(adopt(folder, arguments.output, size=size, force=arguments.force), Adopted)
+    if arguments.json:
+        print(
+            json.dumps({"path": str(adopted.path), "size_bytes": adopted.size_bytes, "notes": adopted.notes}, indent=1)
+        )
+    else:
+        print(f"{adopted.path}  {megabytes(adopted.size_bytes)} MB, for {adopted.backend}")
+        for note in adopted.notes:
+            print(escaped(note))
+    return 0
+
+
+def _run(options: Options) -> Exported:
+    """Export a checkpoint."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # importing it prints notes on its optional parts
     from nano_export.exporting import Exported, export
+
+    return _finished(export(options), Exported)
+
+
+def _finished(events: Iterator[Progress | _Result], kind: type[_Result]) -> _Result:
+    """Return the result that events end with; a terminal shows a bar, anything else a line for each stage."""
+    from tqdm import tqdm
 
     stage = ""
     with tqdm(
@@ -149,9 +192,10 @@ def _run(options: Options) -> Exported:
         leave=False,
         disable=not sys.stderr.isatty(),
     ) as bar:
-        for event in export(options):
-            if isinstance(event, Exported):
+        for event in events:
+            if isinstance(event, kind):
                 return event
+            assert isinstance(event, Progress)  # noqa: S101 - all else that a generator yields
             if bar.disable and event.stage != stage:
                 print(f"{event.done:4.0%} {escaped(event.stage)}", file=sys.stderr, flush=True)
             stage = event.stage
@@ -161,7 +205,7 @@ def _run(options: Options) -> Exported:
 
 
 def _report(exported: Exported) -> str:
-    """Say where the bundle is, its size, and how close its pictures are to the original's."""
+    """Say where the bundle is, its size, how close its pictures are to the original's, and what a reader lacks."""
     lines = [f"{exported.path}  {megabytes(exported.size_bytes)} MB"]
     for backend, scores in exported.scores.items():
         lines.append(
@@ -170,6 +214,8 @@ def _report(exported: Exported) -> str:
         )
         parts = ", ".join(f"{name} {score:.1f} dB" for name, score in sorted(scores.component_psnr_db.items()))
         lines.append(f"{' ' * len(backend)}  parts on equal inputs: {parts}")
+    if (exported.path / "model_index.json").exists() and not (exported.path / OPENVINO_TOKENIZER).exists():
+        lines.append(f"openvino-genai needs {OPENVINO_TOKENIZER}, which the extra nano-export[genai] writes")
     return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
 """The errors of an export, in the runtime's tree of errors.
 
 UsageError      2
+├── AdoptionError
 ├── CheckpointError · PickleOnlyError · UnsupportedModelError
 └── ImageSizeError · LoraError
 NanoError
@@ -15,6 +16,7 @@ from pathlib import Path
 from nano_runtime.errors import BundleError, UsageError
 
 __all__ = [
+    "AdoptionError",
     "CheckpointError",
     "ImageSizeError",
     "LoraError",
@@ -49,6 +51,17 @@ class UnsupportedModelError(UsageError):
 
     def __init__(self, where: Path | str, found: str, supported: Iterable[str]) -> None:
         super().__init__(f"{where} has {found}", f"Supported: {', '.join(supported)}.")
+
+
+class AdoptionError(UsageError):
+    """A folder of graphs that cannot become a bundle."""
+
+    def __init__(self, where: Path | str, why: str) -> None:
+        super().__init__(
+            f"{where} cannot be adopted: {why}",
+            "--adopt takes a Stable Diffusion that optimum, optimum-intel or diffusers exported to ONNX or OpenVINO. "
+            "A checkpoint with safetensors is exported without --adopt.",
+        )
 
 
 class ImageSizeError(UsageError):

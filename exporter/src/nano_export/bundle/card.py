@@ -60,6 +60,11 @@ def _summary(manifest: Manifest) -> str:
 
 
 def _notice_of_changes(manifest: Manifest, contents: Contents) -> str:
+    if manifest.exporter != "nano":
+        return (
+            f"> **Changed files.** Made from {_source(manifest)}, whose graphs {manifest.exporter} had exported.\n"
+            f"> nano-export {manifest.versions['nano-export']} fixed their sizes; the weights in them were not changed."
+        )
     merged = "with LoRAs merged into the weights, " if contents.loras else ""
     quantized = " and quantized to INT8" if manifest.precision == "int8" else ""
     return (

@@ -7,10 +7,13 @@ from typing import Any
 
 from nano_runtime.bundle.manifest import Licence, Source, TokenizerSpec
 
-__all__ = ["LICENCE", "ORIGINAL_CARD", "Contents"]
+__all__ = ["LICENCE", "OPENVINO_TOKENIZER", "ORIGINAL_CARD", "Contents"]
 
 ORIGINAL_CARD = "ORIGINAL_CARD.md"
 """Name of the checkpoint's README.md in a bundle; the README.md of a bundle is its own card."""
+
+OPENVINO_TOKENIZER = "tokenizer/openvino_tokenizer.xml"
+"""The tokenizer as openvino-genai reads it, in standard bundles."""
 
 LICENCE = "LICENSE"
 """Name of the file with the licence's text."""

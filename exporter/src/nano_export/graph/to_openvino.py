@@ -17,7 +17,7 @@ import openvino
 
 from nano_runtime.errors import OutputError
 
-__all__ = ["can_write_tokenizer", "write_ir", "write_tokenizer"]
+__all__ = ["can_write_tokenizer", "read_ir", "save_ir", "write_ir", "write_tokenizer"]
 
 
 def write_ir(onnx_path: Path, xml_path: Path) -> None:
@@ -26,9 +26,22 @@ def write_ir(onnx_path: Path, xml_path: Path) -> None:
     Raises:
         OutputError: the file cannot be written; the disk may be full.
     """
+    save_ir(read_ir(onnx_path), xml_path)
+
+
+def read_ir(path: Path) -> Any:  # noqa: ANN401 - openvino has no types
+    """Read a graph, ONNX or IR; its weights stay mapped from the file."""
     core = openvino.Core()
     core.set_property({"ENABLE_MMAP": True})
-    model = core.read_model(onnx_path)
+    return core.read_model(path)
+
+
+def save_ir(model: Any, xml_path: Path) -> None:  # noqa: ANN401
+    """Write a graph; its weights go into a ``.bin`` beside the ``.xml``, in the precision that they have.
+
+    Raises:
+        OutputError: the file cannot be written; the disk may be full.
+    """
     try:
         openvino.save_model(model, xml_path, compress_to_fp16=False)
     except RuntimeError as error:  # its message says that a stream failed, not why

@@ -1,0 +1,151 @@
+"""Builds CLIP's tokenizer from a vocabulary and its merges, as transformers' ``CLIPTokenizer`` does, without it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers.models import BPE
+
+from nano_export.errors import CheckpointError
+from nano_export.source.json_file import read_json
+from nano_runtime.errors.escaping import first_line
+
+__all__ = ["ClipTokenizer", "clip_tokenizer"]
+
+_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+_BOS, _EOS = "<|startoftext|>", "<|endoftext|>"
+_DEFAULTS = {"bos_token": _BOS, "eos_token": _EOS, "unk_token": _EOS, "pad_token": _EOS}  # CLIPTokenizer's
+_LONGEST = 10_000  # configs without a length have 1e30
+
+
+@dataclass(frozen=True)
+class ClipTokenizer:
+    """A tokenizer, its special ids, and the length that its config names; None without one."""
+
+    encoder: Tokenizer
+    pad_id: int
+    bos_id: int
+    eos_id: int
+    length: int | None
+
+
+def clip_tokenizer(folder: Path) -> ClipTokenizer:
+    """Build the tokenizer of a folder with ``vocab.json`` and ``merges.txt``, or with ``tokenizer.json``.
+
+    Matches transformers 5.23, ``CLIPTokenizer`` and ``PreTrainedTokenizerBase._from_pretrained``: which special tokens
+    count if the files disagree, and which tokens are added.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or a special token is not in the vocabulary.
+    """
+    config_file = folder / "tokenizer_config.json"
+    config = read_json(config_file) if config_file.is_file() else {}
+    special = _special_tokens(folder, config)
+    try:
+        encoder = _encoder(folder, special)
+        encoder.add_tokens(_added_tokens(folder, config))
+        encoder.add_tokens([token for token in special.values() if token.content not in _added(encoder)])
+    except CheckpointError:
+        raise
+    except Exception as error:  # the package raises nothing more specific
+        raise CheckpointError(folder, first_line(error)) from error
+    ids = {name: encoder.get_vocab()[token.content] for name, token in special.items()}
+    end, begin = ((special[name].content, ids[name]) for name in ("eos_token", "bos_token"))
+    encoder.post_processor = processors.RobertaProcessing(end, begin, trim_offsets=False, add_prefix_space=False)
+    length = config.get("model_max_length")
+    return ClipTokenizer(
+        encoder=encoder,
+        pad_id=ids["pad_token"],
+        bos_id=ids["bos_token"],
+        eos_id=ids["eos_token"],
+        length=int(length) if isinstance(length, (int, float)) and length <= _LONGEST else None,
+    )
+
+
+def _encoder(folder: Path, special: Mapping[str, AddedToken]) -> Tokenizer:
+    """Return the encoder without added tokens."""
+    vocabulary, merges = _vocabulary(folder)
+    encoder = Tokenizer(
+        BPE(
+            vocab=vocabulary,
+            merges=merges,
+            continuing_subword_prefix="",
+            end_of_word_suffix="</w>",
+            fuse_unk=False,
+            unk_token=special["unk_token"].content,
+        )
+    )
+    encoder.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    encoder.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    encoder.decoder = decoders.ByteLevel()
+    return encoder
+
+
+def _vocabulary(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Return ids and merges, from the two files or from ``tokenizer.json``."""
+    if (folder / "vocab.json").is_file():
+        file = folder / "merges.txt"
+        lines = [line for line in _text(file).splitlines() if line.strip() and not line.startswith("#version")]
+        return read_json(folder / "vocab.json"), _pairs(lines, file)
+    file = folder / "tokenizer.json"
+    model = read_json(file).get("model", {})
+    return model.get("vocab", {}), _pairs(model.get("merges", []), file)
+
+
+def _pairs(merges: Sequence[str | Sequence[str]], file: Path) -> list[tuple[str, str]]:
+    """Return merges as pairs; a merge is written as one text with a blank, or as a list."""
+    pairs = [tuple(merge.split() if isinstance(merge, str) else merge) for merge in merges]
+    if (wrong := next((pair for pair in pairs if len(pair) != 2), None)) is not None:  # noqa: PLR2004
+        raise CheckpointError(file, f"the merge {' '.join(wrong)!r} is no pair")
+    return [(pair[0], pair[1]) for pair in pairs]
+
+
+def _special_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, AddedToken]:
+    """Return begin, end, unknown and padding; ``special_tokens_map.json`` wins unless the config lists added tokens."""
+    said = {name: config[name] for name in _DEFAULTS if config.get(name) is not None}
+    table = folder / "special_tokens_map.json"
+    if "added_tokens_decoder" not in config and table.is_file():
+        said |= {name: value for name, value in read_json(table).items() if name in _DEFAULTS}
+    return {name: _token(said.get(name, default), special=True) for name, default in _DEFAULTS.items()}
+
+
+def _added_tokens(folder: Path, config: Mapping[str, Any]) -> list[AddedToken]:
+    """Return the tokens that the files add to the vocabulary, in the order of their ids."""
+    listed = {int(index): _token(value) for index, value in config.get("added_tokens_decoder", {}).items()}
+    if "added_tokens_decoder" not in config:
+        file = folder / "added_tokens.json"
+        listed |= {index: _token(text) for text, index in (read_json(file) if file.is_file() else {}).items()}
+        if (folder / "tokenizer.json").is_file():
+            for entry in read_json(folder / "tokenizer.json").get("added_tokens", []):
+                listed[entry["id"]] = _token({key: value for key, value in entry.items() if key != "id"})
+    return [token for _, token in sorted(listed.items())]
+
+
+def _token(value: Any, *, special: bool = False) -> AddedToken:  # noqa: ANN401 - a value of JSON
+    """Read a token, which is its text or a record."""
+    if not isinstance(value, dict):
+        return AddedToken(str(value), special=special, normalized=not special)
+    options = {key: value[key] for key in ("single_word", "lstrip", "rstrip", "normalized") if key in value}
+    return AddedToken(value["content"], special=special or bool(value.get("special")), **options)
+
+
+def _added(encoder: Tokenizer) -> set[str]:
+    return {token.content for token in encoder.get_added_tokens_decoder().values()}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(path, "it is missing" if isinstance(error, FileNotFoundError) else str(error)) from error
