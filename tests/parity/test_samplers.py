@@ -30,6 +30,7 @@ from nano_runtime.sampling.samplers.ddim import DDIM
 from nano_runtime.sampling.schedule import Schedule
 
 SPREADS = {"trained": "", "karras": "_karras", "exponential": "_exponential", "beta": "_beta"}
+REFUSES_PICTURES = {"pndm", "euler_a", "dpm2", "dpm2_a"}
 NOISY = {name for name, of in REFERENCES.items() if of.noisy}
 
 
@@ -43,25 +44,40 @@ ROUNDED_NOISE = 5e-5
 MISTAKE = 1e-4
 
 
+# diffusers' KDPM2 lays out all levels when it is made, one by one: a second each time.
+NAMES = [pytest.param(name, marks=pytest.mark.slow) if name.startswith("dpm2") else name for name in SAMPLERS]
+WITH_LEVELS = [pytest.param(name, marks=pytest.mark.slow) if name.startswith("dpm2") else name for name in SPREADABLE]
+
+
 def kinds(name: str) -> list[str]:
-    unknown = {"sample"} if name in {"pndm", "euler_a"} else set()
+    unknown = {"sample"} if name in REFUSES_PICTURES else set()
     return sorted({"epsilon", "v_prediction", "sample"} - unknown)
 
 
 @pytest.mark.parametrize("spacing", [None, "leading", "linspace", "trailing"])
-@pytest.mark.parametrize(("name", "kind"), [(name, kind) for name in SAMPLERS for kind in kinds(name)])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        pytest.param(name, kind, marks=pytest.mark.slow if name.startswith("dpm2") else ())
+        for name in SAMPLERS
+        for kind in kinds(name)
+    ],
+)
 def test_trajectories_are_diffusers(name, kind, spacing):
     config = {**CONFIG, "prediction_type": kind}
     if spacing is not None:
         config["timestep_spacing"] = spacing
-    for steps in STEPS[:-1] if name == "lms" else STEPS:  # diffusers integrates numerically, a second a trajectory
+    # diffusers' LMS integrates numerically, and its KDPM2 looks timesteps up one by one: a second a trajectory. In few
+    # steps, the ancestral one subtracts nearly equal numbers.
+    lengths = {"lms": STEPS[:-1], "dpm2": (1, 2, 5), "dpm2_a": (5, 10)}.get(name, STEPS)
+    for steps in lengths:
         assert distance(drawn(name, Schedule.from_config(config), steps), theirs(name, config, steps)) < TOLERANCE, (
             steps
         )
 
 
 @pytest.mark.parametrize("spread", ["karras", "exponential", "beta"])
-@pytest.mark.parametrize("name", SPREADABLE)
+@pytest.mark.parametrize("name", WITH_LEVELS)
 @pytest.mark.parametrize(
     "change",
     [
@@ -74,7 +90,10 @@ def test_trajectories_are_diffusers(name, kind, spacing):
 def test_spread_noise_levels_are_diffusers(name, spread, change):
     config = {**CONFIG, **change}
     schedule, full = Schedule.from_config(config), f"{name}_{spread}"
-    for steps in (2, 9) if name in {"heun", "lms"} else (1, 2, 9, 20):  # diffusers lays out a thousand levels first
+    if name == "dpm2_a" and "beta_schedule" in change:
+        return  # diffusers takes the root of a difference that is zero except for rounding: NaN
+    lengths = {"heun": (2, 9), "lms": (2, 9), "dpm2": (2, 9), "dpm2_a": (9,)}.get(name, (1, 2, 9, 20))
+    for steps in lengths:  # diffusers lays out a thousand levels first
         if name == "dpmpp_3m" and steps == 20 and change.get("final_sigmas_type") == "sigma_min":
             # The last step has no width, and diffusers divides by it: there is nothing to compare with.
             assert np.isfinite(drawn(full, schedule, steps)[-1]).all()
@@ -84,7 +103,7 @@ def test_spread_noise_levels_are_diffusers(name, spread, change):
         assert distance(drawn(full, schedule, steps), theirs(full, config, steps)) < TOLERANCE, steps
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     "change",
     [
@@ -99,7 +118,8 @@ def test_spread_noise_levels_are_diffusers(name, spread, change):
 )
 def test_options_have_diffusers_effect(name, change):
     config = {**CONFIG, **change}
-    if name == "ddim_a" and "rescale_betas_zero_snr" in change:
+    cosine = "squaredcos_cap_v2" in change.values()
+    if (name == "ddim_a" and "rescale_betas_zero_snr" in change) or (name == "dpm2_a" and cosine):
         # diffusers takes the root of a difference that is zero except for rounding: 2e-4, or NaN.
         assert np.isfinite(drawn(name, Schedule.from_config(config), 10)[-1]).all()
         return
@@ -112,7 +132,7 @@ def test_options_have_diffusers_effect(name, change):
         assert distance(drawn(name, Schedule.from_config(config), steps), theirs(name, config, steps)) < tolerance
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_absent_keys_take_the_defaults_of_each_class(name):
     config = {"skip_prk_steps": True, "_class_name": REFERENCES[name].diffusers}
     assert distance(drawn(name, Schedule.from_config(config), 10), theirs(name, config, 10)) < TOLERANCE
@@ -122,7 +142,7 @@ def test_absent_keys_take_the_defaults_of_each_class(name):
 def test_ddim_adds_any_share_of_noise(eta, monkeypatch):
     monkeypatch.setitem(REFERENCES, "ddim_a", replace(REFERENCES["ddim_a"], step_options={"eta": eta}))
     noise, schedule = noise_source(SEEDS, SHAPE[1:]), Schedule.from_config(CONFIG)
-    mine = ours(DDIM(schedule, 20, noise, eta), noise)
+    mine = ours(DDIM(schedule.settings(SAMPLERS["ddim"]), 20, noise, eta), noise)
     assert distance(mine, theirs("ddim_a", CONFIG, 20)) < TOLERANCE
     monkeypatch.setitem(REFERENCES, "ddim_a", replace(REFERENCES["ddim_a"], step_options={"eta": eta / 2 + 0.2001}))
     assert distance(mine, theirs("ddim_a", CONFIG, 20)) > MISTAKE
@@ -139,20 +159,20 @@ def test_a_batch_draws_what_diffusers_draws_for_a_list_of_generators():
         np.testing.assert_array_equal(mine[1:], alone())  # whatever is drawn with it
 
 
-@pytest.mark.parametrize("name", sorted(set(SAMPLERS) - {"lcm", "tcd"}))  # those visit their teacher's timesteps
+@pytest.mark.parametrize("name", sorted(set(SAMPLERS) - {"lcm", "tcd", "dpmpp_2s"}))  # they have timesteps of their own
 def test_an_offset_off_by_one_is_noticed(name):
     config = {**CONFIG, "timestep_spacing": "leading"}
-    wrong = replace(Schedule.from_config(config), steps_offset=0)
+    wrong = Schedule.from_config(config).but(steps_offset=0)
     assert distance(drawn(name, wrong, 20), theirs(name, config, 20)) > MISTAKE
 
 
 @pytest.mark.parametrize("name", ["lcm", "tcd"])
 def test_the_wrong_teacher_is_noticed(name):
-    wrong = replace(Schedule.from_config(CONFIG), original_inference_steps=40)
+    wrong = Schedule.from_config(CONFIG).but(original_inference_steps=40)
     assert distance(drawn(name, wrong, 4), theirs(name, CONFIG, 4)) > MISTAKE
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_wrong_prediction_type_is_noticed(name):
     wrong = Schedule.from_config({**CONFIG, "prediction_type": "v_prediction"})
     assert distance(drawn(name, wrong, 20), theirs(name, CONFIG, 20)) > MISTAKE
@@ -160,13 +180,13 @@ def test_the_wrong_prediction_type_is_noticed(name):
 
 @pytest.mark.parametrize("name", ["pndm", "ddim", "ddim_a"])
 def test_the_wrong_end_of_the_schedule_is_noticed(name):
-    wrong = replace(Schedule.from_config(CONFIG), set_alpha_to_one=True)
+    wrong = Schedule.from_config(CONFIG).but(set_alpha_to_one=True)
     assert distance(drawn(name, wrong, 20), theirs(name, CONFIG, 20)) > MISTAKE
 
 
 @pytest.mark.parametrize("name", ["euler", "dpmpp_2m", "dpmpp_3m", "dpmpp_2m_sde", "unipc"])
 def test_the_wrong_last_noise_level_is_noticed(name):
-    wrong = replace(Schedule.from_config(CONFIG), final_sigmas_type="sigma_min")
+    wrong = Schedule.from_config(CONFIG).but(final_sigmas_type="sigma_min")
     assert distance(drawn(name, wrong, 20), theirs(name, CONFIG, 20)) > MISTAKE
 
 
@@ -244,7 +264,7 @@ def test_a_start_in_the_middle_is_diffusers(name):
         assert distance([left], [right.numpy()]) < TOLERANCE, index
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_noise_is_added_to_a_picture_as_diffusers_adds_it(name):
     picture, noise, index, steps = randn(1, SHAPE), randn(2, SHAPE), 8, 20
     scheduler, _, _ = reference(name, CONFIG, steps)
@@ -257,7 +277,7 @@ def test_noise_is_added_to_a_picture_as_diffusers_adds_it(name):
     assert distance([sampler.mixing.add_noise(picture, noise, index + 1)], [expected]) > MISTAKE
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_strength_leaves_out_the_calls_that_diffusers_leaves_out(name):
     for steps, strength in ((20, 0.8), (20, 0.05), (10, 1.0), (7, 0.29), (50, 0.58)):  # the last is 28.999... steps
         scheduler, _, _ = reference(name, CONFIG, steps)
@@ -265,7 +285,7 @@ def test_strength_leaves_out_the_calls_that_diffusers_leaves_out(name):
         expected, _ = diffusers.StableDiffusionImg2ImgPipeline.get_timesteps(begun, steps, strength, None)
         timesteps = make_sampler(name, Schedule.from_config(CONFIG), steps).timesteps
         first = first_call(name, steps, strength)
-        np.testing.assert_allclose(timesteps[first:], expected.numpy(), rtol=1e-6)
+        np.testing.assert_allclose(timesteps[first:], expected.numpy(), rtol=1e-6, atol=1e-5)
         assert len(timesteps[first + 1 :]) != len(expected)
     with pytest.raises(StrengthError):
         first_call(name, 20, 0.049)
@@ -283,12 +303,12 @@ def test_how_often_the_network_is_called():
     schedule = Schedule.from_config(CONFIG)
     calls = {name: [len(make_sampler(name, schedule, steps).timesteps) for steps in (1, 2, 20)] for name in SAMPLERS}
     assert calls.pop("pndm") == [1, 3, 21]
-    assert calls.pop("heun") == [1, 3, 39]
+    assert {tuple(calls.pop(name)) for name in ("heun", "dpm2", "dpm2_a")} == {(1, 3, 39)}
     assert set(map(tuple, calls.values())) == {(1, 2, 20)}
 
 
 @pytest.mark.parametrize("spread", SPREADS)
-@pytest.mark.parametrize("name", sorted(set(SAMPLERS) - {"ddim_a"}))  # no config says eta
+@pytest.mark.parametrize("name", sorted(set(SAMPLERS) - {"ddim_a", "tcd"}))  # no config says eta
 def test_the_name_of_a_config_is_the_sampler_it_describes(name, spread):
     if spread != "trained" and name not in SPREADABLE:
         return
@@ -300,7 +320,7 @@ def test_the_name_of_a_config_is_the_sampler_it_describes(name, spread):
     assert split_name(full) == (name, spread)
 
 
-@pytest.mark.parametrize("name", sorted(set(SAMPLERS) - set(SPREADABLE) - {"ddim_a"}))
+@pytest.mark.parametrize("name", sorted(set(SAMPLERS) - set(SPREADABLE) - {"ddim_a", "tcd"}))
 def test_a_class_without_spreads_ignores_the_keys_for_them(name):
     """A config that was converted from another class keeps such keys."""
     kind = REFERENCES[name].diffusers
@@ -315,14 +335,19 @@ def test_a_class_without_spreads_ignores_the_keys_for_them(name):
         ("FlowMatchEulerDiscreteScheduler", {}, "_class_name"),
         (None, {}, "_class_name"),
         (["PNDMScheduler"], {}, "_class_name"),
-        ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver"}, "algorithm_type"),
-        ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++", "solver_order": 3}, "solver_order=3"),
-        ("DPMSolverMultistepScheduler", {"solver_type": "heun"}, "solver_type"),
-        ("DPMSolverMultistepScheduler", {"use_lu_lambdas": True}, "use_lu_lambdas"),
-        ("UniPCMultistepScheduler", {"solver_order": 3}, "solver_order"),
-        ("EulerDiscreteScheduler", {"sigma_max": 700.0}, "sigma_max"),
-        ("DDPMScheduler", {"variance_type": "fixed_large"}, "variance_type"),
-        ("DDIMScheduler", {"thresholding": True}, "thresholding"),
+        # diffusers refuses these, divides by zero, or takes the logarithm of a negative number.
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver"}, "final_sigmas_type"),
+        (
+            "DPMSolverMultistepScheduler",
+            {"algorithm_type": "sde-dpmsolver", "final_sigmas_type": "sigma_min", "solver_order": 3},
+            "solver_order=3",
+        ),
+        ("DPMSolverSinglestepScheduler", {"solver_order": 4}, "solver_order"),
+        ("UniPCMultistepScheduler", {"lower_order_final": False}, "lower_order_final"),
+        ("UniPCMultistepScheduler", {"use_dynamic_shifting": True}, "use_dynamic_shifting"),
+        ("EulerDiscreteScheduler", {"sigma_max": "high"}, "sigma_max"),
+        ("DDPMScheduler", {"variance_type": "fixed_large_log"}, "variance_type"),
+        ("DDIMScheduler", {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}, "prediction_type"),
     ],
 )
 def test_a_config_for_no_sampler_here_is_named(kind, change, named):
@@ -335,12 +360,12 @@ def test_what_a_sampler_cannot_follow_is_refused():
     for name in ("plms", "pndm_karras", "euler_trained", "_karras", "euler_karras_beta"):
         with pytest.raises(UnknownSchedulerError, match=r"pndm, ddim, .* The names euler, .* _karras"):
             make_sampler(name, schedule, 20)
-    with pytest.raises(UnsupportedScheduleError, match="skip_prk_steps"):
-        make_sampler("pndm", replace(schedule, skip_prk_steps=False), 20)
-    for name in ("pndm", "euler_a"):
+    with pytest.raises(StepsError, match="from 4 to"):
+        make_sampler("pndm", schedule.but(skip_prk_steps=False), 3)
+    for name in REFUSES_PICTURES:
         with pytest.raises(UnsupportedScheduleError, match="prediction_type"):
-            make_sampler(name, replace(schedule, prediction_type="sample"), 20)
-    nothing_but_noise = replace(schedule, rescale_betas_zero_snr=True, timestep_spacing="trailing")
+            make_sampler(name, schedule.but(prediction_type="sample"), 20)
+    nothing_but_noise = schedule.but(rescale_betas_zero_snr=True, timestep_spacing="trailing")
     for name in ("ddim", "ddim_a", "ddpm", "lcm", "tcd"):
         with pytest.raises(UnsupportedScheduleError, match="prediction_type"):
             make_sampler(name, nothing_but_noise, 20)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import diffusers
 import numpy as np
 import pytest
@@ -14,6 +12,7 @@ from nano_runtime.errors import StepsError, UnsupportedScheduleError
 from nano_runtime.sampling.samplers import SAMPLERS, SPREADABLE, make_sampler
 from nano_runtime.sampling.samplers.quantile import beta_quantile
 from nano_runtime.sampling.schedule import Schedule
+from nano_runtime.sampling.scheduler_classes import CLASSES
 
 # The scheduler config of Stable Diffusion 2.1: written by an old diffusers, so without timestep_spacing.
 SD21 = {
@@ -43,13 +42,26 @@ SCHEDULES = {
 }
 
 
+# diffusers' KDPM2 lays out all levels when it is made, one by one: a second each time.
+NAMES = [pytest.param(name, marks=pytest.mark.slow) if name.startswith("dpm2") else name for name in SAMPLERS]
+WITH_LEVELS = [pytest.param(name, marks=pytest.mark.slow) if name.startswith("dpm2") else name for name in SPREADABLE]
+
+
+def assert_timesteps(name: str, mine: np.ndarray, expected: np.ndarray) -> None:
+    """Equal, but for timesteps in the middle of a step, of which diffusers computes a logarithm in torch."""
+    if name.startswith("dpm2"):
+        np.testing.assert_allclose(mine, expected, rtol=1e-5, atol=1e-4)
+    else:
+        np.testing.assert_array_equal(mine, expected)
+
+
 def reference(name: str, config: dict[str, object]):
     return getattr(diffusers, SAMPLERS[name].diffusers).from_config(config)
 
 
 def steps_diffusers_can_do(name: str, most: int, spacing: str) -> range:
     """Steps up to ``most`` for which diffusers' timesteps stay in the schedule and are distinct."""
-    stride = 1 if name in EVERY_NUMBER_OF_STEPS else 19
+    stride = 1 if name in EVERY_NUMBER_OF_STEPS else 199 if name.startswith("dpm2") else 19  # a second in diffusers
     if name in {"lcm", "tcd"}:
         return range(1, TEACHERS_STEPS + 1, stride)
     if "Multistep" in SAMPLERS[name].diffusers and spacing != "trailing":
@@ -67,7 +79,7 @@ def test_alphas_cumprod_are_equal(config):
 
 def test_alphas_cumprod_of_zero_terminal_snr_are_close():
     # Not equal: numpy's float32 square root is correctly rounded, torch's is not everywhere. It makes up to 3.6e-7.
-    config = {**SD21, "rescale_betas_zero_snr": True}
+    config = {**SD21, "_class_name": "DDIMScheduler", "rescale_betas_zero_snr": True}
     theirs = DDIMScheduler.from_config(config).alphas_cumprod.numpy()
     ours = Schedule.from_config(config).alphas_cumprod
     assert ours[-1] == theirs[-1] == 0
@@ -78,12 +90,12 @@ def test_alphas_cumprod_of_zero_terminal_snr_are_close():
 def test_alphas_cumprod_notice_a_small_change():
     ours = Schedule.from_config(SD21)
     theirs = DDIMScheduler.from_config(SD21).alphas_cumprod.numpy()
-    for changed in (replace(ours, beta_end=0.012001), replace(ours, beta_schedule="linear")):
+    for changed in (ours.but(beta_end=0.012001), ours.but(beta_schedule="linear")):
         assert not np.array_equal(changed.alphas_cumprod, theirs)
 
 
 @pytest.mark.parametrize("spacing", [None, "leading", "linspace", "trailing"])
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_timesteps_are_equal_for_every_number_of_steps(name, spacing):
     config = SD21 if spacing is None else {**SD21, "timestep_spacing": spacing}
     theirs = reference(name, config)
@@ -92,25 +104,27 @@ def test_timesteps_are_equal_for_every_number_of_steps(name, spacing):
         theirs.set_timesteps(steps)
         expected = theirs.timesteps.numpy()
         expected = expected[expected >= 0]  # diffusers' trailing spacing overshoots; see spaced_timesteps
-        np.testing.assert_array_equal(make_sampler(name, schedule, steps).timesteps, expected.astype(np.float32))
+        assert_timesteps(name, make_sampler(name, schedule, steps).timesteps, expected.astype(np.float32))
 
 
 @pytest.mark.parametrize("beta_schedule", ["scaled_linear", "squaredcos_cap_v2"])
 @pytest.mark.parametrize("spread", ["karras", "exponential", "beta"])
-@pytest.mark.parametrize("name", SPREADABLE)
+@pytest.mark.parametrize("name", WITH_LEVELS)
 def test_timesteps_of_spread_noise_levels_are_equal(name, spread, beta_schedule):
     """Equal, not close: some are cut to whole numbers, where the least difference would be one."""
+    if name == "dpm2_a" and beta_schedule == "squaredcos_cap_v2":
+        return  # diffusers takes the root of a difference that is zero except for rounding: NaN
     config = {**SD21, "beta_schedule": beta_schedule}
     theirs = reference(name, {**config, f"use_{spread}_sigmas": True})
     schedule = Schedule.from_config(config)
-    for steps in (1, 2, 3, 7, 20, 50):
+    for steps in (3, 7) if name == "dpm2_a" else (1, 2, 3, 7, 20) if name == "dpm2" else (1, 2, 3, 7, 20, 50):
         theirs.set_timesteps(steps)
         expected = theirs.timesteps.numpy().astype(np.float32)
         mine = make_sampler(f"{name}_{spread}", schedule, steps).timesteps
         if name in {"euler", "heun", "lms"}:
             np.testing.assert_allclose(mine, expected, rtol=1e-6, atol=1e-6)
         else:
-            np.testing.assert_array_equal(mine, expected)
+            assert_timesteps(name, mine, expected)
         if steps > 2:
             assert not np.array_equal(make_sampler(name, schedule, steps).timesteps, expected)
 
@@ -127,11 +141,11 @@ def test_quantiles_of_the_beta_distribution_are_scipys():
 def test_timesteps_notice_an_offset():
     theirs = DDIMScheduler.from_config(SD21)
     theirs.set_timesteps(20)
-    schedule = replace(Schedule.from_config(SD21), steps_offset=0)
+    schedule = Schedule.from_config(SD21).but(steps_offset=0)
     assert not np.array_equal(make_sampler("ddim", schedule, 20).timesteps, theirs.timesteps.numpy())
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_defaults_filled_in_by_another_class_do_not_count(name):
     """A live config carries all of its class's defaults and a note of which they are."""
     live = PNDMScheduler.from_config(SD21).config
@@ -139,7 +153,7 @@ def test_defaults_filled_in_by_another_class_do_not_count(name):
     theirs = reference(name, live)
     theirs.set_timesteps(20)
     ours = make_sampler(name, Schedule.from_config(live), 20)
-    np.testing.assert_array_equal(ours.timesteps, theirs.timesteps.numpy().astype(np.float32))
+    assert_timesteps(name, ours.timesteps, theirs.timesteps.numpy().astype(np.float32))
     # Without the note the default counts, here as in diffusers.
     plain = {key: value for key, value in live.items() if key != "_use_default_values"}
     expected = make_sampler(name, Schedule.from_config({**SD21, "timestep_spacing": "leading"}), 20)
@@ -154,18 +168,18 @@ def test_betas_are_those_of_the_class_that_wrote_the_config():
 
 
 def test_unknown_keys_are_ignored():
-    assert Schedule.from_config({**SD21, "_note": 1, "sample_max_value": 1.0}) == Schedule.from_config(SD21)
+    assert Schedule.from_config({**SD21, "_note": 1, "sample_max_value": -1.0}).own == Schedule.from_config(SD21).own
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("beta_schedule", "sigmoid"),
+        ("beta_schedule", "cubic"),
         ("beta_schedule", ["linear"]),
         ("beta_start", 0),
         ("beta_end", float("nan")),
         ("beta_end", "0.012"),
-        ("prediction_type", "flow_prediction"),
+        ("prediction_type", "flow"),
         ("timestep_spacing", None),
         ("steps_offset", -1),
         ("steps_offset", 1.0),
@@ -179,13 +193,14 @@ def test_unknown_keys_are_ignored():
         ("final_sigmas_type", "sigma_max"),
         ("original_inference_steps", 0),
         ("timestep_scaling", -10.0),
-        ("use_flow_sigmas", True),
         ("variance_type", "learned_range"),
     ],
 )
 def test_unsupported_values_are_named(key, value):
-    with pytest.raises(UnsupportedScheduleError, match=key):
-        Schedule.from_config({**SD21, key: value})
+    implemented = {record.diffusers for record in SAMPLERS.values()}
+    for kind in (kind for kind in CLASSES if kind in implemented and key in CLASSES[kind]):
+        with pytest.raises(UnsupportedScheduleError, match=key):
+            Schedule.from_config({**SD21, "_class_name": kind, key: value})
 
 
 @pytest.mark.parametrize(
@@ -199,12 +214,12 @@ def test_unsupported_values_are_named(key, value):
     ],
 )
 def test_steps_outside_the_schedule_name_the_most(name, steps, most):
-    schedule = replace(Schedule.from_config(SD21), timestep_spacing="leading")
+    schedule = Schedule.from_config(SD21).but(timestep_spacing="leading")
     with pytest.raises(StepsError, match=f"1 to {most};"):
         make_sampler(name, schedule, steps)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_most_steps_can_be_run(name):
-    schedule = replace(Schedule.from_config(SD21), timestep_spacing="leading")
+    schedule = Schedule.from_config(SD21).but(timestep_spacing="leading")
     make_sampler(name, schedule, TEACHERS_STEPS if name in {"lcm", "tcd"} else 998)

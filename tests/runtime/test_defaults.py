@@ -50,7 +50,7 @@ def test_a_bundle_that_does_not_say_draws_with_its_own_sampler_in_twenty_steps(f
 def test_a_sampler_that_is_not_implemented_is_replaced_and_named(folder, caplog):
     edit(folder, scheduler={"_class_name": "NoSuchScheduler", "skip_prk_steps": True}, default=DEFAULT)
     with caplog.at_level(logging.WARNING):
-        assert defaults(folder).own == "pndm"
+        assert defaults(folder).own == "euler"
     assert "NoSuchScheduler" in caplog.text
     assert defaults(folder).settle(None, None) == (9, "dpmpp_2m_karras")
 

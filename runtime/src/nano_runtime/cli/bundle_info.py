@@ -11,6 +11,8 @@ from nano_runtime.bundle.manifest import Default
 from nano_runtime.bundle.wiring import Task
 from nano_runtime.cli import megabytes
 from nano_runtime.errors.escaping import escaped
+from nano_runtime.sampling.sampler_table import FALLBACK
+from nano_runtime.sampling.samplers.of_checkpoint import is_replaced
 
 __all__ = ["facts", "print_info"]
 
@@ -34,7 +36,7 @@ def print_info(bundle: Bundle) -> None:
         "for": _TASKS[manifest.task],
         "weights": manifest.precision,
         "graph": manifest.graph,
-        "scheduler": str(manifest.scheduler.get("_class_name")),
+        "scheduler": _scheduler(manifest.scheduler),
         "default": _default(manifest.default),
         "engines": ", ".join(f"{name} ({megabytes(bundle.size_bytes(name))} MB)" for name in manifest.backends),
         "digest": bundle.digest,
@@ -43,6 +45,12 @@ def print_info(bundle: Bundle) -> None:
         print(f"{key:<12}{escaped(value)}")
     print()
     _print_components(bundle)
+
+
+def _scheduler(config: dict[str, Any]) -> str:
+    """Return the checkpoint's class of scheduler, and the sampler that replaces it if there is none here."""
+    replaced = f" (not implemented: {FALLBACK} takes its place)" if is_replaced(config) else ""
+    return f"{config.get('_class_name')}{replaced}"
 
 
 def _default(default: Default | None) -> str:

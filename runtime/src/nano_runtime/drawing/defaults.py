@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import MANIFEST_NAME
 from nano_runtime.errors import ManifestError, UnsupportedScheduleError, UsageError
-from nano_runtime.sampling.samplers import make_sampler, own_sampler
+from nano_runtime.sampling.samplers import FALLBACK, make_sampler, own_sampler
 from nano_runtime.sampling.schedule import Schedule
 
 __all__ = ["STEPS", "Defaults"]
@@ -24,7 +24,7 @@ class Defaults:
     """The values that take the place of None.
 
     Attributes:
-        own: name of the sampler that the checkpoint was published with, or "pndm" where that is not implemented.
+        own: name of the sampler that the checkpoint was published with, or ``FALLBACK`` where that is not implemented.
         scheduler: name of the sampler that draws where none is named.
         steps: its number of steps, where none is named; other samplers make ``STEPS``.
     """
@@ -64,5 +64,5 @@ def _own_scheduler(bundle: Bundle) -> str:
     try:
         return own_sampler(bundle.manifest.scheduler)
     except UnsupportedScheduleError as error:
-        _log.warning("pndm takes the place of the bundle's own scheduler: %s", error.what)
-        return "pndm"
+        _log.warning("%s takes the place of the bundle's own scheduler: %s", FALLBACK, error.what)
+        return FALLBACK

@@ -80,8 +80,8 @@ class UnknownSchedulerError(UsageError):
 class StepsError(UsageError):
     """A number of steps outside the schedule."""
 
-    def __init__(self, steps: int, most: int) -> None:
-        super().__init__(f"{steps} steps cannot be run", f"Choose a number from 1 to {most}; 20 is usual.")
+    def __init__(self, steps: int, most: int, least: int = 1) -> None:
+        super().__init__(f"{steps} steps cannot be run", f"Choose a number from {least} to {most}; 20 is usual.")
 
 
 class StrengthError(UsageError):

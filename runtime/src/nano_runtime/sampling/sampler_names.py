@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final, Literal, TypeAlias, get_args
 
 from nano_runtime.errors import UnknownSchedulerError
-from nano_runtime.sampling.sampler_table import SAMPLERS, SPREADABLE
+from nano_runtime.sampling.sampler_table import RECORDS, SAMPLERS, SPREADABLE
 
 __all__ = ["SPREADS", "Spread", "a1111_name", "names_in_words", "split_name"]
 
@@ -17,16 +17,16 @@ SPREADS: Final[tuple[Spread, ...]] = tuple(spread for spread in get_args(Spread)
 
 
 def split_name(name: str) -> tuple[str, Spread]:
-    """Split a name into a key of ``SAMPLERS`` and how the noise levels are spread.
+    """Split a name into a key of ``RECORDS`` and how the noise levels are spread.
 
     Raises:
         UnknownSchedulerError: there is no sampler of that name.
     """
-    if name in SAMPLERS:
+    if name in RECORDS:
         return name, "trained"
     for spread in SPREADS:
         base = name.removesuffix(f"_{spread}")
-        if base != name and base in SPREADABLE:
+        if base != name and base in RECORDS and RECORDS[base].spreadable:
             return base, spread
     raise UnknownSchedulerError(name, SAMPLERS, SPREADABLE, SPREADS)
 
@@ -37,7 +37,7 @@ def a1111_name(name: str) -> str:
         base, spread = split_name(name)
     except UnknownSchedulerError:
         return name
-    shown = SAMPLERS[base].a1111
+    shown = RECORDS[base].a1111
     return (base if shown is None else shown) + ("" if spread == "trained" else f" {spread.title()}")
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 
-__all__ = ["NOISY", "SAMPLERS", "SPREADABLE", "SamplerRecord"]
+__all__ = ["FALLBACK", "NOISY", "RECORDS", "SAMPLERS", "SPREADABLE", "SamplerRecord"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +27,11 @@ class SamplerRecord:
         spreadable: whether it works in noise levels, so that _karras, _exponential or _beta may follow its name.
         calls_per_step: how often a step calls the network; diffusers' ``order``.
         a1111: its name in AUTOMATIC1111's web UI; None if it has none there.
-        diffusers: diffusers' class that draws the same. The first record of a class is what the class does by default.
-        config: keys of the class's config that make it draw the same. All records of a class have the same keys.
-        step_options: keywords of the class's ``step`` that do.
-        betas: the class's defaults for the betas, where they are not those of ``Schedule``.
+        diffusers: diffusers' class that draws the same.
+        config: keys of the class's config that make it draw the same. All records of a class have the same keys; all
+            other keys are followed as the checkpoint's config has them.
+        step_options: keywords of the class's ``step`` that do. diffusers' pipelines pass none, so a record with any is
+            no checkpoint's own sampler.
     """
 
     code: str
@@ -42,7 +43,6 @@ class SamplerRecord:
     diffusers: str
     config: Mapping[str, object] = field(default_factory=dict)
     step_options: Mapping[str, float] = field(default_factory=dict)
-    betas: Mapping[str, object] = field(default_factory=dict)
 
 
 SAMPLERS: Final[Mapping[str, SamplerRecord]] = MappingProxyType(
@@ -88,7 +88,21 @@ SAMPLERS: Final[Mapping[str, SamplerRecord]] = MappingProxyType(
             calls_per_step=2,
             a1111="Heun",
             diffusers="HeunDiscreteScheduler",
-            betas={"beta_start": 0.00085, "beta_end": 0.012},
+        ),
+        "dpm2": SamplerRecord(
+            code="kdpm2:KDPM2",
+            spreadable=True,
+            calls_per_step=2,
+            a1111="DPM2",
+            diffusers="KDPM2DiscreteScheduler",
+        ),
+        "dpm2_a": SamplerRecord(
+            code="kdpm2:KDPM2Ancestral",
+            noisy=True,
+            spreadable=True,
+            calls_per_step=2,
+            a1111="DPM2 a",
+            diffusers="KDPM2AncestralDiscreteScheduler",
         ),
         "lms": SamplerRecord(
             code="lms:LMS",
@@ -97,56 +111,93 @@ SAMPLERS: Final[Mapping[str, SamplerRecord]] = MappingProxyType(
             diffusers="LMSDiscreteScheduler",
         ),
         "dpmpp_2m": SamplerRecord(
-            code="dpmpp:DPMSolverPP",
-            arguments={"order": 2},
+            code="dpm_multistep:DPMMultistep",
             spreadable=True,
             a1111="DPM++ 2M",
             diffusers="DPMSolverMultistepScheduler",
             config={"algorithm_type": "dpmsolver++", "solver_order": 2},
         ),
         "dpmpp_3m": SamplerRecord(
-            code="dpmpp:DPMSolverPP",
-            arguments={"order": 3},
+            code="dpm_multistep:DPMMultistep",
             spreadable=True,
             a1111="DPM++ 3M",
             diffusers="DPMSolverMultistepScheduler",
             config={"algorithm_type": "dpmsolver++", "solver_order": 3},
         ),
         "dpmpp_2m_sde": SamplerRecord(
-            code="dpmpp:DPMSolverPP",
-            arguments={"order": 2},
+            code="dpm_multistep:DPMMultistep",
             noisy=True,
             spreadable=True,
             a1111="DPM++ 2M SDE",
             diffusers="DPMSolverMultistepScheduler",
             config={"algorithm_type": "sde-dpmsolver++", "solver_order": 2},
         ),
+        "dpmpp_2s": SamplerRecord(
+            code="dpm_singlestep:DPMSinglestep",
+            spreadable=True,
+            diffusers="DPMSolverSinglestepScheduler",
+            config={"algorithm_type": "dpmsolver++", "solver_order": 2},
+        ),
+        "deis": SamplerRecord(
+            code="deis:DEIS",
+            spreadable=True,
+            diffusers="DEISMultistepScheduler",
+        ),
         "unipc": SamplerRecord(
             code="unipc:UniPC",
             spreadable=True,
             a1111="UniPC",
             diffusers="UniPCMultistepScheduler",
-            config={"solver_order": 2},
         ),
         "lcm": SamplerRecord(
             code="consistency:LCM",
             noisy=True,
             a1111="LCM",
             diffusers="LCMScheduler",
-            betas={"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"},
         ),
         "tcd": SamplerRecord(
             code="consistency:TCD",
             noisy=True,
             a1111="TCD",
             diffusers="TCDScheduler",
+            arguments={"eta": 0.3},
             step_options={"eta": 0.3},  # the default of its ``step``; diffusers' pipelines pass 0 unless told
-            betas={"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"},
         ),
     }
 )
 
-NOISY: Final = frozenset(name for name, record in SAMPLERS.items() if record.noisy)
+
+def _dpm(algorithm: str, order: int, steps: Literal["m", "s"]) -> SamplerRecord:
+    """Return a variant of DPM-Solver: one of diffusers' algorithms, in several steps or a single one."""
+    kind = "Multistep" if steps == "m" else "Singlestep"
+    return SamplerRecord(
+        code=f"dpm_{kind.lower()}:DPM{kind}",
+        noisy=algorithm.startswith("sde"),
+        spreadable=True,
+        diffusers=f"DPMSolver{kind}Scheduler",
+        config={"algorithm_type": algorithm, "solver_order": order},
+    )
+
+
+_VARIANTS: Final[Mapping[str, SamplerRecord]] = {
+    "tcd_ode": SamplerRecord(code="consistency:TCD", diffusers="TCDScheduler"),
+    "edm_euler": SamplerRecord(code="edm:EDMEuler", diffusers="EDMEulerScheduler"),
+    **{f"dpmpp_{order}m": _dpm("dpmsolver++", order, "m") for order in (1,)},
+    **{f"dpmpp_{order}m_sde": _dpm("sde-dpmsolver++", order, "m") for order in (1, 3)},
+    **{f"dpm_{order}m": _dpm("dpmsolver", order, "m") for order in (1, 2, 3)},
+    **{f"dpm_{order}m_sde": _dpm("sde-dpmsolver", order, "m") for order in (1, 2)},
+    **{f"dpmpp_{order}s": _dpm("dpmsolver++", order, "s") for order in (1, 3)},
+    **{f"dpmpp_{order}s_sde": _dpm("sde-dpmsolver++", order, "s") for order in (1, 2, 3)},
+    **{f"dpm_{order}s": _dpm("dpmsolver", order, "s") for order in (1, 2, 3)},
+}
+
+RECORDS: Final[Mapping[str, SamplerRecord]] = MappingProxyType({**SAMPLERS, **_VARIANTS})
+"""The table, and the rarer names that a checkpoint's config can ask for. ``make_sampler`` takes them all."""
+
+FALLBACK: Final = "euler"
+"""Name of the sampler that replaces a class of diffusers that is not implemented. It follows every schedule."""
+
+NOISY: Final = frozenset(name for name, record in RECORDS.items() if record.noisy)
 """Names of the samplers that add noise on their way."""
 
 SPREADABLE: Final = tuple(name for name, record in SAMPLERS.items() if record.spreadable)

@@ -4,28 +4,45 @@ A sampler (diffusers: scheduler; k-diffusion: sampler; elsewhere: solver) draws 
 calls so far, so make a new one for the next batch. To add one, write its file here and its record in
 ``sampling/sampler_table.py``.
 
-The name decides alone: ``dpmpp_2m_karras`` is DPM-Solver++ 2M over Karras' noise levels, whatever the bundle's own
-scheduler config says about either. The config decides the model's part: betas, kind of prediction, spacing of
-timesteps.
+The name decides the method and the spread of its noise levels: ``dpmpp_2m_karras`` is DPM-Solver++ 2M over Karras'
+levels, whatever the bundle's own scheduler config says about either. The config decides all else, as in diffusers'
+``SomeScheduler.from_config(pipe.scheduler.config)``: betas, kind of prediction, spacing of timesteps, and each option
+that the sampler's class has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Protocol, cast
+from typing import Any, Final, Protocol, cast
+
+import numpy as np
 
 from nano_runtime.arrays import F32
-from nano_runtime.errors import StrengthError
+from nano_runtime.errors import StepsError, StrengthError, UnsupportedScheduleError
 from nano_runtime.sampling.noise import NoiseSource, no_noise
 from nano_runtime.sampling.sampler_names import split_name
-from nano_runtime.sampling.sampler_table import NOISY, SAMPLERS, SPREADABLE, SamplerRecord
+from nano_runtime.sampling.sampler_table import FALLBACK, NOISY, RECORDS, SAMPLERS, SPREADABLE, SamplerRecord
 from nano_runtime.sampling.samplers.mixing import Mixing
-from nano_runtime.sampling.samplers.of_checkpoint import own_sampler
+from nano_runtime.sampling.samplers.of_checkpoint import is_replaced, named_sampler
 from nano_runtime.sampling.schedule import Schedule
+from nano_runtime.sampling.scheduler_classes import CLASSES
 
-__all__ = ["NOISY", "SAMPLERS", "SPREADABLE", "Sampler", "first_call", "make_sampler", "own_sampler", "split_name"]
+__all__ = [
+    "FALLBACK",
+    "NOISY",
+    "RECORDS",
+    "SAMPLERS",
+    "SPREADABLE",
+    "Sampler",
+    "first_call",
+    "is_replaced",
+    "make_sampler",
+    "own_sampler",
+    "split_name",
+]
+
+_TRIAL_STEPS: Final = (20, 10)  # as many as are drawn by default, and as an export compares
 
 
 class Sampler(Protocol):
@@ -51,7 +68,7 @@ def make_sampler(name: str, schedule: Schedule, num_inference_steps: int, noise:
     """Make a fresh sampler for one batch.
 
     Args:
-        name: a key of ``SAMPLERS``; ``_karras``, ``_exponential`` or ``_beta`` may follow one of ``SPREADABLE``.
+        name: a key of ``RECORDS``; ``_karras``, ``_exponential`` or ``_beta`` may follow a spreadable one.
         schedule: of the model.
         num_inference_steps: 1 to ``schedule.num_train_timesteps``.
         noise: draws the noise that the sampler adds on its way, in the shape of the batch. None will do for a sampler
@@ -63,9 +80,52 @@ def make_sampler(name: str, schedule: Schedule, num_inference_steps: int, noise:
         UnsupportedScheduleError: the sampler cannot follow this schedule.
     """
     base, spread = split_name(name)
-    record = SAMPLERS[base]
+    record = RECORDS[base]
     fresh = {"noise": no_noise if noise is None else noise} if record.noisy else {}
-    return _class_of(record)(replace(schedule, spread=spread), num_inference_steps, **fresh, **record.arguments)
+    return _class_of(record)(schedule.settings(record, spread), num_inference_steps, **fresh, **record.arguments)
+
+
+def own_sampler(config: Mapping[str, Any]) -> str:
+    """Return the name, for ``make_sampler``, of the sampler that draws what a scheduler config describes.
+
+    The sampler is tried on a few numbers: diffusers takes some configs whose pictures are not finite.
+
+    Args:
+        config: written by diffusers, ``_class_name`` included.
+
+    Raises:
+        UnsupportedScheduleError: the class, or a value, is not implemented, or draws no picture in diffusers either.
+    """
+    name = named_sampler(config)
+    if not _draws(name, config):
+        default = CLASSES[RECORDS[split_name(name)[0]].diffusers]
+        for key, value in default.items():  # the key that is to blame
+            changed = {**config, key: value}
+            if config.get(key, value) != value and _draws(name, changed):
+                raise UnsupportedScheduleError(key, config[key], (value,))
+        raise UnsupportedScheduleError("_class_name", config["_class_name"], (RECORDS[FALLBACK].diffusers,))
+    return name
+
+
+def _draws(name: str, config: Mapping[str, Any]) -> bool:
+    """Return whether a sampler's latents stay finite, in the most usual number of steps that fits."""
+    latents = np.full((1, 1, 2, 2), 0.5, np.float32)
+    schedule = Schedule.from_config(config)
+    for steps in _TRIAL_STEPS:
+        try:
+            sampler = make_sampler(name, schedule, steps, lambda: latents)
+        except StepsError:
+            continue
+        after = latents
+        try:
+            with np.errstate(all="ignore"):
+                for index in range(len(sampler.timesteps)):
+                    output = sampler.mixing.scale_model_input(after, index) * np.float32(0.5)
+                    after = sampler.step(output, index, after)
+        except np.linalg.LinAlgError:
+            return False
+        return bool(np.isfinite(after).all())
+    return True
 
 
 def first_call(name: str, num_inference_steps: int, strength: float) -> int:
@@ -82,7 +142,7 @@ def first_call(name: str, num_inference_steps: int, strength: float) -> int:
     steps = int(num_inference_steps * strength)
     if steps < 1:
         raise StrengthError(strength)
-    return (num_inference_steps - steps) * SAMPLERS[split_name(name)[0]].calls_per_step
+    return (num_inference_steps - steps) * RECORDS[split_name(name)[0]].calls_per_step
 
 
 def _class_of(record: SamplerRecord) -> Callable[..., Sampler]:

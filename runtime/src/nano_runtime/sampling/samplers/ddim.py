@@ -8,8 +8,9 @@ import numpy as np
 
 from nano_runtime.arrays import F32
 from nano_runtime.sampling.noise import NoiseSource, no_noise
-from nano_runtime.sampling.samplers.mixing import VariancePreserving, clipped, refuse_noise_from_noise
-from nano_runtime.sampling.schedule import Schedule, whole_timesteps
+from nano_runtime.sampling.samplers.mixing import VariancePreserving, bounded, refuse_noise_from_noise
+from nano_runtime.sampling.schedule import alphas_cumprod_of, whole_timesteps
+from nano_runtime.sampling.settings import Settings
 
 __all__ = ["DDIM"]
 
@@ -18,7 +19,7 @@ class DDIM:
     """Predict the picture, then put back the next timestep's noise: the predicted noise, and a share of fresh noise.
 
     Args:
-        schedule: of the model; leading spacing, a last ᾱ of 1 and clipping where it does not say.
+        settings: of the sampler.
         num_inference_steps: 1 to ``num_train_timesteps``; the network is called once for each.
         noise: source of fresh noise, asked once a step if ``eta`` is above 0.
         eta: 0 adds no fresh noise, 1 adds as much as DDPM's posterior has; between 0 and 1.
@@ -29,16 +30,16 @@ class DDIM:
     """
 
     def __init__(
-        self, schedule: Schedule, num_inference_steps: int, noise: NoiseSource = no_noise, eta: float = 0.0
+        self, settings: Settings, num_inference_steps: int, noise: NoiseSource = no_noise, eta: float = 0.0
     ) -> None:
-        self.timesteps = whole_timesteps(schedule, num_inference_steps)
-        refuse_noise_from_noise(schedule, self.timesteps)
-        self._schedule = schedule
-        self._stride = schedule.num_train_timesteps // num_inference_steps
-        self._alphas_cumprod = schedule.alphas_cumprod
+        self.timesteps = whole_timesteps(settings, num_inference_steps)
+        self._alphas_cumprod = alphas_cumprod_of(settings)
+        refuse_noise_from_noise(settings, self.timesteps, self._alphas_cumprod)
+        self._settings = settings
+        self._stride = settings.num_train_timesteps // num_inference_steps
         shares = self._alphas_cumprod[self.timesteps.astype(np.intp)]
-        self.mixing = VariancePreserving.of_shares(schedule.prediction_type, shares)
-        self._last = 1.0 if schedule.set_alpha_to_one in (None, True) else float(self._alphas_cumprod[0])
+        self.mixing = VariancePreserving.of_shares(settings.prediction_type, shares)
+        self._last = 1.0 if settings.set_alpha_to_one else float(self._alphas_cumprod[0])
         self._noise = noise
         self._eta = eta
 
@@ -49,7 +50,7 @@ class DDIM:
         target = timestep - self._stride
         share_target = float(self._alphas_cumprod[target]) if target >= 0 else self._last
 
-        picture = clipped(self.mixing.predicted_picture(noise_pred, latents, index), self._schedule, default=True)
+        picture = bounded(self.mixing.predicted_picture(noise_pred, latents, index), self._settings)
         direction = self.mixing.predicted_noise(noise_pred, latents, index)
         variance = self._eta**2 * (1 - share_target) / (1 - share) * (1 - share / share_target)
         kept = np.float32(math.sqrt(1 - share_target - variance))

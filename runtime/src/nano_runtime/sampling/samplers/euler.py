@@ -6,16 +6,13 @@ time.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from nano_runtime.arrays import F32
-from nano_runtime.errors import UnsupportedScheduleError
 from nano_runtime.sampling.noise import NoiseSource
 from nano_runtime.sampling.samplers.levels import continuous_levels
 from nano_runtime.sampling.samplers.mixing import VarianceExploding
-from nano_runtime.sampling.schedule import Schedule
+from nano_runtime.sampling.settings import Settings
 
 __all__ = ["Euler", "EulerAncestral"]
 
@@ -26,17 +23,17 @@ class Euler:
     Algorithm 2 of Karras et al. 2022 without its churn.
 
     Args:
-        schedule: of the model; linspace spacing, not rounded to whole timesteps, where it does not say.
+        settings: of the sampler.
         num_inference_steps: 1 to ``num_train_timesteps``; the network is called once for each.
 
     Raises:
         StepsError: that many steps do not fit into the schedule.
     """
 
-    def __init__(self, schedule: Schedule, num_inference_steps: int) -> None:
-        levels, first = continuous_levels(schedule, num_inference_steps)
+    def __init__(self, settings: Settings, num_inference_steps: int) -> None:
+        levels, first = continuous_levels(settings, num_inference_steps)
         self.timesteps = levels.timesteps
-        self.mixing = VarianceExploding(schedule.prediction_type, levels.sigmas, first)
+        self.mixing = VarianceExploding(settings.prediction_type, levels.sigmas, first)
 
     def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
         """Go from noise level ``index`` to the next."""
@@ -48,21 +45,18 @@ class EulerAncestral:
     """Step further down than Euler, then add fresh noise up to Euler's next level (Katherine Crowson, 2022).
 
     Args:
-        schedule: of the model; linspace spacing, not rounded to whole timesteps, where it does not say.
+        settings: of the sampler.
         num_inference_steps: 1 to ``num_train_timesteps``; the network is called once for each.
         noise: source of fresh noise, asked once a step.
 
     Raises:
         StepsError: that many steps do not fit into the schedule.
-        UnsupportedScheduleError: the network predicts the picture.
     """
 
-    def __init__(self, schedule: Schedule, num_inference_steps: int, noise: NoiseSource) -> None:
-        if schedule.prediction_type == "sample":
-            raise UnsupportedScheduleError("prediction_type", "sample", ("epsilon", "v_prediction"))
-        levels, first = continuous_levels(replace(schedule, final_sigmas_type="zero"), num_inference_steps)
+    def __init__(self, settings: Settings, num_inference_steps: int, noise: NoiseSource) -> None:
+        levels, first = continuous_levels(settings, num_inference_steps)
         self.timesteps = levels.timesteps
-        self.mixing = VarianceExploding(schedule.prediction_type, levels.sigmas, first)
+        self.mixing = VarianceExploding(settings.prediction_type, levels.sigmas, first)
         self._noise = noise
 
     def step(self, noise_pred: F32, index: int, latents: F32) -> F32:

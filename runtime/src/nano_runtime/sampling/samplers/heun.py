@@ -6,14 +6,14 @@ times.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from nano_runtime.arrays import F32
 from nano_runtime.sampling.samplers.levels import continuous_levels
-from nano_runtime.sampling.samplers.mixing import VarianceExploding, clipped
-from nano_runtime.sampling.schedule import Schedule
+from nano_runtime.sampling.samplers.mixing import VarianceExploding, bounded
+from nano_runtime.sampling.settings import Settings
 
 __all__ = ["Heun"]
 
@@ -30,26 +30,24 @@ class Heun:
     """Step down as Euler does, take the slope there, and step again from the start with the mean of both slopes.
 
     Args:
-        schedule: of the model; linspace spacing, not rounded to whole timesteps, and no clipping where it does not say.
-            ``rescale_betas_zero_snr`` and ``final_sigmas_type`` are ignored, as in diffusers' class.
+        settings: of the sampler.
         num_inference_steps: 1 to ``num_train_timesteps``.
 
     Raises:
         StepsError: that many steps do not fit into the schedule.
     """
 
-    def __init__(self, schedule: Schedule, num_inference_steps: int) -> None:
-        known = replace(schedule, rescale_betas_zero_snr=False, final_sigmas_type="zero")
-        levels, first = continuous_levels(known, num_inference_steps)
+    def __init__(self, settings: Settings, num_inference_steps: int) -> None:
+        levels, first = continuous_levels(settings, num_inference_steps)
         self.timesteps = np.repeat(levels.timesteps, 2)[1:]
         sigmas = np.append(np.repeat(levels.sigmas[:-1], 2)[1:], levels.sigmas[-1])
-        self.mixing = VarianceExploding(schedule.prediction_type, sigmas, first)
-        self._schedule = known
+        self.mixing = VarianceExploding(settings.prediction_type, sigmas, first)
+        self._settings = settings
         self._start: _Start | None = None  # of the step whose other end comes next
 
     def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
         """Go from noise level ``index`` to the next, or at the other end of a step, correct the way there."""
-        picture = clipped(self.mixing.predicted_picture(noise_pred, latents, index), self._schedule, default=False)
+        picture = bounded(self.mixing.predicted_picture(noise_pred, latents, index), self._settings)
         slope: F32 = (latents - picture) / self.mixing.levels[index]
         start, self._start = self._start, None
         if start is None:

@@ -6,7 +6,6 @@ It is Adams-Bashforth of fourth order over noise levels that need not be evenly 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from nano_runtime.arrays import F32
 from nano_runtime.sampling.samplers.levels import continuous_levels
 from nano_runtime.sampling.samplers.mixing import VarianceExploding
-from nano_runtime.sampling.schedule import Schedule
+from nano_runtime.sampling.settings import Settings
 
 __all__ = ["LMS"]
 
@@ -26,19 +25,17 @@ class LMS:
     """Lay a polynomial through the last four slopes and integrate it over the step.
 
     Args:
-        schedule: of the model; linspace spacing, not rounded to whole timesteps, where it does not say.
-            ``rescale_betas_zero_snr`` and ``final_sigmas_type`` are ignored, as in diffusers' class.
+        settings: of the sampler.
         num_inference_steps: 1 to ``num_train_timesteps``; the network is called once for each.
 
     Raises:
         StepsError: that many steps do not fit into the schedule.
     """
 
-    def __init__(self, schedule: Schedule, num_inference_steps: int) -> None:
-        known = replace(schedule, rescale_betas_zero_snr=False, final_sigmas_type="zero")
-        levels, first = continuous_levels(known, num_inference_steps)
+    def __init__(self, settings: Settings, num_inference_steps: int) -> None:
+        levels, first = continuous_levels(settings, num_inference_steps)
         self.timesteps = levels.timesteps
-        self.mixing = VarianceExploding(schedule.prediction_type, levels.sigmas, first)
+        self.mixing = VarianceExploding(settings.prediction_type, levels.sigmas, first)
         self._slopes: list[F32] = []  # of the latents over sigma; newest first, at most four
 
     def step(self, noise_pred: F32, index: int, latents: F32) -> F32:

@@ -10,22 +10,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Protocol
 
 import numpy as np
 
 from nano_runtime.arrays import F32
 from nano_runtime.errors import UnsupportedScheduleError
-from nano_runtime.sampling.schedule import PredictionType, Schedule
+from nano_runtime.sampling.settings import PredictionType, Settings
 
 __all__ = [
     "Mixing",
     "VarianceExploding",
     "VariancePreserving",
-    "clipped",
+    "bounded",
     "predicted_noise",
     "predicted_picture",
     "refuse_noise_from_noise",
+    "thresholded",
 ]
 
 
@@ -51,11 +53,13 @@ class VariancePreserving:
         kind: what the network computes.
         alphas: share of the picture before each call, float32 [calls or more], in [0, 1].
         sigmas: share of the noise, float32 like ``alphas``.
+        levels: noise levels that they were made of, float32 like ``alphas``; only a flow's prediction needs them.
     """
 
     kind: PredictionType
     alphas: F32
     sigmas: F32
+    levels: F32 | None = None
     init_noise_sigma: ClassVar[float] = 1.0
 
     @classmethod
@@ -66,12 +70,20 @@ class VariancePreserving:
         return cls(kind, alphas, np.array([math.sqrt(1 - share) for share in variances], np.float32))
 
     @classmethod
-    def of_levels(cls, kind: PredictionType, levels: F32) -> VariancePreserving:
-        """Mix so that ``sigma / alpha`` are these noise levels, float32 [calls or more]."""
-        ratios = levels.tolist()
-        alphas = [(level * level + 1) ** -0.5 for level in ratios]
-        sigmas = [level * alpha for level, alpha in zip(ratios, alphas, strict=True)]
-        return cls(kind, np.array(alphas, np.float32), np.array(sigmas, np.float32))
+    def of_levels(cls, settings: Settings, levels: F32) -> VariancePreserving:
+        """Mix so that ``sigma / alpha`` are these noise levels, or in a flow sigma: float32 [calls or more]."""
+        if settings.use_flow_sigmas:
+            return cls(settings.prediction_type, np.float32(1) - levels, levels, levels)
+        alphas = np.float32(1) / np.sqrt(levels * levels + np.float32(1))
+        return cls(settings.prediction_type, alphas, levels * alphas, levels)
+
+    @cached_property
+    def lambdas(self) -> F32:
+        """Log signal-to-noise ``log(alpha / sigma)`` before each call; infinite where there is no noise."""
+        with np.errstate(divide="ignore"):
+            logs = [np.log(one.astype(np.float64)).astype(np.float32) for one in (self.alphas, self.sigmas)]
+        difference: F32 = logs[0] - logs[1]
+        return difference
 
     def coefficients(self, index: int) -> tuple[np.float32, np.float32]:
         """Return alpha and sigma before call ``index``."""
@@ -88,6 +100,9 @@ class VariancePreserving:
 
     def predicted_picture(self, output: F32, latents: F32, index: int) -> F32:
         """Return the clean latents that the network predicts in call ``index``, float32 like the inputs."""
+        if self.kind == "flow_prediction" and self.levels is not None:
+            picture: F32 = latents - self.levels[index] * output
+            return picture
         return predicted_picture(self.kind, output, latents, *self.coefficients(index))
 
     def predicted_noise(self, output: F32, latents: F32, index: int) -> F32:
@@ -142,6 +157,8 @@ def predicted_picture(kind: PredictionType, output: F32, latents: F32, alpha: np
         return (latents - sigma * output) * (np.float32(1) / alpha)
     if kind == "v_prediction":
         return alpha * latents - sigma * output
+    if kind == "flow_prediction":
+        return latents - sigma * output
     return output
 
 
@@ -154,18 +171,35 @@ def predicted_noise(kind: PredictionType, output: F32, latents: F32, alpha: np.f
     return (latents - alpha * output) * (np.float32(1) / sigma)
 
 
-def clipped(picture: F32, schedule: Schedule, *, default: bool) -> F32:
-    """Clip the predicted picture if the schedule asks for it; ``default`` decides where the schedule does not say."""
-    if default if schedule.clip_sample is None else schedule.clip_sample:
-        return np.clip(picture, -schedule.clip_sample_range, schedule.clip_sample_range)
+def bounded(picture: F32, settings: Settings) -> F32:
+    """Threshold or clip the predicted picture, float32 [batch, ...], if the settings ask for it."""
+    if settings.thresholding:
+        return thresholded(picture, settings)
+    if settings.clip_sample:
+        return np.clip(picture, -settings.clip_sample_range, settings.clip_sample_range)
     return picture
 
 
-def refuse_noise_from_noise(schedule: Schedule, timesteps: F32) -> None:
+def thresholded(picture: F32, settings: Settings) -> F32:
+    """Clip each picture of a batch to a quantile of its magnitudes, and scale it to [-1, 1] (Saharia et al. 2022).
+
+    The quantile is torch's: interpolated between two magnitudes, at a place that is rounded to float32.
+    """
+    sizes = np.sort(np.abs(picture).reshape(len(picture), -1), axis=1)
+    place = np.float32(settings.dynamic_thresholding_ratio) * np.float32(sizes.shape[1] - 1)
+    below, above = sizes[:, int(np.floor(place))], sizes[:, int(np.ceil(place))]
+    quantile = below + (place - np.floor(place)) * (above - below)
+    bound = np.minimum(np.maximum(quantile, np.float32(1)), np.float32(settings.sample_max_value))
+    bound = bound.reshape(-1, *[1] * (picture.ndim - 1))
+    scaled: F32 = np.clip(picture, -bound, bound) / bound
+    return scaled
+
+
+def refuse_noise_from_noise(settings: Settings, timesteps: F32, alphas_cumprod: F32) -> None:
     """Refuse a network that predicts noise if the first latents are pure noise: it would say nothing of the picture.
 
     Raises:
         UnsupportedScheduleError: the first timestep has no share of the picture, and the network predicts noise.
     """
-    if schedule.prediction_type == "epsilon" and schedule.alphas_cumprod[int(timesteps[0])] == 0:
+    if settings.prediction_type == "epsilon" and alphas_cumprod[int(timesteps[0])] == 0:
         raise UnsupportedScheduleError("prediction_type", "epsilon", ("v_prediction", "sample"))

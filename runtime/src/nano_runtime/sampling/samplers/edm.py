@@ -1,0 +1,77 @@
+"""Euler's method with EDM's preconditioning (Karras et al. 2022, table 1); matches diffusers' ``EDMEulerScheduler``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from nano_runtime.arrays import F32
+from nano_runtime.errors import StepsError
+from nano_runtime.sampling.samplers.mixing import VarianceExploding
+from nano_runtime.sampling.schedule import torch_linspace
+from nano_runtime.sampling.settings import Settings
+
+__all__ = ["EDMEuler"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Preconditioned(VarianceExploding):
+    """Latents ``picture + level * noise``, scaled for a network that knows pictures of deviation ``sigma_data``."""
+
+    sigma_data: float = 0.5
+
+    def scale_model_input(self, latents: F32, index: int) -> F32:
+        """Shrink the latents to the unit variance that the network knows."""
+        scaled: F32 = latents * (np.float32(1) / np.sqrt(self._total(index)))
+        return scaled
+
+    def predicted_picture(self, output: F32, latents: F32, index: int) -> F32:
+        """Mix the latents and the network's output into the picture."""
+        level, data = self.levels[index], np.float32(self.sigma_data)
+        sign = np.float32(1 if self.kind == "epsilon" else -1)
+        of_output = sign * level * data / np.sqrt(self._total(index))
+        picture: F32 = data * data / self._total(index) * latents + of_output * output
+        return picture
+
+    def _total(self, index: int) -> np.float32:
+        level = self.levels[index]
+        return np.float32(level * level + np.float32(self.sigma_data) ** 2)
+
+
+class EDMEuler:
+    """Move along the line from the latents to the predicted picture.
+
+    Args:
+        settings: of the sampler; its levels do not come from betas, and timesteps are a quarter of their logarithm.
+        num_inference_steps: 1 or more; the network is called once for each.
+
+    Raises:
+        StepsError: no step.
+    """
+
+    def __init__(self, settings: Settings, num_inference_steps: int) -> None:
+        if not 1 <= num_inference_steps <= settings.num_train_timesteps:
+            raise StepsError(num_inference_steps, settings.num_train_timesteps)
+        most, least = float(settings.sigma_max or 0), float(settings.sigma_min or 0)
+        if settings.sigma_schedule == "karras":
+            first, last = most ** (1 / settings.rho), least ** (1 / settings.rho)
+            sigmas = (first + np.linspace(0, 1, num_inference_steps) * (last - first)) ** settings.rho
+        else:
+            sigmas = np.exp(torch_linspace(math.log(least), math.log(most), num_inference_steps).astype(np.float64))[
+                ::-1
+            ]
+        levels = sigmas.astype(np.float32)
+        self.timesteps = np.float32(0.25) * np.log(levels.astype(np.float64)).astype(np.float32)
+        end = levels[-1] if settings.final_sigmas_type == "sigma_min" else np.float32(0)
+        self.mixing = _Preconditioned(
+            settings.prediction_type, np.append(levels, end), math.sqrt(most**2 + 1), settings.sigma_data
+        )
+
+    def step(self, noise_pred: F32, index: int, latents: F32) -> F32:
+        """Go from noise level ``index`` to the next."""
+        level, target = self.mixing.levels[index : index + 2]
+        slope: F32 = (latents - self.mixing.predicted_picture(noise_pred, latents, index)) / level
+        after: F32 = latents + slope * (target - level)
+        return after
