@@ -10,7 +10,7 @@ import pytest
 
 from nano_export.choose.sampler import choose_default
 from nano_runtime.pipeline import Pipeline
-from nano_runtime.sampling.samplers import NOISY, SAMPLERS
+from nano_runtime.sampling.samplers import NOISY, RECORDS
 
 PROMPTS = ("a fox", "a lighthouse")
 
@@ -71,4 +71,4 @@ def test_a_sampler_that_adds_noise_stays(own):
 
 
 def test_every_sampler_is_known_to_add_noise_or_not():
-    assert set(SAMPLERS) > NOISY
+    assert set(RECORDS) > NOISY

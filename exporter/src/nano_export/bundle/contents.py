@@ -14,6 +14,7 @@ from nano_export.source.card import guidance_scale
 from nano_export.source.checkpoint import Checkpoint
 from nano_export.source.lora_file import Lora
 from nano_export.source.picture_size import picture_size
+from nano_export.source.scheduler import config_file
 from nano_runtime.bundle.manifest import Licence, TokenizerSpec
 from nano_runtime.bundle.wiring import GraphForm
 
@@ -72,7 +73,7 @@ def write_small_files(folder: Path, checkpoint: Checkpoint, form: GraphForm) -> 
     (folder / "tokenizer").mkdir(parents=True)
     tokenizer = checkpoint.tokenizer.backend_tokenizer.to_str(pretty=True)
     (folder / "tokenizer" / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
-    write_json(folder / "scheduler" / "scheduler_config.json", checkpoint.scheduler)
+    write_json(folder / "scheduler" / "scheduler_config.json", config_file(checkpoint.scheduler))
     (folder / LICENCE).write_bytes(checkpoint.licence.text.encode())
     if checkpoint.card is not None:
         (folder / ORIGINAL_CARD).write_bytes(checkpoint.card.encode())

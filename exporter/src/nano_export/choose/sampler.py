@@ -14,6 +14,7 @@ from nano_export.judge.metrics import psnr_db
 from nano_runtime.arrays import F32
 from nano_runtime.bundle.manifest import Default
 from nano_runtime.drawing.defaults import STEPS
+from nano_runtime.errors import NonFiniteError, StepsError, UnsupportedScheduleError
 from nano_runtime.pipeline import Pipeline
 from nano_runtime.sampling.samplers import NOISY, split_name
 
@@ -38,7 +39,7 @@ def choose_default(pipeline: Pipeline, prompts: Sequence[str]) -> Iterator[tuple
     Yields:
         The share that is done, from 0 to 1, and None. The last yield has the cheapest candidate that comes as near as
         the own sampler, or the own sampler if none does. It stays None if the own sampler adds noise: its pictures are
-        other pictures, not unfinished ones.
+        other pictures, not unfinished ones. So it does if nothing here can follow the checkpoint's schedule.
     """
     own = pipeline.own_scheduler
     if split_name(own)[0] in NOISY:
@@ -47,19 +48,26 @@ def choose_default(pipeline: Pipeline, prompts: Sequence[str]) -> Iterator[tuple
     yield 0.0, None
     finished = _draw(pipeline, prompts, *_FINISHED)
     yield 0.5, None
-    least = _distance_db(_draw(pipeline, prompts, own, STEPS), finished)
+    pictures = _draw(pipeline, prompts, own, STEPS)
+    if finished is None or pictures is None:
+        yield 1.0, None
+        return
+    least = _distance_db(pictures, finished)
     for index, (scheduler, steps) in enumerate(_CANDIDATES):
         yield 0.75 + 0.25 * index / len(_CANDIDATES), None
-        reached = _distance_db(_draw(pipeline, prompts, scheduler, steps), finished)
-        if reached >= least:
+        drawn = _draw(pipeline, prompts, scheduler, steps)
+        if drawn is not None and (reached := _distance_db(drawn, finished)) >= least:
             yield 1.0, _default(scheduler, steps, reached, least)
             return
     yield 1.0, _default(own, STEPS, least, least)
 
 
-def _draw(pipeline: Pipeline, prompts: Sequence[str], scheduler: str, steps: int) -> F32:
-    """Return the pictures, float32 [n, height, width, 3] in [0, 1]."""
-    result = pipeline(prompts, seed=0, scheduler=scheduler, num_inference_steps=steps, output_type="np")
+def _draw(pipeline: Pipeline, prompts: Sequence[str], scheduler: str, steps: int) -> F32 | None:
+    """Return the pictures, float32 [n, height, width, 3] in [0, 1]; None if the sampler cannot follow the schedule."""
+    try:
+        result = pipeline(prompts, seed=0, scheduler=scheduler, num_inference_steps=steps, output_type="np")
+    except (UnsupportedScheduleError, StepsError, NonFiniteError):
+        return None
     return np.asarray(result.images, np.float32)
 
 

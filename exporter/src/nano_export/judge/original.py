@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 from nano_export.source.builtin import Parts
 from nano_export.source.checkpoint import Checkpoint
 from nano_runtime.arrays import F32
-from nano_runtime.errors import UnsupportedScheduleError
-from nano_runtime.sampling.samplers import own_sampler
+from nano_runtime.sampling.samplers import FALLBACK, RECORDS, is_replaced
 
 __all__ = ["Probe", "Reference", "diffusers_pipeline", "draw_references"]
 
-_TCD_ETA = 0.3  # the class's default, which diffusers' pipeline overrides with 0
 _UNET_PROBES = 3  # UNet calls kept per picture: the first, the middle and the last
 
 
@@ -123,7 +121,6 @@ def _draw(  # noqa: PLR0917 (all of them define one picture)
             num_inference_steps=steps,
             guidance_scale=guidance_scale,
             generator=torch.Generator("cpu").manual_seed(seed),
-            eta=_TCD_ETA if isinstance(pipeline.scheduler, diffusers.TCDScheduler) else 0.0,
             output_type="latent",
         ).images
     finally:
@@ -149,9 +146,6 @@ def _draw(  # noqa: PLR0917 (all of them define one picture)
 
 
 def _scheduler(config: dict[str, Any]) -> Any:  # noqa: ANN401 (diffusers' schedulers share no typed base)
-    """Return the checkpoint's own scheduler, or PNDM where the runtime replaces it by PNDM."""
-    try:
-        own_sampler(config)
-    except UnsupportedScheduleError:
-        return diffusers.PNDMScheduler.from_config(config)
-    return getattr(diffusers, config["_class_name"]).from_config(config)
+    """Return the checkpoint's own scheduler, or the one that replaces it in the runtime."""
+    kind = RECORDS[FALLBACK].diffusers if is_replaced(config) else config["_class_name"]
+    return getattr(diffusers, kind).from_config(config)

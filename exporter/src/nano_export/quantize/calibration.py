@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -19,7 +20,10 @@ from nano_runtime.bundle.folder import Bundle
 from nano_runtime.engines import Batch, EngineOptions
 from nano_runtime.engines.base import Runner
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
+from nano_runtime.errors import UnsupportedScheduleError
 from nano_runtime.pipeline import Pipeline, Result
+from nano_runtime.sampling.samplers import FALLBACK, RECORDS, make_sampler
+from nano_runtime.sampling.schedule import Schedule
 from nano_runtime.system.machine import usable_cores
 
 __all__ = ["calibrate", "write_watching_graph"]
@@ -57,7 +61,8 @@ def calibrate(
         bundle: a float bundle whose onnxruntime graphs are watching graphs.
         watched: the tensors of each component.
         prompts: one picture each, seeded with its number.
-        steps: UNet steps of a picture, by DDIM, which spreads them evenly over all timesteps.
+        steps: UNet steps of a picture, by DDIM, which spreads them evenly over all timesteps; or by the sampler that
+            follows every schedule, if DDIM cannot follow this one, or would clip the picture.
 
     Yields:
         The share that is done, from 0 to 1, and all ranges so far.
@@ -69,7 +74,8 @@ def calibrate(
     graphs = LoadedGraphs(Bundle.open(bundle), "onnxruntime", options)
     extremes = _Extremes(watched)
     pipeline = Pipeline(graphs, keep_loaded=False, around=extremes.watching)
-    for event in pipeline.stream(prompts, num_inference_steps=steps, seed=0, scheduler="ddim", output_type="np"):
+    scheduler = _even_sampler(graphs.bundle.manifest.scheduler)
+    for event in pipeline.stream(prompts, num_inference_steps=steps, seed=0, scheduler=scheduler, output_type="np"):
         if isinstance(event, Result):
             for picture in np.asarray(event.images):
                 sample = np.ascontiguousarray(picture.transpose(2, 0, 1)[np.newaxis] * 2 - 1, np.float32)
@@ -78,6 +84,17 @@ def calibrate(
         else:
             yield event.call / event.calls, extremes.ranges()
     graphs.close()
+
+
+def _even_sampler(config: Mapping[str, Any]) -> str:
+    """Return the name of the sampler that draws while ranges are found."""
+    schedule = Schedule.from_config(config)
+    try:
+        settings = schedule.settings(RECORDS["ddim"])
+        make_sampler("ddim", schedule, 1)
+    except UnsupportedScheduleError:
+        return FALLBACK
+    return FALLBACK if settings.clip_sample or settings.thresholding else "ddim"
 
 
 class _Extremes:

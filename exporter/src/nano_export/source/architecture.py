@@ -24,8 +24,8 @@ _UNUSED_UNET_FEATURES: dict[str, Any] = {
 }
 
 
-def check_architecture(folder: Path) -> dict[str, Any]:
-    """Refuse everything but Stable Diffusion 1 and 2, before gigabytes are read; return the scheduler's config.
+def check_architecture(folder: Path) -> None:
+    """Refuse everything but Stable Diffusion 1 and 2, before gigabytes are read.
 
     Raises:
         CheckpointError: files are missing or damaged.
@@ -35,4 +35,3 @@ def check_architecture(folder: Path) -> dict[str, Any]:
     for feature, unused in _UNUSED_UNET_FEATURES.items():
         if (value := configs["unet"].get(feature, unused)) not in (unused, None):
             raise UnsupportedModelError(folder / "unet", f"{feature}={value!r}", ["UNets of Stable Diffusion 1 and 2"])
-    return read_json(folder / "scheduler" / "scheduler_config.json")

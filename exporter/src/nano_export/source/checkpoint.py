@@ -38,7 +38,7 @@ class Checkpoint:
         text_encoder: turns ids into hidden states.
         unet: predicts the noise.
         vae: turns latents into pictures and back.
-        scheduler: diffusers' config of the noise schedule, with its ``_class_name``, as in the checkpoint.
+        scheduler: config of the scheduler that diffusers' pipeline ends up with, see ``source.scheduler``.
         task: what the channels of the UNet's input behind the latents are.
         embeddings: word of a textual inversion -> ids of its vectors, in order.
     """

@@ -11,6 +11,7 @@ from nano_export.source.architecture import check_architecture
 from nano_export.source.json_file import read_json
 from nano_export.source.layout import WEIGHTS
 from nano_export.source.pipelines import task_of
+from nano_export.source.scheduler import scheduler_of
 from nano_export.source.weights import Weights, find_weights
 from nano_runtime.bundle.wiring import Task
 
@@ -24,7 +25,7 @@ class DiffusersFolder:
     Attributes:
         path: of the folder.
         task: what its pipeline draws.
-        scheduler: diffusers' config of the noise schedule.
+        scheduler: config of the scheduler that diffusers' pipeline ends up with, see ``source.scheduler``.
         configs: of each network.
         weights: of each network.
     """
@@ -54,7 +55,8 @@ def open_folder(path: Path, variant: str | None) -> DiffusersFolder:
         UnsupportedModelError: it is not a Stable Diffusion 1 or 2.
     """
     task = task_of(path)
-    scheduler = check_architecture(path)
+    check_architecture(path)
+    scheduler = scheduler_of(path, task)
     configs = {component: read_json(path / component / "config.json") for component in WEIGHTS}
     for component, config in configs.items():
         if config.get("quantization_config") is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ __all__ = ["manifest_bytes", "parse_manifest", "read_manifest", "write_manifest"
 
 _MAX_MANIFEST_BYTES = 1 << 20
 _MAX_WHY_CHARACTERS = 300
+_FREE = ("scheduler", "options")  # values of any kind
 
 
 class _Versioned(msgspec.Struct):
@@ -82,6 +84,34 @@ def parse_manifest(raw: bytes, path: Path) -> Manifest:
 
 
 def write_manifest(bundle: Path, manifest: Manifest) -> None:
-    """Write ``bundle/manifest.json``, indented, with the keys in the order of the fields."""
-    encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
-    (bundle / MANIFEST_NAME).write_bytes(encoded + b"\n")
+    """Write ``bundle/manifest.json``, indented, with the keys in the order of the fields.
+
+    JSON has no infinity. In the scheduler's config and the options it becomes a string; msgspec alone would write null.
+
+    Raises:
+        ManifestError: another number is not finite.
+    """
+    path = bundle / MANIFEST_NAME
+    document = msgspec.to_builtins(manifest)
+    document = {**document, **{key: _as_strings(document[key]) for key in _FREE}}
+    if (found := _not_finite(document, "")) is not None:
+        raise ManifestError(path, f"{found} is not finite")
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
+
+
+def _as_strings(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """Return the same value with strings for numbers that are not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {key: _as_strings(one) for key, one in value.items()}
+    return [_as_strings(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _not_finite(value: Any, place: str) -> str | None:  # noqa: ANN401 - any JSON
+    """Return the place of the first number that is not finite."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else place
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    found = (_not_finite(one, f"{place}.{key}".lstrip(".")) for key, one in pairs)
+    return next((one for one in found if one is not None), None)

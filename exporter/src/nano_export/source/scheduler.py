@@ -1,0 +1,113 @@
+"""Finds the scheduler config that diffusers' ``StableDiffusionPipeline.from_pretrained`` ends up with.
+
+Imports neither torch nor diffusers. Three things change a config on its way: the class comes from
+``model_index.json``, keys that are missing take that class's defaults (and are noted in ``_use_default_values``), and
+the pipeline's constructor sets ``steps_offset`` to 1 and ``clip_sample`` to false. (Matches diffusers 0.42:
+``ConfigMixin.from_config``, ``register_to_config``, and the constructors of its Stable Diffusion pipelines.)
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from nano_export.errors import UnsupportedModelError
+from nano_export.source.json_file import read_json
+from nano_runtime.bundle.wiring import Task
+from nano_runtime.errors import UnsupportedScheduleError
+from nano_runtime.sampling.samplers import FALLBACK, RECORDS, is_replaced, own_sampler
+from nano_runtime.sampling.scheduler_classes import CLASSES, normalised
+from nano_runtime.sampling.settings import settings_of
+
+__all__ = ["completed", "config_file", "drawn_config", "scheduler_of"]
+
+_FILLED_IN: Final = "_use_default_values"
+# What the constructor of each task's pipeline sets, if the config says otherwise.
+_CORRECTED: Final[Mapping[Task, Mapping[str, object]]] = {
+    "text-to-image": {"steps_offset": 1, "clip_sample": False},
+    "inpainting": {"steps_offset": 1, "skip_prk_steps": True},
+    "instruct-pix2pix": {},
+}
+_log = logging.getLogger(__name__)
+
+
+def scheduler_of(folder: Path, task: Task) -> dict[str, Any]:
+    """Return the config of a checkpoint's scheduler; it can be drawn.
+
+    Args:
+        folder: in diffusers' layout.
+        task: of the pipeline that draws with it.
+
+    Raises:
+        CheckpointError: a file is missing or damaged.
+        UnsupportedModelError: the class, or a value of the config, is not implemented, or draws no picture.
+    """
+    place = folder / "scheduler" / "scheduler_config.json"
+    index = folder / "model_index.json"  # training scripts leave folders without one
+    said, named = read_json(place), read_json(index).get("scheduler") if index.is_file() else None
+    if named is None:
+        named = ["diffusers", said.get("_class_name")]
+    if not (isinstance(named, list) and len(named) == 2 and named[0] == "diffusers"):  # noqa: PLR2004 - library and class
+        raise UnsupportedModelError(index, f"the scheduler {named!r}", _classes())
+    return drawn_config(said, named[1], task, place)
+
+
+def drawn_config(said: Mapping[str, Any], kind: object, task: Task, place: Path) -> dict[str, Any]:
+    """Complete a config, and check that it can be drawn; warn if another sampler has to take its place.
+
+    Args:
+        said: content of ``scheduler_config.json``.
+        kind: class that diffusers makes of it.
+        task: of the pipeline that draws with it.
+        place: of the config, for messages.
+
+    Raises:
+        UnsupportedModelError: the class, or a value of the config, is not implemented, or draws no picture.
+    """
+    if not isinstance(kind, str) or kind not in CLASSES:
+        raise UnsupportedModelError(place, f"the scheduler {kind}", _classes())
+    config = completed(said, kind, task)
+    try:
+        if not is_replaced(config):
+            own_sampler(config)
+            return config
+        settings_of(config, RECORDS[FALLBACK].diffusers)
+    except UnsupportedScheduleError as error:
+        raise UnsupportedModelError(place, f"a scheduler that cannot be drawn: {error.what}", [error.hint]) from error
+    _log.warning("%s: %s is not implemented; %s takes its place and draws other pictures", place, kind, FALLBACK)
+    return config
+
+
+def completed(said: Mapping[str, Any], kind: str, task: Task = "text-to-image") -> dict[str, Any]:
+    """Return the config of the scheduler that diffusers' pipeline makes of a config file.
+
+    Args:
+        said: content of ``scheduler_config.json``.
+        kind: class of ``model_index.json``, a key of ``CLASSES``.
+        task: of the pipeline.
+    """
+    earlier = said.get(_FILLED_IN)
+    absent = {_FILLED_IN, *(earlier if isinstance(earlier, list) else ())}
+    config = {key: value for key, value in said.items() if key not in absent}
+    filled_in = sorted(key for key in CLASSES[kind] if key not in config)
+    if "_class_name" in config:
+        config["_class_name"] = kind
+    known = normalised(kind, {**CLASSES[kind], **{key: config[key] for key in CLASSES[kind] if key in config}})
+    config = {**config, **known, "_class_name": kind}
+    if filled_in:
+        config[_FILLED_IN] = filled_in
+    for key, value in _CORRECTED[task].items():
+        if config.get(key, value) != value:
+            config[key] = value
+    return config
+
+
+def config_file(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a completed config as diffusers writes it into ``scheduler_config.json``: without its own note."""
+    return {key: value for key, value in config.items() if key != _FILLED_IN}
+
+
+def _classes() -> list[str]:
+    return ["diffusers' " + ", ".join(CLASSES)]

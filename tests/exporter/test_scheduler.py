@@ -1,0 +1,108 @@
+"""A checkpoint's scheduler: which class and values, what is refused before anything is read, what is replaced."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import subprocess
+import sys
+
+import pytest
+
+from nano_export.errors import CheckpointError, UnsupportedModelError
+from nano_export.source.scheduler import config_file, scheduler_of
+
+PNDM = {"_class_name": "PNDMScheduler", "skip_prk_steps": True, "steps_offset": 1}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """Write the two files that say which scheduler a checkpoint has, and return their folder."""
+
+    def written(config, named=("diffusers", None)):
+        (tmp_path / "scheduler").mkdir(exist_ok=True)
+        (tmp_path / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
+        index = {"_class_name": "StableDiffusionPipeline"}
+        if named is not None:
+            index["scheduler"] = [named[0], config.get("_class_name") if named[1] is None else named[1]]
+        (tmp_path / "model_index.json").write_text(json.dumps(index))
+        return tmp_path
+
+    return written
+
+
+def test_the_class_of_the_index_counts(checkpoint):
+    found = scheduler_of(checkpoint(PNDM, ("diffusers", "EulerDiscreteScheduler")), "text-to-image")
+    assert found["_class_name"] == "EulerDiscreteScheduler"
+    assert found["timestep_spacing"] == "linspace"
+    assert found["skip_prk_steps"]  # the other class's key is kept, for samplers of that class
+    assert "timestep_spacing" in found["_use_default_values"]
+    assert scheduler_of(checkpoint(PNDM, None), "text-to-image")["_class_name"] == "PNDMScheduler"
+
+
+@pytest.mark.parametrize(
+    ("task", "corrected"),
+    [
+        ("text-to-image", {"steps_offset": 1, "clip_sample": False, "skip_prk_steps": False}),
+        ("inpainting", {"steps_offset": 1, "clip_sample": True, "skip_prk_steps": True}),
+        ("instruct-pix2pix", {"steps_offset": 0, "clip_sample": True, "skip_prk_steps": False}),
+    ],
+)
+def test_each_pipeline_corrects_what_diffusers_corrects(checkpoint, task, corrected):
+    said = {**PNDM, "steps_offset": 0, "clip_sample": True, "skip_prk_steps": False}
+    found = scheduler_of(checkpoint(said), task)
+    assert {key: found[key] for key in corrected} == corrected
+
+
+def test_minus_infinity_survives_and_the_note_of_defaults_is_not_written(checkpoint):
+    said = {"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -math.inf}
+    found = scheduler_of(checkpoint(said), "text-to-image")
+    assert found["lambda_min_clipped"] == -math.inf
+    file = config_file(found)
+    assert "_use_default_values" not in file
+    assert '"lambda_min_clipped": -Infinity' in json.dumps(file)
+
+
+@pytest.mark.parametrize(
+    ("config", "named", "words"),
+    [
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, None, "FlowMatchEulerDiscreteScheduler"),
+        (PNDM, ("diffusers", "NoSuchScheduler"), "NoSuchScheduler"),
+        (PNDM, ("my_scheduler", "MyScheduler"), "my_scheduler"),
+        ({}, None, "scheduler None"),
+        ({**PNDM, "prediction_type": "sample"}, None, "prediction_type='sample'"),
+        ({**PNDM, "beta_schedule": "cubic"}, None, "beta_schedule='cubic'"),
+        ({"_class_name": "DDPMScheduler", "variance_type": "learned_range"}, None, "variance_type='learned_range'"),
+        ({"_class_name": "UniPCMultistepScheduler", "lower_order_final": False}, None, "lower_order_final=False"),
+        ({"_class_name": "DPMSolverSDEScheduler", "beta_schedule": "cubic"}, None, "beta_schedule='cubic'"),
+    ],
+)
+def test_what_cannot_be_drawn_is_named(checkpoint, config, named, words):
+    with pytest.raises(UnsupportedModelError, match=words):
+        scheduler_of(checkpoint(config, named), "text-to-image")
+
+
+def test_files_that_are_missing_or_damaged_are_named(tmp_path, checkpoint):
+    with pytest.raises(CheckpointError, match="scheduler_config"):
+        scheduler_of(tmp_path, "text-to-image")
+    folder = checkpoint(PNDM)
+    (folder / "scheduler" / "scheduler_config.json").write_text("[]")
+    with pytest.raises(CheckpointError, match="is not a JSON object"):
+        scheduler_of(folder, "text-to-image")
+
+
+@pytest.mark.parametrize("kind", ["DPMSolverSDEScheduler", "SASolverScheduler"])
+def test_a_class_that_is_replaced_is_named_in_one_line(checkpoint, kind, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert scheduler_of(checkpoint({"_class_name": kind}), "text-to-image")["_class_name"] == kind
+    assert f"{kind} is not implemented; euler takes its place" in caplog.text
+    caplog.clear()
+    scheduler_of(checkpoint(PNDM), "text-to-image")
+    assert not caplog.records
+
+
+def test_reading_a_scheduler_imports_no_torch():
+    code = "import sys, nano_export.source.scheduler; print({'torch', 'diffusers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
