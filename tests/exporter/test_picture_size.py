@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
 
-from nano_export.errors import CheckpointError
-from nano_export.source.picture_size import picture_size
+from nano_export.errors import CheckpointError, ImageSizeError
+from nano_export.source.picture_size import picture_size, vae_factor
 
 VAE: dict[str, Any] = {
     "block_out_channels": (8,) * 4,
@@ -66,6 +66,24 @@ def size_in_diffusers(sample_size: object, version: str | None) -> tuple[int, in
 def test_the_size_is_what_diffusers_draws(sample_size, version, expected):
     assert size_in_diffusers(sample_size, version) == (expected, expected)
     assert picture_size({"sample_size": sample_size, "_diffusers_version": version}, VAE, None) == expected
+
+
+@pytest.mark.parametrize("levels", [None, 4, [], "44"])
+def test_levels_that_are_none_are_named(levels):
+    with pytest.raises(CheckpointError, match=r"^vae/config\.json .*its block_out_channels is"):
+        picture_size({"sample_size": 64}, {"block_out_channels": levels}, None)
+
+
+@pytest.mark.parametrize("side", [160, 12])
+def test_a_size_of_the_checkpoints_own_that_cannot_be_drawn_is_refused(side):
+    with pytest.raises(ImageSizeError, match=f"a size of {8 * side} pixels"):
+        picture_size({"sample_size": side}, VAE, None)
+
+
+def test_a_tiny_autoencoder_counts_its_levels_as_diffusers_does():
+    tiny = AutoencoderTiny()
+    assert vae_factor(tiny.config) == 2 ** (len(tiny.config.block_out_channels) - 1) == 8
+    assert vae_factor({"decoder_block_out_channels": [64] * 4}) == 8  # as files have it
 
 
 @pytest.mark.parametrize("sample_size", [None, [64], "64", 0, [64, 96], {}])

@@ -6,12 +6,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from nano_export.errors import CheckpointError
+from nano_export.errors import CheckpointError, ImageSizeError
 
-__all__ = ["picture_size"]
+__all__ = ["picture_size", "vae_factor"]
 
 # diffusers takes a smaller sample_size in a config from before 0.9 for a mistake: Stable Diffusion 1's first configs.
 _SMALLEST_BEFORE_0_9 = 64
+_LARGEST_SIZE = (
+    1024  # pixels; no free dimension of a traced graph may equal one that is fixed: `graph.passes.TRACE_BATCH`
+)
 
 
 def picture_size(unet: Mapping[str, Any], vae: Mapping[str, Any], asked: int | None) -> int:
@@ -24,14 +27,41 @@ def picture_size(unet: Mapping[str, Any], vae: Mapping[str, Any], asked: int | N
 
     Raises:
         CheckpointError: no size is asked for, and the config names none, or one that is not square.
+        ImageSizeError: a level of the VAE or the UNet would halve an odd side, or the picture is too large.
     """
-    if asked is not None:
-        return asked
+    size = _own_size(unet, vae) if asked is None else asked
+    multiple = vae_factor(vae) * _halvings("unet", unet.get("block_out_channels", (0,) * 4))
+    if size % multiple != 0 or not multiple <= size <= _LARGEST_SIZE:
+        raise ImageSizeError(size, multiple, _LARGEST_SIZE)
+    return size
+
+
+def vae_factor(vae: Mapping[str, Any]) -> int:
+    """Return how many pixels wide a latent is, as diffusers' pipelines count: by the levels of the VAE.
+
+    Args:
+        vae: its config. AutoencoderTiny's lists its levels twice.
+
+    Raises:
+        CheckpointError: the config has no levels.
+    """
+    return _halvings("vae", vae.get("block_out_channels", vae.get("decoder_block_out_channels", (0,))))
+
+
+def _halvings(network: str, levels: object) -> int:
+    """Return the factor by which all levels of a network together shrink a side."""
+    if not isinstance(levels, (list, tuple)) or not levels:
+        raise CheckpointError(f"{network}/config.json", f"its block_out_channels is {levels!r}, not a list of levels")
+    return int(2 ** (len(levels) - 1))
+
+
+def _own_size(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> int:
+    """Return the size for which a checkpoint was made."""
     sample = unet.get("sample_size")
     sides = sample if isinstance(sample, (list, tuple)) else (sample, sample)
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):  # noqa: PLR2004 - a plane
         raise CheckpointError("unet/config.json", f"its sample_size, {sample!r}, names no picture size; give --size")
-    factor: int = 2 ** (len(vae["block_out_channels"]) - 1)
+    factor = vae_factor(vae)
     height, width = (int(side) * factor for side in sides)
     if height != width:
         raise CheckpointError(

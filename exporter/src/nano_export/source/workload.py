@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from nano_export.source.picture_size import vae_factor
+
 __all__ = ["Network", "Workload", "workload_of"]
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
@@ -60,11 +62,10 @@ def workload_of(networks: Mapping[str, Network], size: int) -> Workload:
 
     Args:
         networks: by their keys in ``WEIGHTS``.
-        size: width and height of a picture, in pixels.
+        size: width and height of a picture, in pixels, as ``picture_size`` returns it.
     """
     unet, vae = networks["unet"].shapes, networks["vae"].shapes
-    levels = networks["vae"].config.get("block_out_channels", (0,))
-    side = max(size // 2 ** (len(levels) - 1), 1)
+    side = size // vae_factor(networks["vae"].config)
     return Workload(
         weight_bytes=_FP32
         * sum(math.prod(shape) for network in networks.values() for shape in network.shapes.values()),
