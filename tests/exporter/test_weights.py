@@ -373,7 +373,7 @@ def test_a_name_that_no_terminal_shows_is_written_plainly(folder):
     ("edits", "why"),
     [
         ({"vocab_size": 1000}, "embeddings for 1000 tokens only"),
-        ({"max_position_embeddings": 2}, "leaves no room"),
+        ({"max_position_embeddings": 2}, "no room for a prompt"),
     ],
 )
 def test_a_tokenizer_of_another_model_is_refused(edits, why, copy):

@@ -24,6 +24,8 @@ __all__ = ["Remote", "cached", "fetch", "look_up"]
 
 _CERTAIN_FILES = ("model_index.json", "unet/config.json", "vae/config.json")  # a download that broke off has some
 
+_GATED = "its authors want to know who downloads it: agree on its page of the Hub, then run “hf auth login”"
+
 
 @dataclass(frozen=True)
 class Remote:
@@ -66,9 +68,7 @@ def look_up(model: str, revision: str | None, variant: str | None) -> Remote:
     except RevisionNotFoundError as error:
         raise CheckpointError(model, f"the Hub has no revision {revision!r} of it") from error
     except GatedRepoError as error:
-        raise CheckpointError(
-            model, "its authors want to know who downloads it: agree on its page of the Hub, then run “hf auth login”"
-        ) from error
+        raise CheckpointError(model, _GATED) from error
     except RepositoryNotFoundError as error:
         raise CheckpointError(model, "there is no such folder, and no such public model on the Hub") from error
     except (httpx2.HTTPError, OSError) as error:
@@ -92,12 +92,15 @@ def fetch(remote: Remote) -> Path:
         The folder with the files. Its name is the commit that they are from: 40 hex digits.
 
     Raises:
+        CheckpointError: its authors want to know who downloads it.
         OutputError: the cache cannot be written.
         NetworkError: the Hub could not be reached, or refused.
     """
     weights = [f"{folder}/{name}" for folder, choice in remote.weights.items() for name in choice.names]
     try:
         return Path(snapshot_download(remote.model, revision=remote.revision, allow_patterns=[*SMALL_FILES, *weights]))
+    except GatedRepoError as error:
+        raise CheckpointError(remote.model, _GATED) from error
     except (httpx2.HTTPError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
             raise OutputError(Path(error.filename), error.strerror or type(error).__name__) from error  # a full disk

@@ -24,11 +24,12 @@ _HALVES = ("fp16", "bf16")
 _INT8_SHARE = 0.27  # of the fp32 weights' bytes
 
 # Memory, as measured (bench/LOG.md, `python -m bench.export_needs`).
-_BASE_BYTES = 0.65e9  # Python with torch, diffusers and onnxruntime
+_IMPORTED_BYTES = 0.5e9  # Python with torch, diffusers and onnxruntime
+_BASE_BYTES = {"int8": 0.9e9, "fp32": 0.68e9}  # the same, with what tracing and engines take beside the weights
 _OPENVINO_BYTES = 0.15e9
 _COPIES = {"int8": 1.0, "fp32": 1.75}  # of the fp32 weights, beside each other
 _ROWS_AT_ONCE = 2  # with guidance
-_FEATURE_MAPS = 3  # of full size, while one picture is decoded
+_FEATURE_MAPS = 5  # of full size, while one picture is decoded
 
 # Time: UNet calls of one row and decoded pictures of each stage of `exporting.py`, and what their arithmetic costs as a
 # multiple of torch's product of two large matrices, in fp32 and in INT8.
@@ -147,12 +148,13 @@ def _disk(work: Workload, options: Options) -> int:
 
 def _memory(work: Workload, options: Options) -> int:
     """Return the resident bytes at the peak: while weights are loaded, or while graphs are drawn with."""
-    loading = work.weight_bytes + work.largest_stored_bytes
-    drawing = work.weight_bytes * _COPIES[options.precision] + max(
-        work.attention_bytes * _ROWS_AT_ONCE, work.picture_bytes * _FEATURE_MAPS
+    drawing = (
+        _BASE_BYTES[options.precision]
+        + _OPENVINO_BYTES * ("openvino" in options.backends)
+        + _COPIES[options.precision] * work.weight_bytes
+        + max(work.attention_bytes * _ROWS_AT_ONCE, work.picture_bytes * _FEATURE_MAPS)
     )
-    base = _BASE_BYTES + _OPENVINO_BYTES * ("openvino" in options.backends)
-    return int(base + max(loading, drawing))
+    return int(max(_IMPORTED_BYTES + work.loaded_bytes, drawing))
 
 
 def _seconds(work: Workload, options: Options) -> float:

@@ -59,7 +59,7 @@ def find_model(model: str, revision: str | None, variant: str | None) -> Place:
         source = Source(model=model, revision=None)
         return Place(source, open_folder(builtin.DEMO, None) if model == "demo" else None)
     folder = Path(model).expanduser()
-    if not folder.is_dir():
+    if not _is_folder(folder):
         return _on_the_hub(model, revision, variant)
     if folder.resolve().name.startswith(_CACHED):
         return _in_cache_folder(folder.resolve(), revision, variant)
@@ -121,6 +121,18 @@ def _in_cache_folder(root: Path, revision: str | None, variant: str | None) -> P
         raise CheckpointError(root, f"it has no snapshot of the revision {name!r}")
     found = open_folder(snapshot, variant)
     return Place(_source_of(snapshot), found, note=_note_of(found, variant))
+
+
+def _is_folder(path: Path) -> bool:
+    """Return whether a folder has that name.
+
+    Raises:
+        CheckpointError: the system does not say: the name is too long, or a folder on the way is closed.
+    """
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise CheckpointError(path, f"it cannot be looked at ({error.strerror})") from error
 
 
 def _source_of(folder: Path) -> Source:

@@ -13,6 +13,7 @@ from nano_runtime.errors.escaping import first_line
 
 __all__ = ["check_fit", "load_tokenizer"]
 
+_SHORTEST = 3  # tokens of a prompt: begin, a word, end
 _CONFIGS = ("tokenizer.json", "vocab.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
@@ -57,14 +58,18 @@ def check_fit(tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, folder: Pat
     for role in ("bos_token", "eos_token", "pad_token"):
         if getattr(tokenizer, f"{role}_id") is None:
             raise CheckpointError(folder, f"it has no {role}")
-    word, last = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+    word, last = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1], default=("", -1))
     if last >= rows:
         raise CheckpointError(
             folder,
             f"its token {word!r} has the id {last}, and the text encoder has embeddings for {rows} tokens only; "
             "they are of different models, or the text encoder was saved without its new tokens",
         )
-    positions = text_encoder.config.max_position_embeddings
-    tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
-    if tokenizer.model_max_length < 3:  # noqa: PLR2004 - begin, a token, end
-        raise CheckpointError(folder, f"model_max_length={tokenizer.model_max_length} leaves no room for a prompt")
+    length = tokenizer.model_max_length
+    if not isinstance(length, (int, float)) or not length >= _SHORTEST:
+        raise CheckpointError(folder, f"model_max_length={length!r} leaves no room for a prompt")
+    tokenizer.model_max_length = int(min(length, text_encoder.config.max_position_embeddings))
+    if tokenizer.model_max_length < _SHORTEST:
+        raise CheckpointError(
+            folder, f"the text encoder has {tokenizer.model_max_length} positions, no room for a prompt"
+        )

@@ -19,7 +19,7 @@ __all__ = ["Weights", "find_weights", "no_weights"]
 _FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 _IDS = "position_ids"  # a buffer of whole numbers in old checkpoints; no weight, and not read
 _QUANTIZED = (".absmax", ".quant_map", ".SCB", ".weight_format")
-_ADAPTED = (".base_layer.", ".lora_A.", ".lora_B.")
+_ADAPTED = ".base_layer."  # PEFT's name for a weight beside which an adapter stands
 _SHOWN_FILES = 3
 
 
@@ -129,9 +129,10 @@ def _tensors_of(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
                 f"its tensor {name!r} is of the type {kind}: the weights are quantized, as bitsandbytes does it, "
                 "and the model from before that is needed",
             )
-        if any(mark in name for mark in _ADAPTED):
+        if _ADAPTED in name:
             raise CheckpointError(
-                path, f"its tensor {name!r} is an adapter's: PEFT's merge_and_unload() joins it to the weights"
+                path,
+                f"its tensor {name!r} is one of a network with an adapter: PEFT's merge_and_unload() joins the two",
             )
         yield name, tuple(shape)
 

@@ -18,7 +18,9 @@ _TOKENS = 77  # of a prompt
 _CONVOLUTION = 4  # sizes of its weight: out, in, height, width
 _BLOCK = re.compile(r"(?:(encoder|decoder)\.)?(?:(down|up)_blocks\.(\d+)|mid_block)\.(.*)")
 _DECODER_LEVEL = re.compile(r"decoder\.up_blocks\.(\d+)\.")
+_HEADS = 8  # diffusers' default
 _FP32 = 4
+_SAME = 0.9  # of files that hold fp32: headers and tensors that are not read make a small difference
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Workload:
 
     Attributes:
         weight_bytes: of all networks in fp32, the form in which they are loaded whatever is stored.
-        largest_stored_bytes: of the files of the largest network, which stay mapped while it is loaded.
+        loaded_bytes: of the networks and, while the UNet is loaded, its files: they are mapped as well if they hold
+            another precision. The VAE is loaded after it.
         unet_macs: multiply-accumulates of one UNet call for one picture, without guidance.
         decoder_macs: of decoding one picture.
         attention_bytes: the products of queries and keys in the UNet's first self-attention, for one picture.
@@ -50,7 +53,7 @@ class Workload:
     """
 
     weight_bytes: int
-    largest_stored_bytes: int
+    loaded_bytes: int
     unet_macs: float
     decoder_macs: float
     attention_bytes: int
@@ -66,10 +69,13 @@ def workload_of(networks: Mapping[str, Network], size: int) -> Workload:
     """
     unet, vae = networks["unet"].shapes, networks["vae"].shapes
     side = size // vae_factor(networks["vae"].config)
+    sizes = {name: _FP32 * sum(map(math.prod, network.shapes.values())) for name, network in networks.items()}
+    mapped = networks["unet"].stored_bytes
+    converted = not _SAME * sizes["unet"] < mapped < sizes["unet"] / _SAME
+    weights = sum(sizes.values())
     return Workload(
-        weight_bytes=_FP32
-        * sum(math.prod(shape) for network in networks.values() for shape in network.shapes.values()),
-        largest_stored_bytes=max(network.stored_bytes for network in networks.values()),
+        weight_bytes=weights,
+        loaded_bytes=max(weights, weights - sizes["vae"] + mapped * converted),
         unet_macs=sum(_macs(name, shape, _unet_side(name, unet, side)) for name, shape in unet.items()),
         decoder_macs=sum(
             _macs(name, shape, _decoder_side(name, vae, side))
@@ -124,9 +130,10 @@ def _last_level(vae: Shapes) -> int:
 
 def _heads(unet: Mapping[str, Any]) -> int:
     """Return the heads of the UNet's first self-attention. diffusers' ``attention_head_dim`` is a number of heads."""
-    heads = unet.get("num_attention_heads") or unet.get("attention_head_dim", 8)
+    heads = unet.get("num_attention_heads")
+    heads = unet.get("attention_head_dim", _HEADS) if heads is None else heads
     first = heads[0] if isinstance(heads, (list, tuple)) and heads else heads
-    return first if isinstance(first, int) else 8
+    return first if isinstance(first, int) else _HEADS
 
 
 def _widest(vae: Shapes) -> int:
