@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from nano_export.errors import CheckpointError, UnsupportedModelError
+from nano_export.errors import CheckpointError, SchedulerError, UnsupportedModelError
 from nano_export.source.scheduler import config_file, scheduler_of
 
 PNDM = {"_class_name": "PNDMScheduler", "skip_prk_steps": True, "steps_offset": 1}
@@ -76,10 +76,19 @@ def test_minus_infinity_survives_and_the_note_of_defaults_is_not_written(checkpo
         ({"_class_name": "DDPMScheduler", "variance_type": "learned_range"}, None, "variance_type='learned_range'"),
         ({"_class_name": "UniPCMultistepScheduler", "lower_order_final": False}, None, "lower_order_final=False"),
         ({"_class_name": "DPMSolverSDEScheduler", "beta_schedule": "cubic"}, None, "beta_schedule='cubic'"),
+        (
+            {
+                "_class_name": "DEISMultistepScheduler",
+                "beta_schedule": "squaredcos_cap_v2",
+                "use_karras_sigmas": True,
+            },
+            None,
+            "the first two of 10 timesteps are one",
+        ),
     ],
 )
 def test_what_cannot_be_drawn_is_named(checkpoint, config, named, words):
-    with pytest.raises(UnsupportedModelError, match=words):
+    with pytest.raises((UnsupportedModelError, SchedulerError), match=words):
         scheduler_of(checkpoint(config, named), "text-to-image")
 
 

@@ -2,7 +2,7 @@
 
 UsageError      2
 ├── AdoptionError
-├── CheckpointError · PickleOnlyError · UnsupportedModelError
+├── CheckpointError · PickleOnlyError · UnsupportedModelError · SchedulerError
 └── ImageSizeError · LoraError
 NanoError
 └── ParityError 3
@@ -22,6 +22,7 @@ __all__ = [
     "LoraError",
     "ParityError",
     "PickleOnlyError",
+    "SchedulerError",
     "UnsupportedModelError",
 ]
 
@@ -51,6 +52,16 @@ class UnsupportedModelError(UsageError):
 
     def __init__(self, where: Path | str, found: str, supported: Iterable[str]) -> None:
         super().__init__(f"{where} has {found}", f"Supported: {', '.join(supported)}.")
+
+
+class SchedulerError(UsageError):
+    """A scheduler config that no sampler can follow."""
+
+    def __init__(self, place: Path | str, why: str, supported: str) -> None:
+        super().__init__(
+            f"{place} cannot be drawn with: {why}",
+            f"{supported} Change the key there, or put the config of another scheduler into its place.",
+        )
 
 
 class AdoptionError(UsageError):

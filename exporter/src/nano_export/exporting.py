@@ -47,6 +47,7 @@ from nano_export.source.lora import merge
 from nano_export.source.lora_file import open_lora
 from nano_export.source.needs import check_resources
 from nano_export.source.place import Place, fetched, find_model
+from nano_export.source.scheduler import JUDGE_STEPS
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import Backend, Default, Preset
 from nano_runtime.bundle.wiring import TIMESTEP, UNET, UNET_SHALLOW, WIRING
@@ -58,7 +59,6 @@ from nano_runtime.system.machine import usable_cores
 
 __all__ = ["Exported", "export"]
 
-_JUDGE_STEPS = 10
 _CALIBRATION_STEPS = 4  # twice as many: the same ranges to 0.2 dB, in twice the time (bench/LOG.md)
 _PLAIN = "plain.onnx"  # the float graph, while a watching graph has its name
 
@@ -156,7 +156,7 @@ def _draw_original(
     for index, prompt in enumerate(prompts):
         yield progress("draw", f"drawing “{prompt}” with the original", index / len(prompts))
         references += draw_references(
-            checkpoint, [prompt], _JUDGE_STEPS, contents.guidance_scale, contents.image_size[0]
+            checkpoint, [prompt], JUDGE_STEPS, contents.guidance_scale, contents.image_size[0]
         )
     return references
 

@@ -23,6 +23,7 @@ __all__ = ["choose_default"]
 # Draws the finished picture: first order, and of no family below, so that none is favoured. 40 steps come within 41 dB
 # of the common limit; the samplers that are compared reach 30 to 39 (bench/LOG.md).
 _FINISHED = ("euler", 40)
+_OF_DISTILLED = frozenset({"tcd_ode"})  # whose models are made for its few steps, and for no other sampler's
 # The best of bench/results/samplers.md, half a decibel ahead of DPM-Solver++ over the same levels. Karras' levels begin
 # at the noisiest that was trained, whatever the number of steps; most spacings begin later if there are fewer steps.
 # There, 8 steps come as near as 20 of PNDM, but not for every handful of prompts; 9 leave a margin. Cheapest first.
@@ -39,10 +40,11 @@ def choose_default(pipeline: Pipeline, prompts: Sequence[str]) -> Iterator[tuple
     Yields:
         The share that is done, from 0 to 1, and None. The last yield has the cheapest candidate that comes as near as
         the own sampler, or the own sampler if none does. It stays None if the own sampler adds noise: its pictures are
-        other pictures, not unfinished ones. So it does if nothing here can follow the checkpoint's schedule.
+        other pictures, not unfinished ones; if it is that of distilled models; and if nothing here can follow the
+        checkpoint's schedule.
     """
     own = pipeline.own_scheduler
-    if split_name(own)[0] in NOISY:
+    if split_name(own)[0] in {*NOISY, *_OF_DISTILLED}:
         yield 1.0, None
         return
     yield 0.0, None

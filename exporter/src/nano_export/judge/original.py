@@ -12,9 +12,11 @@ import torch
 from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 
+from nano_export.errors import CheckpointError
 from nano_export.source.builtin import Parts
 from nano_export.source.checkpoint import Checkpoint
 from nano_runtime.arrays import F32
+from nano_runtime.errors.escaping import first_line
 from nano_runtime.sampling.samplers import FALLBACK, RECORDS, is_replaced
 
 __all__ = ["Probe", "Reference", "diffusers_pipeline", "draw_references"]
@@ -90,11 +92,19 @@ def draw_references(
 
     Yields:
         One picture after the other.
+
+    Raises:
+        CheckpointError: diffusers cannot draw with its scheduler.
     """
     pipeline = diffusers_pipeline(checkpoint)
     for seed, prompt in enumerate(prompts):
         with torch.no_grad():
-            yield _draw(pipeline, prompt, seed, steps, guidance_scale, size)
+            try:
+                drawn = _draw(pipeline, prompt, seed, steps, guidance_scale, size)
+            except (ArithmeticError, AssertionError, LookupError, NotImplementedError, ValueError) as error:
+                why = f"diffusers cannot draw with it: {first_line(error)}"
+                raise CheckpointError(checkpoint.source.model, why) from error
+        yield drawn
 
 
 def _draw(  # noqa: PLR0917 (all of them define one picture)

@@ -13,15 +13,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from nano_export.errors import UnsupportedModelError
+from nano_export.errors import SchedulerError, UnsupportedModelError
 from nano_export.source.json_file import read_json
 from nano_runtime.bundle.wiring import Task
-from nano_runtime.errors import UnsupportedScheduleError
-from nano_runtime.sampling.samplers import FALLBACK, RECORDS, is_replaced, own_sampler
+from nano_runtime.errors import StepsError, UnsupportedScheduleError
+from nano_runtime.sampling.samplers import (
+    FALLBACK,
+    RECORDS,
+    is_replaced,
+    make_sampler,
+    own_sampler,
+    split_name,
+)
+from nano_runtime.sampling.schedule import Schedule
 from nano_runtime.sampling.scheduler_classes import CLASSES, normalised
 from nano_runtime.sampling.settings import settings_of
 
-__all__ = ["completed", "config_file", "drawn_config", "scheduler_of"]
+__all__ = ["JUDGE_STEPS", "completed", "config_file", "drawn_config", "scheduler_of"]
 
 _FILLED_IN: Final = "_use_default_values"
 # What the constructor of each task's pipeline sets, if the config says otherwise.
@@ -30,6 +38,9 @@ _CORRECTED: Final[Mapping[Task, Mapping[str, object]]] = {
     "inpainting": {"steps_offset": 1, "skip_prk_steps": True},
     "instruct-pix2pix": {},
 }
+JUDGE_STEPS: Final = 10
+"""Steps in which an export compares pictures with diffusers'."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -42,7 +53,8 @@ def scheduler_of(folder: Path, task: Task) -> dict[str, Any]:
 
     Raises:
         CheckpointError: a file is missing or damaged.
-        UnsupportedModelError: the class, or a value of the config, is not implemented, or draws no picture.
+        UnsupportedModelError: the class is none that Stable Diffusion is drawn with.
+        SchedulerError: a value of the config is not implemented, or draws no picture.
     """
     place = folder / "scheduler" / "scheduler_config.json"
     index = folder / "model_index.json"  # training scripts leave folders without one
@@ -64,20 +76,41 @@ def drawn_config(said: Mapping[str, Any], kind: object, task: Task, place: Path)
         place: of the config, for messages.
 
     Raises:
-        UnsupportedModelError: the class, or a value of the config, is not implemented, or draws no picture.
+        UnsupportedModelError: the class is none that Stable Diffusion is drawn with.
+        SchedulerError: a value of the config is not implemented, or draws no picture.
     """
     if not isinstance(kind, str) or kind not in CLASSES:
         raise UnsupportedModelError(place, f"the scheduler {kind}", _classes())
     config = completed(said, kind, task)
     try:
         if not is_replaced(config):
-            own_sampler(config)
+            _check_beginning(own_sampler(config), config, place)
             return config
         settings_of(config, RECORDS[FALLBACK].diffusers)
     except UnsupportedScheduleError as error:
-        raise UnsupportedModelError(place, f"a scheduler that cannot be drawn: {error.what}", [error.hint]) from error
+        raise SchedulerError(place, error.what, error.hint) from error
     _log.warning("%s: %s is not implemented; %s takes its place and draws other pictures", place, kind, FALLBACK)
     return config
+
+
+def _check_beginning(name: str, config: Mapping[str, Any], place: Path) -> None:
+    """Refuse a schedule that diffusers cannot begin: if its first two timesteps are one, it begins at the second.
+
+    Levels of a spread that are cut to whole timesteps can do that; diffusers then runs out of levels at the end.
+
+    Raises:
+        SchedulerError: it begins like that.
+    """
+    try:
+        timesteps = make_sampler(name, Schedule.from_config(config), JUDGE_STEPS).timesteps
+    except StepsError:  # too few were trained, or the teacher made fewer
+        return
+    if RECORDS[split_name(name)[0]].spreadable and timesteps[:1] == timesteps[1:2]:
+        raise SchedulerError(
+            place,
+            f"the first two of {JUDGE_STEPS} timesteps are one, where diffusers fails",
+            "diffusers can draw with this spread in other betas only.",
+        )
 
 
 def completed(said: Mapping[str, Any], kind: str, task: Task = "text-to-image") -> dict[str, Any]:

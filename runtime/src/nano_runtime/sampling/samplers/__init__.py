@@ -96,35 +96,44 @@ def own_sampler(config: Mapping[str, Any]) -> str:
     Raises:
         UnsupportedScheduleError: the class, or a value, is not implemented, or draws no picture in diffusers either.
     """
-    name = named_sampler(config)
-    if not _draws(name, config):
-        default = CLASSES[RECORDS[split_name(name)[0]].diffusers]
-        for key, value in default.items():  # the key that is to blame
-            changed = {**config, key: value}
-            if config.get(key, value) != value and _draws(name, changed):
-                raise UnsupportedScheduleError(key, config[key], (value,))
-        raise UnsupportedScheduleError("_class_name", config["_class_name"], (RECORDS[FALLBACK].diffusers,))
-    return name
+    if _is_finite(config):
+        return named_sampler(config)
+    defaults = CLASSES[RECORDS[split_name(named_sampler(config))[0]].diffusers]
+    for key, value in defaults.items():
+        if config.get(key, value) != value and _would_be_finite({**config, key: value}):  # so this key is to blame
+            raise UnsupportedScheduleError(key, config[key], (value,))
+    raise UnsupportedScheduleError("_class_name", config["_class_name"], (RECORDS[FALLBACK].diffusers,))
 
 
-def _draws(name: str, config: Mapping[str, Any]) -> bool:
-    """Return whether a sampler's latents stay finite, in the most usual number of steps that fits."""
-    latents = np.full((1, 1, 2, 2), 0.5, np.float32)
-    schedule = Schedule.from_config(config)
+def _would_be_finite(config: Mapping[str, Any]) -> bool:
+    """Return whether a config could be drawn, and ends at numbers."""
+    try:
+        return _is_finite(config)
+    except UnsupportedScheduleError:
+        return False
+
+
+def _is_finite(config: Mapping[str, Any]) -> bool:
+    """Return whether the sampler of a config ends at numbers, in the usual numbers of steps that fit.
+
+    Raises:
+        UnsupportedScheduleError: the class, or a value, is not implemented.
+    """
+    name, schedule = named_sampler(config), Schedule.from_config(config)
     for steps in _TRIAL_STEPS:
+        latents = np.full((1, 1, 2, 2), 0.5, np.float32)
         try:
-            sampler = make_sampler(name, schedule, steps, lambda: latents)
-        except StepsError:
-            continue
-        after = latents
-        try:
+            sampler = make_sampler(name, schedule, steps, latents.copy)
             with np.errstate(all="ignore"):
                 for index in range(len(sampler.timesteps)):
-                    output = sampler.mixing.scale_model_input(after, index) * np.float32(0.5)
-                    after = sampler.step(output, index, after)
+                    output = sampler.mixing.scale_model_input(latents, index) * np.float32(0.5)
+                    latents = sampler.step(output, index, latents)
+        except StepsError:
+            continue
         except np.linalg.LinAlgError:
             return False
-        return bool(np.isfinite(after).all())
+        if not np.isfinite(latents).all():
+            return False
     return True
 
 
