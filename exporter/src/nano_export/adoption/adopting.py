@@ -1,4 +1,4 @@
-"""The adoption from top to bottom: folder -> graphs fitted and written -> small files -> trial picture -> bundle."""
+"""The adoption from top to bottom: folder -> graphs fitted and written -> small files -> trial -> bundle."""
 
 from __future__ import annotations
 
@@ -41,13 +41,12 @@ from nano_runtime.bundle.reading import write_manifest
 from nano_runtime.bundle.wiring import UNET, VAE_ENCODER
 from nano_runtime.errors import NanoError
 from nano_runtime.errors.escaping import first_line
-from nano_runtime.pipeline import Pipeline
 from nano_runtime.system.files import paths_below
+from nano_runtime.verify.checks import verify_bundle
 
 __all__ = ["Adopted", "adopt"]
 
 _GUIDANCE_SCALE, _SCALING_FACTOR = 7.5, 0.18215  # diffusers', where no card and no config names one
-_TRIAL_STEPS = 1
 _ENGINES: Mapping[str, Backend] = {ONNX.tag: "onnxruntime", IR.tag: "openvino"}
 _TOOLS: Mapping[GraphFormat, str] = {ONNX: "onnx-ir", IR: "openvino"}
 
@@ -119,8 +118,8 @@ def adopt(source: Path, output: Path, *, size: int | None = None, force: bool = 
         files = sorted(path for path in paths_below(folder) if path.is_file())
         manifest = msgspec.structs.replace(manifest, files=[entry_of(folder, path) for path in files])
         write_manifest(folder, manifest)
-        yield Progress("drawing with it", 0.8)
-        _try(folder, source, contents.example, task)
+        yield Progress("trying it", 0.8)
+        _try(folder, source)
         yield Progress("putting the bundle in place", 0.99)
     backend = manifest.backends[0]
     yield Adopted(output, backend, sum(entry.size for entry in manifest.files), tuple(notes))
@@ -244,15 +243,11 @@ def _manifest(found: GraphFolder, contents: Contents, components: dict[str, Comp
     )
 
 
-def _try(folder: Path, source: Path, prompt: str, task: str) -> None:
-    """Draw one step with the bundle, so that nothing is published that does not run.
+def _try(folder: Path, source: Path) -> None:
+    """Check the bundle as its readers do, and run every graph, so that nothing is published that does not run.
 
     Raises:
         AdoptionError: it does not.
     """
-    try:
-        pipe = Pipeline.from_pretrained(folder, low_memory=True)
-        if task == "text-to-image":
-            pipe(prompt, num_inference_steps=_TRIAL_STEPS, seed=0)
-    except NanoError as error:
-        raise AdoptionError(source, f"the bundle that was made of it does not draw: {error}") from error
+    if faults := verify_bundle(folder, deep=True).faults:
+        raise AdoptionError(source, f"the bundle that was made of it does not run: {first_line(faults[0])}")
