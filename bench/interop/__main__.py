@@ -117,25 +117,27 @@ def _adopt(setup: Setup, only: list[str] | None) -> Iterator[Adopted]:
     for folder in FOLDERS:
         if only is not None and folder.name not in only:
             continue
-        theirs = _written(folder, setup)
-        ours = setup.work / "adopted" / folder.name
-        ours.parent.mkdir(exist_ok=True)
-        command: list[str | Path] = [
-            Path(sys.executable).with_name("nano-export"),
-            "--adopt",
-            theirs,
-            "-o",
-            ours,
-            "--force",
-        ]
-        run_logged(command, setup.log("adopt", folder.name))
-        _ready(folder.peer.environment, setup)
-        own = _drawn(folder.peer, theirs, setup, folder.name)
-        db = _db(own, _drawn(_NANO[folder.engine], ours, setup, folder.name))
+        try:
+            db = _likeness(folder, setup)
+        except PeerError as error:
+            print(f"bench.interop: {folder.name} is left out: {error}", file=sys.stderr, flush=True)
+            continue
         library = "diffusers" if folder.peer.name == "diffusers-onnx" else folder.peer.name
         row = Adopted(folder.title, _version(library, folder.peer.environment), folder.engine, db)
         _say(row)
         yield row
+
+
+def _likeness(folder: Folder, setup: Setup) -> float:
+    """Return the PSNR in dB between a tool's own picture from its folder and ours from the adopted bundle."""
+    theirs, ours = _written(folder, setup), setup.work / "adopted" / folder.name
+    ours.parent.mkdir(exist_ok=True)
+    export = Path(sys.executable).with_name("nano-export")
+    size = str(setup.conditions.size)  # diffusers' script writes no config, and would draw 512
+    run_logged([export, "--adopt", theirs, "-o", ours, "--size", size, "--force"], setup.log("adopt", folder.name))
+    _ready(folder.peer.environment, setup)
+    own = _drawn(folder.peer, theirs, setup, folder.name)
+    return _db(own, _drawn(_NANO[folder.engine], ours, setup, f"adopted-{folder.name}"))
 
 
 def _bundle(work: Path, precision: str) -> Path:
