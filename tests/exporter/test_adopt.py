@@ -7,12 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 from transformers import CLIPTokenizer
 
-from nano_export.adoption.adopting import adopt
+from nano_export.adoption.adopting import _in_words, adopt
 from nano_export.adoption.fitting import fit, sizes_of, task_for
 from nano_export.adoption.folder import GraphFolder, open_folder
+from nano_export.adoption.onnx_graph import OnnxGraph
 from nano_export.adoption.tensors import Tensor, precision_of
 from nano_export.adoption.tokenizer import clip_tokenizer
 from nano_export.errors import AdoptionError, CheckpointError, ImageSizeError
@@ -160,6 +164,23 @@ def test_a_damaged_graph_is_refused_and_nothing_is_written(folder):
     with pytest.raises(AdoptionError, match="it cannot be read"):
         list(adopt(folder, folder / "bundle"))
     assert not (folder / "bundle").exists()
+
+
+def test_weights_that_end_too_early_are_refused(folder, tmp_path):
+    """An ONNX graph whose external data is shorter than it says."""
+    file = folder / "unet/model.onnx"
+    weights = numpy_helper.from_array(np.ones((64, 64), np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "graph",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 64])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 64])],
+        [weights],
+    )
+    onnx.save_model(helper.make_model(graph), file, save_as_external_data=True, location="weights.pb", size_threshold=0)
+    (file.parent / "weights.pb").write_bytes(b"short")
+    with pytest.raises(AdoptionError, match="cannot be written"), _in_words(file, "it cannot be written"):
+        OnnxGraph(file).write(tmp_path / "written")
 
 
 def test_sizes_come_from_graphs_then_from_the_caller_then_from_configs(folder):

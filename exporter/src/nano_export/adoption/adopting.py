@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -39,9 +40,9 @@ from nano_runtime.bundle.manifest import (
 )
 from nano_runtime.bundle.reading import write_manifest
 from nano_runtime.bundle.wiring import UNET, VAE_ENCODER
-from nano_runtime.errors import NanoError
+from nano_runtime.errors import BundleError, NanoError
 from nano_runtime.errors.escaping import first_line
-from nano_runtime.system.files import paths_below
+from nano_runtime.system.files import MACHINE_ERRNOS, paths_below
 from nano_runtime.verify.checks import verify_bundle
 
 __all__ = ["Adopted", "adopt"]
@@ -93,8 +94,10 @@ def adopt(source: Path, output: Path, *, size: int | None = None, force: bool = 
     with staged(output, force=force) as folder:
         yield Progress("reading the graphs", 0.0)
         graphs = {name: _read(found, name) for name in found.graphs}
-        sizes = sizes_of(found, graphs, tokenizer.length, size)
-        task = task_for(found, sizes)
+        with _in_words(source, "its graphs and configs do not fit each other"):
+            sizes = sizes_of(found, graphs, tokenizer.length, size)
+            task = task_for(found, sizes)
+            contents = _contents(found, sizes, tokenizer, scheduler)
         notes: list[str] = []
         if VAE_ENCODER in graphs and not graphs[VAE_ENCODER].take_moments(graphs[VAE_ENCODER].outputs[0].name):
             del graphs[VAE_ENCODER]
@@ -106,11 +109,11 @@ def adopt(source: Path, output: Path, *, size: int | None = None, force: bool = 
             if name not in graphs:
                 continue
             yield Progress(f"writing {name}", 0.1 + 0.6 * index / len(found.graphs))
-            fitted = fit(found, name, graphs[name], sizes)
-            _write(graphs.pop(name), folder / name, found.graphs[name])
+            with _in_words(found.graphs[name], "it cannot be rewritten"):
+                fitted = fit(found, name, graphs[name], sizes)
+                graphs.pop(name).write(folder / name)
             components[name] = _component(folder, name, fitted, found.format)
         yield Progress("writing the manifest", 0.7)
-        contents = _contents(found, sizes, tokenizer, scheduler)
         _write_small_files(folder, source, tokenizer, contents)
         manifest = _manifest(found, contents, components)
         manifest = msgspec.structs.replace(manifest, task=task)
@@ -129,35 +132,30 @@ def _read(found: GraphFolder, name: str) -> ForeignGraph:
     """Read a graph.
 
     Raises:
-        AdoptionError: its library cannot.
+        AdoptionError: its library cannot, or it has no inputs or outputs.
     """
-    try:
+    with _in_words(found.graphs[name], "it cannot be read"):
         graph: ForeignGraph = (OnnxGraph if found.format == ONNX else IrGraph)(found.graphs[name])
-        described = bool(graph.inputs and graph.outputs)
-    except Exception as error:  # neither library says which errors it raises for damaged files
-        raise AdoptionError(found.graphs[name], f"it cannot be read ({first_line(error)})") from error
-    if not described:
-        raise AdoptionError(found.graphs[name], "it has no inputs or no outputs")
-    return graph
+        if graph.inputs and graph.outputs:
+            return graph
+    raise AdoptionError(found.graphs[name], "it has no inputs or no outputs")
 
 
-def _write(graph: ForeignGraph, folder: Path, source: Path) -> None:
-    """Write a graph.
+@contextmanager
+def _in_words(where: Path, why: str) -> Iterator[None]:
+    """Say of what a foreign file is the fault: libraries raise many kinds of errors for files they do not expect.
 
     Raises:
-        AdoptionError: its weights are damaged or not there.
-        OSError: the disk does not take it.
+        AdoptionError: something else than the machine or a refusal of ours ended the block.
     """
     try:
-        graph.write(folder)
+        yield
     except (NanoError, MemoryError):
         raise
-    except OSError as error:
-        if error.filename is None or Path(str(error.filename)).is_relative_to(folder):
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in MACHINE_ERRNOS:  # a full disk, for example
             raise
-        raise AdoptionError(source, f"its weights cannot be read ({first_line(error)})") from error
-    except Exception as error:  # the libraries raise various ones for weights that end too early
-        raise AdoptionError(source, f"its weights cannot be read ({first_line(error)})") from error
+        raise AdoptionError(where, f"{why} ({type(error).__name__}: {first_line(error)})") from error
 
 
 def _component(folder: Path, name: str, fitted: Fitted, form: GraphFormat) -> Component:
@@ -249,5 +247,9 @@ def _try(folder: Path, source: Path) -> None:
     Raises:
         AdoptionError: it does not.
     """
-    if faults := verify_bundle(folder, deep=True).faults:
+    try:
+        faults = verify_bundle(folder, deep=True).faults
+    except BundleError as error:
+        faults = (error,)
+    if faults:
         raise AdoptionError(source, f"the bundle that was made of it does not run: {first_line(faults[0])}")
