@@ -24,8 +24,8 @@ from nano_export.errors import AdoptionError
 from nano_export.judge.prompts import prompts_for
 from nano_export.progress import Progress
 from nano_export.source.card import guidance_scale
-from nano_export.source.json_file import read_json
 from nano_export.source.licences import licence_of
+from nano_export.source.scheduler import config_file, scheduler_of
 from nano_runtime.bundle.checksums import entry_of
 from nano_runtime.bundle.graph_files import IR, ONNX, GraphFormat
 from nano_runtime.bundle.manifest import (
@@ -89,7 +89,6 @@ def adopt(source: Path, output: Path, *, size: int | None = None, force: bool = 
         MachineError: the disk does not suffice.
     """
     found = open_folder(source)
-    scheduler = read_json(source / "scheduler" / "scheduler_config.json")
     tokenizer = clip_tokenizer(source / "tokenizer")
     with staged(output, force=force) as folder:
         yield Progress("reading the graphs", 0.0)
@@ -97,7 +96,7 @@ def adopt(source: Path, output: Path, *, size: int | None = None, force: bool = 
         with _in_words(source, "its graphs and configs do not fit each other"):
             sizes = sizes_of(found, graphs, tokenizer.length, size)
             task = task_for(found, sizes)
-            contents = _contents(found, sizes, tokenizer, scheduler)
+            contents = _contents(found, sizes, tokenizer, scheduler_of(source, task))
         notes: list[str] = []
         if VAE_ENCODER in graphs and not graphs[VAE_ENCODER].take_moments(graphs[VAE_ENCODER].outputs[0].name):
             del graphs[VAE_ENCODER]
@@ -209,7 +208,7 @@ def _write_small_files(folder: Path, source: Path, tokenizer: ClipTokenizer, con
     (folder / "tokenizer").mkdir()
     (folder / contents.tokenizer.file).write_text(tokenizer.encoder.to_str(pretty=True), encoding="utf-8")
     (folder / "scheduler").mkdir()
-    text = json.dumps(contents.scheduler, indent=2)
+    text = json.dumps(config_file(contents.scheduler), indent=2)
     (folder / "scheduler/scheduler_config.json").write_text(text + "\n", encoding="utf-8")
     (folder / LICENCE).write_bytes(contents.licence_text.encode())
     if contents.has_card:
