@@ -55,6 +55,13 @@ def test_a_sampler_that_is_not_implemented_is_replaced_and_named(folder, caplog)
     assert defaults(folder).settle(None, None) == (9, "dpmpp_2m_karras")
 
 
+@pytest.mark.parametrize(("kind", "said"), [("SASolverScheduler", True), ("PNDMScheduler", False)])
+def test_info_says_that_a_class_is_replaced(folder, capsys, kind, said):
+    edit(folder, scheduler={"_class_name": kind})
+    assert nano_bundle.main(["info", str(folder)]) == 0
+    assert (f"{kind} (not implemented: euler takes its place)" in capsys.readouterr().out) is said
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [

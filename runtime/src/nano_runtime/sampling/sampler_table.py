@@ -182,6 +182,7 @@ def _dpm(algorithm: str, order: int, steps: Literal["m", "s"]) -> SamplerRecord:
 _VARIANTS: Final[Mapping[str, SamplerRecord]] = {
     "tcd_ode": SamplerRecord(code="consistency:TCD", diffusers="TCDScheduler"),
     "edm_euler": SamplerRecord(code="edm:EDMEuler", diffusers="EDMEulerScheduler"),
+    "ipndm": SamplerRecord(code="ipndm:IPNDM", diffusers="IPNDMScheduler"),
     **{f"dpmpp_{order}m": _dpm("dpmsolver++", order, "m") for order in (1,)},
     **{f"dpmpp_{order}m_sde": _dpm("sde-dpmsolver++", order, "m") for order in (1, 3)},
     **{f"dpm_{order}m": _dpm("dpmsolver", order, "m") for order in (1, 2, 3)},

@@ -130,6 +130,7 @@ CLASSES: Final[Mapping[str, Mapping[str, object]]] = MappingProxyType(
         "LCMScheduler": _DISTILLED,
         "TCDScheduler": _DISTILLED,
         "EDMEulerScheduler": _EDM,
+        "IPNDMScheduler": {"num_train_timesteps": 1000, "trained_betas": None},
         # Not implemented here:
         "SASolverScheduler": {
             **_BETAS,

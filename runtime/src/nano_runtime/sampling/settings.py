@@ -235,6 +235,7 @@ _OF_CLASS: Final[Mapping[str, Mapping[str, _Test]]] = {
         "solver_type": _one_of("bh1", "bh2"),
         "use_dynamic_shifting": _one_of(*_OFF),
     },
+    "IPNDMScheduler": {"trained_betas": _one_of(None)},
     "EDMEulerScheduler": {
         **_NO_PICTURES,
         "sigma_min": _POSITIVE,
@@ -298,7 +299,7 @@ def _mended(values: Mapping[str, object]) -> dict[str, Any]:
             mended[key] = False
     if mended.get("lambda_min_clipped", 0.0) is None:  # as older exporters wrote minus infinity
         mended["lambda_min_clipped"] = -math.inf
-    if mended["prediction_type"] == "original_sample":
+    if mended.get("prediction_type") == "original_sample":
         mended["prediction_type"] = "sample"
     return mended
 

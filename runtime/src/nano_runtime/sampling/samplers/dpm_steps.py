@@ -58,12 +58,12 @@ def coefficients(algorithm: Algorithm, mixing: VariancePreserving, begin: int, e
             value, slope = alpha_target * come, alpha_target * (come / (-two * h) + one)
             bend = alpha_target * ((come - two * h) / (two * h) ** 2 - _HALF)
             kept = sigma_target / sigma * _exp(-h)
-            return Coefficients(kept, value, _HALF * value, slope, bend, sigma_target * np.sqrt(come))
+            return Coefficients(kept, value, _HALF * value, slope, bend, sigma_target * _root(come))
         grown = _exp(h) - one
         value, kept = -sigma_target * grown, alpha_target / alpha
         slope = -sigma_target * (grown / h - one)
         if algorithm == "sde-dpmsolver":
-            fresh = sigma_target * np.sqrt(_exp(two * h) - one)
+            fresh = sigma_target * _root(_exp(two * h) - one)
             return Coefficients(kept, two * value, value, two * slope, np.float32(np.nan), fresh)
         bend = -sigma_target * ((grown - h) / h**2 - _HALF)
         return Coefficients(kept, value, _HALF * value, slope, bend, np.float32(0))
@@ -81,6 +81,11 @@ def extrapolated(settings: Settings, mixing: VariancePreserving, output: F32, la
     picture = thresholded(np.divide(latents - sigma * noise, alpha), settings)
     noise = np.divide(latents - alpha * picture, sigma)
     return noise  # noqa: RET504 - numpy's type is lost by the division
+
+
+def _root(square: np.float32) -> np.float32:
+    """Return the root, or 0 of a number that rounding made negative: at the end, a step may have no width."""
+    return np.float32(np.sqrt(np.maximum(square, np.float32(0))))
 
 
 def _exp(power: np.float32) -> np.float32:

@@ -18,7 +18,7 @@ from nano_runtime.sampling.samplers.mixing import VariancePreserving, predicted_
 from nano_runtime.sampling.schedule import alphas_cumprod_of, whole_timesteps
 from nano_runtime.sampling.settings import Settings
 
-__all__ = ["PNDM"]
+__all__ = ["PNDM", "extrapolated"]
 
 # Weights of the outputs, oldest first: formula 12 of the paper for four, and the lower orders for the first calls.
 _ADAMS_BASHFORTH: Final[Mapping[int, tuple[float, ...]]] = {
@@ -97,7 +97,7 @@ class PNDM:
         if not self._outputs:
             self._before = latents
         self._outputs = [*self._outputs[-3:], noise_pred]
-        return self._transfer(_extrapolated(self._outputs), timestep, target, latents)
+        return self._transfer(extrapolated(self._outputs), timestep, target, latents)
 
     def _transfer(self, output: F32, timestep: int, target: int, latents: F32) -> F32:
         """Return the latents at ``target`` from latents and network output at ``timestep`` (formula 9)."""
@@ -111,7 +111,7 @@ class PNDM:
         )
 
 
-def _extrapolated(outputs: list[F32]) -> F32:
+def extrapolated(outputs: list[F32]) -> F32:
     """Weigh up to four equally spaced outputs, newest last."""
     weights = np.array(_ADAMS_BASHFORTH[len(outputs)], np.float32)
     total: F32 = weights[0] * outputs[0]
