@@ -14,6 +14,7 @@ from nano_export.choose.sampler import choose_default
 from nano_export.judge.metrics import psnr_db
 from nano_runtime.bundle.folder import DEMO, Bundle
 from nano_runtime.cli import generate
+from nano_runtime.options import DrawOptions
 from nano_runtime.pipeline import Pipeline
 
 PROMPTS = ("an otter on a teal background", "a cactus on an orange background")
@@ -72,7 +73,7 @@ def test_the_demo_comes_as_near_to_the_finished_picture_in_half_the_calls():
     colors = ("teal", "orange", "blue", "green")
     prompts = [f"a {concept} on a {color} background" for concept, color in zip(concepts, colors * 2, strict=True)]
 
-    *_, (_, chosen) = choose_default(pipe, prompts)
+    *_, (_, chosen) = choose_default(pipe, [DrawOptions(prompt=prompts)])
     default = pipe.bundle.manifest.default
     assert chosen is not None
     assert default is not None

@@ -71,6 +71,20 @@ def test_it_says_how_to_draw_and_how_well(manifest):
     assert " dB" not in card_of(unmeasured, contents_of(manifest))
 
 
+def test_it_names_the_pictures_that_a_bundle_needs(manifest):
+    plain = card_of(manifest, contents_of(manifest))
+    assert "--image" not in plain
+    assert read_front_matter(plain)["pipeline_tag"] == "text-to-image"
+    for task, words in (
+        ("inpainting", "--image picture.png --mask mask.png"),
+        ("instruct-pix2pix", "--image picture.png\n"),
+    ):
+        text = card_of(msgspec.structs.replace(manifest, task=task), contents_of(manifest, task=task))
+        assert words in text
+        assert "as a text says" in text
+        assert read_front_matter(text)["pipeline_tag"] == "image-to-image"
+
+
 @pytest.mark.parametrize("name", OPENRAIL)
 def test_openrail_restricts_the_use_by_a_notice(name, manifest):
     text = card_of(manifest, contents_of(manifest, licence=Licence(id=name, file="LICENSE")))

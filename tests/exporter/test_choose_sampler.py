@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from nano_export.choose.sampler import choose_default
+from nano_runtime.options import DrawOptions
 from nano_runtime.pipeline import Pipeline
 from nano_runtime.sampling.samplers import NOISY, RECORDS
 
@@ -23,8 +24,8 @@ class Painter:
         self.levels = levels
         self.drawn: list[tuple[str, int]] = []
 
-    def __call__(self, prompts, *, seed, scheduler, num_inference_steps, output_type):
-        assert (tuple(prompts), seed, output_type) == (PROMPTS, 0, "np")
+    def __call__(self, call, *, seed, scheduler, num_inference_steps, output_type):
+        assert (tuple(call.prompt), seed, output_type) == (PROMPTS, 0, "np")
         self.drawn.append((scheduler, num_inference_steps))
         rng = np.random.default_rng(1)
         finished = rng.random((2, 16, 16, 3))
@@ -33,7 +34,7 @@ class Painter:
 
 
 def chosen(painter: Painter):
-    events = list(choose_default(cast("Pipeline", painter), PROMPTS))
+    events = list(choose_default(cast("Pipeline", painter), [DrawOptions(prompt=PROMPTS)]))
     shares = [share for share, _ in events]
     assert shares == sorted(shares)
     assert shares[-1] == 1

@@ -26,6 +26,7 @@ from nano_export.graph.to_onnx import to_onnx
 from nano_export.graph.to_openvino import write_ir
 from nano_export.judge.fidelity import Scores, judge, require_parity
 from nano_export.judge.original import Reference, draw_references
+from nano_export.judge.pictures import calls_for
 from nano_export.judge.prompts import prompts_for
 from nano_export.networks.graph_sources import graph_sources
 from nano_export.options import Options
@@ -53,6 +54,7 @@ from nano_runtime.bundle.manifest import Backend, Default, Preset
 from nano_runtime.bundle.wiring import TIMESTEP, UNET, UNET_SHALLOW, WIRING
 from nano_runtime.engines import EngineOptions
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
+from nano_runtime.options import DrawOptions
 from nano_runtime.pipeline import Pipeline
 from nano_runtime.system.files import paths_below
 from nano_runtime.system.machine import usable_cores
@@ -114,7 +116,8 @@ def export(options: Options) -> Iterator[Progress | Exported]:
         gc.collect()
 
         if options.precision == "int8":
-            yield from _quantize(floats, bundle, prompts.calibration, PLANS[options.plan])
+            calls = calls_for(prompts.calibration, contents.task, contents.image_size[0])
+            yield from _quantize(floats, bundle, calls, PLANS[options.plan])
             shutil.rmtree(work, ignore_errors=True)
         if options.graph == "hoisted":
             for name, model in zip((UNET, UNET_SHALLOW), write_shallow(folder / UNET), strict=True):
@@ -129,7 +132,8 @@ def export(options: Options) -> Iterator[Progress | Exported]:
             require_parity(scores[backend], options.precision, backend)
         manifest = bundle.write(scores)
         if UNET_SHALLOW in manifest.components:
-            default, presets = yield from _choose(folder, options.backends[0], prompts.judge)
+            calls = calls_for(prompts.judge, contents.task, contents.image_size[0])
+            default, presets = yield from _choose(folder, options.backends[0], calls)
             manifest = bundle.write(scores, default=default, presets=presets)
         yield progress("publish", "putting the bundle in place")
     yield Exported(options.output, scores, sum(entry.size for entry in manifest.files))
@@ -173,7 +177,9 @@ def _trace(checkpoint: Checkpoint, floats: BundleWriter, options: Options, size:
         del source, model
 
 
-def _quantize(floats: BundleWriter, bundle: BundleWriter, prompts: Sequence[str], plan: Plan) -> Iterator[Progress]:
+def _quantize(
+    floats: BundleWriter, bundle: BundleWriter, calls: Sequence[DrawOptions], plan: Plan
+) -> Iterator[Progress]:
     """Let watching graphs draw, then write the INT8 graphs into the bundle."""
     watched: dict[str, list[str]] = {}
     for name in floats.components:
@@ -182,8 +188,9 @@ def _quantize(floats: BundleWriter, bundle: BundleWriter, prompts: Sequence[str]
         write_watching_graph(path.rename(path.with_name(_PLAIN)), watched[name], path)
     floats.write({})
     ranges: Mapping[str, Mapping[str, Range]] = {}
-    for done, so_far in calibrate(floats.folder, watched, prompts, _CALIBRATION_STEPS):
-        yield progress("calibrate", f"calibrating on {len(prompts)} pictures", done)
+    pictures = sum(len(call.prompt) for call in calls)
+    for done, so_far in calibrate(floats.folder, watched, calls, _CALIBRATION_STEPS):
+        yield progress("calibrate", f"calibrating on {pictures} pictures", done)
         ranges = so_far
     for index, name in enumerate(floats.components):
         yield progress("quantize", f"quantizing {name}", index / len(floats.components))
@@ -221,17 +228,17 @@ def _finish_onnx(bundle: BundleWriter, options: Options) -> None:
 
 
 def _choose(
-    folder: Path, backend: Backend, prompts: Sequence[str]
+    folder: Path, backend: Backend, calls: Sequence[DrawOptions]
 ) -> Generator[Progress, None, tuple[Default | None, dict[PresetName, Preset]]]:
     """Draw with the bundle; return the sampler and steps that it draws with by default, and its presets."""
     graphs = LoadedGraphs(Bundle.open(folder), backend, EngineOptions(threads=usable_cores(), precision="f32"))
     pipeline = Pipeline(graphs, keep_loaded=True)
     default: Default | None = None
-    for done, measured in choose_default(pipeline, prompts):
+    for done, measured in choose_default(pipeline, calls):
         yield progress("sampler", "measuring samplers", done)
         default = measured
     presets: dict[PresetName, Preset] = {}
-    for done, chosen in choose_presets(pipeline, default, prompts):
+    for done, chosen in choose_presets(pipeline, default, calls):
         yield progress("presets", "measuring cheaper steps", done)
         presets = chosen
     graphs.close()

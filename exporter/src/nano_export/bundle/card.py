@@ -13,6 +13,7 @@ from nano_export.bundle.facts import ORIGINAL_CARD, Contents
 from nano_runtime.bundle.card import front_matter
 from nano_runtime.bundle.graph_files import IR, ONNX
 from nano_runtime.bundle.manifest import Manifest
+from nano_runtime.bundle.wiring import Task
 from nano_runtime.errors.escaping import escaped
 
 __all__ = ["card_of"]
@@ -23,6 +24,11 @@ _NOTICE_OF_RESTRICTIONS = """\
 > from it, in the ways that Attachment A of the licence lists. This binds every user.
 > Whoever passes the model on passes on the licence, these restrictions as a binding provision, and the notice above
 > that files were changed."""
+_PICTURES: dict[Task, str] = {
+    "text-to-image": "",
+    "inpainting": " --image picture.png --mask mask.png",
+    "instruct-pix2pix": " --image picture.png",
+}
 _RESTRICTED = "use-based restrictions"  # the words of every OpenRAIL licence, in any case
 
 
@@ -53,8 +59,14 @@ def card_of(manifest: Manifest, contents: Contents) -> str:
 
 def _summary(manifest: Manifest) -> str:
     height, width = manifest.image_size
+    size = f"{width}x{height} pixels"
+    does = {
+        "text-to-image": f"draws pictures of {size} from text",
+        "inpainting": f"paints parts of pictures of {size} anew, as a text says",
+        "instruct-pix2pix": f"changes pictures of {size} as a text says",
+    }
     return (
-        f"This bundle draws pictures of {width}x{height} pixels from text, on a CPU, offline and without PyTorch.\n"
+        f"This bundle {does[manifest.task]}, on a CPU, offline and without PyTorch.\n"
         f"It holds {_formats(manifest)} graphs of a Stable Diffusion model, its tokenizer and its noise schedule."
     )
 
@@ -78,7 +90,7 @@ def _command(manifest: Manifest, contents: Contents) -> str:
     extra = manifest.backends[0] if len(manifest.backends) == 1 else "all"
     return (
         f'```sh\npip install "nano-runtime[{extra}]"\n'
-        f"nano-generate {shlex.quote(escaped(contents.example))} --bundle .\n```"
+        f"nano-generate {shlex.quote(escaped(contents.example))} --bundle .{_PICTURES[manifest.task]}\n```"
     )
 
 

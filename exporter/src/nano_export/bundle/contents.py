@@ -57,6 +57,7 @@ def describe(checkpoint: Checkpoint, options: Options, loras: Sequence[Lora]) ->
         ),
         scheduler=checkpoint.scheduler,
         guidance_scale=_GUIDANCE_SCALE if asked is None else asked,
+        task=checkpoint.task,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nano_runtime.bundle.manifest import Licence, Source, TokenizerSpec
+from nano_runtime.bundle.wiring import Task
 
 __all__ = ["LICENCE", "OPENVINO_TOKENIZER", "ORIGINAL_CARD", "Contents"]
 
@@ -37,6 +38,7 @@ class Contents:
         tokenizer: file, length and special ids.
         scheduler: diffusers' config.
         guidance_scale: that the model is drawn with.
+        task: what the UNet sees behind the latents.
         preview: see ``choose.preview_matrix``; None until pictures were drawn.
     """
 
@@ -53,4 +55,5 @@ class Contents:
     tokenizer: TokenizerSpec
     scheduler: dict[str, Any]
     guidance_scale: float
+    task: Task = "text-to-image"
     preview: list[tuple[float, float, float]] | None = None

@@ -148,6 +148,7 @@ class BundleWriter:
             source=contents.source,
             licence=contents.licence,
             graph=options.graph,
+            task=contents.task,
             precision=options.precision,
             quantization=Quantization(plan=options.plan) if options.precision == "int8" else None,
             backends=list(options.backends),

@@ -12,6 +12,7 @@ from nano_export.judge.metrics import psnr_db, ssim
 from nano_runtime.arrays import F32
 from nano_runtime.bundle.manifest import Default, Manifest, Preset
 from nano_runtime.networks.unet_calls import EXACT, Shortcuts, plan_calls
+from nano_runtime.options import DrawOptions
 from nano_runtime.pipeline import Pipeline
 
 __all__ = ["PresetName", "choose_presets", "work_share"]
@@ -30,31 +31,31 @@ _MOST_WORK: dict[PresetName, float] = {"balanced": 0.52, "fast": 0.36}
 
 
 def choose_presets(
-    pipeline: Pipeline, default: Default | None, prompts: Sequence[str]
+    pipeline: Pipeline, default: Default | None, calls: Sequence[DrawOptions]
 ) -> Iterator[tuple[float, dict[PresetName, Preset]]]:
-    """Draw the prompts exactly and with every candidate.
+    """Draw the same pictures exactly and with every candidate.
 
     Args:
         pipeline: of a finished bundle, with graphs for caching steps.
         default: the sampler and the steps to draw with; None takes the pipeline's.
-        prompts: one picture each, seeded with its number.
+        calls: prompts to draw, and pictures that they need; the seeds of each call count up from 0.
 
     Yields:
         The share that is done, from 0 to 1, and the best candidate of each preset so far.
     """
     steps, scheduler = (None, None) if default is None else (default.steps, default.scheduler)
-    plan = pipeline.plan(prompts[0], num_inference_steps=steps, scheduler=scheduler)
-    work = partial(work_share, pipeline.bundle.manifest, plan.unet_calls)
+    plan = pipeline.plan(calls[0], num_inference_steps=steps, scheduler=scheduler)
+    work = partial(work_share, pipeline.bundle.manifest, len(plan.calls))
     tried = [
         (name, shortcuts)
         for name, candidates in _CANDIDATES.items()
         for shortcuts in [one for one in candidates if work(one) <= _MOST_WORK[name]] or [min(candidates, key=work)]
     ]
-    exact = _draw(pipeline, prompts, (plan.steps, plan.scheduler), EXACT)
+    exact = _draw(pipeline, calls, (plan.steps, plan.scheduler), EXACT)
     best: dict[PresetName, Preset] = {}
     for index, (name, shortcuts) in enumerate(tried):
         yield (index + 1) / (len(tried) + 1), best
-        pictures = _draw(pipeline, prompts, (plan.steps, plan.scheduler), shortcuts)
+        pictures = _draw(pipeline, calls, (plan.steps, plan.scheduler), shortcuts)
         preset = Preset(
             cache_interval=shortcuts.cache_interval,
             guidance_interval=shortcuts.guidance_interval,
@@ -74,24 +75,31 @@ def work_share(manifest: Manifest, calls: int, shortcuts: Shortcuts) -> float:
         calls: UNet calls of a picture.
         shortcuts: how many of them are shallow, and which are guided.
     """
-    guided = manifest.guidance_scale > 1
+    guided, ways = manifest.guidance_scale > 1, 3 if manifest.task == "instruct-pix2pix" else 2
     row = {name: sum(work.macs for work in manifest.components[name].work) for name in ("unet", "unet_shallow")}
-    spent = sum(row[call.component] * call.rows(1) for call in plan_calls(calls, shortcuts, guided=guided))
-    return spent / (calls * row["unet"] * (2 if guided else 1))
+
+    def spent(by: Shortcuts) -> int:
+        planned = plan_calls(calls, by, guided=guided, ways=ways)
+        return sum(row[call.component] * call.rows(1) for call in planned)
+
+    return spent(shortcuts) / spent(EXACT)
 
 
-def _draw(pipeline: Pipeline, prompts: Sequence[str], sampling: tuple[int, str], shortcuts: Shortcuts) -> F32:
+def _draw(pipeline: Pipeline, calls: Sequence[DrawOptions], sampling: tuple[int, str], shortcuts: Shortcuts) -> F32:
     """Return the pictures, float32 [n, height, width, 3] in [0, 1]."""
-    result = pipeline(
-        prompts,
-        num_inference_steps=sampling[0],
-        scheduler=sampling[1],
-        seed=0,
-        cache_interval=shortcuts.cache_interval,
-        guidance_interval=shortcuts.guidance_interval,
-        output_type="np",
-    )
-    return np.asarray(result.images, np.float32)
+    drawn = [
+        pipeline(
+            call,
+            num_inference_steps=sampling[0],
+            scheduler=sampling[1],
+            seed=0,
+            cache_interval=shortcuts.cache_interval,
+            guidance_interval=shortcuts.guidance_interval,
+            output_type="np",
+        )
+        for call in calls
+    ]
+    return np.concatenate([np.asarray(result.images, np.float32) for result in drawn])
 
 
 def _distance(pictures: F32, exact: F32) -> dict[str, float]:

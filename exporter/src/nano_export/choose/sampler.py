@@ -15,6 +15,7 @@ from nano_runtime.arrays import F32
 from nano_runtime.bundle.manifest import Default
 from nano_runtime.drawing.defaults import STEPS
 from nano_runtime.errors import NonFiniteError, StepsError, UnsupportedScheduleError
+from nano_runtime.options import DrawOptions
 from nano_runtime.pipeline import Pipeline
 from nano_runtime.sampling.samplers import NOISY, split_name
 
@@ -30,12 +31,12 @@ _OF_DISTILLED = frozenset({"tcd_ode"})  # whose models are made for its few step
 _CANDIDATES = tuple(("unipc_karras", steps) for steps in (9, 10, 12, 15))
 
 
-def choose_default(pipeline: Pipeline, prompts: Sequence[str]) -> Iterator[tuple[float, Default | None]]:
-    """Draw the prompts in many steps, by the checkpoint's own sampler in 20, and by candidates in fewer.
+def choose_default(pipeline: Pipeline, calls: Sequence[DrawOptions]) -> Iterator[tuple[float, Default | None]]:
+    """Draw the same pictures in many steps, by the checkpoint's own sampler in 20, and by candidates in fewer.
 
     Args:
         pipeline: of a finished bundle.
-        prompts: one picture each, seeded with its number.
+        calls: prompts to draw, and pictures that they need; the seeds of each call count up from 0.
 
     Yields:
         The share that is done, from 0 to 1, and None. The last yield has the cheapest candidate that comes as near as
@@ -48,29 +49,31 @@ def choose_default(pipeline: Pipeline, prompts: Sequence[str]) -> Iterator[tuple
         yield 1.0, None
         return
     yield 0.0, None
-    finished = _draw(pipeline, prompts, *_FINISHED)
+    finished = _draw(pipeline, calls, *_FINISHED)
     yield 0.5, None
-    pictures = _draw(pipeline, prompts, own, STEPS)
+    pictures = _draw(pipeline, calls, own, STEPS)
     if finished is None or pictures is None:
         yield 1.0, None
         return
     least = _distance_db(pictures, finished)
     for index, (scheduler, steps) in enumerate(_CANDIDATES):
         yield 0.75 + 0.25 * index / len(_CANDIDATES), None
-        drawn = _draw(pipeline, prompts, scheduler, steps)
+        drawn = _draw(pipeline, calls, scheduler, steps)
         if drawn is not None and (reached := _distance_db(drawn, finished)) >= least:
             yield 1.0, _default(scheduler, steps, reached, least)
             return
     yield 1.0, _default(own, STEPS, least, least)
 
 
-def _draw(pipeline: Pipeline, prompts: Sequence[str], scheduler: str, steps: int) -> F32 | None:
+def _draw(pipeline: Pipeline, calls: Sequence[DrawOptions], scheduler: str, steps: int) -> F32 | None:
     """Return the pictures, float32 [n, height, width, 3] in [0, 1]; None if the sampler cannot follow the schedule."""
     try:
-        result = pipeline(prompts, seed=0, scheduler=scheduler, num_inference_steps=steps, output_type="np")
+        drawn = [
+            pipeline(call, seed=0, scheduler=scheduler, num_inference_steps=steps, output_type="np") for call in calls
+        ]
     except (UnsupportedScheduleError, StepsError, NonFiniteError):
         return None
-    return np.asarray(result.images, np.float32)
+    return np.concatenate([np.asarray(result.images, np.float32) for result in drawn])
 
 
 def _distance_db(pictures: F32, finished: F32) -> float:

@@ -80,6 +80,7 @@ def judge(bundle: Path, backend: Backend, references: Sequence[Reference]) -> Sc
             guidance_scale=reference.guidance_scale,
             seed=reference.seed,
             output_type="np",
+            **reference.pictures,
         ):
             if isinstance(event, Result):
                 pictures.append(np.asarray(event.images, np.float32)[0])

@@ -9,10 +9,15 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import (
+    StableDiffusionInpaintPipeline,
+    StableDiffusionInstructPix2PixPipeline,
+    StableDiffusionPipeline,
+)
 from numpy.typing import NDArray
 
 from nano_export.errors import CheckpointError
+from nano_export.judge.pictures import Pictures, pictures_for
 from nano_export.source.builtin import Parts
 from nano_export.source.checkpoint import Checkpoint
 from nano_runtime.arrays import F32
@@ -21,6 +26,11 @@ from nano_runtime.sampling.samplers import FALLBACK, RECORDS, is_replaced
 
 __all__ = ["Probe", "Reference", "diffusers_pipeline", "draw_references"]
 
+_PIPELINES = {
+    "text-to-image": StableDiffusionPipeline,
+    "inpainting": StableDiffusionInpaintPipeline,
+    "instruct-pix2pix": StableDiffusionInstructPix2PixPipeline,
+}
 _UNET_PROBES = 3  # UNet calls kept per picture: the first, the middle and the last
 
 
@@ -48,6 +58,7 @@ class Reference:
         seed: of the noise.
         steps: of the checkpoint's own scheduler.
         guidance_scale: classifier-free guidance.
+        pictures: that it was made of, as options of a call; empty for a picture of a prompt alone.
         latents: float32 [1, C, h, w] after the last step.
         image: float32 [H, W, 3] in [0, 1].
         probes: of every component.
@@ -57,14 +68,16 @@ class Reference:
     seed: int
     steps: int
     guidance_scale: float
+    pictures: Pictures
     latents: F32
     image: F32
     probes: list[Probe] = field(repr=False)
 
 
-def diffusers_pipeline(model: Checkpoint | Parts) -> StableDiffusionPipeline:
-    """Put a model's parts into diffusers' pipeline, without its progress bar and its safety checker."""
-    pipeline = StableDiffusionPipeline(
+def diffusers_pipeline(model: Checkpoint | Parts) -> Any:  # noqa: ANN401 (diffusers' pipelines share no typed base)
+    """Put a model's parts into diffusers' pipeline for its task, without its progress bar and its safety checker."""
+    task = model.task if isinstance(model, Checkpoint) else "text-to-image"
+    pipeline = _PIPELINES[task](
         vae=model.vae.eval(),
         text_encoder=model.text_encoder.eval(),
         tokenizer=model.tokenizer,
@@ -81,7 +94,7 @@ def diffusers_pipeline(model: Checkpoint | Parts) -> StableDiffusionPipeline:
 def draw_references(
     checkpoint: Checkpoint, prompts: Sequence[str], steps: int, guidance_scale: float, size: int
 ) -> Iterator[Reference]:
-    """Draw each prompt, seeded with its number, with diffusers' ``StableDiffusionPipeline`` in fp32.
+    """Draw each prompt, seeded with its number, with diffusers' pipeline in fp32, and with a picture if it needs one.
 
     Args:
         checkpoint: in torch, not taken apart yet.
@@ -99,8 +112,9 @@ def draw_references(
     pipeline = diffusers_pipeline(checkpoint)
     for seed, prompt in enumerate(prompts):
         with torch.no_grad():
+            pictures = pictures_for(checkpoint.task, size, prompt)
             try:
-                drawn = _draw(pipeline, prompt, seed, steps, guidance_scale, size)
+                drawn = _draw(pipeline, prompt, seed, steps, guidance_scale, size, pictures)
             except (ArithmeticError, AssertionError, LookupError, NotImplementedError, ValueError) as error:
                 why = f"diffusers cannot draw with it: {first_line(error)}"
                 raise CheckpointError(checkpoint.source.model, why) from error
@@ -108,7 +122,13 @@ def draw_references(
 
 
 def _draw(  # noqa: PLR0917 (all of them define one picture)
-    pipeline: StableDiffusionPipeline, prompt: str, seed: int, steps: int, guidance_scale: float, size: int
+    pipeline: Any,  # noqa: ANN401 (see above)
+    prompt: str,
+    seed: int,
+    steps: int,
+    guidance_scale: float,
+    size: int,
+    pictures: Pictures,
 ) -> Reference:
     """Draw one picture, and keep the inputs and outputs of each part."""
     calls: list[Probe] = []
@@ -126,8 +146,8 @@ def _draw(  # noqa: PLR0917 (all of them define one picture)
     try:
         latents = pipeline(
             prompt,
-            height=size,
-            width=size,
+            **({} if isinstance(pipeline, StableDiffusionInstructPix2PixPipeline) else {"height": size, "width": size}),
+            **pictures,
             num_inference_steps=steps,
             guidance_scale=guidance_scale,
             generator=torch.Generator("cpu").manual_seed(seed),
@@ -152,7 +172,7 @@ def _draw(  # noqa: PLR0917 (all of them define one picture)
         Probe("vae_encoder", {"sample": picture.numpy()}, moments.numpy()),
     ]
     image = (picture[0] / 2 + 0.5).permute(1, 2, 0).numpy()
-    return Reference(prompt, seed, steps, guidance_scale, latents.numpy(), image, probes)
+    return Reference(prompt, seed, steps, guidance_scale, pictures, latents.numpy(), image, probes)
 
 
 def _scheduler(config: dict[str, Any]) -> Any:  # noqa: ANN401 (diffusers' schedulers share no typed base)

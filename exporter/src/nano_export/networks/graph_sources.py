@@ -73,7 +73,7 @@ def latent_shape(checkpoint: Checkpoint, size: int) -> tuple[int, int, int]:
     multiple = factor * 2 ** (len(checkpoint.unet.config.block_out_channels) - 1)
     if size % multiple != 0 or not multiple <= size <= _LARGEST_SIZE:
         raise ImageSizeError(size, multiple, _LARGEST_SIZE)
-    return checkpoint.unet.config.in_channels, size // factor, size // factor
+    return checkpoint.vae.config.latent_channels, size // factor, size // factor
 
 
 def graph_sources(checkpoint: Checkpoint, form: GraphForm, size: int) -> Iterator[GraphSource]:
@@ -92,12 +92,13 @@ def graph_sources(checkpoint: Checkpoint, form: GraphForm, size: int) -> Iterato
 
     ids = torch.zeros(TRACE_BATCH, length, dtype=torch.int64)
     yield GraphSource(TEXT_ENCODER, TextEncoder(checkpoint.text_encoder), (ids,), [INPUT_IDS], [LAST_HIDDEN_STATE])
-    yield from _unet_sources(checkpoint, form, latents, hidden)
+    noisy = torch.zeros(TRACE_BATCH, checkpoint.unet.config.in_channels, *latents.shape[2:])
+    yield from _unet_sources(checkpoint, form, noisy, hidden)
     yield GraphSource(VAE_DECODER, VaeDecoder(checkpoint.vae), (latents,), [LATENT_SAMPLE], [SAMPLE])
     yield GraphSource(VAE_ENCODER, VaeEncoder(checkpoint.vae), (pixels,), [SAMPLE], [LATENT_PARAMETERS])
 
 
-def _unet_sources(checkpoint: Checkpoint, form: GraphForm, latents: Tensor, hidden: Tensor) -> Iterator[GraphSource]:
+def _unet_sources(checkpoint: Checkpoint, form: GraphForm, noisy: Tensor, hidden: Tensor) -> Iterator[GraphSource]:
     """Yield the UNet, in three parts if it is hoisted.
 
     The text encoder and ``unet_prompt`` take one chunk of a prompt at a time; the UNet attends to any number of tokens.
@@ -107,7 +108,7 @@ def _unet_sources(checkpoint: Checkpoint, form: GraphForm, latents: Tensor, hidd
     if form == "standard":
         timestep = torch.zeros(1, dtype=torch.int64)
         names = [SAMPLE, TIMESTEP, HIDDEN_STATES]
-        yield GraphSource(UNET, StandardUNet(unet), (latents, timestep, prompt), names, output)
+        yield GraphSource(UNET, StandardUNet(unet), (noisy, timestep, prompt), names, output)
         return
     prompt_kv, time_biases = PromptKV(unet), TimeBiases(unet)
     timesteps = torch.zeros(TRACE_BATCH)
@@ -117,7 +118,7 @@ def _unet_sources(checkpoint: Checkpoint, form: GraphForm, latents: Tensor, hidd
     yield GraphSource(UNET_PROMPT, prompt_kv, (hidden,), [HIDDEN_STATES], prompt_kv.names)
     yield GraphSource(UNET_TIME, time_biases, (timesteps,), [TIMESTEP], time_biases.names)
     names = [SAMPLE, *prompt_kv.names, *time_biases.names]
-    yield GraphSource(UNET, HoistedUNet(unet), (latents, keys_values, biases), names, output)
+    yield GraphSource(UNET, HoistedUNet(unet), (noisy, keys_values, biases), names, output)
 
 
 def tensor_specs(values: Sequence[ir.Value]) -> list[TensorSpec]:

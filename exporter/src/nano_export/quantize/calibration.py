@@ -21,6 +21,7 @@ from nano_runtime.engines import Batch, EngineOptions
 from nano_runtime.engines.base import Runner
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.errors import UnsupportedScheduleError
+from nano_runtime.options import DrawOptions
 from nano_runtime.pipeline import Pipeline, Result
 from nano_runtime.sampling.samplers import FALLBACK, RECORDS, make_sampler
 from nano_runtime.sampling.schedule import Schedule
@@ -53,14 +54,14 @@ def write_watching_graph(model_path: Path, tensors: Sequence[str], target: Path)
 
 
 def calibrate(
-    bundle: Path, watched: Mapping[str, Sequence[str]], prompts: Sequence[str], steps: int
+    bundle: Path, watched: Mapping[str, Sequence[str]], calls: Sequence[DrawOptions], steps: int
 ) -> Iterator[tuple[float, dict[str, dict[str, Range]]]]:
-    """Draw all prompts with watching graphs.
+    """Make all calls with watching graphs.
 
     Args:
         bundle: a float bundle whose onnxruntime graphs are watching graphs.
         watched: the tensors of each component.
-        prompts: one picture each, seeded with its number.
+        calls: prompts to draw, and pictures that they need; the seeds of each call count up from 0.
         steps: UNet steps of a picture, by DDIM, which spreads them evenly over all timesteps; or by the sampler that
             follows every schedule, if DDIM cannot follow this one, or would clip the picture.
 
@@ -75,14 +76,15 @@ def calibrate(
     extremes = _Extremes(watched)
     pipeline = Pipeline(graphs, keep_loaded=False, around=extremes.watching)
     scheduler = _even_sampler(graphs.bundle.manifest.scheduler)
-    for event in pipeline.stream(prompts, num_inference_steps=steps, seed=0, scheduler=scheduler, output_type="np"):
-        if isinstance(event, Result):
-            for picture in np.asarray(event.images):
-                sample = np.ascontiguousarray(picture.transpose(2, 0, 1)[np.newaxis] * 2 - 1, np.float32)
-                extremes.watching(graphs).run("vae_encoder", {"sample": sample}, batch=1)
-            yield 1.0, extremes.ranges()
-        else:
-            yield event.call / event.calls, extremes.ranges()
+    for done, call in enumerate(calls):
+        for event in pipeline.stream(call, num_inference_steps=steps, seed=0, scheduler=scheduler, output_type="np"):
+            if isinstance(event, Result):
+                for picture in np.asarray(event.images):
+                    sample = np.ascontiguousarray(picture.transpose(2, 0, 1)[np.newaxis] * 2 - 1, np.float32)
+                    extremes.watching(graphs).run("vae_encoder", {"sample": sample}, batch=1)
+                yield (done + 1) / len(calls), extremes.ranges()
+            else:
+                yield (done + event.call / event.calls) / len(calls), extremes.ranges()
     graphs.close()
 
 

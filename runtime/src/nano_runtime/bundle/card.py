@@ -62,7 +62,7 @@ def front_matter(manifest: Manifest) -> str:
         fields["base_model"] = manifest.source.model
         if manifest.precision == "int8":
             fields["base_model_relation"] = "quantized"
-    fields["pipeline_tag"] = "text-to-image"
+    fields["pipeline_tag"] = "text-to-image" if manifest.task == "text-to-image" else "image-to-image"
     tags = dict.fromkeys(FORMATS[backend][0].tag for backend in manifest.backends)
     fields["tags"] = ["stable-diffusion", *tags, manifest.precision, "cpu"]
     return "\n".join(["---", *(f"{key}: {_yaml(value)}" for key, value in fields.items()), "---", ""])

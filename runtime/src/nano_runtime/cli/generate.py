@@ -38,8 +38,8 @@ _EXAMPLES = """\
   nano-generate "a red fox" --bundle nano-int8 -o fox.png --seed 7
   nano-generate "a red fox" --bundle nano-int8 -n 4 --steps 30 --negative-prompt "blurry"
   nano-generate "a red fox" --bundle nano-int8 --image fox.jpg --strength 0.6
-  nano-generate "a red fox" --bundle inpaint-int8 --image garden.jpg --mask hole.png
-  nano-generate "make it winter" --bundle pix2pix-int8 --image garden.jpg --image-guidance 1.2
+  nano-generate "a red fox" --bundle inpainting-int8 --image photo.jpg --mask mask.png
+  nano-generate "make it winter" --bundle pix2pix-int8 --image photo.jpg --image-guidance 1.2
   nano-generate "an otter" --grid steps=4,8,16 --grid guidance=1,3,7.5 -o sheet.png
   nano-generate --from nano-7.png -n 4 --variation-strength 0.2       siblings of a picture
   nano-generate "a (red:1.3) fox, [snow]" --weights --bundle nano-int8
