@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
-TOOLS := build coverage editables hatchling matplotlib mypy peft pytest pytest-xdist ruff scikit-image types-PyYAML
+TOOLS := build coverage editables ftfy hatchling matplotlib mypy peft pytest pytest-xdist ruff scikit-image types-PyYAML
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 LOWEST := build/lowest
 LOWEST_PIP := $(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check
@@ -21,12 +21,14 @@ help:  ## this list
 
 setup: $(READY)  ## install everything into .venv
 
-# Build tools first, so that the two packages are built with the same versions everywhere.
+# Build tools first, so that the two packages are built with the same versions everywhere. Of open_clip_torch, only CLIP's
+# vocabulary and the tokenizer are used, in tests; whole, it asks for torchvision and timm.
 $(READY): Makefile constraints.txt runtime/pyproject.toml exporter/pyproject.toml
 	@echo "Installing into .venv; this takes some minutes the first time."
 	$(PYTHON) -m venv .venv
 	$(PIP) $(TOOLS)
 	$(PIP) --no-build-isolation --editable "./runtime[all,signing]" --editable "./exporter[genai]"
+	$(PIP) --no-deps open_clip_torch
 	@touch $@
 
 demo: build/demo/manifest.json  ## export the demo model in INT8 and draw a sheet of pictures with it

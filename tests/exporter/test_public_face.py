@@ -14,7 +14,8 @@ from nano_runtime.errors import NanoError
 
 NAMES = [
     "CheckpointError", "Exported", "ImageSizeError", "LoraError", "LoraFile", "Options", "ParityError",
-    "PickleOnlyError", "Progress", "UnsupportedModelError", "export",
+    "PickleFileError", "PickleOnlyError", "Progress", "SingleFileError", "SingleFileOptions", "UnsupportedModelError",
+    "VocabularyNotFoundError", "export",
 ]  # fmt: skip
 
 

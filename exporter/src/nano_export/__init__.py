@@ -22,11 +22,14 @@ if TYPE_CHECKING:
         ImageSizeError,
         LoraError,
         ParityError,
+        PickleFileError,
         PickleOnlyError,
+        SingleFileError,
         UnsupportedModelError,
+        VocabularyNotFoundError,
     )
     from nano_export.exporting import Exported, export
-    from nano_export.options import LoraFile, Options
+    from nano_export.options import LoraFile, Options, SingleFileOptions
     from nano_export.progress import Progress
 
 __all__ = [
@@ -39,9 +42,13 @@ __all__ = [
     "LoraFile",
     "Options",
     "ParityError",
+    "PickleFileError",
     "PickleOnlyError",
     "Progress",
+    "SingleFileError",
+    "SingleFileOptions",
     "UnsupportedModelError",
+    "VocabularyNotFoundError",
     "adopt",
     "export",
 ]
@@ -53,6 +60,7 @@ _HOMES = {
     "Options": "options",
     "Progress": "progress",
     "adopt": "adoption.adopting",
+    "SingleFileOptions": "options",
     "export": "exporting",
 }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from nano_export.bundle.facts import OPENVINO_TOKENIZER
-from nano_export.options import Options, Precision, parse_lora
+from nano_export.options import Options, Precision, PredictionType, SingleFileOptions, parse_lora
 from nano_export.progress import Progress
 from nano_runtime.bundle.manifest import Backend
 from nano_runtime.bundle.wiring import GraphForm
@@ -29,6 +29,7 @@ _Result = TypeVar("_Result")
 _EXAMPLES = """\
   nano-export --int8 -o nano-int8                     Stable Diffusion Nano 2.1 from the Hub, for both engines
   nano-export ./my-finetune --int8 -o mine            a diffusers folder: Nano, SD 1.x or 2.x, or a fine-tune of one
+  nano-export ./dreamshaper.safetensors --int8 -o dream   one file from Civitai or A1111: SD 1.x or 2.x
   nano-export synthetic --int8 -o full --backend openvino    the full-size network with random weights, to measure
   nano-export ./sd-2-1 --size 512 --lora style.safetensors:0.8 -o style    with a style merged into it
   nano-export demo --int8 -o demo                     a small trained model that draws emoji, no download
@@ -50,6 +51,9 @@ class _Arguments(argparse.Namespace):
     compact: bool
     size: int | None
     lora: list[str]
+    tokenizer: Path | None
+    config: Path | None
+    prediction_type: PredictionType | None
     revision: str | None
     variant: str | None
     force: bool
@@ -71,7 +75,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         default=Options.model,
         metavar="MODEL",
-        help="a Hub id, a diffusers folder, or a built-in model: demo, tiny, synthetic (default: %(default)s)",
+        help="a Hub id, a diffusers folder, a .safetensors file, or a built-in model: demo, tiny, synthetic "
+        "(default: %(default)s)",
     )
     add(
         "--adopt",
@@ -113,6 +118,18 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE[:SCALE]",
         help="merge a LoRA (.safetensors) into the weights; repeatable (default scale: 1)",
     )
+    add(
+        "--tokenizer",
+        type=Path,
+        metavar="FOLDER",
+        help="vocab.json and merges.txt for a single file (default: beside it, the Hub cache, open_clip_torch)",
+    )
+    add("--config", type=Path, metavar="FOLDER", help="diffusers' configs for a single file (default: by its tensors)")
+    add(
+        "--prediction-type",
+        choices=get_args(PredictionType),
+        help="what the network of a single file predicts (default: as the file, or a yaml beside it, says)",
+    )
     add("--revision", metavar="REV", help="branch, tag or commit of a Hub model")
     add(
         "--variant",
@@ -144,6 +161,11 @@ def _export(arguments: _Arguments) -> int:
             loras=tuple(map(parse_lora, arguments.lora)),
             revision=arguments.revision,
             variant=arguments.variant,
+            single_file=SingleFileOptions(
+                tokenizer=arguments.tokenizer,
+                config=arguments.config,
+                prediction_type=arguments.prediction_type,
+            ),
             force=arguments.force,
         )
     )

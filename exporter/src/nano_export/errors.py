@@ -3,6 +3,7 @@
 UsageError      2
 ├── AdoptionError
 ├── CheckpointError · PickleOnlyError · UnsupportedModelError · SchedulerError
+├── SingleFileError · PickleFileError · VocabularyNotFoundError
 └── ImageSizeError · LoraError
 NanoError
 └── ParityError 3
@@ -10,8 +11,10 @@ NanoError
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
+from shlex import quote
 
 from nano_runtime.errors import BundleError, UsageError
 
@@ -21,9 +24,12 @@ __all__ = [
     "ImageSizeError",
     "LoraError",
     "ParityError",
+    "PickleFileError",
     "PickleOnlyError",
     "SchedulerError",
+    "SingleFileError",
     "UnsupportedModelError",
+    "VocabularyNotFoundError",
 ]
 
 
@@ -33,7 +39,7 @@ class CheckpointError(UsageError):
     def __init__(self, where: Path | str, why: str) -> None:
         super().__init__(
             f"{where} is not a usable checkpoint: {why}",
-            "Give a diffusers folder, a Hub id, or one of the built-in models (see nano-export --help).",
+            "Give a diffusers folder, a .safetensors file, a Hub id, or a built-in model (see nano-export --help).",
         )
 
 
@@ -72,6 +78,40 @@ class AdoptionError(UsageError):
             f"{where} cannot be adopted: {why}",
             "--adopt takes a Stable Diffusion that optimum, optimum-intel or diffusers exported to ONNX or OpenVINO. "
             "A checkpoint with safetensors is exported without --adopt.",
+        )
+
+
+class SingleFileError(UsageError):
+    """One file with a model that is something else than a Stable Diffusion 1 or 2, or that leaves something open."""
+
+    def __init__(self, file: Path | str, why: str, remedy: str) -> None:
+        super().__init__(f"{file} cannot be exported: {why}", remedy)
+
+
+class PickleFileError(UsageError):
+    """A model in one pickle, which can run code when it is loaded."""
+
+    def __init__(self, file: Path) -> None:
+        source, target = json.dumps(str(file)), json.dumps(str(file.with_suffix(".safetensors")))
+        call = (
+            "import torch; from safetensors.torch import save_file; "
+            f'd = torch.load({source}, map_location="cpu", weights_only=True); d = d.get("state_dict", d); '
+            f'save_file({{k: v.clone().contiguous() for k, v in d.items() if hasattr(v, "dtype")}}, {target})'
+        )
+        super().__init__(
+            f"{file} is a pickle, which can run code when it is read",
+            f"Take the .safetensors that most models also come as, or convert it: python -c {quote(call)}",
+        )
+
+
+class VocabularyNotFoundError(UsageError):
+    """A single file, and no vocabulary of CLIP anywhere: prompts cannot be read."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(
+            f"{file} holds no vocabulary, and CLIP's was found neither beside it nor in the Hub client's cache",
+            "Install the package that has it (pip install --no-deps open_clip_torch), or give --tokenizer FOLDER "
+            "with vocab.json and merges.txt, as every Stable Diffusion repository has them.",
         )
 
 

@@ -12,7 +12,18 @@ from nano_export.errors import LoraError
 from nano_runtime.bundle.manifest import Backend
 from nano_runtime.bundle.wiring import GraphForm
 
-__all__ = ["BUILT_IN", "NANO", "LoraFile", "Options", "PlanName", "Precision", "parse_lora"]
+__all__ = [
+    "BUILT_IN",
+    "NANO",
+    "NOTHING_ASKED",
+    "LoraFile",
+    "Options",
+    "PlanName",
+    "Precision",
+    "PredictionType",
+    "SingleFileOptions",
+    "parse_lora",
+]
 
 NANO = "bguisard/stable-diffusion-nano-2-1"
 """Hub id of Stable Diffusion Nano 2.1."""
@@ -22,6 +33,7 @@ BUILT_IN = ("demo", "tiny", "synthetic")
 
 Precision: TypeAlias = Literal["fp32", "int8"]
 PlanName: TypeAlias = Literal["w8a8"]
+PredictionType: TypeAlias = Literal["epsilon", "v_prediction"]
 
 _FILE_AND_SCALE = re.compile(r"(?P<file>.*):(?P<scale>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)", re.DOTALL)
 
@@ -35,11 +47,30 @@ class LoraFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SingleFileOptions:
+    """Facts that a single file in the original layout may lack; for no other model.
+
+    Attributes:
+        tokenizer: folder with CLIP's vocabulary; None looks for one, see ``source.clip_vocabulary``.
+        config: folder with diffusers' configs, as ``from_single_file(config=...)`` takes it; None works them out.
+        prediction_type: of the network; None takes what the file, or a yaml beside it, says.
+    """
+
+    tokenizer: Path | None = None
+    config: Path | None = None
+    prediction_type: PredictionType | None = None
+
+
+NOTHING_ASKED = SingleFileOptions()
+"""A single file is exported as its tensors, and what lies beside it, say."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Options:
     """All options of one export; the defaults are those of the command.
 
     Attributes:
-        model: a built-in name, the path of a diffusers folder, or a Hub id, tried in this order.
+        model: a built-in name, the path of a diffusers folder or of a single file, or a Hub id, tried in this order.
         output: the folder to create.
         precision: of weights and activations.
         plan: of ``quantize.plan``: the layers that become INT8, and how. Unused in fp32.
@@ -51,6 +82,7 @@ class Options:
         loras: merged into the weights, in this order.
         revision: branch, tag or commit of a Hub model; None is the default branch.
         variant: of the weights' file names, such as "fp16"; None takes the plain ones, or what there is instead.
+        single_file: facts that a single file lacks.
         force: whether an existing bundle is replaced.
     """
 
@@ -65,6 +97,7 @@ class Options:
     loras: tuple[LoraFile, ...] = ()
     revision: str | None = None
     variant: str | None = None
+    single_file: SingleFileOptions = NOTHING_ASKED
     force: bool = False
 
 

@@ -5,17 +5,21 @@ The architecture comes from the checkpoint's own configs. Only safetensors are r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from nano_export.options import NOTHING_ASKED, SingleFileOptions
 from nano_export.source import builtin
 from nano_export.source.folder import DiffusersFolder
 from nano_export.source.licences import LicenceText, licence_of
 from nano_export.source.network_loading import load_network
 from nano_export.source.place import Place, fetched, find_model
+from nano_export.source.single_file import SingleFile
 from nano_export.source.tokenizer import check_fit, load_tokenizer
 from nano_runtime.bundle.manifest import Source
 from nano_runtime.bundle.wiring import Task
@@ -56,9 +60,11 @@ class Checkpoint:
     embeddings: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
-def open_checkpoint(model: str, revision: str | None, variant: str | None = None) -> Checkpoint:
+def open_checkpoint(
+    model: str, revision: str | None, variant: str | None = None, asked: SingleFileOptions = NOTHING_ASKED
+) -> Checkpoint:
     """Find, fetch and load a model; see ``find_model``, ``fetched`` and ``load``."""
-    return load(fetched(find_model(model, revision, variant)))
+    return load(fetched(find_model(model, revision, variant, asked)))
 
 
 def load(place: Place) -> Checkpoint:
@@ -69,7 +75,11 @@ def load(place: Place) -> Checkpoint:
     """
     if place.folder is None:
         return _built_in(place.source)
-    return _load(place.folder, place.source)
+    if place.file is None:
+        return _load(place.folder, place.source)
+    with TemporaryDirectory() as path:
+        place.file.write_configs(Path(path))
+        return _load(replace(place.folder, path=Path(path)), place.source, place.file)
 
 
 def _built_in(source: Source) -> Checkpoint:
@@ -88,14 +98,16 @@ def _built_in(source: Source) -> Checkpoint:
     )
 
 
-def _load(found: DiffusersFolder, source: Source) -> Checkpoint:
-    """Load a diffusers folder in fp32."""
+def _load(found: DiffusersFolder, source: Source, file: SingleFile | None = None) -> Checkpoint:
+    """Load a diffusers folder in fp32; the weights are in the file, if there is one."""
     folder = found.path
     readme = folder / "README.md"
     card = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else None
     tokenizer = load_tokenizer(folder / "tokenizer")
     networks = {
         component: load_network(kind, component, found.configs[component], found.weights[component])
+        if file is None
+        else file.load(component, found.configs[component])
         for component, kind in _CLASSES.items()
     }
     check_fit(tokenizer, networks["text_encoder"], folder / "tokenizer")

@@ -1,4 +1,4 @@
-"""Finds where a model is: built in, a folder, the Hub's cache, or the Hub. Nothing is loaded or downloaded."""
+"""Finds where a model is: built in, a folder, a file, the Hub's cache, or the Hub. Nothing is loaded or downloaded."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nano_export.errors import CheckpointError, PickleOnlyError
-from nano_export.options import BUILT_IN
+from nano_export.options import BUILT_IN, NOTHING_ASKED, SingleFileOptions
 from nano_export.source import builtin
 from nano_export.source.folder import DiffusersFolder, open_folder
 from nano_export.source.hub import Remote, cached, fetch, look_up
+from nano_export.source.ldm_file import is_single_file
 from nano_export.source.readable import require_readable
+from nano_export.source.single_file import SingleFile
 from nano_runtime.bundle.manifest import Source
 from nano_runtime.errors import NetworkError
 from nano_runtime.errors.escaping import UNPRINTABLE
@@ -27,37 +29,53 @@ class Place:
     Attributes:
         source: for the manifest; the revision is a commit once the files are on this machine.
         folder: that was checked; None for a model that was not fetched yet, and for seeded random weights.
+        file: with all the weights; its folder has none, and its path is not there.
         remote: a repository that was not fetched yet.
         note: a sentence for the user; None if there is nothing to say.
     """
 
     source: Source
     folder: DiffusersFolder | None = None
+    file: SingleFile | None = None
     remote: Remote | None = None
     note: str | None = None
 
 
-def find_model(model: str, revision: str | None, variant: str | None) -> Place:
+def find_model(
+    model: str, revision: str | None, variant: str | None, asked: SingleFileOptions = NOTHING_ASKED
+) -> Place:
     """Find a model by its name.
 
     Args:
-        model: a built-in name, the path of a diffusers folder or of a model's folder in the Hub's cache, or a Hub id,
-            tried in this order.
+        model: a built-in name, the path of a diffusers folder, of a model's folder in the Hub's cache or of a single
+            file, or a Hub id, tried in this order.
         revision: branch, tag or commit on the Hub; None takes the default branch.
         variant: of the weights' names, such as "fp16"; None takes the plain ones, or what there is instead.
+        asked: facts that a single file lacks.
 
     Raises:
         CheckpointError: nothing has that name, files are missing or damaged, a revision is given for a model that is
-            not on the Hub, or a variant for one that is built in.
+            not on the Hub, a variant for one that is built in, or facts for one that is no single file.
+        SingleFileError: a single file is something else, or something about it is not known.
+        VocabularyNotFoundError: CLIP's vocabulary was not found for it.
         PickleOnlyError: the weights are not safetensors.
         UnsupportedModelError: it is not a Stable Diffusion 1 or 2.
         NetworkError: the Hub could not be reached, and its cache does not have the model.
     """
+    single = model not in BUILT_IN and is_single_file(model)
+    if asked != NOTHING_ASKED and not single:
+        raise CheckpointError(model, "--tokenizer, --config and --prediction-type are for single files")
     if model in BUILT_IN:
         if revision is not None or variant is not None:
             raise CheckpointError(model, f"it is built in, so it has no {revision or variant!r}")
         source = Source(model=model, revision=None)
         return Place(source, open_folder(builtin.DEMO, None) if model == "demo" else None)
+    if single:
+        if revision is not None or variant is not None:
+            raise CheckpointError(model, f"it is one file, so it has no {revision or variant!r}")
+        file = SingleFile.open(model, asked)
+        source = Source(model=_shown(file.path.stem), revision=None)
+        return Place(source, file.folder(), file=file, note=file.note)
     folder = Path(model).expanduser()
     if not _is_folder(folder):
         return _on_the_hub(model, revision, variant)

@@ -1,0 +1,271 @@
+"""Reads a model from one safetensors file in the original layout, as Civitai and A1111's web UI have them.
+
+Its networks get configs, worked out from the shapes of their tensors or taken from a folder. Written down, they are a
+diffusers folder without weights, which is then checked and loaded like any other. Nothing is looked up on the Hub.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from nano_export.errors import SingleFileError
+from nano_export.options import PredictionType, SingleFileOptions
+from nano_export.source.architecture import check_architecture
+from nano_export.source.clip_vocabulary import find_vocabulary, write_tokenizer
+from nano_export.source.folder import DiffusersFolder
+from nano_export.source.json_file import read_json
+from nano_export.source.layout import WEIGHTS
+from nano_export.source.ldm_file import read_header
+from nano_export.source.ldm_shapes import (
+    FAMILIES,
+    UNET,
+    VAE,
+    ShapeError,
+    Shapes,
+    text_config,
+    unet_config,
+    vae_config,
+)
+from nano_export.source.ldm_weights import load_original, shapes_of
+from nano_export.source.pipelines import task_of
+from nano_export.source.single_file_hints import Hints, hints_of
+from nano_export.source.single_file_kinds import kind_of
+from nano_export.source.weights import Weights
+from nano_runtime.errors.escaping import first_line
+
+__all__ = ["SingleFile"]
+
+_SCHEDULER = Path("scheduler", "scheduler_config.json")
+_SCHEDULE: dict[str, Any] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "trained_betas": None,
+}
+_LATENTS = 4
+# (Input channels of the UNet, family) -> scheduler of the repository whose configs diffusers takes for such a file.
+_SCHEDULERS = {
+    (4, 1): "PNDMScheduler",
+    (4, 2): "DDIMScheduler",
+    (9, 1): "DDIMScheduler",
+    (9, 2): "PNDMScheduler",
+    (8, 1): "EulerAncestralDiscreteScheduler",
+    (8, 2): "EulerAncestralDiscreteScheduler",
+}
+_PIPELINES = {8: "StableDiffusionInstructPix2PixPipeline", 9: "StableDiffusionInpaintPipeline"}
+_SIZE, _SIZE_OF_V = 512, 768  # pixels
+_SD_CHANNELS = 320  # of the outermost level, in every published Stable Diffusion 1 and 2 and those pruned from them
+
+
+@dataclass(frozen=True)
+class SingleFile:
+    """A single file that holds a whole Stable Diffusion 1 or 2. Use ``SingleFile.open``.
+
+    Attributes:
+        path: of the file.
+        shapes: of its tensors, by the names of newer files.
+        prefix: of its text encoder's tensors.
+        configs: folder, as ``from_single_file(config=...)`` takes it; None if the file comes without one.
+        hints: what the shapes do not tell.
+        tokenizer: folder with the vocabulary, if the user named one.
+    """
+
+    path: Path
+    shapes: Shapes
+    prefix: str
+    configs: Path | None
+    hints: Hints
+    tokenizer: Path | None
+
+    @classmethod
+    def open(cls, model: str, asked: SingleFileOptions) -> SingleFile:
+        """Read the header of a file, and refuse it if it is no Stable Diffusion 1 or 2.
+
+        Args:
+            model: path of the file.
+            asked: facts that it may lack.
+
+        Raises:
+            CheckpointError: it is missing or damaged.
+            PickleFileError: it is a pickle.
+            SingleFileError: it is something else, or something about it is not known.
+        """
+        path = Path(model).expanduser()
+        shapes, metadata = read_header(path)
+        kind = kind_of(shapes)
+        if kind is not None:
+            raise SingleFileError(path, f"it is {kind.name}", kind.remedy)
+        prefix = next(prefix for prefix in FAMILIES if any(key.startswith(prefix) for key in shapes))
+        configs = _configs_of(path, asked.config)
+        stated: PredictionType | None = None
+        if configs is not None and (configs / _SCHEDULER).is_file():
+            stated = read_json(configs / _SCHEDULER).get("prediction_type", "epsilon")
+        usual: PredictionType | None = "epsilon"
+        if FAMILIES[prefix] != 1 and shapes[f"{UNET}input_blocks.0.0.weight"][1] == _LATENTS:
+            usual = None
+        hints = hints_of(path, metadata, shapes, asked.prediction_type, usual, stated)
+        return cls(path, shapes, prefix, configs, hints, asked.tokenizer)
+
+    def write_configs(self, folder: Path) -> None:
+        """Write what a diffusers folder has beside its weights.
+
+        Args:
+            folder: exists, and is empty.
+
+        Raises:
+            SingleFileError: a network has no architecture that is known, or the tokenizer does not fit it.
+            VocabularyNotFoundError: CLIP's vocabulary was not found.
+            CheckpointError: a config that came with the file is damaged.
+        """
+        parts = self._parts()
+        channels, family = parts["unet"]["in_channels"], FAMILIES[self.prefix]
+        scheduler = self._config(_SCHEDULER)
+        if scheduler is None:
+            name = _SCHEDULERS.get((channels, family), "PNDMScheduler")
+            scheduler = {"_class_name": name, **_SCHEDULE, **self.hints.schedule}
+            if self.hints.zero_snr:
+                scheduler |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+        scheduler["prediction_type"] = self.hints.prediction
+        index = self._config(Path("model_index.json"))
+        if index is None:
+            index = _index(_PIPELINES.get(channels, "StableDiffusionPipeline"), scheduler["_class_name"])
+        for name, config in parts.items():
+            _write(folder / name / "config.json", config)
+        _write(folder / _SCHEDULER, scheduler)
+        _write(folder / "model_index.json", index)
+        self._write_tokenizer(folder / "tokenizer", parts["text_encoder"])
+
+    def folder(self) -> DiffusersFolder:
+        """Check the configs like those of a folder; nothing is loaded, and the folder is gone afterwards.
+
+        Raises:
+            SingleFileError: see ``write_configs``.
+            VocabularyNotFoundError: see ``write_configs``.
+            CheckpointError: see ``write_configs``.
+            UnsupportedModelError: it is not a Stable Diffusion 1 or 2.
+        """
+        stored = self.path.stat().st_size
+        with TemporaryDirectory() as path:
+            folder = Path(path)
+            self.write_configs(folder)
+            configs = {name: read_json(folder / name / "config.json") for name in WEIGHTS}
+            return DiffusersFolder(
+                path=folder,
+                task=task_of(folder),
+                scheduler=check_architecture(folder),
+                configs=configs,
+                weights={
+                    name: Weights(self.path, (self.path,), None, shapes_of(self.path, name, config), stored)
+                    for name, config in configs.items()
+                },
+            )
+
+    def load(self, component: str, config: dict[str, Any]) -> Any:  # noqa: ANN401 - diffusers' and transformers' classes have no common base
+        """Load a network in fp32.
+
+        Args:
+            component: ``unet``, ``vae`` or ``text_encoder``.
+            config: of the network.
+
+        Raises:
+            SingleFileError: its tensors do not fit its config.
+        """
+        return load_original(self.path, component, config)
+
+    @property
+    def note(self) -> str | None:
+        """What the user should know: numbers that are taken for granted."""
+        outer = self.shapes[f"{UNET}input_blocks.0.0.weight"][0]
+        told = self._config(Path("unet", "config.json")) is not None or "attention_head_dim" in self.hints.unet
+        if told or outer == _SD_CHANNELS:
+            return None
+        family = FAMILIES[self.prefix]
+        heads = "8 attention heads" if family == 1 else "attention heads of 64 channels"
+        return f"taking {heads} and groups of 32, as in every Stable Diffusion {family}; --config names others"
+
+    def _parts(self) -> dict[str, dict[str, Any]]:
+        """Return the config of each network: the folder's, or one that is worked out."""
+        family, hints = FAMILIES[self.prefix], self.hints
+        try:
+            vae = self._config(Path("vae", "config.json"))
+            if vae is None:
+                vae = vae_config(self._below(VAE)) | hints.vae
+            unet = self._config(Path("unet", "config.json"))
+            if unet is None:
+                large = family != 1 and hints.prediction == "v_prediction"
+                size = (_SIZE_OF_V if large else _SIZE) if hints.size is None else hints.size
+                reduction = 2 ** (len(vae["block_out_channels"]) - 1)
+                unet = unet_config(self._below(UNET), family) | {"sample_size": size // reduction} | hints.unet
+            text = self._config(Path("text_encoder", "config.json"))
+            if text is None:
+                text = text_config(self._below(self.prefix), family)
+        except (ShapeError, IndexError, KeyError, TypeError, ValueError) as error:
+            known = isinstance(error, ShapeError)
+            why = str(error) if known else f"its tensors, or the configs beside it, are odd ({first_line(error)})"
+            raise SingleFileError(self.path, why, "Give the configs of its networks with --config FOLDER.") from error
+        return {"unet": unet, "vae": vae, "text_encoder": text}
+
+    def _below(self, prefix: str) -> Shapes:
+        """Return the shapes of a network's tensors, without the prefix of their names."""
+        return {key.removeprefix(prefix): shape for key, shape in self.shapes.items() if key.startswith(prefix)}
+
+    def _config(self, name: Path) -> dict[str, Any] | None:
+        """Return a config that came with the file; None without one."""
+        path = None if self.configs is None else self.configs / name
+        return None if path is None or not path.is_file() else read_json(path)
+
+    def _write_tokenizer(self, folder: Path, text: dict[str, Any]) -> None:
+        """Write the tokenizer's folder: the one that came with the configs, or one made of CLIP's vocabulary."""
+        if self.tokenizer is None and self.configs is not None and (self.configs / "tokenizer").is_dir():
+            shutil.copytree(self.configs / "tokenizer", folder)
+            return
+        vocabulary = find_vocabulary(self.path, self.tokenizer)
+        count, rows = 1 + max(vocabulary.words.values()), text["vocab_size"]
+        if count > rows:
+            raise SingleFileError(
+                self.path,
+                f"its text encoder has {rows} words, and the vocabulary that was found {count}",
+                "Give the tokenizer that the model was trained with: --tokenizer FOLDER.",
+            )
+        write_tokenizer(folder, vocabulary, FAMILIES[self.prefix], text["max_position_embeddings"])
+
+
+def _configs_of(path: Path, asked: Path | None) -> Path | None:
+    """Return the folder with a file's configs: the one that is named, or one beside the file."""
+    if asked is not None:
+        if not any((asked / name).is_file() for name in ("model_index.json", "unet/config.json", _SCHEDULER)):
+            raise SingleFileError(
+                asked, "it has no configs", "Give a folder with model_index.json, unet/config.json and so on."
+            )
+        return asked
+    beside = (path.with_suffix(""), path.parent / "config")
+    return next((folder for folder in beside if (folder / "model_index.json").is_file()), None)
+
+
+def _index(pipeline: str, scheduler: str) -> dict[str, Any]:
+    """Return the content of model_index.json."""
+    return {
+        "_class_name": pipeline,
+        "feature_extractor": [None, None],
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", scheduler],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
