@@ -13,9 +13,9 @@ import nano_export
 from nano_runtime.errors import NanoError
 
 NAMES = [
-    "CheckpointError", "Exported", "ImageSizeError", "LoraError", "LoraFile", "Options", "ParityError",
-    "PickleFileError", "PickleOnlyError", "Progress", "SingleFileError", "SingleFileOptions", "UnsupportedModelError",
-    "VocabularyNotFoundError", "export",
+    "Adopted", "AdoptionError", "CheckpointError", "Exported", "ImageSizeError", "LoraError", "LoraFile", "Options",
+    "ParityError", "PickleFileError", "PickleOnlyError", "Progress", "SingleFileError", "SingleFileOptions",
+    "UnsupportedModelError", "VocabularyNotFoundError", "adopt", "export",
 ]  # fmt: skip
 
 
