@@ -33,6 +33,7 @@ from nano_export.source.ldm_shapes import (
 )
 from nano_export.source.ldm_weights import load_original, shapes_of
 from nano_export.source.pipelines import task_of
+from nano_export.source.scheduler import scheduler_of
 from nano_export.source.single_file_hints import Hints, hints_of
 from nano_export.source.single_file_kinds import kind_of
 from nano_export.source.weights import Weights
@@ -158,11 +159,13 @@ class SingleFile:
         with TemporaryDirectory() as path:
             folder = Path(path)
             self.write_configs(folder)
+            task = task_of(folder)
+            check_architecture(folder)
             configs = {name: read_json(folder / name / "config.json") for name in WEIGHTS}
             return DiffusersFolder(
                 path=folder,
-                task=task_of(folder),
-                scheduler=check_architecture(folder),
+                task=task,
+                scheduler=scheduler_of(folder, task),
                 configs=configs,
                 weights={
                     name: Weights(self.path, (self.path,), None, shapes_of(self.path, name, config), stored)
