@@ -1,0 +1,100 @@
+"""Exports kinds and generated checkpoints, and prints what became of each: ``python -m tests.checkpoints --help``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import threading
+from collections import Counter, defaultdict
+from dataclasses import asdict
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Any
+
+from tests.checkpoints.client import Warm
+from tests.checkpoints.outcome import FINE, Outcome
+
+
+def main() -> int:
+    """Run the command; its exit code is 1 if anything fell short."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--seeds", metavar="A-B", help="generated checkpoints")
+    add("--kinds", metavar="WORD", help="kinds with this word in their names; 'all' is all")
+    add("--quick", action="store_true", help="judge by one picture of two steps, and choose no default sampler")
+    add("--traces", type=Path, help="folder of traced graphs, to keep for the next run of the same exporter")
+    add("--processes", type=int, default=1)
+    add("--json", type=Path, help="keep the outcomes here, one a line")
+    arguments = parser.parse_args()
+    waiting: Queue[dict[str, Any]] = Queue()
+    for request in _requests(arguments.seeds, arguments.kinds):
+        waiting.put(request)
+    outcomes: list[Outcome] = []
+    with tempfile.TemporaryDirectory() as folder:
+        traces = Path(folder) if arguments.traces is None else arguments.traces
+        workers = [
+            threading.Thread(target=_work, args=(waiting, outcomes, traces, Path(folder) / f"log{number}", arguments))
+            for number in range(arguments.processes)
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    _summary(outcomes)
+    return 0 if all(outcome.result in FINE for outcome in outcomes) else 1
+
+
+def _requests(seeds: str | None, word: str | None) -> list[dict[str, Any]]:
+    requests: list[dict[str, Any]] = []
+    if word is not None:
+        from tests.checkpoints.kinds import KINDS  # noqa: PLC0415 (imports torch)
+
+        requests += [{"kind": name} for name in KINDS if word in {"all", name} or word in name]
+    if seeds is not None:
+        first, _, last = seeds.partition("-")
+        requests += [{"seed": seed} for seed in range(int(first), int(last or first) + 1)]
+    return requests
+
+
+def _work(
+    waiting: Queue[dict[str, Any]], outcomes: list[Outcome], traces: Path, log: Path, arguments: argparse.Namespace
+) -> None:
+    warm = Warm(traces, log, quick=arguments.quick)
+    while True:
+        try:
+            request = waiting.get_nowait()
+        except Empty:
+            break
+        outcome = warm.ask(request)
+        outcomes.append(outcome)
+        print(_line(outcome), flush=True)
+        if arguments.json is not None:
+            with arguments.json.open("a") as file:
+                file.write(json.dumps(asdict(outcome)) + "\n")
+    warm.close()
+
+
+def _line(outcome: Outcome) -> str:
+    """Return one row of the table."""
+    far = " ".join(f"{backend} {far:.1e}/{outcome.pictures[backend]:.1e}" for backend, far in outcome.latents.items())
+    first = outcome.message.strip().splitlines()
+    text = far or (first[-1 if outcome.result in {"fault", "unreadable", "invalid"} else 0] if first else "")
+    return f"{outcome.name:<48} {outcome.result:<11} {outcome.form:<9} {text[:150]}  {outcome.seconds:.0f} s, cpu {outcome.cpu:.1f}"
+
+
+def _summary(outcomes: list[Outcome]) -> None:
+    """Print how many became what, and the refusals."""
+    counts = Counter(f"{outcome.result} {outcome.form}".strip() for outcome in outcomes)
+    print(f"\n{len(outcomes)} checkpoints: " + ", ".join(f"{count} {name}" for name, count in counts.most_common()))
+    messages: dict[str, list[str]] = defaultdict(list)
+    for outcome in outcomes:
+        if outcome.message:
+            messages[f"{outcome.result}: {outcome.message.strip().splitlines()[-1 if 'Traceback' in outcome.message else 0]}"].append(outcome.name)
+    for message, names in sorted(messages.items(), key=lambda item: -len(item[1])):
+        print(f"{len(names):>4}  {message[:220]}  [{', '.join(names[:6])}]")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""Starts a warm exporter in a process of its own, and asks it about one checkpoint after the other."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.checkpoints.outcome import Outcome
+
+__all__ = ["Warm"]
+
+_ROOT = Path(__file__).parents[2]
+
+
+class Warm:
+    """A warm exporter.
+
+    Args:
+        traces: folder of traced graphs, which several may share; None traces every network anew.
+        log: file for what it prints by itself.
+        quick: whether the exporter judges by one picture of two steps, and chooses no default sampler.
+    """
+
+    def __init__(self, traces: Path | None, log: Path, *, quick: bool) -> None:
+        command = [sys.executable, "-m", "tests.checkpoints.warm"]
+        command += [] if traces is None else ["--traces", str(traces)]
+        command += ["--quick"] if quick else []
+        self._log = log
+        self._errors = log.open("w")
+        self._process = subprocess.Popen(
+            command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
+        )
+
+    def ask(self, request: dict[str, Any]) -> Outcome:
+        """Export one checkpoint and compare its picture."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return Outcome(**json.loads(self._line()))
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._errors.close()
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                return line
+        raise RuntimeError(f"the warm exporter ended: {self._log.read_text()[-3000:]}")

@@ -1,0 +1,43 @@
+"""What became of one checkpoint; imports nothing heavy, so that a reader of tables need not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = ["FINE", "Outcome"]
+
+FINE = ("drawn", "substituted", "refused", "accepted")
+"""The results that are as they should be."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one checkpoint.
+
+    Attributes:
+        name: of the kind, or the seed.
+        result: "drawn" equal to diffusers; "substituted": drawn with another sampler, and said so; "differs": drawn
+            otherwise; "refused" at the start; "late": refused after work; "leftover": refused, and files stayed;
+            "accepted" though diffusers does not draw it; "unreadable" by the runtime; "fault": a traceback;
+            "invalid": diffusers does not draw it.
+        form: of the bundle's UNet.
+        latents: engine -> largest difference of the latents, as a share of their range.
+        pictures: engine -> largest difference of a pixel.
+        message: of the refusal, or the traceback.
+        said: the exporter's lines.
+        valid: whether diffusers draws it.
+        seconds: that it took.
+        cpu: seconds of a processor that it took.
+    """
+
+    name: str
+    result: str
+    form: str = ""
+    latents: dict[str, float] = field(default_factory=dict)
+    pictures: dict[str, float] = field(default_factory=dict)
+    message: str = ""
+    said: list[str] = field(default_factory=list)
+    valid: bool = True
+    seconds: float = 0.0
+    cpu: float = 0.0
+

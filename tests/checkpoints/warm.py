@@ -1,0 +1,140 @@
+"""Exports checkpoints in children of one process that has imported torch, diffusers and the exporter: ``python -m``.
+
+It reads requests, one JSON object a line: ``{"kind": NAME}`` or ``{"seed": NUMBER}``; it forks a child for each, and
+answers with one line, an ``Outcome``. A fork copies all that was imported, so a child begins at once; and what a child
+breaks or leaves behind ends with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "OMP_NUM_THREADS": "1"}
+
+import torch
+
+from nano_export import exporting as _exporting
+from nano_export.options import Options
+from nano_export.progress import STAGES
+from nano_runtime.bundle.manifest import Default
+from nano_runtime.errors import NanoError
+from tests.checkpoints import generated, kinds
+from tests.checkpoints.comparison import compare
+from tests.checkpoints.given import Given
+from tests.checkpoints.memo import share_traces
+from tests.checkpoints.outcome import Outcome
+
+exporting: Any = _exporting
+_FORK = multiprocessing.get_context("fork")
+_SECONDS = 300
+
+
+def main() -> None:
+    """Serve requests until the input ends."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true", help="the exporter judges by one picture of two steps, and chooses nothing")
+    parser.add_argument("--traces", type=Path, help="folder of traced graphs; none traces every network anew")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.traces is not None:
+        share_traces(arguments.traces)
+    if arguments.quick:
+        _hurry()
+    print("ready", flush=True)
+    for line in sys.stdin:
+        print(json.dumps(asdict(_in_child(json.loads(line)))), flush=True)
+
+
+def _hurry() -> None:
+    """Have the exporter judge by one short picture, and choose no default sampler."""
+    few = Default(scheduler="ddim", steps=2, fidelity={})
+    prompts_for = exporting.prompts_for
+    exporting._JUDGE_STEPS = 2  # noqa: SLF001
+    exporting.prompts_for = lambda card: replace(prompts_for(card), judge=prompts_for(card).judge[:1])
+    exporting.choose_default = lambda *_: iter([(1.0, few)])
+    exporting.choose_presets = lambda *_: iter([(1.0, {})])
+
+
+def _in_child(request: dict[str, Any]) -> Outcome:
+    """Examine one checkpoint in a child of this process."""
+    name, begun = next(iter(request.values())), time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    folder = Path(tempfile.mkdtemp(prefix="checkpoint-"))
+    try:
+        child = _FORK.Process(target=_child, args=(request, folder))
+        child.start()
+        child.join(_SECONDS)
+        if child.is_alive():
+            child.kill()
+            child.join()
+            outcome = Outcome(str(name), "fault", message=f"not done after {_SECONDS} seconds")
+        elif (answer := folder / "outcome.json").exists():
+            outcome = Outcome(**json.loads(answer.read_text()))
+        else:
+            log = (folder / "log").read_text(errors="replace")[-3000:]
+            outcome = Outcome(str(name), "fault", message=f"the child ended with {child.exitcode}\n{log}")
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
+        return replace(outcome, seconds=round(time.monotonic() - begun, 2), cpu=round(cpu, 2))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _child(request: dict[str, Any], folder: Path) -> None:
+    with (folder / "log").open("wb", buffering=0) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    if "kind" in request:
+        outcome = examine(kinds.KINDS[request["kind"]].given(folder / "given"), request["kind"], folder)
+    else:
+        outcome = examine(generated.given(request["seed"], folder / "given"), f"seed {request['seed']}", folder)
+    (folder / "outcome.json").write_text(json.dumps(asdict(outcome)))
+
+
+def examine(given: Given, name: str, folder: Path) -> Outcome:
+    """Draw with diffusers, export, draw with the runtime, and compare."""
+    try:
+        reference = given.reference()
+        if reference is not None and not reference.finite:
+            return Outcome(name, "invalid", message="diffusers draws no finite picture")
+    except Exception:  # noqa: BLE001 (whatever diffusers raises: this is no checkpoint)
+        return Outcome(name, "invalid", message=traceback.format_exc(limit=-4))
+    said: list[str] = []
+    late = False
+    place = folder / "exported"
+    place.mkdir()
+    try:
+        for event in exporting.export(Options(output=place / "bundle", **given.options)):
+            if isinstance(event, exporting.Progress):
+                said.append(event.stage)
+                late = late or event.done >= STAGES["load"]
+    except NanoError as error:
+        left = sorted(path.name for path in place.iterdir())
+        message = f"{type(error).__name__}: {error}"
+        result = "leftover" if left else "late" if late else "refused"
+        return Outcome(name, result, message=message, said=said, valid=reference is not None)
+    except Exception:  # noqa: BLE001 (a traceback is a fault, whatever it is)
+        return Outcome(name, "fault", message=traceback.format_exc(limit=-6), said=said)
+    if reference is None:
+        return Outcome(name, "accepted", message="diffusers does not draw this", said=said)
+    try:
+        return replace(compare(name, place / "bundle", given, reference), said=said)
+    except Exception:  # noqa: BLE001
+        return Outcome(name, "unreadable", message=traceback.format_exc(limit=-6), said=said)
+
+
+
+if __name__ == "__main__":
+    main()
