@@ -19,14 +19,14 @@ class Warm:
     """A warm exporter.
 
     Args:
-        traces: folder of traced graphs, which several may share; None traces every network anew.
+        work: folder of traced and compiled graphs, which several may share; None makes each anew.
         log: file for what it prints by itself.
         quick: whether the exporter judges by one picture of two steps, and chooses no default sampler.
     """
 
-    def __init__(self, traces: Path | None, log: Path, *, quick: bool) -> None:
+    def __init__(self, work: Path | None, log: Path, *, quick: bool) -> None:
         command = [sys.executable, "-m", "tests.checkpoints.warm"]
-        command += [] if traces is None else ["--traces", str(traces)]
+        command += [] if work is None else ["--work", str(work)]
         command += ["--quick"] if quick else []
         self._log = log
         self._errors = log.open("w")

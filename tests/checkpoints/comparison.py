@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from nano_runtime.pipeline import Pipeline, Result
 from tests.checkpoints.given import Given
 from tests.checkpoints.outcome import Outcome
 from tests.checkpoints.reference import STRENGTH, Reference
+
+from nano_runtime.pipeline import Pipeline, Result
 
 __all__ = ["LATENTS", "PICTURE", "compare"]
 
@@ -20,13 +20,14 @@ LATENTS = 1e-4
 PICTURE = 2e-3
 """The largest difference of a pixel, in [0, 1]: half a step of eight bits."""
 
-def compare(name: str, bundle: Path, given: Given, reference: Reference) -> Outcome:
-    """Draw with a bundle on every engine that it serves."""
+
+def compare(name: str, bundle: Path, given: Given, reference: Reference, compiled: Path | None) -> Outcome:
+    """Draw with a bundle on every engine; OpenVINO looks into a folder for compiled graphs."""
     manifest = json.loads((bundle / "manifest.json").read_text())
     latents: dict[str, float] = {}
     pictures: dict[str, float] = {}
     for backend in ("onnxruntime", "openvino"):
-        pipeline = Pipeline.from_pretrained(bundle, backend=backend, threads=1)  # type: ignore[arg-type]
+        pipeline = Pipeline.from_pretrained(bundle, backend=backend, threads=1, cache=compiled, keep_prompts=False)  # type: ignore[arg-type]
         drawn, picture = _draw(pipeline, given, reference)
         pipeline.close()
         if drawn.shape != reference.latents.shape:

@@ -5,20 +5,24 @@ A seed is one checkpoint, the same every time. Its networks come from pools, so 
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from tests.checkpoints.given import Given, plain
+from tests.checkpoints.outcome import FINE, Outcome
 from tests.checkpoints.recipes import EOS, Drawing, Recipe
+from tests.checkpoints.reference import Reference
 from tests.checkpoints.schedulers import random_scheduler
 
-__all__ = ["given", "random_recipe"]
+__all__ = ["fault", "given", "random_recipe"]
 
 _ATTEMPTS = 40
-_UNETS, _VAES, _TEXTS = 48, 12, 4
+_POOLS = {"unet": 24, "vae": 6, "text": 3}
 _CROSS_DOWN, _CROSS_UP = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
 _ACTIVATIONS = ("silu", "gelu", "mish", "relu", "swish")
 _PROMPTS = (
@@ -31,29 +35,32 @@ _PROMPTS = (
 )
 
 
-def given(seed: int, folder: Path) -> Given:
+def given(seed: int, folder: Path, *, wide: bool = False) -> Given:
     """Write the checkpoint of a seed: the first of its random recipes that diffusers draws."""
     for attempt in range(_ATTEMPTS):
-        recipe, options = random_recipe(f"{seed}/{attempt}")
-        try:
+        recipe, options = random_recipe(f"{seed}/{attempt}", wide=wide)
+        with contextlib.suppress(Exception):  # whatever diffusers raises: it is no checkpoint
             found = plain(recipe, folder / "model", **options)
             drawn = found.reference()
-        except Exception:  # noqa: BLE001 (whatever diffusers raises: it is no checkpoint)
-            drawn = None
-        if drawn is not None and drawn.finite:
-            return replace(found, reference=lambda: drawn)
+            if drawn is not None and drawn.finite:
+                return replace(found, reference=partial(_itself, drawn), note=_note(recipe, options))
         shutil.rmtree(folder, ignore_errors=True)
     raise AssertionError(f"diffusers draws none of {_ATTEMPTS} checkpoints of seed {seed}")
 
 
-def random_recipe(name: str) -> tuple[Recipe, dict[str, Any]]:
-    """Return a random recipe, and options of its export."""
-    random = Random(name)
-    unet_seed, vae_seed, text_seed = random.randrange(_UNETS), random.randrange(_VAES), random.randrange(_TEXTS)
-    unet = _unet(Random(f"unet {unet_seed}"))
+def fault(outcome: Outcome) -> str | None:
+    """Return what a generated checkpoint must not become; None if it became something else."""
+    return None if outcome.result in FINE else f"{outcome.result}: {outcome.message or outcome.latents}"
+
+
+def random_recipe(name: str, *, wide: bool = False) -> tuple[Recipe, dict[str, Any]]:
+    """Return a random recipe, and options of its export; its networks are from the pools unless ``wide``."""
+    random = _seeded(name)
+    numbers = {part: random.randrange(10**6 if wide else count) for part, count in _POOLS.items()}
+    unet = _unet(_seeded(f"unet {numbers['unet']}"))
     width = unet.get("encoder_hid_dim") or 48
-    vae, tiny = _vae(Random(f"vae {vae_seed}"), unet.get("in_channels", 4))
-    text, tokenizer = _text(Random(f"text {text_seed}"), width)
+    vae, tiny = _vae(_seeded(f"vae {numbers['vae']}"), unet.get("in_channels", 4))
+    text, tokenizer = _text(_seeded(f"text {numbers['text']}"), width)
     scheduler, written = random_scheduler(random)
     levels = len(vae["decoder_block_out_channels" if tiny else "block_out_channels"])
     options: dict[str, Any] = {}
@@ -80,6 +87,21 @@ def random_recipe(name: str) -> tuple[Recipe, dict[str, Any]]:
     return recipe, options
 
 
+def _seeded(name: str) -> Random:
+    return Random(name)  # noqa: S311 (no secret)
+
+
+def _note(recipe: Recipe, options: dict[str, Any]) -> str:
+    """Return what a recipe has, for people who look into a seed."""
+    plain = Recipe()
+    has = {key: value for key, value in vars(recipe).items() if value != getattr(plain, key)}
+    return f"{has} {options}"
+
+
+def _itself(drawn: Reference) -> Reference:
+    return drawn
+
+
 def _drawing(random: Random) -> Drawing:
     return Drawing(
         prompt=random.choice(_PROMPTS),
@@ -104,7 +126,7 @@ def _unet(random: Random) -> dict[str, Any]:
     def maybe(share: float) -> bool:
         return random.random() < share
 
-    levels = random.choice((1, 2, 2, 2, 3, 4))
+    levels = random.choice((1, 2, 2, 2, 2, 3))
     channels = tuple(sorted(random.choice((16, 32, 32, 48, 64)) for _ in range(levels)))
     cross = [maybe(0.6) for _ in range(levels)]
     cross[0] = cross[0] or not any(cross)
@@ -180,7 +202,7 @@ def _vae(random: Random, channels: int) -> tuple[dict[str, Any], bool]:
     def maybe(share: float) -> bool:
         return random.random() < share
 
-    levels = random.choice((1, 2, 2, 2, 3, 4))
+    levels = random.choice((1, 2, 2, 2, 2, 3))
     if maybe(0.1):
         widths = (8,) * levels
         tiny: dict[str, Any] = {

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-
 from tests.checkpoints.recipes import Drawing, Recipe, write
 from tests.checkpoints.reference import Reference, draw, open_pipeline, picture_of
 
@@ -24,12 +23,16 @@ class Given:
         drawing: the picture that is compared.
         reference: draws it with diffusers; None where diffusers cannot be asked.
         draw_options: further options of the runtime's drawing.
+        note: what is special about it.
+        spoil: changes the finished bundle, as a control.
     """
 
     options: Mapping[str, Any]
     drawing: Drawing
     reference: Callable[[], Reference | None]
     draw_options: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+    spoil: Callable[[Path], None] = lambda _: None
 
     @staticmethod
     def picture(side: int) -> Image.Image:
@@ -37,7 +40,7 @@ class Given:
         return picture_of(side)
 
 
-def plain(recipe: Recipe, folder: Path, **options: Any) -> Given:  # noqa: ANN401 (fields of Options)
+def plain(recipe: Recipe, folder: Path, **options: Any) -> Given:
     """Write a recipe's checkpoint; diffusers' pipeline of its own size draws the reference.
 
     Args:

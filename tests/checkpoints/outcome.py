@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 __all__ = ["FINE", "Outcome"]
 
 FINE = ("drawn", "substituted", "refused", "accepted")
-"""The results that are as they should be."""
+"""Results of generated checkpoints that are as they should be; kinds say what they expect."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Outcome:
         message: of the refusal, or the traceback.
         said: the exporter's lines.
         valid: whether diffusers draws it.
+        note: what is special about the checkpoint.
+        short: what falls short of what was expected; None if nothing does.
         seconds: that it took.
         cpu: seconds of a processor that it took.
     """
@@ -38,6 +40,7 @@ class Outcome:
     message: str = ""
     said: list[str] = field(default_factory=list)
     valid: bool = True
+    note: str = ""
+    short: str | None = None
     seconds: float = 0.0
     cpu: float = 0.0
-

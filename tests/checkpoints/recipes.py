@@ -1,7 +1,7 @@
 """Recipes of small checkpoints: what each network, the scheduler and the tokenizer is, and the folder made of it.
 
-All networks have seeded random weights. The folders are as diffusers and transformers save them; nothing of the exporter
-takes part.
+All networks have seeded random weights. The folders are as diffusers and transformers save them; nothing of the
+exporter takes part.
 """
 
 from __future__ import annotations
@@ -141,7 +141,9 @@ def write(recipe: Recipe, folder: Path) -> None:
         saving["max_shard_size"] = recipe.shard
     unet.to(dtype).save_pretrained(folder / "unet", **saving)
     vae.to(dtype).save_pretrained(folder / "vae", **saving)
-    state = {f"text_model.{key}" if recipe.prefixed else key: value for key, value in text.to(dtype).state_dict().items()}
+    state = {
+        f"text_model.{key}" if recipe.prefixed else key: value for key, value in text.to(dtype).state_dict().items()
+    }
     text.save_pretrained(folder / "text_encoder", state_dict=state, **saving)
     write_json(folder / "scheduler" / "scheduler_config.json", recipe.scheduler)
     write_json(folder / "model_index.json", _index(recipe))
@@ -173,7 +175,7 @@ def write_tokenizer(folder: Path, options: Mapping[str, Any]) -> int:
     return len(words)
 
 
-def write_json(path: Path, content: Any) -> None:  # noqa: ANN401 (anything that JSON holds)
+def write_json(path: Path, content: Any) -> None:
     """Write a JSON file, and the folder that it is in."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -185,7 +187,7 @@ def copy(source: Path, target: Path) -> Path:
     return target
 
 
-def _seeded(build: Callable[[], Any], seed: int) -> Any:  # noqa: ANN401 (the libraries' classes have no common base)
+def _seeded(build: Callable[[], Any], seed: int) -> Any:
     """Return a network with seeded weights, whatever other networks were built before."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

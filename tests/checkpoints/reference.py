@@ -12,9 +12,9 @@ import diffusers
 import numpy as np
 import torch
 from PIL import Image
+from tests.checkpoints.recipes import Drawing
 
 from nano_runtime.arrays import F32
-from tests.checkpoints.recipes import Drawing
 
 __all__ = ["Reference", "draw", "mask_of", "open_pipeline", "picture_of"]
 
@@ -34,7 +34,7 @@ class Reference:
         return bool(np.isfinite(self.latents).all() and np.isfinite(self.picture).all() and np.ptp(self.latents) > 0)
 
 
-def open_pipeline(folder: Path, kind: str = "StableDiffusionPipeline", **options: Any) -> Any:  # noqa: ANN401
+def open_pipeline(folder: Path, kind: str = "StableDiffusionPipeline", **options: Any) -> Any:
     """Open a folder with one of diffusers' pipeline classes, in fp32, without its safety checker."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -45,7 +45,7 @@ def open_pipeline(folder: Path, kind: str = "StableDiffusionPipeline", **options
     return pipeline
 
 
-def draw(pipeline: Any, drawing: Drawing, size: int | None, prepare: Callable[..., Any] | None = None) -> Reference:  # noqa: ANN401
+def draw(pipeline: Any, drawing: Drawing, size: int | None, prepare: Callable[..., Any] | None = None) -> Reference:
     """Draw one picture.
 
     Args:

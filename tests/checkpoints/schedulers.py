@@ -7,7 +7,6 @@ from random import Random
 from typing import Any
 
 import diffusers
-
 from tests.checkpoints.recipes import BETAS
 
 __all__ = ["COMMON", "RARE", "random_scheduler"]
@@ -65,7 +64,15 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "skip_prk_steps": (True, False),
     "rescale_betas_zero_snr": (True, False),
     "variance_type": ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned", None),
-    "algorithm_type": ("dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++", "deis", "data_prediction", "noise_prediction"),
+    "algorithm_type": (
+        "dpmsolver",
+        "dpmsolver++",
+        "sde-dpmsolver",
+        "sde-dpmsolver++",
+        "deis",
+        "data_prediction",
+        "noise_prediction",
+    ),
     "solver_type": ("midpoint", "heun", "logrho", "bh1", "bh2"),
     "solver_order": (1, 2, 3),
     "predictor_order": (1, 2, 3),
@@ -103,7 +110,13 @@ VALUES: dict[str, tuple[Any, ...]] = {
 }
 """Key -> values to choose from; a class's own default is more likely than any of them."""
 
-FOREIGN = {"skip_prk_steps": True, "set_alpha_to_one": False, "clip_sample": False, "sample_max_value": 1.0, "solver_type": "midpoint"}
+FOREIGN = {
+    "skip_prk_steps": True,
+    "set_alpha_to_one": False,
+    "clip_sample": False,
+    "sample_max_value": 1.0,
+    "solver_type": "midpoint",
+}
 _BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2", "laplace", "sigmoid")
 
 

@@ -1,8 +1,9 @@
 """Exports checkpoints in children of one process that has imported torch, diffusers and the exporter: ``python -m``.
 
-It reads requests, one JSON object a line: ``{"kind": NAME}`` or ``{"seed": NUMBER}``; it forks a child for each, and
-answers with one line, an ``Outcome``. A fork copies all that was imported, so a child begins at once; and what a child
-breaks or leaves behind ends with it.
+It reads requests, one JSON object a line: ``{"kind": NAME}`` or ``{"seed": NUMBER, "wide": BOOL}``, with
+``"checks_only"`` if the export shall end after its checks. It forks a child for each, and answers with one line, an
+``Outcome``. A fork copies all that was imported, so a child begins at once; and what a child breaks or leaves behind
+ends with it.
 """
 
 from __future__ import annotations
@@ -24,37 +25,44 @@ from typing import Any
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "OMP_NUM_THREADS": "1"}
 
 import torch
+from tests.checkpoints import generated, kinds
+from tests.checkpoints.comparison import compare
+from tests.checkpoints.given import Given
+from tests.checkpoints.memo import COMPILED, share_work
+from tests.checkpoints.outcome import Outcome
 
 from nano_export import exporting as _exporting
 from nano_export.options import Options
 from nano_export.progress import STAGES
 from nano_runtime.bundle.manifest import Default
 from nano_runtime.errors import NanoError
-from tests.checkpoints import generated, kinds
-from tests.checkpoints.comparison import compare
-from tests.checkpoints.given import Given
-from tests.checkpoints.memo import share_traces
-from tests.checkpoints.outcome import Outcome
 
 exporting: Any = _exporting
 _FORK = multiprocessing.get_context("fork")
 _SECONDS = 300
 
 
+_compiled: Path | None = None
+
+
 def main() -> None:
     """Serve requests until the input ends."""
+    global _compiled  # noqa: PLW0603
     parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true", help="the exporter judges by one picture of two steps, and chooses nothing")
-    parser.add_argument("--traces", type=Path, help="folder of traced graphs; none traces every network anew")
+    parser.add_argument(
+        "--quick", action="store_true", help="the exporter judges by one picture of two steps, and chooses nothing"
+    )
+    parser.add_argument("--work", type=Path, help="folder of traced and compiled graphs; none makes each anew")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    if arguments.traces is not None:
-        share_traces(arguments.traces)
+    if arguments.work is not None:
+        share_work(arguments.work)
+        _compiled = arguments.work / COMPILED
     if arguments.quick:
         _hurry()
-    print("ready", flush=True)
+    print("ready", flush=True)  # noqa: T201 (this is a program)
     for line in sys.stdin:
-        print(json.dumps(asdict(_in_child(json.loads(line)))), flush=True)
+        print(json.dumps(asdict(_in_child(json.loads(line)))), flush=True)  # noqa: T201
 
 
 def _hurry() -> None:
@@ -79,12 +87,14 @@ def _in_child(request: dict[str, Any]) -> Outcome:
         if child.is_alive():
             child.kill()
             child.join()
-            outcome = Outcome(str(name), "fault", message=f"not done after {_SECONDS} seconds")
+            outcome = Outcome(str(name), "fault", message=f"not done after {_SECONDS} seconds", short="too slow")
         elif (answer := folder / "outcome.json").exists():
             outcome = Outcome(**json.loads(answer.read_text()))
         else:
             log = (folder / "log").read_text(errors="replace")[-3000:]
-            outcome = Outcome(str(name), "fault", message=f"the child ended with {child.exitcode}\n{log}")
+            outcome = Outcome(
+                str(name), "fault", message=f"the child ended with {child.exitcode}\n{log}", short="no answer"
+            )
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
         return replace(outcome, seconds=round(time.monotonic() - begun, 2), cpu=round(cpu, 2))
@@ -97,43 +107,55 @@ def _child(request: dict[str, Any], folder: Path) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     if "kind" in request:
-        outcome = examine(kinds.KINDS[request["kind"]].given(folder / "given"), request["kind"], folder)
+        name = request["kind"]
+        given, fault_of = kinds.KINDS[name].given(folder / "given"), kinds.KINDS[name].fault
     else:
-        outcome = examine(generated.given(request["seed"], folder / "given"), f"seed {request['seed']}", folder)
+        name, fault_of = f"seed {request['seed']}", generated.fault
+        given = generated.given(request["seed"], folder / "given", wide=request["wide"])
+    outcome = replace(examine(given, name, folder, checks_only=request.get("checks_only", False)), note=given.note)
+    if not request.get("checks_only", False):
+        outcome = replace(outcome, short=fault_of(outcome))
     (folder / "outcome.json").write_text(json.dumps(asdict(outcome)))
 
 
-def examine(given: Given, name: str, folder: Path) -> Outcome:
+def examine(given: Given, name: str, folder: Path, *, checks_only: bool) -> Outcome:
     """Draw with diffusers, export, draw with the runtime, and compare."""
     try:
         reference = given.reference()
-        if reference is not None and not reference.finite:
-            return Outcome(name, "invalid", message="diffusers draws no finite picture")
     except Exception:  # noqa: BLE001 (whatever diffusers raises: this is no checkpoint)
         return Outcome(name, "invalid", message=traceback.format_exc(limit=-4))
+    if reference is not None and not reference.finite:
+        return Outcome(name, "invalid", message="diffusers draws no finite picture")
+    outcome = _export(given, name, folder / "exported", asked=reference is not None, checks_only=checks_only)
+    if outcome.result != "accepted" or reference is None or checks_only:
+        return outcome
+    try:
+        given.spoil(folder / "exported" / "bundle")
+        compared = compare(name, folder / "exported" / "bundle", given, reference, _compiled)
+    except Exception:  # noqa: BLE001 (a traceback is a fault, whatever it is)
+        return Outcome(name, "unreadable", message=traceback.format_exc(limit=-6), said=outcome.said)
+    return replace(compared, said=outcome.said)
+
+
+def _export(given: Given, name: str, place: Path, *, asked: bool, checks_only: bool) -> Outcome:
+    """Export into an empty folder, or run the checks at the start of an export."""
+    place.mkdir()
     said: list[str] = []
     late = False
-    place = folder / "exported"
-    place.mkdir()
     try:
         for event in exporting.export(Options(output=place / "bundle", **given.options)):
             if isinstance(event, exporting.Progress):
                 said.append(event.stage)
                 late = late or event.done >= STAGES["load"]
+                if late and checks_only:
+                    break
     except NanoError as error:
-        left = sorted(path.name for path in place.iterdir())
-        message = f"{type(error).__name__}: {error}"
+        left = list(place.iterdir())
         result = "leftover" if left else "late" if late else "refused"
-        return Outcome(name, result, message=message, said=said, valid=reference is not None)
+        return Outcome(name, result, message=f"{type(error).__name__}: {error}", said=said, valid=asked)
     except Exception:  # noqa: BLE001 (a traceback is a fault, whatever it is)
-        return Outcome(name, "fault", message=traceback.format_exc(limit=-6), said=said)
-    if reference is None:
-        return Outcome(name, "accepted", message="diffusers does not draw this", said=said)
-    try:
-        return replace(compare(name, place / "bundle", given, reference), said=said)
-    except Exception:  # noqa: BLE001
-        return Outcome(name, "unreadable", message=traceback.format_exc(limit=-6), said=said)
-
+        return Outcome(name, "fault", message=traceback.format_exc(limit=-6), said=said, valid=asked)
+    return Outcome(name, "accepted", said=said, valid=asked)
 
 
 if __name__ == "__main__":
