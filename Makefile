@@ -14,10 +14,10 @@ TRUST := $(addprefix tests/,runtime/test_manifest_fuzz.py runtime/test_safe_path
 	contract/test_mutated.py contract/test_hostile.py contract/test_drawing_faults.py contract/test_memory_limits.py \
 	contract/test_many_drawings.py contract/test_quiet.py exporter/test_publish_faults.py exporter/test_whole_exports.py)
 
-.PHONY: help setup demo embedded-demo quality samplers test test-slow test-trust test-lowest coverage lint docs ci bench bench-peers interop clean
+.PHONY: help setup demo embedded-demo quality samplers test test-slow test-trust test-checkpoints test-lowest coverage lint docs ci bench bench-peers interop clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
 setup: $(READY)  ## install everything into .venv
 
@@ -56,6 +56,9 @@ test-slow: $(READY)  ## the tests that take minutes or gigabytes
 
 test-trust: $(READY)  ## the full counts of SECURITY.md: bundles, faults, kills, limits; some hours
 	$(BIN)/python -m pytest --counts full $(TRUST)
+
+test-checkpoints: $(READY)  ## every kind of checkpoint and 200 generated ones, against diffusers; a table, many minutes
+	$(BIN)/python -m tests.checkpoints --kinds all --seeds 0-199 --processes 2
 
 # The runtime's wheel with the lowest versions that it allows of all it needs, in an environment of its own.
 test-lowest: $(LOWEST)/ready  ## the runtime's tests, with the lowest versions that it allows

@@ -27,7 +27,7 @@ def compare(name: str, bundle: Path, given: Given, reference: Reference, compile
     latents: dict[str, float] = {}
     pictures: dict[str, float] = {}
     for backend in ("onnxruntime", "openvino"):
-        pipeline = Pipeline.from_pretrained(bundle, backend=backend, threads=1, cache=compiled, keep_prompts=False)  # type: ignore[arg-type]
+        pipeline = Pipeline.from_pretrained(bundle, backend=backend, threads=1, cache=compiled, keep_prompts=False)
         drawn, picture = _draw(pipeline, given, reference)
         pipeline.close()
         if drawn.shape != reference.latents.shape:

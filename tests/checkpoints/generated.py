@@ -115,7 +115,12 @@ def _drawing(random: Random) -> Drawing:
 
 def _dropped(random: Random) -> tuple[str, ...]:
     """Return keys that older configs did not have, all with the default's meaning in these recipes."""
-    keys = ("unet.dropout", "unet.attention_type", "unet.addition_time_embed_dim", "unet.num_attention_heads")
+    keys: tuple[str, ...] = (
+        "unet.dropout",
+        "unet.attention_type",
+        "unet.addition_time_embed_dim",
+        "unet.num_attention_heads",
+    )
     keys += ("vae.latents_mean", "vae.latents_std", "vae.shift_factor", "unet.num_class_embeds")
     return tuple(key for key in keys if random.random() < 0.2)
 

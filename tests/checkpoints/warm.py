@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import multiprocessing
 import os
 import resource
@@ -40,6 +41,7 @@ from nano_runtime.errors import NanoError
 exporting: Any = _exporting
 _FORK = multiprocessing.get_context("fork")
 _SECONDS = 300
+_SUBSTITUTED = "takes its place and draws other pictures"
 
 
 _compiled: Path | None = None
@@ -134,7 +136,20 @@ def examine(given: Given, name: str, folder: Path, *, checks_only: bool) -> Outc
         compared = compare(name, folder / "exported" / "bundle", given, reference, _compiled)
     except Exception:  # noqa: BLE001 (a traceback is a fault, whatever it is)
         return Outcome(name, "unreadable", message=traceback.format_exc(limit=-6), said=outcome.said)
+    if compared.result == "differs" and any(_SUBSTITUTED in line for line in outcome.said):
+        compared = replace(compared, result="substituted")
     return replace(compared, said=outcome.said)
+
+
+class _Listener(logging.Handler):
+    """Keeps what is logged for the user: warnings."""
+
+    def __init__(self, said: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._said = said
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._said.append(record.getMessage())
 
 
 def _export(given: Given, name: str, place: Path, *, asked: bool, checks_only: bool) -> Outcome:
@@ -142,6 +157,7 @@ def _export(given: Given, name: str, place: Path, *, asked: bool, checks_only: b
     place.mkdir()
     said: list[str] = []
     late = False
+    logging.getLogger("nano_export").addHandler(_Listener(said))
     try:
         for event in exporting.export(Options(output=place / "bundle", **given.options)):
             if isinstance(event, exporting.Progress):
