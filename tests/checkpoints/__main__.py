@@ -23,7 +23,7 @@ def main() -> int:
     add = parser.add_argument
     add("--seeds", metavar="A-B", help="generated checkpoints")
     add("--kinds", metavar="WORD", help="kinds with this word in their names; 'all' is all")
-    add("--wide", action="store_true", help="generated networks from no pools: each is another one")
+    add("--networks", choices=("pools", "any", "plain"), default="pools", help="of generated checkpoints")
     add("--checks-only", action="store_true", help="end every export after the checks at its start")
     add("--quick", action="store_true", help="judge by one picture of two steps, and choose no default sampler")
     add("--work", type=Path, help="folder of traced and compiled graphs, to keep for the next run of the same exporter")
@@ -57,7 +57,9 @@ def _requests(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         requests += [{"kind": name} for name in KINDS if word in {"all", name} or word in name]
     if seeds is not None:
         first, _, last = seeds.partition("-")
-        requests += [{"seed": seed, "wide": arguments.wide} for seed in range(int(first), int(last or first) + 1)]
+        requests += [
+            {"seed": seed, "networks": arguments.networks} for seed in range(int(first), int(last or first) + 1)
+        ]
     return [{**request, "checks_only": arguments.checks_only} for request in requests]
 
 

@@ -1,6 +1,6 @@
 """Random checkpoints of the families of Stable Diffusion 1 and 2, each drawn by diffusers before it is taken.
 
-A seed is one checkpoint, the same every time. Its networks come from pools, so that a run of hundreds traces each once.
+A seed is one checkpoint, the same every time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from tests.checkpoints.given import Given, plain
 from tests.checkpoints.outcome import FINE, Outcome
@@ -19,7 +19,10 @@ from tests.checkpoints.recipes import EOS, Drawing, Recipe
 from tests.checkpoints.reference import Reference
 from tests.checkpoints.schedulers import random_scheduler
 
-__all__ = ["fault", "given", "random_recipe"]
+__all__ = ["Networks", "fault", "given", "random_recipe"]
+
+Networks: TypeAlias = Literal["pools", "any", "plain"]
+"""From pools, which a run traces once; any, each another one; or plain: one small Stable Diffusion 1.5."""
 
 _ATTEMPTS = 40
 _POOLS = {"unet": 24, "vae": 6, "text": 3}
@@ -35,10 +38,10 @@ _PROMPTS = (
 )
 
 
-def given(seed: int, folder: Path, *, wide: bool = False) -> Given:
+def given(seed: int, folder: Path, networks: Networks) -> Given:
     """Write the checkpoint of a seed: the first of its random recipes that diffusers draws."""
     for attempt in range(_ATTEMPTS):
-        recipe, options = random_recipe(f"{seed}/{attempt}", wide=wide)
+        recipe, options = random_recipe(f"{seed}/{attempt}", networks)
         with contextlib.suppress(Exception):  # whatever diffusers raises: it is no checkpoint
             found = plain(recipe, folder / "model", **options)
             drawn = found.reference()
@@ -53,16 +56,21 @@ def fault(outcome: Outcome) -> str | None:
     return None if outcome.result in FINE else f"{outcome.result}: {outcome.message or outcome.latents}"
 
 
-def random_recipe(name: str, *, wide: bool = False) -> tuple[Recipe, dict[str, Any]]:
-    """Return a random recipe, and options of its export; its networks are from the pools unless ``wide``."""
+def random_recipe(name: str, networks: Networks) -> tuple[Recipe, dict[str, Any]]:
+    """Return a random recipe, and options of its export."""
     random = _seeded(name)
-    numbers = {part: random.randrange(10**6 if wide else count) for part, count in _POOLS.items()}
-    unet = _unet(_seeded(f"unet {numbers['unet']}"))
-    width = unet.get("encoder_hid_dim") or 48
-    vae, tiny = _vae(_seeded(f"vae {numbers['vae']}"), unet.get("in_channels", 4))
-    text, tokenizer = _text(_seeded(f"text {numbers['text']}"), width)
+    numbers = {part: random.randrange(10**6 if networks == "any" else count) for part, count in _POOLS.items()}
+    unet: dict[str, Any] = {}
+    vae: dict[str, Any] = {}
+    text: dict[str, Any] = {}
+    tokenizer: dict[str, Any] = {}
+    tiny, levels = False, 2
+    if networks != "plain":
+        unet = _unet(_seeded(f"unet {numbers['unet']}"))
+        vae, tiny = _vae(_seeded(f"vae {numbers['vae']}"), unet.get("in_channels", 4))
+        text, tokenizer = _text(_seeded(f"text {numbers['text']}"), unet.get("encoder_hid_dim") or 48)
+        levels = len(vae["decoder_block_out_channels" if tiny else "block_out_channels"])
     scheduler, written = random_scheduler(random)
-    levels = len(vae["decoder_block_out_channels" if tiny else "block_out_channels"])
     options: dict[str, Any] = {}
     if random.random() < 0.15:
         options["graph"] = "standard"

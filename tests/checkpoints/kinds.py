@@ -240,7 +240,7 @@ FILES: dict[str, Kind] = {
     "pipeline class Img2Img": _index(_class_name="StableDiffusionImg2ImgPipeline"),
     "pipeline class Inpaint over 4 channels": _index(_class_name="StableDiffusionInpaintPipeline"),
     "a LoRA of diffusers": Kind(make=made.lora),
-    "NaN in a weight": _refused(made.not_a_number, "conv_in.bias", "NaN"),
+    "NaN in a weight": _refused(made.not_a_number, "conv_in.bias"),
     "Git-LFS pointers": _refused(made.git_lfs_pointers, "LFS"),
     "links to nowhere": _refused(made.links_to_nowhere, "link"),
     "pickles": _refused(made.pickles, "pickle"),

@@ -195,7 +195,7 @@ def _seeded(build: Callable[[], Any], seed: int) -> Any:
         for norm in filter(_is_norm, network.modules()):  # fresh ones hide a scale and a shift that are swapped
             torch.nn.init.normal_(norm.weight, 1.0, 0.2)
             torch.nn.init.normal_(norm.bias, 0.0, 0.2)
-    return network
+    return network.half().float()  # so that files in half precision hold the same network
 
 
 def _is_norm(module: torch.nn.Module) -> bool:
