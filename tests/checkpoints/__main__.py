@@ -25,6 +25,7 @@ def main() -> int:
     add("--kinds", metavar="WORD", help="kinds with this word in their names; 'all' is all")
     add("--networks", choices=("pools", "any", "plain"), default="pools", help="of generated checkpoints")
     add("--checks-only", action="store_true", help="end every export after the checks at its start")
+    add("--backend", choices=("onnxruntime", "openvino"), help="this engine alone; both by default")
     add("--quick", action="store_true", help="judge by one picture of two steps, and choose no default sampler")
     add("--work", type=Path, help="folder of traced and compiled graphs, to keep for the next run of the same exporter")
     add("--processes", type=int, default=1)
@@ -60,7 +61,10 @@ def _requests(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         requests += [
             {"seed": seed, "networks": arguments.networks} for seed in range(int(first), int(last or first) + 1)
         ]
-    return [{**request, "checks_only": arguments.checks_only} for request in requests]
+    more: dict[str, Any] = {"checks_only": arguments.checks_only}
+    if arguments.backend is not None:
+        more["backend"] = arguments.backend
+    return [{**request, **more} for request in requests]
 
 
 def _work(

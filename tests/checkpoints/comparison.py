@@ -11,6 +11,7 @@ from tests.checkpoints.given import Given
 from tests.checkpoints.outcome import Outcome
 from tests.checkpoints.reference import STRENGTH, Reference
 
+from nano_runtime.bundle.manifest import Backend
 from nano_runtime.pipeline import Pipeline, Result
 
 __all__ = ["LATENTS", "PICTURE", "compare"]
@@ -24,9 +25,10 @@ PICTURE = 2e-3
 def compare(name: str, bundle: Path, given: Given, reference: Reference, compiled: Path | None) -> Outcome:
     """Draw with a bundle on every engine; OpenVINO looks into a folder for compiled graphs."""
     manifest = json.loads((bundle / "manifest.json").read_text())
+    backends: tuple[Backend, ...] = given.options.get("backends", ("onnxruntime", "openvino"))
     latents: dict[str, float] = {}
     pictures: dict[str, float] = {}
-    for backend in ("onnxruntime", "openvino"):
+    for backend in backends:
         pipeline = Pipeline.from_pretrained(bundle, backend=backend, threads=1, cache=compiled, keep_prompts=False)
         drawn, picture = _draw(pipeline, given, reference)
         pipeline.close()

@@ -1,9 +1,9 @@
 """Exports checkpoints in children of one process that has imported torch, diffusers and the exporter: ``python -m``.
 
 It reads requests, one JSON object a line: ``{"kind": NAME}`` or ``{"seed": NUMBER, "networks": WHICH}``, with
-``"checks_only"`` if the export shall end after its checks. It forks a child for each, and answers with one line, an
-``Outcome``. A fork copies all that was imported, so a child begins at once; and what a child breaks or leaves behind
-ends with it.
+``"checks_only"`` if the export shall end after its checks, and ``"backend"`` for one engine alone. It forks a child for
+each, and answers with one line, an ``Outcome``. A fork copies all that was imported, so a child begins at once; and what
+a child breaks or leaves behind ends with it.
 """
 
 from __future__ import annotations
@@ -114,6 +114,8 @@ def _child(request: dict[str, Any], folder: Path) -> None:
     else:
         name, fault_of = f"seed {request['seed']}", generated.fault
         given = generated.given(request["seed"], folder / "given", request["networks"])
+    if "backend" in request:
+        given = replace(given, options={**given.options, "backends": (request["backend"],)})
     outcome = replace(examine(given, name, folder, checks_only=request.get("checks_only", False)), note=given.note)
     if not request.get("checks_only", False):
         outcome = replace(outcome, short=fault_of(outcome))
