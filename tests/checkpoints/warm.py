@@ -2,8 +2,8 @@
 
 It reads requests, one JSON object a line: ``{"kind": NAME}`` or ``{"seed": NUMBER, "networks": WHICH}``, with
 ``"checks_only"`` if the export shall end after its checks, and ``"backend"`` for one engine alone. It forks a child for
-each, and answers with one line, an ``Outcome``. A fork copies all that was imported, so a child begins at once; and what
-a child breaks or leaves behind ends with it.
+each, and answers with one line, an ``Outcome``. A fork copies all that was imported, so a child begins at once; and
+what a child breaks or leaves behind ends with it.
 """
 
 from __future__ import annotations
