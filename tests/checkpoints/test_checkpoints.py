@@ -19,7 +19,6 @@ FEW = (
     "scheduler: DPM-Solver++ with -Infinity",
     "scheduler: another class in the index",
     "files: fp16 only",
-    "unet: class embeddings",
     "files: NaN in a weight",
     "files: links to nowhere",
     "control: another schedule",

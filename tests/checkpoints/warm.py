@@ -52,7 +52,7 @@ def main() -> None:
     global _compiled  # noqa: PLW0603
     parser = argparse.ArgumentParser()
     parser.add_argument(
-        "--quick", action="store_true", help="the exporter judges by one picture of two steps, and chooses nothing"
+        "--quick", action="store_true", help="the exporter judges by one picture of four steps, and chooses nothing"
     )
     parser.add_argument("--work", type=Path, help="folder of traced and compiled graphs; none makes each anew")
     arguments = parser.parse_args()
@@ -71,7 +71,7 @@ def _hurry() -> None:
     """Have the exporter judge by one short picture, and choose no default sampler."""
     few = Default(scheduler="ddim", steps=2, fidelity={})
     prompts_for = exporting.prompts_for
-    exporting._JUDGE_STEPS = 2  # noqa: SLF001
+    exporting._JUDGE_STEPS = 4  # the least that every sampler takes  # noqa: SLF001
     exporting.prompts_for = lambda card: replace(prompts_for(card), judge=prompts_for(card).judge[:1])
     exporting.choose_default = lambda *_: iter([(1.0, few)])
     exporting.choose_presets = lambda *_: iter([(1.0, {})])
