@@ -139,7 +139,7 @@ class Conditioned:
     def texts(self, prompts: list[str], reading: Reading, watch: Stopwatch | None = None) -> dict[str, UNetInputs]:
         runner = self.graphs.timed(Stopwatch() if watch is None else watch)
         encoded = self.conditioner.encode(runner, self.conditioner.read(prompts, reading))
-        return self.conditioner.project(runner, encoded)
+        return self.conditioner.project(runner, encoded, 1.0)
 
     def hidden_states(self, prompt: str, reading: Reading) -> np.ndarray:
         """In the standard form, the UNet's input of a prompt is the hidden states themselves."""

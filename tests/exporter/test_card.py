@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nano_export.judge.prompts import prompts_for
-from nano_export.source.card import example_prompts, front_matter, guidance_scale
+from nano_export.source.card import example_prompts, front_matter, parameter
 
 
 def card(metadata: str) -> str:
@@ -35,7 +35,7 @@ def test_a_card_without_metadata_says_nothing():
 
 
 def test_the_guidance_scale_is_the_inference_parameter():
-    assert guidance_scale(card("inference:\n  parameters:\n    guidance_scale: 3")) == 3.0
+    assert parameter(card("inference:\n  parameters:\n    guidance_scale: 3"), "guidance_scale") == 3.0
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_the_guidance_scale_is_the_inference_parameter():
     ],
 )
 def test_other_forms_of_guidance_are_unsaid(metadata):
-    assert guidance_scale(card(metadata)) is None
+    assert parameter(card(metadata), "guidance_scale") is None
 
 
 @pytest.mark.parametrize("text", [None, card("license: mit"), card("widget:\n- text: a cat"), EXAMPLES])

@@ -19,7 +19,7 @@ import torch
 from nano_export import cli
 from nano_export import exporting as _exporting
 from nano_export.judge.prompts import Prompts, prompts_for
-from nano_export.networks.graph_sources import graph_sources
+from nano_export.networks.graph_sources import graph_sources, unet_form
 from nano_export.source.checkpoint import open_checkpoint
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import Default
@@ -48,7 +48,7 @@ class Kept:
         judge_steps = exporting._JUDGE_STEPS if steps is None else steps
         for prompt in prompts_for(checkpoint.card).judge:
             self._pictures[(prompt,)] = [*exporting.draw_references(checkpoint, [prompt], judge_steps, 7.5, 128)]
-        for source in graph_sources(checkpoint, "hoisted", 128):
+        for source in graph_sources(checkpoint, unet_form(checkpoint, "hoisted"), 128):
             names = (source.input_names, source.output_names)
             self._graphs[(*names[0], *names[1])] = exporting.to_onnx(source.module, source.inputs, *names)
 

@@ -50,6 +50,8 @@ class _Arguments(argparse.Namespace):
     graph: GraphForm
     compact: bool
     size: int | None
+    vae: Path | None
+    preview_vae: Path | None
     lora: list[str]
     tokenizer: Path | None
     config: Path | None
@@ -112,6 +114,18 @@ def _parser() -> argparse.ArgumentParser:
         help="width and height of the pictures (default: the checkpoint's own; Nano's is 128)",
     )
     add(
+        "--vae",
+        type=Path,
+        metavar="FOLDER",
+        help="another autoencoder, such as TAESD, instead of the checkpoint's (AutoencoderKL or AutoencoderTiny)",
+    )
+    add(
+        "--preview-vae",
+        type=Path,
+        metavar="FOLDER",
+        help="a small autoencoder, such as TAESD, that shows pictures while they are drawn (nano-generate --preview)",
+    )
+    add(
         "--lora",
         action="append",
         default=[],
@@ -158,6 +172,8 @@ def _export(arguments: _Arguments) -> int:
             graph=arguments.graph,
             compact=arguments.compact,
             size=arguments.size,
+            vae=arguments.vae,
+            preview_vae=arguments.preview_vae,
             loras=tuple(map(parse_lora, arguments.lora)),
             revision=arguments.revision,
             variant=arguments.variant,

@@ -4,6 +4,7 @@ UsageError      2
 ├── AdoptionError
 ├── CheckpointError · PickleOnlyError · UnsupportedModelError · SchedulerError
 ├── SingleFileError · PickleFileError · VocabularyNotFoundError
+├── UndrawableError · UntraceableError
 └── ImageSizeError · LoraError
 NanoError
 └── ParityError 3
@@ -28,7 +29,9 @@ __all__ = [
     "PickleOnlyError",
     "SchedulerError",
     "SingleFileError",
+    "UndrawableError",
     "UnsupportedModelError",
+    "UntraceableError",
     "VocabularyNotFoundError",
 ]
 
@@ -112,6 +115,26 @@ class VocabularyNotFoundError(UsageError):
             f"{file} holds no vocabulary, and CLIP's was found neither beside it nor in the Hub client's cache",
             "Install the package that has it (pip install --no-deps open_clip_torch), or give --tokenizer FOLDER "
             "with vocab.json and merges.txt, as every Stable Diffusion repository has them.",
+        )
+
+
+class UndrawableError(UsageError):
+    """A checkpoint that diffusers' own pipeline cannot draw, so that there is nothing to compare with."""
+
+    def __init__(self, model: str, why: str) -> None:
+        super().__init__(
+            f"diffusers' own pipeline cannot draw with {model}: {why}",
+            "Nothing was written. Mend the checkpoint's configs until diffusers draws with it.",
+        )
+
+
+class UntraceableError(UsageError):
+    """A network that torch or the passes behind it cannot write as a graph."""
+
+    def __init__(self, component: str, why: str) -> None:
+        super().__init__(
+            f"the {component} cannot be written as a graph: {why}",
+            "Nothing was written. If diffusers draws with the checkpoint, this is worth a bug report.",
         )
 
 

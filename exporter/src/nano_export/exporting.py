@@ -6,12 +6,14 @@ The module is not called ``export``: the package has a function of that name.
 from __future__ import annotations
 
 import gc
+import logging
 import shutil
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
+from torch.onnx.errors import OnnxExporterError
 
 from nano_export.bundle.contents import describe, write_small_files
 from nano_export.bundle.facts import Contents
@@ -20,15 +22,16 @@ from nano_export.bundle.writer import BundleWriter, ir_path, onnx_path
 from nano_export.choose.presets import PresetName, choose_presets
 from nano_export.choose.preview_matrix import fit_preview
 from nano_export.choose.sampler import choose_default
+from nano_export.errors import UntraceableError
 from nano_export.graph.inputs import take_scalar
 from nano_export.graph.shallow_unet import write_shallow
 from nano_export.graph.to_onnx import to_onnx
 from nano_export.graph.to_openvino import write_ir
-from nano_export.judge.fidelity import Scores, judge, require_parity
-from nano_export.judge.original import Reference, draw_references
+from nano_export.judge.fidelity import Scores, judge, require_parity, require_resemblance
+from nano_export.judge.original import Reference, draw_references, preview_probe
 from nano_export.judge.pictures import calls_for
 from nano_export.judge.prompts import prompts_for
-from nano_export.networks.graph_sources import graph_sources
+from nano_export.networks.graph_sources import GraphSource, UNetForm, graph_sources, preview_source, unet_form
 from nano_export.options import Options
 from nano_export.progress import Progress, progress
 from nano_export.quantize import (
@@ -43,7 +46,8 @@ from nano_export.quantize import (
     tensors_to_calibrate,
     write_watching_graph,
 )
-from nano_export.source.checkpoint import Checkpoint, load
+from nano_export.source.autoencoders import Autoencoder
+from nano_export.source.checkpoint import Checkpoint, load, preview_autoencoder, with_autoencoder
 from nano_export.source.lora import merge
 from nano_export.source.lora_file import open_lora
 from nano_export.source.needs import check_resources
@@ -51,15 +55,18 @@ from nano_export.source.place import Place, fetched, find_model
 from nano_export.source.scheduler import JUDGE_STEPS
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import Backend, Default, Preset
-from nano_runtime.bundle.wiring import TIMESTEP, UNET, UNET_SHALLOW, WIRING
+from nano_runtime.bundle.wiring import PREVIEW_DECODER, TIMESTEP, UNET, UNET_SHALLOW, WIRING
 from nano_runtime.engines import EngineOptions
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
+from nano_runtime.errors.escaping import escaped, first_line
 from nano_runtime.options import DrawOptions
 from nano_runtime.pipeline import Pipeline
 from nano_runtime.system.files import paths_below
 from nano_runtime.system.machine import usable_cores
 
 __all__ = ["Exported", "export"]
+
+_log = logging.getLogger(__name__)
 
 _CALIBRATION_STEPS = 4  # twice as many: the same ranges to 0.2 dB, in twice the time (bench/LOG.md)
 _PLAIN = "plain.onnx"  # the float graph, while a watching graph has its name
@@ -96,13 +103,16 @@ def export(options: Options) -> Iterator[Progress | Exported]:
     with staged(options.output, force=options.force) as folder:
         found = yield from _find(options)
         yield progress("load", f"loading {options.model}", 0.2)
-        checkpoint = load(found)
+        checkpoint = with_autoencoder(load(found), options.vae)
+        preview = preview_autoencoder(checkpoint, options.preview_vae)
         merge(checkpoint, loras)
-        contents = describe(checkpoint, options, loras)
+        form = unet_form(checkpoint, options.graph)
+        contents = replace(describe(checkpoint, options, loras), not_hoisted=form.not_hoisted)
         del loras
         work = folder / "work" if options.precision == "int8" else folder  # of the float graphs
         for place in dict.fromkeys((folder, work)):  # before drawing, which leaves its mark on the tokenizer
             write_small_files(place, checkpoint, options.graph)
+        options = _with_form(options, form)
 
         prompts = prompts_for(checkpoint.card)
         references = yield from _draw_original(checkpoint, prompts.judge, contents)
@@ -111,27 +121,30 @@ def export(options: Options) -> Iterator[Progress | Exported]:
         bundle = floats = BundleWriter(folder, contents, options)
         if options.precision == "int8":
             floats = BundleWriter(work, contents, replace(options, precision="fp32", backends=("onnxruntime",)))
-        yield from _trace(checkpoint, floats, options, contents.image_size[0])
+        yield from _trace(checkpoint, form, floats, options, contents.image_size[0])
         del checkpoint
         gc.collect()
 
         if options.precision == "int8":
+            yield progress("check", "comparing the float graphs with the original")
+            floats.write({})
+            require_parity(judge(work, "onnxruntime", references[:1]), "onnxruntime")
             calls = calls_for(prompts.calibration, contents.task, contents.image_size[0])
             yield from _quantize(floats, bundle, calls, PLANS[options.plan])
             shutil.rmtree(work, ignore_errors=True)
+        if preview is not None:
+            references = _add_preview(bundle, preview, contents, references)
         if options.graph == "hoisted":
             for name, model in zip((UNET, UNET_SHALLOW), write_shallow(folder / UNET), strict=True):
                 bundle.describe(name, model)
         yield from _convert(bundle, options)
 
         bundle.write({})
-        scores: dict[Backend, Scores] = {}
-        for index, backend in enumerate(options.backends):
-            yield progress("compare", f"comparing {backend} with the original", index / len(options.backends))
-            scores[backend] = judge(folder, backend, references)
-            require_parity(scores[backend], options.precision, backend)
+        scores = yield from _compare(folder, references, options)
         manifest = bundle.write(scores)
-        if UNET_SHALLOW in manifest.components:
+        if contents.default is not None:
+            manifest = bundle.write(scores, default=contents.default)
+        elif UNET_SHALLOW in manifest.components:
             calls = calls_for(prompts.judge, contents.task, contents.image_size[0])
             default, presets = yield from _choose(folder, options.backends[0], calls)
             manifest = bundle.write(scores, default=default, presets=presets)
@@ -156,25 +169,45 @@ def _draw_original(
     checkpoint: Checkpoint, prompts: Sequence[str], contents: Contents
 ) -> Generator[Progress, None, list[Reference]]:
     """Draw with the checkpoint, before it is taken apart; return the pictures."""
+    steps = JUDGE_STEPS if contents.default is None else contents.default.steps
     references: list[Reference] = []
     for index, prompt in enumerate(prompts):
         yield progress("draw", f"drawing “{prompt}” with the original", index / len(prompts))
-        references += draw_references(
-            checkpoint, [prompt], JUDGE_STEPS, contents.guidance_scale, contents.image_size[0]
-        )
+        references += draw_references(checkpoint, [prompt], steps, contents.guidance_scale, contents.image_size[0])
     return references
 
 
-def _trace(checkpoint: Checkpoint, floats: BundleWriter, options: Options, size: int) -> Iterator[Progress]:
+def _with_form(options: Options, form: UNetForm) -> Options:
+    """Return the options with the form that the UNet has; say so if another one was asked for."""
+    if form.not_hoisted is not None:
+        _log.warning("the UNet has %s, so it is not hoisted: it runs as diffusers runs it", escaped(form.not_hoisted))
+    return replace(options, graph=form.graph)
+
+
+def _trace(
+    checkpoint: Checkpoint, form: UNetForm, floats: BundleWriter, options: Options, size: int
+) -> Iterator[Progress]:
     """Write the float graphs, in the form that will be quantized if they will be; give up the weights in memory."""
-    for index, source in enumerate(graph_sources(checkpoint, options.graph, size)):
+    for index, source in enumerate(graph_sources(checkpoint, form, size)):
         yield progress("trace", f"tracing {source.component}", index / len(WIRING[options.graph]))
-        model = to_onnx(source.module, source.inputs, source.input_names, source.output_names)
+        model = _graph_of(source)
         if options.precision == "int8":
             lower_convolutions(model, PLANS[options.plan][source.component])
         floats.add(source.component, model)
         source.module.to("meta")  # its weights are on the disk now
         del source, model
+
+
+def _graph_of(source: GraphSource) -> ir.Model:
+    """Trace one network.
+
+    Raises:
+        UntraceableError: it has a part that cannot be written as a graph.
+    """
+    try:
+        return to_onnx(source.module, source.inputs, source.input_names, source.output_names)
+    except (ValueError, OnnxExporterError) as error:
+        raise UntraceableError(source.component, first_line(error)) from error
 
 
 def _quantize(
@@ -186,6 +219,7 @@ def _quantize(
         path = onnx_path(floats.folder, name)
         watched[name] = tensors_to_calibrate(ir.load(path), plan[name])
         write_watching_graph(path.rename(path.with_name(_PLAIN)), watched[name], path)
+        floats.changed(path)
     floats.write({})
     ranges: Mapping[str, Mapping[str, Range]] = {}
     pictures = sum(len(call.prompt) for call in calls)
@@ -199,6 +233,30 @@ def _quantize(
         bundle.add(name, model)
         del model
         gc.collect()  # a graph is a web of references: it keeps its mapped weights until the collector finds it
+
+
+def _add_preview(
+    bundle: BundleWriter, autoencoder: Autoencoder, contents: Contents, references: Sequence[Reference]
+) -> list[Reference]:
+    """Add the decoder for previews, in fp32: it is small already. Return the references with its pictures, too."""
+    watched = [replace(one, probes=[*one.probes, preview_probe(autoencoder, one)]) for one in references]
+    bundle.add(PREVIEW_DECODER, _graph_of(preview_source(autoencoder, contents.latent_shape)), "fp32")
+    return watched
+
+
+def _compare(
+    folder: Path, references: Sequence[Reference], options: Options
+) -> Generator[Progress, None, dict[Backend, Scores]]:
+    """Compare the bundle with the original on every engine; return the distances."""
+    scores: dict[Backend, Scores] = {}
+    for index, backend in enumerate(options.backends):
+        yield progress("compare", f"comparing {backend} with the original", index / len(options.backends))
+        scores[backend] = judge(folder, backend, references)
+        if options.precision == "int8":
+            require_resemblance(scores[backend], backend)
+        else:
+            require_parity(scores[backend], backend)
+    return scores
 
 
 def _convert(bundle: BundleWriter, options: Options) -> Iterator[Progress]:

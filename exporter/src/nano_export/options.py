@@ -79,6 +79,9 @@ class Options:
         compact: one set of files for all engines. OpenVINO then reads the ONNX graphs, and loads them more slowly than
             graphs of its own.
         size: width and height of the pictures, in pixels; None takes the size for which the checkpoint was made.
+        vae: folder of an autoencoder that takes the place of the checkpoint's, such as TAESD; None keeps it.
+        preview_vae: folder of a small autoencoder, such as TAESD, whose decoder shows pictures while they are drawn;
+            None leaves that to a matrix.
         loras: merged into the weights, in this order.
         revision: branch, tag or commit of a Hub model; None is the default branch.
         variant: of the weights' file names, such as "fp16"; None takes the plain ones, or what there is instead.
@@ -94,6 +97,8 @@ class Options:
     graph: GraphForm = "hoisted"
     compact: bool = False
     size: int | None = None
+    vae: Path | None = None
+    preview_vae: Path | None = None
     loras: tuple[LoraFile, ...] = ()
     revision: str | None = None
     variant: str | None = None

@@ -205,8 +205,8 @@ class Pipeline:
         try:
             self._prepare(plan)
             keeping = self._keeping(runner)
-            texts = self._conditioner.project(keeping, self._encoded(plan, keeping))
-            times = self._conditioner.timesteps(keeping, plan.timesteps)
+            texts = self._conditioner.project(keeping, self._encoded(plan, keeping), plan.guidance_scale)
+            times = self._conditioner.timesteps(keeping, plan.timesteps, plan.guidance_scale)
             self._graphs.close(UNET_TIME)  # another schedule needs another batch size
             encoded = None if plan.edit is None else encode(runner, self.bundle, plan.edit)
             self._release(UNET_PROMPT, VAE_ENCODER)

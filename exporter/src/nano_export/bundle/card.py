@@ -77,10 +77,11 @@ def _notice_of_changes(manifest: Manifest, contents: Contents) -> str:
             f"> **Changed files.** Made from {_source(manifest)}, whose graphs {manifest.exporter} had exported.\n"
             f"> nano-export {manifest.versions['nano-export']} fixed their sizes; the weights in them were not changed."
         )
+    other = "with another autoencoder, " if contents.vae is not None else ""
     merged = "with LoRAs merged into the weights, " if contents.loras else ""
     quantized = " and quantized to INT8" if manifest.precision == "int8" else ""
     return (
-        f"> **Changed files.** Made from {_source(manifest)}, {merged}"
+        f"> **Changed files.** Made from {_source(manifest)}, {other}{merged}"
         f"converted to {_formats(manifest)} graphs{quantized} by nano-export {manifest.versions['nano-export']}.\n"
         "> All weight files were changed."
     )
@@ -97,6 +98,8 @@ def _command(manifest: Manifest, contents: Contents) -> str:
 def _facts(manifest: Manifest, contents: Contents) -> Iterator[str]:
     """Yield the lines of the list of facts."""
     height, width = manifest.image_size
+    if contents.vae is not None:
+        yield f"Autoencoder: {_code(contents.vae)} instead of the original's"
     for lora in contents.loras:
         yield f"LoRA merged: {_code(lora['name'])}, scale {lora['scale']:g}, sha256 {_code(lora['sha256'])}"
     yield f"Precision: {_precision(manifest)}"

@@ -10,12 +10,13 @@ from nano_export.bundle.standard_files import write_json, write_standard_files
 from nano_export.judge.prompts import prompts_for
 from nano_export.networks.graph_sources import latent_shape
 from nano_export.options import Options
-from nano_export.source.card import guidance_scale
+from nano_export.source.card import parameter
 from nano_export.source.checkpoint import Checkpoint
+from nano_export.source.distilled import habits_of
 from nano_export.source.lora_file import Lora
 from nano_export.source.picture_size import picture_size
 from nano_export.source.scheduler import config_file
-from nano_runtime.bundle.manifest import Licence, TokenizerSpec
+from nano_runtime.bundle.manifest import Default, Licence, TokenizerSpec
 from nano_runtime.bundle.wiring import GraphForm
 
 __all__ = ["describe", "write_small_files"]
@@ -36,7 +37,8 @@ def describe(checkpoint: Checkpoint, options: Options, loras: Sequence[Lora]) ->
         ImageSizeError: the networks cannot draw pictures of that size.
     """
     size = picture_size(checkpoint.unet.config, checkpoint.vae.config, options.size)
-    tokenizer, asked = checkpoint.tokenizer, guidance_scale(checkpoint.card)
+    tokenizer, habits = checkpoint.tokenizer, habits_of(checkpoint)
+    asked = parameter(checkpoint.card, "guidance_scale") if habits is None else habits.guidance_scale
     return Contents(
         name=checkpoint.name,
         source=checkpoint.source,
@@ -44,6 +46,7 @@ def describe(checkpoint: Checkpoint, options: Options, loras: Sequence[Lora]) ->
         licence_text=checkpoint.licence.text,
         example=prompts_for(checkpoint.card).judge[0],
         has_card=checkpoint.card is not None,
+        vae=None if options.vae is None else options.vae.resolve().name,
         loras=[{"name": lora.file.path.name, "sha256": lora.sha256, "scale": lora.file.scale} for lora in loras],
         image_size=(size, size),
         latent_shape=latent_shape(checkpoint, size),
@@ -58,6 +61,7 @@ def describe(checkpoint: Checkpoint, options: Options, loras: Sequence[Lora]) ->
         scheduler=checkpoint.scheduler,
         guidance_scale=_GUIDANCE_SCALE if asked is None else asked,
         task=checkpoint.task,
+        default=None if habits is None else Default(scheduler=habits.sampler, steps=habits.steps, fidelity={}),
     )
 
 

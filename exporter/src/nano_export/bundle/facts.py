@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from nano_runtime.bundle.manifest import Licence, Source, TokenizerSpec
+from nano_runtime.bundle.manifest import Default, Licence, Source, TokenizerSpec
 from nano_runtime.bundle.wiring import Task
 
 __all__ = ["LICENCE", "OPENVINO_TOKENIZER", "ORIGINAL_CARD", "Contents"]
@@ -39,7 +39,10 @@ class Contents:
         scheduler: diffusers' config.
         guidance_scale: that the model is drawn with.
         task: what the UNet sees behind the latents.
+        default: sampler and steps of a model that was distilled to draw in a few; None for others.
         preview: see ``choose.preview_matrix``; None until pictures were drawn.
+        not_hoisted: the part of the UNet for which it is not hoisted although that was asked for; None otherwise.
+        vae: name of the folder whose autoencoder took the place of the checkpoint's; None if none did.
     """
 
     name: str
@@ -56,4 +59,7 @@ class Contents:
     scheduler: dict[str, Any]
     guidance_scale: float
     task: Task = "text-to-image"
+    default: Default | None = None
     preview: list[tuple[float, float, float]] | None = None
+    not_hoisted: str | None = None
+    vae: str | None = None

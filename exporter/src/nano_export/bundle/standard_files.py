@@ -42,7 +42,7 @@ def write_standard_files(folder: Path, checkpoint: Checkpoint) -> None:
         "text_encoder": ["transformers", "CLIPTextModel"],
         "tokenizer": ["transformers", "CLIPTokenizer"],
         "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
+        "vae": ["diffusers", type(checkpoint.vae).__name__],
     }
     write_json(folder / "model_index.json", index)
 

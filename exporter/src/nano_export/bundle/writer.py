@@ -15,7 +15,7 @@ from nano_export.choose.presets import PresetName
 from nano_export.graph.mac_counts import work_of
 from nano_export.judge.fidelity import Scores
 from nano_export.networks.graph_sources import tensor_specs
-from nano_export.options import Options
+from nano_export.options import Options, Precision
 from nano_runtime.bundle.checksums import entry_of
 from nano_runtime.bundle.graph_files import FORMATS, IR, ONNX, GraphFormat
 from nano_runtime.bundle.manifest import (
@@ -56,8 +56,9 @@ _WITHIN = {UNET_SHALLOW: UNET}  # ONNX finds weights beside the graph only, and 
 class BundleWriter:
     """A bundle in the making.
 
-    ``add`` every graph, rewrite the files as needed, then ``write``. Files are final from the first ``write`` on: later
-    ones, with scores or defaults that were measured meanwhile, compute only the card's checksums anew.
+    ``add`` every graph, rewrite the files as needed, then ``write``. Files are final from the first ``write`` on,
+    unless they are named as ``changed``: later ones, with scores or defaults that were measured meanwhile, compute
+    only the card's checksums anew.
 
     Args:
         folder: of the bundle, with its small files in it.
@@ -78,27 +79,29 @@ class BundleWriter:
         """Names of all graphs, in the order in which they were added."""
         return list(self._components)
 
-    def add(self, name: str, model: ir.Model) -> None:
+    def add(self, name: str, model: ir.Model, precision: Precision | None = None) -> None:
         """Write a graph and its weights, and describe it.
 
         Args:
             name: of the component; one of that name is replaced.
             model: float or QDQ.
+            precision: of the graph; None for the bundle's.
         """
         path = onnx_path(self.folder, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         ir.save(model, path, external_data=f"{path.name}.data")
-        self.describe(name, model)
+        self.describe(name, model, precision)
 
-    def describe(self, name: str, model: ir.Model) -> None:
+    def describe(self, name: str, model: ir.Model, precision: Precision | None = None) -> None:
         """Describe a graph whose files are in the folder already; ``write`` finds out their names.
 
         Args:
             name: of the component.
             model: float or QDQ; its work is counted for prompts of one chunk.
+            precision: of the graph; None for the bundle's.
         """
         self._components[name] = Component(
-            precision=self._options.precision,
+            precision=self._options.precision if precision is None else precision,
             inputs=tensor_specs(model.graph.inputs),
             outputs=tensor_specs(model.graph.outputs),
             graphs={},
@@ -114,6 +117,10 @@ class BundleWriter:
             model: its graph, with its inputs in the order of the component's.
         """
         self._own_inputs[name, backend] = tensor_specs(model.graph.inputs)
+
+    def changed(self, path: Path) -> None:
+        """Have the next ``write`` compute the checksums of a file anew."""
+        self._entries.pop(path, None)
 
     def write(
         self,
@@ -132,7 +139,7 @@ class BundleWriter:
         manifest = self._manifest(scores, default, {} if presets is None else presets)
         card = self.folder / _CARD
         card.write_bytes(card_of(manifest, self._contents).encode())
-        self._entries.pop(card, None)
+        self.changed(card)
         manifest = msgspec.structs.replace(manifest, files=self._files())
         write_manifest(self.folder, manifest)
         return manifest
@@ -175,6 +182,8 @@ class BundleWriter:
                 **{name: getattr(options, name) for name in _ASKED},
                 "size": contents.image_size[0],
                 "loras": contents.loras,
+                **({} if contents.vae is None else {"vae": contents.vae}),
+                **({} if contents.not_hoisted is None else {"not_hoisted": contents.not_hoisted}),
             },
             files=[],
         )

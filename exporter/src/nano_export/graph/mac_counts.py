@@ -20,11 +20,12 @@ _Kind = Literal["conv", "matmul", "attention"]
 _Arithmetic = Literal["int8", "f32"]
 _Group = tuple[tuple[int, ...], _Kind, _Arithmetic, bool]
 
-_COUNTED = frozenset({"Conv", "MatMul", "Gemm"})
+_COUNTED = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
+_CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 # These multiply matrices, too. No pass writes them before the work is counted; ``quantize.fused_operators`` does
 # afterwards. A pass that writes one before must count it here.
 _UNKNOWN = frozenset({
-    "Attention", "ConvInteger", "ConvTranspose", "Einsum", "GroupQueryAttention", "MatMulInteger",
+    "Attention", "ConvInteger", "Einsum", "GroupQueryAttention", "MatMulInteger",
     "MatMulIntegerToFloat", "MatMulNBits", "MultiHeadAttention", "QLinearConv", "QLinearMatMul",
 })  # fmt: skip
 _MAP_RANK = 4  # [batch, channels, height, width]
@@ -85,10 +86,13 @@ def _count(node: ir.Node, maps: dict[tuple[int, ...], tuple[int, ...]], tokens: 
     """Return a layer's group, its multiply-accumulates for one row of the batch, and the bytes of its weight."""
     output, sizes = node.outputs[0], _sizes(node.outputs[0], tokens)
     weight = _constant(node.inputs[1])
-    kind: _Kind = "conv" if node.op_type == "Conv" else "attention" if weight is None else "matmul"
+    kind: _Kind = "conv" if node.op_type in _CONVOLUTIONS else "attention" if weight is None else "matmul"
     if kind == "conv":
         positions = sizes[2:]
         summed = prod(_sizes(node.inputs[1], tokens)[1:])  # of [channels out, channels in, height, width]
+        if node.op_type == "ConvTranspose":  # each input is multiplied with [channels out, height, width] instead
+            products = prod(_sizes(node.inputs[0], tokens)) * summed
+            sizes, summed = (products,), 1
     else:
         sequence = sizes[1:][-2:-1]
         positions = maps.get(sequence, sequence)

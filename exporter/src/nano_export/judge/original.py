@@ -16,21 +16,26 @@ from diffusers import (
 )
 from numpy.typing import NDArray
 
-from nano_export.errors import CheckpointError
+from nano_export.errors import UndrawableError
 from nano_export.judge.pictures import Pictures, pictures_for
+from nano_export.source.autoencoders import Autoencoder
 from nano_export.source.builtin import Parts
 from nano_export.source.checkpoint import Checkpoint
 from nano_runtime.arrays import F32
+from nano_runtime.bundle.wiring import HIDDEN_STATES, LATENT_SAMPLE, PREVIEW_DECODER, SAMPLE, TIMESTEP, TIMESTEP_COND
 from nano_runtime.errors.escaping import first_line
 from nano_runtime.sampling.samplers import FALLBACK, RECORDS, is_replaced
+from nano_runtime.system.out_of_memory import is_out_of_memory
 
-__all__ = ["Probe", "Reference", "diffusers_pipeline", "draw_references"]
+__all__ = ["Probe", "Reference", "diffusers_pipeline", "draw_references", "preview_probe"]
 
 _PIPELINES = {
     "text-to-image": StableDiffusionPipeline,
     "inpainting": StableDiffusionInpaintPipeline,
     "instruct-pix2pix": StableDiffusionInstructPix2PixPipeline,
 }
+# What diffusers raises for networks that do not fit each other, or want more than its pipeline gives them.
+_DRAWING_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 _UNET_PROBES = 3  # UNet calls kept per picture: the first, the middle and the last
 
 
@@ -107,18 +112,27 @@ def draw_references(
         One picture after the other.
 
     Raises:
-        CheckpointError: diffusers cannot draw with its scheduler.
+        UndrawableError: diffusers raises an error.
     """
     pipeline = diffusers_pipeline(checkpoint)
     for seed, prompt in enumerate(prompts):
         with torch.no_grad():
             pictures = pictures_for(checkpoint.task, size, prompt)
             try:
-                drawn = _draw(pipeline, prompt, seed, steps, guidance_scale, size, pictures)
-            except (ArithmeticError, AssertionError, LookupError, NotImplementedError, ValueError) as error:
-                why = f"diffusers cannot draw with it: {first_line(error)}"
-                raise CheckpointError(checkpoint.source.model, why) from error
-        yield drawn
+                reference = _draw(pipeline, prompt, seed, steps, guidance_scale, size, pictures)
+            except _DRAWING_ERRORS as error:
+                if is_out_of_memory(error):
+                    raise
+                raise UndrawableError(checkpoint.source.model, first_line(error)) from error
+        yield reference
+
+
+def preview_probe(autoencoder: Autoencoder, reference: Reference) -> Probe:
+    """Decode a picture's latents with the autoencoder for previews, in torch."""
+    with torch.no_grad():
+        latents = torch.from_numpy(reference.latents)
+        decoded = autoencoder.decode(latents / autoencoder.config.scaling_factor, return_dict=False)[0]
+    return Probe(PREVIEW_DECODER, {LATENT_SAMPLE: reference.latents}, decoded.numpy())
 
 
 def _draw(  # noqa: PLR0917 (all of them define one picture)
@@ -136,10 +150,12 @@ def _draw(  # noqa: PLR0917 (all of them define one picture)
     def watch(_: object, args: tuple[Any, ...], options: dict[str, Any], output: tuple[torch.Tensor, ...]) -> None:
         sample, timestep, hidden = args[0], args[1], options["encoder_hidden_states"]
         inputs = {
-            "sample": sample.numpy().copy(),
-            "timestep": np.array([float(timestep)], np.float32),
-            "encoder_hidden_states": hidden.numpy(),
+            SAMPLE: sample.numpy().copy(),
+            TIMESTEP: np.array([float(timestep)], np.float32),
+            HIDDEN_STATES: hidden.numpy(),
         }
+        if options.get(TIMESTEP_COND) is not None:
+            inputs[TIMESTEP_COND] = options[TIMESTEP_COND].numpy()
         calls.append(Probe("unet", inputs, output[0].numpy()))
 
     handle = pipeline.unet.register_forward_hook(watch, with_kwargs=True)
@@ -158,7 +174,8 @@ def _draw(  # noqa: PLR0917 (all of them define one picture)
     scaled = latents / pipeline.vae.config.scaling_factor
     decoded = pipeline.vae.decode(scaled, return_dict=False)[0]
     picture = decoded.clamp(-1, 1)
-    moments = pipeline.vae.encode(picture).latent_dist.parameters
+    encoded = pipeline.vae.encode(picture)
+    moments = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.parameters
     length = pipeline.tokenizer.model_max_length
     ids = pipeline.tokenizer(
         prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"

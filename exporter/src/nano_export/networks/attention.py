@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from diffusers.models.attention_processor import Attention
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["attend", "split_heads"]
+__all__ = ["attend", "split_heads", "write_out"]
+
+_MAP_RANK = 4  # [batch, channels, height, width]
 
 
 def split_heads(tokens: Tensor, heads: int) -> Tensor:
@@ -31,3 +35,78 @@ def attend(attn: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor
     mixed = torch.softmax(query @ key, dim=-1) @ value
     merged: Tensor = attn.to_out[0](mixed.transpose(1, 2).flatten(2))
     return merged
+
+
+def write_out(part: nn.Module) -> None:
+    """Replace the processors of all attentions of a network."""
+    for module in part.modules():
+        if isinstance(module, Attention):
+            module.set_processor(_Written() if module.added_kv_proj_dim is None else _WrittenAdded())
+
+
+class _Written:
+    """diffusers' ``AttnProcessor2_0``: self- or cross-attention over tokens [B, L, C] or a map [B, C, H, W]."""
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: None = None,
+        temb: object = None,
+    ) -> Tensor:
+        tokens = _normed_tokens(attn, hidden_states)
+        context = _context(attn, tokens, encoder_hidden_states)
+        query = split_heads(attn.to_q(tokens) * attn.scale, attn.heads)
+        key = split_heads(attn.to_k(context), attn.heads).transpose(2, 3)
+        value = split_heads(attn.to_v(context), attn.heads)
+        mixed = attend(attn, query, key, value)
+        if hidden_states.ndim == _MAP_RANK:
+            mixed = mixed.transpose(1, 2).reshape(hidden_states.shape)
+        if attn.residual_connection:
+            mixed = mixed + hidden_states
+        return mixed if attn.rescale_output_factor == 1 else mixed / attn.rescale_output_factor
+
+
+class _WrittenAdded:
+    """diffusers' ``AttnAddedKVProcessor2_0``: a map attends to the prompt's keys and values, and then to its own."""
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: None = None,
+    ) -> Tensor:
+        tokens = _normed_tokens(attn, hidden_states)
+        plain = hidden_states.flatten(2).transpose(1, 2)
+        context = _context(attn, plain, encoder_hidden_states)
+        parts = [(attn.add_k_proj(context), attn.add_v_proj(context))]
+        if not attn.only_cross_attention:
+            parts.append((attn.to_k(tokens), attn.to_v(tokens)))
+        query = split_heads(attn.to_q(tokens) * attn.scale, attn.heads)
+        # One softmax over both parts. They are not joined: the sum of their lengths would be traced as a number.
+        scores = [query @ split_heads(key, attn.heads).transpose(2, 3) for key, _ in parts]
+        largest = functools.reduce(torch.maximum, (score.amax(-1, keepdim=True) for score in scores))
+        shares = [torch.exp(score - largest) for score in scores]
+        values = [share @ split_heads(value, attn.heads) for share, (_, value) in zip(shares, parts, strict=True)]
+        total = functools.reduce(torch.add, (share.sum(-1, keepdim=True) for share in shares))
+        mixed = functools.reduce(torch.add, values) / total
+        projected: Tensor = attn.to_out[0](mixed.transpose(1, 2).flatten(2))
+        return projected.transpose(1, 2).reshape(hidden_states.shape) + hidden_states
+
+
+def _normed_tokens(attn: Attention, hidden_states: Tensor) -> Tensor:
+    """Return a map's positions, or tokens, through the group norm of the attention if it has one: [B, L, C]."""
+    channels_first = hidden_states.flatten(2) if hidden_states.ndim == _MAP_RANK else None
+    if attn.group_norm is None:
+        return hidden_states if channels_first is None else channels_first.transpose(1, 2)
+    normed: Tensor = attn.group_norm(hidden_states.transpose(1, 2) if channels_first is None else channels_first)
+    return normed.transpose(1, 2)
+
+
+def _context(attn: Attention, tokens: Tensor, encoder_hidden_states: Tensor | None) -> Tensor:
+    """Return what keys and values are made of: the prompt, normed where the attention does, or the tokens."""
+    if encoder_hidden_states is None:
+        return tokens
+    return attn.norm_encoder_hidden_states(encoder_hidden_states) if attn.norm_cross else encoder_hidden_states

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from nano_export.errors import ImageSizeError
 from nano_export.graph.passes import TRACE_BATCH, TRACE_TOKENS
+from nano_export.networks.hoistable import why_not_hoistable
 from nano_export.networks.text_encoder import TextEncoder
 from nano_export.networks.unet import HoistedUNet, PromptKV, StandardUNet, TimeBiases
-from nano_export.networks.vae import VaeDecoder, VaeEncoder
+from nano_export.networks.vae import PreviewDecoder, VaeDecoder, VaeEncoder
+from nano_export.source.autoencoders import Autoencoder
 from nano_export.source.checkpoint import Checkpoint
 from nano_runtime.bundle.manifest import TensorSpec
 from nano_runtime.bundle.wiring import (
@@ -29,9 +31,11 @@ from nano_runtime.bundle.wiring import (
     LATENT_PARAMETERS,
     LATENT_SAMPLE,
     OUT_SAMPLE,
+    PREVIEW_DECODER,
     SAMPLE,
     TEXT_ENCODER,
     TIMESTEP,
+    TIMESTEP_COND,
     TOKENS,
     UNET,
     UNET_PROMPT,
@@ -42,7 +46,7 @@ from nano_runtime.bundle.wiring import (
     GraphForm,
 )
 
-__all__ = ["GraphSource", "graph_sources", "latent_shape", "tensor_specs"]
+__all__ = ["GraphSource", "UNetForm", "graph_sources", "latent_shape", "preview_source", "tensor_specs", "unet_form"]
 
 _LARGEST_SIZE = 1024  # pixels; see ``TRACE_BATCH``
 _FREE: dict[str, FreeDimension] = {BATCH: BATCH, TOKENS: TOKENS}
@@ -63,6 +67,29 @@ class GraphSource:
     output_names: Sequence[str]
 
 
+@dataclass(frozen=True)
+class UNetForm:
+    """The form in which a UNet is exported.
+
+    Attributes:
+        graph: hoisted or standard.
+        timestep: type of the standard form's timestep. Optimum gives whole numbers; diffusers gives the UNet any.
+        not_hoisted: the part of the UNet for which it is not hoisted, although that was asked for; None otherwise.
+    """
+
+    graph: GraphForm
+    timestep: torch.dtype = torch.float32
+    not_hoisted: str | None = None
+
+
+def unet_form(checkpoint: Checkpoint, asked: GraphForm) -> UNetForm:
+    """Return the form that was asked for, or the standard one if the UNet cannot be hoisted."""
+    if asked == "standard":
+        return UNetForm("standard", torch.int64)
+    why = why_not_hoistable(checkpoint.unet)
+    return UNetForm("hoisted" if why is None else "standard", not_hoisted=why)
+
+
 def latent_shape(checkpoint: Checkpoint, size: int) -> tuple[int, int, int]:
     """Return channels, height and width of the latents of a square picture of ``size`` pixels.
 
@@ -76,7 +103,7 @@ def latent_shape(checkpoint: Checkpoint, size: int) -> tuple[int, int, int]:
     return checkpoint.vae.config.latent_channels, size // factor, size // factor
 
 
-def graph_sources(checkpoint: Checkpoint, form: GraphForm, size: int) -> Iterator[GraphSource]:
+def graph_sources(checkpoint: Checkpoint, form: UNetForm, size: int) -> Iterator[GraphSource]:
     """Yield the components in running order; the hoisted form takes the checkpoint's UNet apart on the way.
 
     Args:
@@ -98,25 +125,39 @@ def graph_sources(checkpoint: Checkpoint, form: GraphForm, size: int) -> Iterato
     yield GraphSource(VAE_ENCODER, VaeEncoder(checkpoint.vae), (pixels,), [SAMPLE], [LATENT_PARAMETERS])
 
 
-def _unet_sources(checkpoint: Checkpoint, form: GraphForm, noisy: Tensor, hidden: Tensor) -> Iterator[GraphSource]:
+def preview_source(autoencoder: Autoencoder, shape: tuple[int, int, int]) -> GraphSource:
+    """Return the decoder for previews.
+
+    Args:
+        autoencoder: a small one.
+        shape: channels, height and width of the latents.
+    """
+    latents = torch.zeros(TRACE_BATCH, *shape)
+    return GraphSource(PREVIEW_DECODER, PreviewDecoder(autoencoder), (latents,), [LATENT_SAMPLE], [SAMPLE])
+
+
+def _unet_sources(checkpoint: Checkpoint, form: UNetForm, noisy: Tensor, hidden: Tensor) -> Iterator[GraphSource]:
     """Yield the UNet, in three parts if it is hoisted.
 
     The text encoder and ``unet_prompt`` take one chunk of a prompt at a time; the UNet attends to any number of tokens.
     """
     unet, output = checkpoint.unet, [OUT_SAMPLE]
     prompt = torch.zeros(TRACE_BATCH, TRACE_TOKENS, hidden.shape[2])
-    if form == "standard":
-        timestep = torch.zeros(1, dtype=torch.int64)
-        names = [SAMPLE, TIMESTEP, HIDDEN_STATES]
-        yield GraphSource(UNET, StandardUNet(unet), (noisy, timestep, prompt), names, output)
+    embedded = unet.config.time_cond_proj_dim
+    guidance = () if embedded is None else (torch.zeros(TRACE_BATCH, embedded),)
+    guidance_names = [TIMESTEP_COND] * len(guidance)
+    if form.graph == "standard":
+        timestep = torch.zeros(1, dtype=form.timestep)
+        names = [SAMPLE, TIMESTEP, HIDDEN_STATES, *guidance_names]
+        yield GraphSource(UNET, StandardUNet(unet), (noisy, timestep, prompt, *guidance), names, output)
         return
     prompt_kv, time_biases = PromptKV(unet), TimeBiases(unet)
     timesteps = torch.zeros(TRACE_BATCH)
     with torch.no_grad():
         keys_values = prompt_kv(prompt)
-        biases = tuple(bias[:1] for bias in time_biases(timesteps))
+        biases = tuple(bias[:1] for bias in time_biases(timesteps, *guidance))
     yield GraphSource(UNET_PROMPT, prompt_kv, (hidden,), [HIDDEN_STATES], prompt_kv.names)
-    yield GraphSource(UNET_TIME, time_biases, (timesteps,), [TIMESTEP], time_biases.names)
+    yield GraphSource(UNET_TIME, time_biases, (timesteps, *guidance), [TIMESTEP, *guidance_names], time_biases.names)
     names = [SAMPLE, *prompt_kv.names, *time_biases.names]
     yield GraphSource(UNET, HoistedUNet(unet), (noisy, keys_values, biases), names, output)
 

@@ -26,26 +26,31 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 
-from nano_export.networks.attention import attend, split_heads
+from nano_export.networks.attention import attend, split_heads, write_out
 
 __all__ = ["HoistedUNet", "PromptKV", "StandardUNet", "TimeBiases"]
 
 
 class StandardUNet(nn.Module):
-    """diffusers' UNet with optimum's inputs: sample [B, C, h, w], timestep [1], encoder_hidden_states [B, L, D]."""
+    """diffusers' UNet with optimum's inputs: sample [B, C, h, w], timestep [1], encoder_hidden_states [B, L, D].
+
+    A UNet with embedded guidance also takes its embedding, ``timestep_cond`` [B, E].
+    """
 
     def __init__(self, unet: UNet2DConditionModel) -> None:
         super().__init__()
-        for module in unet.modules():
-            if isinstance(module, Attention):
-                module.set_processor(_StandardAttention())
+        write_out(unet)
         _split_gates(unet)
         _fold_norms(unet)
         self.unet = unet
 
-    def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Tensor:
+    def forward(
+        self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, timestep_cond: Tensor | None = None
+    ) -> Tensor:
         """Predict the noise (or velocity, or picture: the checkpoint decides), float32 [B, C, h, w]."""
-        prediction: Tensor = self.unet(sample, timestep, encoder_hidden_states, return_dict=False)[0]
+        prediction: Tensor = self.unet(
+            sample, timestep, encoder_hidden_states, timestep_cond=timestep_cond, return_dict=False
+        )[0]
         return prediction
 
 
@@ -58,6 +63,7 @@ class PromptKV(nn.Module):
     def __init__(self, unet: UNet2DConditionModel) -> None:
         super().__init__()
         attentions = _cross_attentions(unet)
+        self.projection = unet.encoder_hid_proj
         self.to_k = nn.ModuleList(attention.to_k for _, attention in attentions)
         self.to_v = nn.ModuleList(attention.to_v for _, attention in attentions)
         self.layouts = [(attention.heads, attention.scale) for _, attention in attentions]
@@ -65,6 +71,8 @@ class PromptKV(nn.Module):
 
     def forward(self, encoder_hidden_states: Tensor) -> tuple[Tensor, ...]:
         """Project; the scale 1/sqrt(d) of the attention goes into the keys."""
+        if self.projection is not None:
+            encoder_hidden_states = self.projection(encoder_hidden_states)
         outputs: list[Tensor] = []
         for to_k, to_v, (heads, scale) in zip(self.to_k, self.to_v, self.layouts, strict=True):
             key = split_heads(to_k(encoder_hidden_states) * scale, heads)
@@ -73,9 +81,10 @@ class PromptKV(nn.Module):
 
 
 class TimeBiases(nn.Module):
-    """Timesteps float32 [T] -> the bias that every residual block adds to its channels, float32 [T, C] each, in order.
+    """Timesteps float32 [T] -> what every residual block takes from them, float32 [T, C] each, in order.
 
-    Each includes the bias of the block's first convolution, which is added to the same channels.
+    Most blocks add it to their channels: it then includes the bias of the block's first convolution, which is added to
+    the same channels. Blocks with ``resnet_time_scale_shift`` scale and shift with it: [T, 2C].
     """
 
     def __init__(self, unet: UNet2DConditionModel) -> None:
@@ -83,35 +92,51 @@ class TimeBiases(nn.Module):
         resnets = _resnets(unet)
         self.time_proj = unet.time_proj
         self.time_embedding = unet.time_embedding
+        self.embedding_act = unet.time_embed_act
+        self.act = resnets[0][1].nonlinearity  # one for all: the UNet's ``act_fn``
+        self.skip_act = [resnet.skip_time_act for _, resnet in resnets]
         self.projections = nn.ModuleList(
             _linear(projection.weight.data, projection.bias.data + resnet.conv1.bias.data)
+            if _adds(resnet)
+            else projection
             for projection, resnet in ((resnet.time_emb_proj, resnet) for _, resnet in resnets)
         )
         self.names = [f"{name}.time_bias" for name, _ in resnets]
 
-    def forward(self, timestep: Tensor) -> tuple[Tensor, ...]:
-        """Embed and project; every block applies SiLU to the embedding first (diffusers' ``ResnetBlock2D``)."""
-        embedding = nn.functional.silu(self.time_embedding(self.time_proj(timestep)))
-        return tuple(projection(embedding) for projection in self.projections)
+    def forward(self, timestep: Tensor, timestep_cond: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Embed and project; most blocks apply an activation to the embedding first (diffusers' ``ResnetBlock2D``).
+
+        Args:
+            timestep: float32 [T].
+            timestep_cond: float32 [T, E], the embedded guidance of UNets that have ``time_cond_proj_dim``.
+        """
+        embedding = self.time_embedding(self.time_proj(timestep), timestep_cond)
+        if self.embedding_act is not None:
+            embedding = self.embedding_act(embedding)
+        activated = self.act(embedding)
+        return tuple(
+            projection(embedding if skip else activated)
+            for projection, skip in zip(self.projections, self.skip_act, strict=True)
+        )
 
 
 class HoistedUNet(nn.Module):
     """The rest of the UNet: sample [B, C, h, w], the prompt's keys and values, time biases [1, C] -> prediction.
 
-    Build ``PromptKV`` and ``TimeBiases`` first: this class takes over the UNet and replaces its projections.
+    ``hoistable.py`` lists the parts with which this is diffusers' forward pass. Build ``PromptKV`` and ``TimeBiases``
+    first: this class takes over the UNet and replaces its projections.
     """
 
     def __init__(self, unet: UNet2DConditionModel) -> None:
         super().__init__()
+        write_out(unet)
         for index, (_, attention) in enumerate(_cross_attentions(unet)):
             attention.set_processor(_CrossAttention(2 * index))
             attention.to_k = attention.to_v = None
-        for module in unet.modules():
-            if isinstance(module, Attention) and module.to_k is not None:
-                module.set_processor(_StandardAttention())
         for index, (_, resnet) in enumerate(_resnets(unet)):
-            resnet.time_emb_proj, resnet.conv1.bias = _Pick(index), None
-            resnet.skip_time_act = True
+            resnet.time_emb_proj, resnet.skip_time_act = _Pick(index), True
+            if _adds(resnet):
+                resnet.conv1.bias = None
         _split_gates(unet)
         _fold_norms(unet)
         unet.time_embedding = None
@@ -120,12 +145,13 @@ class HoistedUNet(nn.Module):
     def forward(self, sample: Tensor, prompt_kv: tuple[Tensor, ...], time_biases: tuple[Tensor, ...]) -> Tensor:
         """Walk diffusers' blocks as ``UNet2DConditionModel.forward`` does, without its projections."""
         unet = self.unet
-        hidden = unet.conv_in(sample)
+        hidden = unet.conv_in(2 * sample - 1 if unet.config.center_input_sample else sample)
         skips: tuple[Tensor, ...] = (hidden,)
         for block in unet.down_blocks:
             hidden, more = block(hidden, time_biases, **_context(block, prompt_kv))
             skips += more
-        hidden = unet.mid_block(hidden, time_biases, **_context(unet.mid_block, prompt_kv))
+        if unet.mid_block is not None:
+            hidden = unet.mid_block(hidden, time_biases, **_context(unet.mid_block, prompt_kv))
         for block in unet.up_blocks:
             count = len(block.resnets)
             skips, own = skips[:-count], skips[-count:]
@@ -166,23 +192,6 @@ class _CrossAttention:
         key, value = encoder_hidden_states[self.index], encoder_hidden_states[self.index + 1]
         query = split_heads(attn.to_q(hidden_states), attn.heads)
         return attend(attn, query, key.transpose(2, 3), value)
-
-
-class _StandardAttention:
-    """Self- or cross-attention that projects its own keys and values."""
-
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: None = None,
-    ) -> Tensor:
-        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query = split_heads(attn.to_q(hidden_states) * attn.scale, attn.heads)
-        key = split_heads(attn.to_k(context), attn.heads).transpose(2, 3)
-        value = split_heads(attn.to_v(context), attn.heads)
-        return attend(attn, query, key, value)
 
 
 class _SplitGeglu(nn.Module):
@@ -233,3 +242,8 @@ def _cross_attentions(unet: UNet2DConditionModel) -> list[tuple[str, Attention]]
 def _resnets(unet: UNet2DConditionModel) -> list[tuple[str, ResnetBlock2D]]:
     """Return all residual blocks, in the order of ``named_modules``."""
     return [(n, m) for n, m in unet.named_modules() if isinstance(m, ResnetBlock2D)]
+
+
+def _adds(resnet: ResnetBlock2D) -> bool:
+    """Return whether a block adds its time embedding right behind the first convolution."""
+    return bool(resnet.time_embedding_norm == "default")

@@ -7,28 +7,32 @@ times. Four 2x2 convolutions of the small picture compute exactly the same, with
 from __future__ import annotations
 
 import torch
-from diffusers import AutoencoderKL
-from diffusers.models.attention_processor import Attention
+from diffusers import AutoencoderKL, AutoencoderTiny
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
-from nano_export.networks.attention import attend, split_heads
+from nano_export.networks.attention import write_out
 
-__all__ = ["VaeDecoder", "VaeEncoder"]
+__all__ = ["PreviewDecoder", "VaeDecoder", "VaeEncoder"]
 
 _PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))  # row and column in a square of 2x2 pixels
 
 
 class VaeDecoder(nn.Module):
-    """Latents float32 [B, C, h, w], divided by the scaling factor -> pictures float32 [B, 3, 8h, 8w] around [-1, 1]."""
+    """Latents float32 [B, C, h, w], divided by the scaling factor -> pictures float32 [B, 3, 8h, 8w] around [-1, 1].
 
-    def __init__(self, vae: AutoencoderKL) -> None:
+    ``AutoencoderTiny`` (TAESD) has a decoder of plain convolutions, which stays as it is.
+    """
+
+    def __init__(self, vae: AutoencoderKL | AutoencoderTiny) -> None:
         super().__init__()
-        _write_out_attention(vae.decoder)
-        for block in vae.decoder.up_blocks:
-            if block.upsamplers is not None:
-                block.upsamplers = nn.ModuleList(_ConvolvedUpsample(upsampler) for upsampler in block.upsamplers)
-        self.post_quant_conv = vae.post_quant_conv
+        write_out(vae.decoder)
+        for module in list(vae.decoder.modules()):
+            if isinstance(upsamplers := getattr(module, "upsamplers", None), nn.ModuleList):
+                module.upsamplers = nn.ModuleList(
+                    _ConvolvedUpsample(upsampler) if _is_convolved(upsampler) else upsampler for upsampler in upsamplers
+                )
+        self.post_quant_conv = getattr(vae, "post_quant_conv", None)
         self.decoder = vae.decoder
 
     def forward(self, latent_sample: Tensor) -> Tensor:
@@ -40,13 +44,16 @@ class VaeDecoder(nn.Module):
 
 
 class VaeEncoder(nn.Module):
-    """Pictures float32 [B, 3, H, W] in [-1, 1] -> mean and log-variance of the latents, float32 [B, 2C, H/8, W/8]."""
+    """Pictures float32 [B, 3, H, W] in [-1, 1] -> mean and log-variance of the latents, float32 [B, 2C, H/8, W/8].
 
-    def __init__(self, vae: AutoencoderKL) -> None:
+    ``AutoencoderTiny`` has no distribution: its latents themselves come out, [B, C, H/8, W/8].
+    """
+
+    def __init__(self, vae: AutoencoderKL | AutoencoderTiny) -> None:
         super().__init__()
-        _write_out_attention(vae.encoder)
+        write_out(vae.encoder)
         self.encoder = vae.encoder
-        self.quant_conv = vae.quant_conv
+        self.quant_conv = getattr(vae, "quant_conv", None)
 
     def forward(self, sample: Tensor) -> Tensor:
         """Encode; the latents are mean + exp(logvar / 2) * noise, times the scaling factor."""
@@ -54,6 +61,20 @@ class VaeEncoder(nn.Module):
         if self.quant_conv is not None:
             moments = self.quant_conv(moments)
         return moments
+
+
+class PreviewDecoder(nn.Module):
+    """The UNet's latents float32 [B, C, h, w], not divided by anything -> pictures float32 [B, 3, H, W]."""
+
+    def __init__(self, vae: AutoencoderKL | AutoencoderTiny) -> None:
+        super().__init__()
+        self.scaling_factor = float(vae.config.scaling_factor)
+        self.vae_decoder = VaeDecoder(vae)
+
+    def forward(self, latent_sample: Tensor) -> Tensor:
+        """Divide by the autoencoder's own factor, and decode."""
+        picture: Tensor = self.vae_decoder(latent_sample / self.scaling_factor)
+        return picture
 
 
 class _ConvolvedUpsample(nn.Module):
@@ -85,34 +106,14 @@ class _ConvolvedUpsample(nn.Module):
         return squares.reshape(batch, channels // 4, 2 * height, 2 * width)
 
 
+def _is_convolved(upsampler: nn.Module) -> bool:
+    """Return whether an upsampler doubles the picture and then applies a 3x3 convolution, and nothing else."""
+    if not isinstance(upsampler, Upsample2D) or upsampler.use_conv_transpose or not upsampler.use_conv:
+        return False
+    return upsampler.interpolate and upsampler.norm is None and upsampler.conv.kernel_size == (3, 3)
+
+
 def _halved(kernel: Tensor, phase: int, dim: int) -> Tensor:
     """Return the two weights that three have on the small picture, for its even (0) or odd (1) rows or columns."""
     first, middle, last = kernel.unbind(dim)
     return torch.stack([first, middle + last] if phase == 0 else [first + middle, last], dim)
-
-
-class _SpatialAttention:
-    """The VAE's self-attention over the positions of a feature map [B, C, H, W], with its norm and residual."""
-
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: Tensor,
-        encoder_hidden_states: None = None,
-        attention_mask: None = None,
-        temb: None = None,
-    ) -> Tensor:
-        tokens = attn.group_norm(hidden_states.flatten(2)).transpose(1, 2)
-        query = split_heads(attn.to_q(tokens) * attn.scale, attn.heads)
-        key = split_heads(attn.to_k(tokens), attn.heads).transpose(2, 3)
-        value = split_heads(attn.to_v(tokens), attn.heads)
-        mixed = attend(attn, query, key, value).transpose(1, 2).reshape(hidden_states.shape)
-        summed: Tensor = (mixed + hidden_states) / attn.rescale_output_factor
-        return summed
-
-
-def _write_out_attention(part: nn.Module) -> None:
-    """Replace the attention processors of a VAE half by the written-out one."""
-    for module in part.modules():
-        if isinstance(module, Attention):
-            module.set_processor(_SpatialAttention())

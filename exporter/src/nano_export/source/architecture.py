@@ -1,7 +1,11 @@
-"""Decides by a checkpoint's configs whether it is a Stable Diffusion that can be exported, before weights are read."""
+"""Refuses by its configs a checkpoint that diffusers' Stable Diffusion pipelines cannot draw, before weights are read.
+
+All other options of the networks are exported: hoisted, or as diffusers runs them (``networks.hoistable``).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +15,52 @@ from nano_export.source.layout import WEIGHTS
 
 __all__ = ["check_architecture"]
 
-# Features of diffusers' UNet that Stable Diffusion 1 and 2 do not use -> the value that means "not used".
-_UNUSED_UNET_FEATURES: dict[str, Any] = {
-    "addition_embed_type": None,
-    "class_embed_type": None,
-    "encoder_hid_dim": None,
-    "time_cond_proj_dim": None,
-    "dual_cross_attention": False,
-    "only_cross_attention": False,
-    "resnet_time_scale_shift": "default",
-    "time_embedding_type": "positional",
+# Options of diffusers' UNet for which it wants inputs that the Stable Diffusion pipelines never give it.
+_NEEDS_MORE: dict[str, dict[str, str]] = {
+    "class_embed_type": dict.fromkeys(("timestep", "identity", "projection", "simple_projection"), "class labels"),
+    "addition_embed_type": {
+        "text_image": "a picture's embedding",
+        "text": "the prompt's mean beside the timestep, which no graph here has",
+        "text_time": "a pooled prompt and sizes, as Stable Diffusion XL has",
+        "image": "a picture's embedding",
+        "image_hint": "a picture's embedding and a hint",
+    },
+    "encoder_hid_dim_type": dict.fromkeys(("text_image_proj", "image_proj"), "a picture's embedding"),
 }
+_CLASSES = {"unet": "UNet2DConditionModel"}
+_UNET = ["UNets that StableDiffusionPipeline draws with"]
 
 
 def check_architecture(folder: Path) -> None:
-    """Refuse everything but Stable Diffusion 1 and 2, before gigabytes are read.
+    """Refuse networks that need inputs which no prompt gives.
 
     Raises:
         CheckpointError: files are missing or damaged.
-        UnsupportedModelError: it is not a Stable Diffusion 1 or 2.
+        UnsupportedModelError: diffusers' own pipeline cannot draw it.
     """
     configs = {component: read_json(folder / component / "config.json") for component in WEIGHTS}
-    for feature, unused in _UNUSED_UNET_FEATURES.items():
-        if (value := configs["unet"].get(feature, unused)) not in (unused, None):
-            raise UnsupportedModelError(folder / "unet", f"{feature}={value!r}", ["UNets of Stable Diffusion 1 and 2"])
+    for component, expected in _CLASSES.items():
+        if (found := configs[component].get("_class_name", expected)) != expected:
+            raise UnsupportedModelError(folder / component, f"the class {found}", [expected])
+    if (found := _needs_more(configs["unet"])) is not None:
+        raise UnsupportedModelError(folder / "unet", found, _UNET)
+    if configs["text_encoder"].get("use_attention_mask"):
+        raise UnsupportedModelError(folder / "text_encoder", "use_attention_mask=true", ["text encoders without it"])
+    outputs, latents = configs["unet"].get("out_channels", 4), configs["vae"].get("latent_channels", 4)
+    if outputs != latents:
+        raise UnsupportedModelError(
+            folder / "unet", f"out_channels={outputs} with {latents} latent channels of the vae", _UNET
+        )
+
+
+def _needs_more(unet: Mapping[str, Any]) -> str | None:
+    """Name the option of a UNet for which it needs further inputs; None if it needs none."""
+    if unet.get("class_embed_type") is None and (count := unet.get("num_class_embeds")) is not None:
+        return f"num_class_embeds={count!r}, which needs class labels"
+    if unet.get("dual_cross_attention"):
+        return "dual_cross_attention=true, which needs two prompts"
+    for key, values in _NEEDS_MORE.items():
+        value = unet.get(key)
+        if isinstance(value, str) and value in values:
+            return f"{key}={value!r}, which needs {values[value]}"
+    return None

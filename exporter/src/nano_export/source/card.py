@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-__all__ = ["example_prompts", "front_matter", "guidance_scale"]
+__all__ = ["example_prompts", "front_matter", "parameter"]
 
 # The Hub's convention: nothing stands before it but a byte order mark and blanks.
 _FRONT_MATTER = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
@@ -33,9 +33,9 @@ def example_prompts(card: str | None) -> tuple[str, ...]:
     return tuple(text.strip() for text in texts if isinstance(text, str) and text.strip())
 
 
-def guidance_scale(card: str | None) -> float | None:
-    """Return the author's guidance scale, from the Hub's ``inference.parameters``; None without one."""
+def parameter(card: str | None, name: str) -> float | None:
+    """Return a number, at least 0, of the Hub's ``inference.parameters``, such as ``guidance_scale``; None without."""
     inference = front_matter(card).get("inference")
     parameters = inference.get("parameters") if isinstance(inference, dict) else None
-    scale = parameters.get("guidance_scale") if isinstance(parameters, dict) else None
-    return float(scale) if isinstance(scale, (int, float)) and math.isfinite(scale) and scale >= 0 else None
+    value = parameters.get(name) if isinstance(parameters, dict) else None
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) and value >= 0 else None

@@ -10,11 +10,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from nano_export.errors import CheckpointError
 from nano_export.options import NOTHING_ASKED, SingleFileOptions
 from nano_export.source import builtin
+from nano_export.source.autoencoders import Autoencoder, load_autoencoder, open_autoencoder
 from nano_export.source.folder import DiffusersFolder
 from nano_export.source.licences import LicenceText, licence_of
 from nano_export.source.network_loading import load_network
@@ -24,9 +26,9 @@ from nano_export.source.tokenizer import check_fit, load_tokenizer
 from nano_runtime.bundle.manifest import Source
 from nano_runtime.bundle.wiring import Task
 
-__all__ = ["Checkpoint", "load", "open_checkpoint"]
+__all__ = ["Checkpoint", "load", "open_checkpoint", "preview_autoencoder", "with_autoencoder"]
 
-_CLASSES = {"text_encoder": CLIPTextModel, "unet": UNet2DConditionModel, "vae": AutoencoderKL}
+_CLASSES = {"text_encoder": CLIPTextModel, "unet": UNet2DConditionModel}
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Checkpoint:
         source: where it came from.
         licence: of the weights.
         card: text of its README.md; None without one.
-        tokenizer: turns prompts into ids.
+        tokenizer: turns prompts into ids; ``model_max_length`` is the length of a chunk of a prompt.
         text_encoder: turns ids into hidden states.
         unet: predicts the noise.
         vae: turns latents into pictures and back.
@@ -54,7 +56,7 @@ class Checkpoint:
     tokenizer: CLIPTokenizer
     text_encoder: CLIPTextModel
     unet: UNet2DConditionModel
-    vae: AutoencoderKL
+    vae: Autoencoder
     scheduler: dict[str, Any]
     task: Task = "text-to-image"
     embeddings: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -80,6 +82,34 @@ def load(place: Place) -> Checkpoint:
     with TemporaryDirectory() as path:
         place.file.write_configs(Path(path))
         return _load(replace(place.folder, path=Path(path)), place.source, place.file)
+
+
+def with_autoencoder(checkpoint: Checkpoint, path: Path | None) -> Checkpoint:
+    """Put another autoencoder in the place of the checkpoint's; None keeps it.
+
+    Raises:
+        CheckpointError: the folder has no usable autoencoder, or one of other latents.
+        UnsupportedModelError: it is of another class.
+    """
+    if path is None:
+        return checkpoint
+    return replace(checkpoint, vae=open_autoencoder(path, checkpoint.vae.config.latent_channels))
+
+
+def preview_autoencoder(checkpoint: Checkpoint, path: Path | None) -> Autoencoder | None:
+    """Return the autoencoder of a folder, for previews of a checkpoint's pictures; None without one.
+
+    Raises:
+        CheckpointError: the folder has no usable autoencoder, or one of other latents.
+        UnsupportedModelError: it is of another class.
+    """
+    if path is None:
+        return None
+    own = checkpoint.vae.config
+    found = open_autoencoder(path, own.latent_channels)
+    if len(found.config.block_out_channels) != len(own.block_out_channels):
+        raise CheckpointError(path, "its pictures have another size than those of the checkpoint's autoencoder")
+    return found
 
 
 def _built_in(source: Source) -> Checkpoint:
@@ -110,6 +140,7 @@ def _load(found: DiffusersFolder, source: Source, file: SingleFile | None = None
         else file.load(component, found.configs[component])
         for component, kind in _CLASSES.items()
     }
+    vae = found.configs["vae"]
     check_fit(tokenizer, networks["text_encoder"], folder / "tokenizer")
     return Checkpoint(
         name=source.model.rpartition("/")[2],
@@ -119,7 +150,7 @@ def _load(found: DiffusersFolder, source: Source, file: SingleFile | None = None
         tokenizer=tokenizer,
         text_encoder=networks["text_encoder"],
         unet=networks["unet"],
-        vae=networks["vae"],
+        vae=load_autoencoder(vae, found.weights["vae"]) if file is None else file.load("vae", vae),
         scheduler=found.scheduler,
         task=found.task,
     )

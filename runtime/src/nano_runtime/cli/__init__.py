@@ -26,6 +26,7 @@ from nano_runtime.version import __version__
 __all__ = ["EXIT_BROKEN_PIPE", "EXIT_INTERRUPTED", "digest", "make_parser", "megabytes", "run_command"]
 
 EXIT_INTERRUPTED = 130
+_LOGGERS = ("nano_runtime", "nano_export")  # of all packages whose commands have this boundary
 EXIT_BROKEN_PIPE = 141  # a shell reports this for a program that SIGPIPE ended
 
 Options = TypeVar("Options", bound=argparse.Namespace)
@@ -142,12 +143,14 @@ class _OneLine(logging.Formatter):
 
 @contextmanager
 def _warnings_on_stderr(prog: str) -> Iterator[None]:
-    """Print the package's log, from warnings on, as lines of this command."""
+    """Print the packages' logs, from warnings on, as lines of this command."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine(f"{prog}: warning: %(message)s"))
-    logger = logging.getLogger("nano_runtime")
-    logger.addHandler(handler)
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    for logger in loggers:
+        logger.addHandler(handler)
     try:
         yield
     finally:
-        logger.removeHandler(handler)
+        for logger in loggers:
+            logger.removeHandler(handler)

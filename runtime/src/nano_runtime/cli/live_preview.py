@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nano_runtime.bundle.wiring import PREVIEW_DECODER
 from nano_runtime.cli.output import Output
 from nano_runtime.errors import NoPreviewError, OutputNameError
 
@@ -34,12 +35,12 @@ class Preview:
         """Find out before the work begins whether there can be one.
 
         Raises:
-            NoPreviewError: the bundle has no matrix for it.
+            NoPreviewError: the bundle has neither a matrix nor a decoder for it.
             OutputNameError: the name does not end in .png.
             OutputExistsError: the file exists and ``force`` is False.
             OutputError: its folder is missing or not writable.
         """
-        if bundle.manifest.preview is None:
+        if bundle.manifest.preview is None and PREVIEW_DECODER not in bundle.manifest.components:
             raise NoPreviewError
         if path.is_dir():
             raise OutputNameError(path)

@@ -6,16 +6,18 @@ import logging
 import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from nano_runtime.arrays import F32
 from nano_runtime.bundle.folder import Bundle
+from nano_runtime.bundle.wiring import PREVIEW_DECODER
 from nano_runtime.drawing.events import Progress
 from nano_runtime.drawing.plan import Plan, grouped
 from nano_runtime.drawing.start import start_of
 from nano_runtime.engines.base import Runner
-from nano_runtime.networks.autoencoder import EncodedEdit
+from nano_runtime.networks.autoencoder import EncodedEdit, decode_preview
 from nano_runtime.networks.conditioning import Conditions, UNetInputs
 from nano_runtime.networks.predictor import Predictor
 from nano_runtime.pictures.preview import predicted_latents
@@ -62,6 +64,8 @@ class Drawing:
         plan = self.plan
         preview = self.bundle.manifest.preview
         weights = None if preview is None else np.array(preview, np.float32)
+        previews = PREVIEW_DECODER in self.bundle.manifest.components
+        decoder = partial(decode_preview, self.runner, self.bundle) if previews else None
         groups = plan.groups
         first = plan.first_call
         per_group = calls = len(plan.timesteps) - first
@@ -89,6 +93,7 @@ class Drawing:
                         latents=step.latents,
                         predicted=predicted_latents(step, self.schedule),
                         preview_weights=weights,
+                        decode=decoder,
                     )
                     if interrupted():
                         break

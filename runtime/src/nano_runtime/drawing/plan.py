@@ -28,6 +28,7 @@ from nano_runtime.drawing.arguments import (
 )
 from nano_runtime.drawing.defaults import Defaults
 from nano_runtime.errors import ConflictError, NoShortcutError
+from nano_runtime.networks.guidance import embedding_width
 from nano_runtime.networks.tokenizer import Reading
 from nano_runtime.networks.unet_calls import EXACT, Call, Shortcuts, plan_calls, rows_by_graph
 from nano_runtime.options import DrawOptions, OutputType
@@ -168,7 +169,7 @@ def plan_of(options: DrawOptions, bundle: Bundle, schedule: Schedule, defaults: 
     shortcuts = shortcuts_of(options, bundle)
     timesteps = make_sampler(scheduler, schedule, steps).timesteps
     first = 0 if edit is None or edit.strength is None else first_call(scheduler, steps, edit.strength)
-    guided = scale > 1 and (nearness is None or nearness >= 1)
+    guided = scale > 1 and (nearness is None or nearness >= 1) and embedding_width(manifest) is None
     made = plan_calls(len(timesteps) - first, shortcuts, guided=guided, ways=2 if nearness is None else 3)
     return Plan(
         options=options,

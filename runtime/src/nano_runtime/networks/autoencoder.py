@@ -1,4 +1,4 @@
-"""The two graphs of the autoencoder (VAE), between pixels and latents."""
+"""The graphs of the autoencoder (VAE), between pixels and latents, and the quick decoder for previews."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 
 from nano_runtime.arrays import F32
 from nano_runtime.bundle.folder import Bundle
-from nano_runtime.bundle.wiring import VAE_DECODER, VAE_ENCODER
+from nano_runtime.bundle.wiring import PREVIEW_DECODER, VAE_DECODER, VAE_ENCODER
 from nano_runtime.engines.base import Runner
 from nano_runtime.pictures.blank import find_blanks
 from nano_runtime.pictures.pixels import to_unit_range
 from nano_runtime.pictures.source import Edit
 from nano_runtime.sampling.noise import NoiseSource
 
-__all__ = ["Encoded", "EncodedEdit", "decode", "encode"]
+__all__ = ["Encoded", "EncodedEdit", "decode", "decode_preview", "encode"]
 
 _LOGVAR = (-30.0, 20.0)  # diffusers keeps the encoder's log-variance between these
 
@@ -115,3 +115,22 @@ def decode(runner: Runner, bundle: Bundle, latents: F32, seeds: Sequence[int]) -
     for blank in find_blanks(latents, unit):
         _log.warning("the picture of seed %d is blank: the %s made it constant", seeds[blank.index], blank.component)
     return unit
+
+
+def decode_preview(runner: Runner, bundle: Bundle, latents: F32) -> F32:
+    """Decode latents that are not final, roughly and in little time.
+
+    Args:
+        runner: runs the graph for previews.
+        bundle: describes it; it has one.
+        latents: float32 [n, C, h, w].
+
+    Returns:
+        Float32 [n, height, width, 3] in [0, 1].
+
+    Raises:
+        BundleError: the graph cannot be run, or computes NaN.
+    """
+    component = bundle.component(PREVIEW_DECODER)
+    decoded = [runner.run(PREVIEW_DECODER, {component.inputs[0].name: one[np.newaxis]}, batch=1) for one in latents]
+    return to_unit_range(np.concatenate([outputs[component.outputs[0].name] for outputs in decoded]))

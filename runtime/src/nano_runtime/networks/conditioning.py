@@ -26,9 +26,19 @@ from numpy.typing import NDArray
 
 from nano_runtime.arrays import F32
 from nano_runtime.bundle.folder import Bundle
-from nano_runtime.bundle.wiring import HIDDEN_STATES, TEXT_ENCODER, TIMESTEP, TOKENS, UNET, UNET_PROMPT, UNET_TIME
+from nano_runtime.bundle.wiring import (
+    HIDDEN_STATES,
+    TEXT_ENCODER,
+    TIMESTEP,
+    TIMESTEP_COND,
+    TOKENS,
+    UNET,
+    UNET_PROMPT,
+    UNET_TIME,
+)
 from nano_runtime.engines.base import Runner
 from nano_runtime.errors import LongPromptError
+from nano_runtime.networks.guidance import embed_guidance, embedding_width
 from nano_runtime.networks.tokenizer import LITERAL, Reading, TokenIds, Tokenizer
 from nano_runtime.networks.weighting import weigh
 
@@ -145,8 +155,14 @@ class Conditioner:
                 hidden[chunk] = weigh(self._hidden_states(runner, ids), weights)
         return EncodedTexts(texts.chunks, known, hidden)
 
-    def project(self, runner: Runner, texts: EncodedTexts) -> dict[str, UNetInputs]:
-        """Return the UNet's inputs for each text: arrays with one row."""
+    def project(self, runner: Runner, texts: EncodedTexts, guidance_scale: float) -> dict[str, UNetInputs]:
+        """Return the UNet's inputs for each text: arrays with one row.
+
+        Args:
+            runner: runs the graphs.
+            texts: encoded.
+            guidance_scale: of the call, which some UNets of the standard form take as an input.
+        """
         known = {**texts.known}
         for chunk, hidden in texts.hidden.items():
             row: UNetInputs = {HIDDEN_STATES: hidden}
@@ -154,7 +170,11 @@ class Conditioner:
                 row = {**runner.run(UNET_PROMPT, row, batch=1)}
             known[chunk] = self._chunks.put(chunk, row)
         rows = {text: [known[chunk] for chunk in chunks] for text, chunks in texts.chunks.items()}
-        return {text: of[0] if len(of) == 1 else _joined(of, self._length_axes()) for text, of in rows.items()}
+        guidance: UNetInputs = {} if self._hoisted else self._guidance(guidance_scale)
+        return {
+            text: {**(of[0] if len(of) == 1 else _joined(of, self._length_axes())), **guidance}
+            for text, of in rows.items()
+        }
 
     def forget(self) -> None:
         """Free the tokenizer and everything remembered."""
@@ -170,14 +190,23 @@ class Conditioner:
         """
         return self._tokenizer.encode(text, reading)
 
-    def timesteps(self, runner: Runner, timesteps: F32) -> UNetInputs:
-        """Return the UNet's inputs for each timestep: arrays with one row for each."""
+    def timesteps(self, runner: Runner, timesteps: F32, guidance_scale: float) -> UNetInputs:
+        """Return the UNet's inputs for each timestep: arrays with one row for each.
+
+        Args:
+            runner: runs the graphs.
+            timesteps: float32, of each call.
+            guidance_scale: of the call, which some UNets of the hoisted form take along with the timestep.
+        """
         if not self._hoisted:
             (spec,) = [spec for spec in self._bundle.component(UNET).inputs if spec.name == TIMESTEP]
             return {TIMESTEP: timesteps.astype(spec.dtype)}
-        key = timesteps.tobytes()
+        feeds: UNetInputs = {TIMESTEP: timesteps}
+        for name, row in self._guidance(guidance_scale).items():
+            feeds[name] = np.repeat(row, len(timesteps), axis=0)
+        key = b"".join(values.tobytes() for values in feeds.values())
         if (table := self._schedules.get(key)) is None:
-            table = self._schedules.put(key, {**runner.run(UNET_TIME, {TIMESTEP: timesteps}, batch=len(timesteps))})
+            table = self._schedules.put(key, {**runner.run(UNET_TIME, feeds, batch=len(timesteps))})
         return table
 
     @cached_property
@@ -185,6 +214,11 @@ class Conditioner:
         """The tokenizer, read when the first text comes: meanwhile the graphs' checksums are compared."""
         spec = self._bundle.manifest.tokenizer
         return Tokenizer.load(self._bundle.verified_file(spec.file), spec)
+
+    def _guidance(self, scale: float) -> UNetInputs:
+        """Return the guidance scale as an input with one row; nothing for UNets that do not take it."""
+        width = embedding_width(self._bundle.manifest)
+        return {} if width is None else {TIMESTEP_COND: embed_guidance(scale, width)}
 
     def _length_axes(self) -> dict[str, int]:
         """Return the axis of each UNet input that is the prompt's length; none in bundles where it is fixed."""
