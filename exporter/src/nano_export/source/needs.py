@@ -28,8 +28,10 @@ _IMPORTED_BYTES = 0.5e9  # Python with torch, diffusers and onnxruntime
 _BASE_BYTES = {"int8": 0.9e9, "fp32": 0.68e9}  # the same, with what tracing and engines take beside the weights
 _OPENVINO_BYTES = 0.15e9
 _COPIES = {"int8": 1.0, "fp32": 1.75}  # of the fp32 weights, beside each other
-_ATTENTIONS = 3  # two rows, with guidance, of products, and of a part of their softmax
-_FEATURE_MAPS = 6  # of full size, while one picture is encoded and decoded
+# Products of queries and keys, and their softmax, of two pictures with guidance: ``choose/`` draws two at once. In INT8
+# they are fused there, and calibrating with one picture at once takes most.
+_ATTENTIONS = {"int8": 4, "fp32": 8}
+_FEATURE_MAPS = {"int8": 6, "fp32": 12}  # of full size, while those pictures are encoded and decoded
 
 # Time: UNet calls of one row and decoded pictures of each stage of `exporting.py`, and what their arithmetic costs as a
 # multiple of torch's product of two large matrices, in fp32 and in INT8.
@@ -152,8 +154,8 @@ def _memory(work: Workload, options: Options) -> int:
         _BASE_BYTES[options.precision]
         + _OPENVINO_BYTES * ("openvino" in options.backends)
         + _COPIES[options.precision] * work.weight_bytes
-        + _ATTENTIONS * work.attention_bytes
-        + _FEATURE_MAPS * work.picture_bytes
+        + _ATTENTIONS[options.precision] * work.attention_bytes
+        + _FEATURE_MAPS[options.precision] * work.picture_bytes
     )
     return int(max(_IMPORTED_BYTES + work.loaded_bytes, drawing))
 
