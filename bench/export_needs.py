@@ -2,6 +2,7 @@
 
     python -m bench.export_needs
     python -m bench.export_needs --only middle-int8 --only middle-fp16
+    python -m bench.export_needs --only sd15-512-int8
     python -m bench.export_needs --model FOLDER_OR_NAME --precision int8 --size 512
 
 Prints a table. The checkpoints are seeded random networks of Stable Diffusion's form, from 20 to some 400 MB in fp32,
@@ -59,6 +60,8 @@ class Case:
         model: to give to ``nano-export``; None for seeded random networks of the sizes below.
         channels: of the UNet's levels.
         text: vocabulary and width of the text encoder.
+        layers: of the text encoder.
+        vae: channels of the VAE's levels.
         half: whether fp16 is stored.
         precision: of the bundle.
         size: of the pictures, in pixels.
@@ -69,6 +72,8 @@ class Case:
     model: str | None = None
     channels: tuple[int, ...] = (32, 64)
     text: tuple[int, int] = (1024, 64)
+    layers: int = 6
+    vae: tuple[int, ...] = (32, 64, 128, 128)
     half: bool = False
     precision: Precision = "fp32"
     size: int = 64
@@ -89,6 +94,18 @@ CASES = (
     replace(_LARGE, name="large-fp16", half=True, backends=BOTH),
     replace(_LARGE, name="large-int8", precision="int8", backends=BOTH),
 )
+
+_SD15 = Case(
+    "sd15-512",
+    channels=(320, 640, 1280, 1280),
+    text=(49408, 768),
+    layers=12,
+    vae=(128, 256, 512, 512),
+    half=True,
+    size=512,
+)
+FULL_SIZE = (_SD15, replace(_SD15, name="sd15-512-int8", precision="int8", backends=BOTH))
+"""Stable Diffusion 1.5's architecture at 512 pixels: run only if named, an hour or more and up to 16 GB each."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +137,7 @@ def write_checkpoint(case: Case, folder: Path) -> None:
     levels = len(case.channels)
     down = ("CrossAttnDownBlock2D",) * (levels - 1)
     config = CLIPTextConfig(
-        vocab_size=vocabulary, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=6,
+        vocab_size=vocabulary, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=case.layers,
         num_attention_heads=width // 64 or 1, bos_token_id=vocabulary - 2, eos_token_id=vocabulary - 1, pad_token_id=0,
     )  # fmt: skip
     parts = builtin.Parts(
@@ -136,7 +153,7 @@ def write_checkpoint(case: Case, folder: Path) -> None:
             up_block_types=("UpBlock2D", *("CrossAttnUpBlock2D",) * (levels - 1)),
         ),
         vae=AutoencoderKL(
-            block_out_channels=(32, 64, 128, 128),
+            block_out_channels=case.vae,
             down_block_types=("DownEncoderBlock2D",) * 4,
             up_block_types=("UpDecoderBlock2D",) * 4,
             latent_channels=4,
@@ -185,12 +202,16 @@ def rows(cases: Sequence[Case]) -> Iterator[Row]:
 def main() -> None:
     """Print a row for each export."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", action="append", choices=[case.name for case in CASES], help="repeatable")
+    parser.add_argument(
+        "--only", action="append", choices=[case.name for case in (*CASES, *FULL_SIZE)], help="repeatable"
+    )
     parser.add_argument("--model", help="one export of a model of your own, by onnxruntime and openvino")
     parser.add_argument("--precision", choices=("fp32", "int8"), default="fp32", help="of that model")
     parser.add_argument("--size", type=int, default=128, help="of that model's pictures")
     options = parser.parse_args()
-    cases = [case for case in CASES if options.only is None or case.name in options.only]
+    cases = list(CASES)
+    if options.only is not None:
+        cases = [case for case in (*CASES, *FULL_SIZE) if case.name in options.only]
     if options.model is not None:
         name = Path(options.model).name
         cases = [Case(name, model=options.model, precision=options.precision, size=options.size, backends=BOTH)]

@@ -15,7 +15,7 @@ from nano_export.source.picture_size import picture_size
 from nano_export.source.place import Place
 from nano_export.source.workload import Network, Workload, workload_of
 from nano_runtime.errors import DiskSpaceError, NotEnoughMemoryError
-from nano_runtime.system.machine import memory_available_bytes
+from nano_runtime.system.machine import memory_available_bytes, usable_cores
 
 __all__ = ["Needs", "check_resources"]
 
@@ -44,8 +44,8 @@ _COSTS = {
 _BASE_SECONDS = 20.0
 _SECONDS_PER_WEIGHT_GB = 12.0  # loading, tracing, quantizing
 _SECONDS_PER_ENGINE_AND_GB = 3.0  # converting, compiling
-_PROBED = 512  # rows and columns of the matrices that are multiplied to learn how fast this machine is
-_PROBES = 30
+_PROBED = 256  # rows and columns of the matrices that are multiplied to learn how fast this machine is
+_PROBING_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -173,14 +173,20 @@ def _seconds(work: Workload, options: Options) -> float:
 
 
 def _macs_per_second() -> float:
-    """Multiply two matrices in torch, and return how many multiply-accumulates a second takes at best."""
+    """Multiply matrices for a moment, and return how many multiply-accumulates a second all cores take at best.
+
+    One thread is measured: several that wait for each other's cores on a busy machine tell nothing.
+    """
     matrix = torch.ones(_PROBED, _PROBED)
-    best = float("inf")
-    for _ in range(_PROBES):
-        start = time.perf_counter()
-        torch.mm(matrix, matrix)
-        best = min(best, time.perf_counter() - start)
-    return float(_PROBED**3 / best)
+    threads, best, begin = torch.get_num_threads(), float("inf"), time.perf_counter()
+    torch.set_num_threads(1)
+    try:
+        while (start := time.perf_counter()) - begin < _PROBING_SECONDS:
+            torch.mm(matrix, matrix)
+            best = min(best, time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return float(usable_cores() * _PROBED**3 / best)
 
 
 def _duration(seconds: float) -> str:
