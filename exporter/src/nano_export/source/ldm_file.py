@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from nano_export.source.ldm_shapes import TEXT, Shapes
 from nano_export.source.readable import require_readable
 from nano_runtime.errors.escaping import first_line
 
-__all__ = ["is_single_file", "read_header", "read_tensors"]
+__all__ = ["is_single_file", "read_header", "read_tensors", "stored_bytes"]
 
 _SAFETENSORS = ".safetensors"
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 _OTHERS = {".gguf": "GGUF", ".onnx": "ONNX", ".zip": "a ZIP archive"}
+_SIZES = {"F64": 8, "I64": 8, "F32": 4, "F16": 2, "BF16": 2}  # bytes of a number; others have one
 # First bytes -> what a file is that has another name than it should.
 _MARKS = {
     b"PK\x03\x04": "a pickle or an archive with the name of a safetensors file",
@@ -61,6 +63,18 @@ def read_header(path: Path) -> tuple[Shapes, dict[str, str]]:
             if start.startswith(mark):
                 raise CheckpointError(path, f"it is {what}") from error
         raise CheckpointError(path, f"it is damaged, cut short, or no safetensors file ({error})") from error
+
+
+def stored_bytes(path: Path, prefix: str) -> int:
+    """Return how many bytes of a file hold the tensors of a network.
+
+    Args:
+        path: of the file, whose header was read.
+        prefix: of their names.
+    """
+    with safe_open(path, framework="pt") as file:
+        parts = [file.get_slice(key) for key in file.keys() if _name(key).startswith(prefix)]  # noqa: SIM118
+        return sum(math.prod(part.get_shape()) * _SIZES.get(part.get_dtype(), 1) for part in parts)
 
 
 def read_tensors(path: Path, prefix: str) -> dict[str, torch.Tensor]:

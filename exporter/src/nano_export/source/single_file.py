@@ -20,7 +20,7 @@ from nano_export.source.clip_vocabulary import find_vocabulary, write_tokenizer
 from nano_export.source.folder import DiffusersFolder
 from nano_export.source.json_file import read_json
 from nano_export.source.layout import WEIGHTS
-from nano_export.source.ldm_file import read_header
+from nano_export.source.ldm_file import read_header, stored_bytes
 from nano_export.source.ldm_shapes import (
     FAMILIES,
     UNET,
@@ -155,7 +155,7 @@ class SingleFile:
             CheckpointError: see ``write_configs``.
             UnsupportedModelError: it is not a Stable Diffusion 1 or 2.
         """
-        stored = self.path.stat().st_size
+        prefixes = {"unet": UNET, "vae": VAE, "text_encoder": self.prefix}
         with TemporaryDirectory() as path:
             folder = Path(path)
             self.write_configs(folder)
@@ -168,7 +168,13 @@ class SingleFile:
                 scheduler=scheduler_of(folder, task),
                 configs=configs,
                 weights={
-                    name: Weights(self.path, (self.path,), None, shapes_of(self.path, name, config), stored)
+                    name: Weights(
+                        self.path,
+                        (self.path,),
+                        None,
+                        shapes_of(self.path, name, config),
+                        stored_bytes(self.path, prefixes[name]),
+                    )
                     for name, config in configs.items()
                 },
             )
