@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -41,7 +42,7 @@ def print_info(bundle: Bundle) -> None:
         "engines": ", ".join(f"{name} ({megabytes(bundle.size_bytes(name))} MB)" for name in manifest.backends),
         "digest": bundle.digest,
     }
-    for key, value in lines.items():
+    for key, value in (*lines.items(), *_additions(bundle)):
         print(f"{key:<12}{escaped(value)}")
     print()
     _print_components(bundle)
@@ -51,6 +52,16 @@ def _scheduler(config: dict[str, Any]) -> str:
     """Return the checkpoint's class of scheduler, and the sampler that replaces it if there is none here."""
     replaced = f" (not implemented: {FALLBACK} takes its place)" if is_replaced(config) else ""
     return f"{config.get('_class_name')}{replaced}"
+
+
+def _additions(bundle: Bundle) -> Iterator[tuple[str, str]]:
+    """Yield what was added to the model: LoRAs as the exporter recorded them, and the words of textual inversions."""
+    loras = bundle.manifest.options.get("loras")
+    for lora in loras if isinstance(loras, list) else ():
+        if isinstance(lora, dict):
+            yield "LoRA", f"{lora.get('name')}, scale {lora.get('scale')}"
+    for word, ids in bundle.manifest.tokenizer.embeddings.items():
+        yield "embedding", f"{word} ({len(ids)} {'token' if len(ids) == 1 else 'tokens'})"
 
 
 def _default(default: Default | None) -> str:

@@ -2,7 +2,8 @@
 
 The vocabulary and the merges are in the bundle's ``tokenizer.json`` (Hugging Face's format, written by the exporter),
 the length and the special ids in its manifest. Ids equal those of transformers' ``CLIPTokenizer`` with
-``padding="max_length", truncation=True``. The ``tokenizers`` package is imported when a file is loaded, not before.
+``padding="max_length", truncation=True``; words of textual inversions stand for all their vectors, see ``inversions``.
+The ``tokenizers`` package is imported when a file is loaded, not before.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from nano_runtime.arrays import F64
 from nano_runtime.bundle.manifest import TokenizerSpec
 from nano_runtime.errors import PromptError, TamperedFileError
+from nano_runtime.networks.inversions import names_of, spell_out
 from nano_runtime.networks.weighting import Fragment, parse
 
 if TYPE_CHECKING:
@@ -87,6 +89,7 @@ class Tokenizer:
     def __init__(self, encoder: tokenizers.Tokenizer, spec: TokenizerSpec) -> None:
         self._encoder = encoder
         self._spec = spec
+        self._words = {word: ids for word, ids in spec.embeddings.items() if encoder.id_to_token(ids[0]) == word}
 
     @classmethod
     def load(cls, path: Path, spec: TokenizerSpec) -> Tokenizer:
@@ -97,7 +100,7 @@ class Tokenizer:
             spec: from the manifest.
 
         Raises:
-            TamperedFileError: the file is missing or is not a tokenizer.
+            TamperedFileError: the file is missing, is not a tokenizer, or has other tokens for a word's vectors.
         """
         from tokenizers import Tokenizer as Encoder  # noqa: PLC0415 - importing this module stays cheap
 
@@ -105,6 +108,9 @@ class Tokenizer:
             encoder = _call_rust(lambda: Encoder.from_file(str(path)))
         except Exception as error:  # the package raises nothing more specific
             raise TamperedFileError(path, f"it cannot be read as a tokenizer ({error})") from error
+        for word, ids in spec.embeddings.items():
+            if [encoder.token_to_id(name) for name in names_of(word, len(ids))] != ids:
+                raise TamperedFileError(path, f"it has other tokens than the manifest for {word!r}")
         encoder.no_truncation()
         encoder.no_padding()
         return cls(encoder, spec)
@@ -160,11 +166,20 @@ class Tokenizer:
 
     def _tokens(self, text: str) -> tuple[list[int], list[int]]:
         """Return the ids of a text and where in it each begins."""
+        spelled, places = spell_out(text, self._words, lambda: self._encoding(text).ids)
+        encoding = self._encoding(spelled)
+        return encoding.ids, [places[start] if start < len(places) else len(text) for start, _ in encoding.offsets]
+
+    def _encoding(self, text: str) -> tokenizers.Encoding:
+        """Tokenize a text as it is.
+
+        Raises:
+            PromptError: the encoder fails on it.
+        """
         try:
-            encoding = _call_rust(lambda: self._encoder.encode(text, add_special_tokens=False))
+            return _call_rust(lambda: self._encoder.encode(text, add_special_tokens=False))
         except Exception as error:  # the package raises nothing more specific
             raise PromptError(f"the tokenizer failed on it ({error})") from error
-        return encoding.ids, [start for start, _ in encoding.offsets]
 
     def _filled(self, chunks: list[list[_Token]]) -> tuple[NDArray[np.int64], F64]:
         """Return ids and weights of chunks, filled up to their length."""
