@@ -36,6 +36,7 @@ def contents_of(manifest: Manifest, **changes: Any) -> Contents:
         example="a fox on a teal background",
         has_card=True,
         loras=[],
+        embeddings=[],
         image_size=manifest.image_size,
         latent_shape=manifest.latent_shape,
         scaling_factor=manifest.scaling_factor,

@@ -22,7 +22,7 @@ from nano_export.options import LoraFile, parse_lora
 from nano_export.source import builtin
 from nano_export.source.checkpoint import Checkpoint, open_checkpoint
 from nano_export.source.lora import merge
-from nano_export.source.lora_file import open_lora
+from nano_export.source.lora_file import Lora, open_loras
 from nano_runtime import Pipeline
 from nano_runtime.bundle.checksums import sha256_of
 from nano_runtime.bundle.reading import read_manifest
@@ -131,10 +131,16 @@ def file(tmp_path) -> Path:
     return tmp_path / "style.safetensors"
 
 
+def opened(path: Path, scale: float = 1.0) -> Lora:
+    """The one file of a LoRA."""
+    (lora,) = open_loras(LoraFile(path, scale))
+    return lora
+
+
 def merged(*files: tuple[Path, float]) -> Checkpoint:
     """The model with our merge."""
     checkpoint = open_checkpoint("tiny", None)
-    merge(checkpoint, [open_lora(LoraFile(path, scale)) for path, scale in files])
+    merge(checkpoint, [opened(path, scale) for path, scale in files])
     return checkpoint
 
 
@@ -304,7 +310,7 @@ def test_a_checkpoint_from_a_folder_is_merged_and_its_files_stay(factors, parts,
     weights = tmp_path / "tiny" / "unet" / "diffusion_pytorch_model.safetensors"
     before = sha256_of(weights)
     checkpoint = open_checkpoint(str(tmp_path / "tiny"), None)
-    merge(checkpoint, [open_lora(LoraFile(file, SCALE))])
+    merge(checkpoint, [opened(file, SCALE)])
     assert distance(checkpoint, merged((file, SCALE))) == 0
     assert sha256_of(weights) == before
 
@@ -315,7 +321,7 @@ def test_nothing_is_merged_if_one_file_does_not_fit(factors, parts, tmp_path):
     save_file({"unet.conv_inn.lora_A.weight": torch.ones(1, 4), "unet.conv_inn.lora_B.weight": torch.ones(4, 1)}, bad)
     checkpoint = open_checkpoint("tiny", None)
     with pytest.raises(LoraError, match=r"bad\.safetensors"):
-        merge(checkpoint, [open_lora(LoraFile(path, 1.0)) for path in (good, bad)])
+        merge(checkpoint, [opened(path) for path in (good, bad)])
     assert distance(checkpoint, parts) == 0
 
 
@@ -357,9 +363,51 @@ NAN = torch.full((2, 32), math.nan)
     [
         pytest.param({}, "it holds no tensors", id="empty"),
         pytest.param({"conv_in.weight": torch.ones(1)}, "'conv_in.weight' is no part of a LoRA", id="a checkpoint"),
-        pytest.param({f"{ATTENTION}.hada_w1_a": torch.ones(1)}, "is of LoHa, not of LoRA", id="LoHa"),
-        pytest.param({f"{ATTENTION}.lokr_w1": torch.ones(1)}, "is of LoKr, not of LoRA", id="LoKr"),
-        pytest.param(FITTING | {f"{ATTENTION}.dora_scale": torch.ones(1)}, "is of DoRA, not of LoRA", id="DoRA"),
+        pytest.param({f"{ATTENTION}.oft_blocks": torch.ones(1)}, "oft_blocks' is of OFT", id="OFT"),
+        pytest.param({f"{ATTENTION}.hada_w1_a": torch.ones(2, 2)}, f"no hada_w1_b for '{ATTENTION}'", id="half a LoHa"),
+        pytest.param(
+            {f"{ATTENTION}.hada_w{side}_{end}": torch.ones(2, 3) for side in "12" for end in "ab"},
+            "cannot be multiplied: hada_w1_a 2x3, hada_w1_b 2x3",
+            id="ranks of LoHa",
+        ),
+        pytest.param({f"{ATTENTION}.lokr_w1": torch.ones(2, 2)}, "neither lokr_w2 nor both", id="half a LoKr"),
+        pytest.param(
+            {f"{ATTENTION}.lokr_w1": torch.ones(3, 3), f"{ATTENTION}.lokr_w2": torch.ones(3, 3)},
+            f"'{ATTENTION}' changes 9x9 weights, the model has 32x32",
+            id="size of LoKr",
+        ),
+        pytest.param(
+            FITTING | {f"{ATTENTION}.dora_scale": torch.ones(31, 1)}, "has 31 magnitudes, not 32", id="magnitudes"
+        ),
+        pytest.param(
+            FITTING | {f"{ATTENTION}.dora_scale": torch.ones(1, 16)},
+            "has 16 magnitudes, not 32",
+            id="magnitudes by input",
+        ),
+        pytest.param(
+            FITTING | {f"{ATTENTION}.diff": torch.ones(32, 32)}, "it has diff beside down for", id="two kinds in one"
+        ),
+        pytest.param(
+            FITTING | {f"{ATTENTION}.diff_b": torch.ones(32)}, "a bias, and the model's layer has none", id="no bias"
+        ),
+        pytest.param(
+            {"lora_unet_conv_norm_out.w_norm": torch.ones(31)}, "changes 31 weights, the model has 32", id="norm"
+        ),
+        pytest.param(
+            {"unet.conv_in.lora_A.bias": torch.ones(1)},
+            "'unet.conv_in.lora_A.bias' is no part of a LoRA",
+            id="bias of A",
+        ),
+        pytest.param(
+            pair("transformer.single_transformer_blocks.0.attn.to_q"),
+            "it is for Flux, or another model with a transformer: 1 of its 1 layers",
+            id="Flux",
+        ),
+        pytest.param(
+            pair("base_model.model.conv_in"),
+            "adapter_config.json is not beside it",
+            id="PEFT's file without its config",
+        ),
         pytest.param({f"{ATTENTION}.lora_up.weight": torch.ones(32, 2)}, f"no down for '{ATTENTION}'", id="no down"),
         pytest.param({f"{ATTENTION}.alpha": torch.tensor(1.0)}, f"no down for '{ATTENTION}'", id="alpha alone"),
         pytest.param(
@@ -400,7 +448,8 @@ NAN = torch.full((2, 32), math.nan)
         ),
         pytest.param(
             FITTING | pair("lora_te2_text_model_encoder_layers_0_mlp_fc1"),
-            "1 of its 2 layers are not in the model: 'lora_te2_text_model_encoder_layers_0_mlp_fc1' "
+            "it is for Stable Diffusion XL: 1 of its 2 layers are not in the model: "
+            "'lora_te2_text_model_encoder_layers_0_mlp_fc1' "
             "(the nearest name there is 'lora_te_text_model_encoder_layers_0_mlp_fc1')",
             id="a second text encoder",
         ),
@@ -443,25 +492,26 @@ def test_files_that_do_not_fit_are_refused_and_nothing_is_written(content, why, 
 def test_a_config_that_is_not_pefts_is_refused(config, why, file):
     save_file(FITTING, file, metadata={"lora_adapter_metadata": config})
     if why is None:
-        assert open_lora(LoraFile(file, 1.0)).layers[ATTENTION].strength == 1
+        assert opened(file).layers.keys() == {ATTENTION}
         return
     with pytest.raises(LoraError) as caught:
-        open_lora(LoraFile(file, 1.0))
+        opened(file)
     assert why in caught.value.what
 
 
 @pytest.mark.parametrize(
-    "damage", ["missing", "a folder", "a pickle", "cut short", "longer than a LoRA", "a long header", "a false length"]
+    "damage",
+    ["missing", "an empty folder", "a pickle", "cut short", "longer than a LoRA", "a long header", "a false length"],
 )
 def test_files_that_cannot_be_read_are_refused(damage, file, tmp_path, capsys):
     save_file(FITTING, file)
     if damage == "missing":
         file.unlink()
-        why = "there is no such file"
-    elif damage == "a folder":
+        why = "there is no such file or folder"
+    elif damage == "an empty folder":
         file.unlink()
         file.mkdir()
-        why = "there is no such file"
+        why = "it holds neither pytorch_lora_weights.safetensors nor adapter_model.safetensors"
     elif damage == "a pickle":
         torch.save(FITTING, file)
         why = "it is not a safetensors file, or a damaged one"
@@ -476,9 +526,15 @@ def test_files_that_cannot_be_read_are_refused(damage, file, tmp_path, capsys):
         why = "it is not a safetensors file, or a damaged one (a header of 18446744073709551615 bytes)"
     else:
         with file.open("r+b") as opened:
-            opened.truncate(5 * 10**9)  # a hole
-        why = "5.0 GB are more than a LoRA can have"
+            opened.truncate(9 * 10**9)  # a hole
+        why = "9.0 GB are more than it can have"
     assert f"the LoRA {file} cannot be merged: {why}" in refused(file, tmp_path, capsys)
+
+
+@pytest.mark.parametrize("name", ["style.safetensors", "loras/style.safetensors", "place/other/style.safetensors"])
+def test_a_file_that_is_not_there_is_not_looked_for_on_the_hub(name, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "there is no such file or folder" in refused(name, tmp_path, capsys)
 
 
 @pytest.mark.parametrize(("scale", "why"), [("1e999", "the scale 1e999 is too large"), ("3e38", "makes")])

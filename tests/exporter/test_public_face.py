@@ -13,9 +13,10 @@ import nano_export
 from nano_runtime.errors import NanoError
 
 NAMES = [
-    "Adopted", "AdoptionError", "CheckpointError", "Exported", "ImageSizeError", "LoraError", "LoraFile", "Options",
-    "ParityError", "PickleFileError", "PickleOnlyError", "Progress", "SingleFileError", "SingleFileOptions",
-    "UnsupportedModelError", "VocabularyNotFoundError", "adopt", "export",
+    "Adopted", "AdoptionError", "CheckpointError", "EmbeddingError", "EmbeddingFile", "Exported", "HubFilesError",
+    "ImageSizeError", "LoraError", "LoraFile", "Options", "ParityError", "PickleFileError", "PickleOnlyError",
+    "Progress", "SingleFileError", "SingleFileOptions", "UnsupportedModelError", "VocabularyNotFoundError", "adopt",
+    "export",
 ]  # fmt: skip
 
 

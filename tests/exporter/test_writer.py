@@ -34,6 +34,7 @@ CONTENTS = Contents(
     example="a fox",
     has_card=False,
     loras=[],
+    embeddings=[],
     image_size=(64, 64),
     latent_shape=(4, 8, 8),
     scaling_factor=1.0,

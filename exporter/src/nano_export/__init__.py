@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from nano_export.errors import (
         AdoptionError,
         CheckpointError,
+        EmbeddingError,
+        HubFilesError,
         ImageSizeError,
         LoraError,
         ParityError,
@@ -29,14 +31,17 @@ if TYPE_CHECKING:
         VocabularyNotFoundError,
     )
     from nano_export.exporting import Exported, export
-    from nano_export.options import LoraFile, Options, SingleFileOptions
+    from nano_export.options import EmbeddingFile, LoraFile, Options, SingleFileOptions
     from nano_export.progress import Progress
 
 __all__ = [
     "Adopted",
     "AdoptionError",
     "CheckpointError",
+    "EmbeddingError",
+    "EmbeddingFile",
     "Exported",
+    "HubFilesError",
     "ImageSizeError",
     "LoraError",
     "LoraFile",
@@ -55,6 +60,7 @@ __all__ = [
 
 _HOMES = {
     "Adopted": "adoption.adopting",
+    "EmbeddingFile": "options",
     "Exported": "exporting",
     "LoraFile": "options",
     "Options": "options",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from nano_export.bundle.facts import OPENVINO_TOKENIZER
-from nano_export.options import Options, Precision, PredictionType, SingleFileOptions, parse_lora
+from nano_export.options import Options, Precision, PredictionType, SingleFileOptions, parse_embedding, parse_lora
 from nano_export.progress import Progress
 from nano_runtime.bundle.manifest import Backend
 from nano_runtime.bundle.wiring import GraphForm
@@ -32,6 +32,7 @@ _EXAMPLES = """\
   nano-export ./dreamshaper.safetensors --int8 -o dream   one file from Civitai or A1111: SD 1.x or 2.x
   nano-export synthetic --int8 -o full --backend openvino    the full-size network with random weights, to measure
   nano-export ./sd-2-1 --size 512 --lora style.safetensors:0.8 -o style    with a style merged into it
+  nano-export ./sd-1-5 --embedding easynegative.safetensors -o careful     prompts may say easynegative
   nano-export demo --int8 -o demo                     a small trained model that draws emoji, no download
   nano-export --adopt ./sd-onnx -o mine               a folder of ONNX or OpenVINO graphs, as optimum exports them
 """
@@ -53,6 +54,7 @@ class _Arguments(argparse.Namespace):
     vae: Path | None
     preview_vae: Path | None
     lora: list[str]
+    embedding: list[str]
     tokenizer: Path | None
     config: Path | None
     prediction_type: PredictionType | None
@@ -129,8 +131,16 @@ def _parser() -> argparse.ArgumentParser:
         "--lora",
         action="append",
         default=[],
-        metavar="FILE[:SCALE]",
-        help="merge a LoRA (.safetensors) into the weights; repeatable (default scale: 1)",
+        metavar="LORA[:SCALE]",
+        help="merge a LoRA into the weights: a .safetensors file, a folder as diffusers or PEFT write it, or a Hub id; "
+        "repeatable (default scale: 1)",
+    )
+    add(
+        "--embedding",
+        action="append",
+        default=[],
+        metavar="FILE[=WORD]",
+        help="add a textual inversion (.safetensors); repeatable (default word: the one in the file, or its name)",
     )
     add(
         "--tokenizer",
@@ -175,6 +185,7 @@ def _export(arguments: _Arguments) -> int:
             vae=arguments.vae,
             preview_vae=arguments.preview_vae,
             loras=tuple(map(parse_lora, arguments.lora)),
+            embeddings=tuple(map(parse_embedding, arguments.embedding)),
             revision=arguments.revision,
             variant=arguments.variant,
             single_file=SingleFileOptions(

@@ -5,7 +5,7 @@ UsageError      2
 ├── CheckpointError · PickleOnlyError · UnsupportedModelError · SchedulerError
 ├── SingleFileError · PickleFileError · VocabularyNotFoundError
 ├── UndrawableError · UntraceableError
-└── ImageSizeError · LoraError
+└── ImageSizeError · LoraError · EmbeddingError · HubFilesError
 NanoError
 └── ParityError 3
 """
@@ -22,6 +22,8 @@ from nano_runtime.errors import BundleError, UsageError
 __all__ = [
     "AdoptionError",
     "CheckpointError",
+    "EmbeddingError",
+    "HubFilesError",
     "ImageSizeError",
     "LoraError",
     "ParityError",
@@ -33,7 +35,15 @@ __all__ = [
     "UnsupportedModelError",
     "UntraceableError",
     "VocabularyNotFoundError",
+    "quoted",
 ]
+
+_QUOTED_LETTERS = 120
+
+
+def quoted(name: str) -> str:
+    """Quote a name from a file for a message, on one line and not too long."""
+    return repr(name if len(name) <= _QUOTED_LETTERS else f"{name[:_QUOTED_LETTERS]}…")
 
 
 class CheckpointError(UsageError):
@@ -154,7 +164,28 @@ class LoraError(UsageError):
     def __init__(self, file: Path | str, why: str) -> None:
         super().__init__(
             f"the LoRA {file} cannot be merged: {why}",
-            "Give a .safetensors file by kohya's scripts, diffusers or PEFT, trained for the model that is exported.",
+            "Give a .safetensors file by kohya's scripts, LyCORIS, diffusers or PEFT, or the folder or Hub id of one, "
+            "trained for the model that is exported.",
+        )
+
+
+class EmbeddingError(UsageError):
+    """A textual inversion that cannot be read, or that does not fit this model."""
+
+    def __init__(self, file: Path | str, why: str) -> None:
+        super().__init__(
+            f"the embedding {file} cannot be added: {why}",
+            "Give a .safetensors file by AUTOMATIC1111 or diffusers, trained for the model that is exported.",
+        )
+
+
+class HubFilesError(UsageError):
+    """A repository with a LoRA that cannot be had from the Hub."""
+
+    def __init__(self, repository: str, why: str) -> None:
+        super().__init__(
+            f"{repository} cannot be used: {why}",
+            "Give the path of a file or a folder, or a public Hub id such as user/repository.",
         )
 
 

@@ -48,8 +48,9 @@ from nano_export.quantize import (
 )
 from nano_export.source.autoencoders import Autoencoder
 from nano_export.source.checkpoint import Checkpoint, load, preview_autoencoder, with_autoencoder
+from nano_export.source.embedding import add_embeddings, open_embedding, words_of_one_vector
 from nano_export.source.lora import merge
-from nano_export.source.lora_file import open_lora
+from nano_export.source.lora_file import open_loras
 from nano_export.source.needs import check_resources
 from nano_export.source.place import Place, fetched, find_model
 from nano_export.source.scheduler import JUDGE_STEPS
@@ -99,16 +100,23 @@ def export(options: Options) -> Iterator[Progress | Exported]:
         NetworkError: the Hub could not be reached.
         ParityError: the bundle does not compute what the original computes; nothing is left behind.
     """
-    loras = [open_lora(file) for file in options.loras]
+    loras = [lora for given in options.loras for lora in open_loras(given)]
+    embeddings = [open_embedding(given) for given in options.embeddings]
     with staged(options.output, force=options.force) as folder:
         found = yield from _find(options)
         yield progress("load", f"loading {options.model}", 0.2)
         checkpoint = with_autoencoder(load(found), options.vae)
         preview = preview_autoencoder(checkpoint, options.preview_vae)
         merge(checkpoint, loras)
+        checkpoint = add_embeddings(checkpoint, embeddings)
+        for word, written in words_of_one_vector(checkpoint):
+            text = (
+                f"only the first vector of {word!r} will be drawn, as diffusers does; name it {written!r} to draw all"
+            )
+            yield progress("load", text, 0.9)
         form = unet_form(checkpoint, options.graph)
-        contents = replace(describe(checkpoint, options, loras), not_hoisted=form.not_hoisted)
-        del loras
+        contents = replace(describe(checkpoint, options, loras, embeddings), not_hoisted=form.not_hoisted)
+        del loras, embeddings
         work = folder / "work" if options.precision == "int8" else folder  # of the float graphs
         for place in dict.fromkeys((folder, work)):  # before drawing, which leaves its mark on the tokenizer
             write_small_files(place, checkpoint, options.graph)

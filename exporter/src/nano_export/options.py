@@ -16,12 +16,14 @@ __all__ = [
     "BUILT_IN",
     "NANO",
     "NOTHING_ASKED",
+    "EmbeddingFile",
     "LoraFile",
     "Options",
     "PlanName",
     "Precision",
     "PredictionType",
     "SingleFileOptions",
+    "parse_embedding",
     "parse_lora",
 ]
 
@@ -38,12 +40,29 @@ PredictionType: TypeAlias = Literal["epsilon", "v_prediction"]
 _FILE_AND_SCALE = re.compile(r"(?P<file>.*):(?P<scale>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)", re.DOTALL)
 
 
+_FILE_AND_WORD = re.compile(r"(?P<file>.*?\.(?:safetensors|pt|bin|ckpt|pth))=(?P<word>.+)", re.DOTALL)
+
+
 @dataclass(frozen=True)
 class LoraFile:
-    """A LoRA to merge: a safetensors file, and a finite factor on all its changes."""
+    """A LoRA to merge, and a finite factor on all its changes.
+
+    Attributes:
+        path: of a safetensors file, or of a folder as diffusers or PEFT write it; or a Hub id, or that and a file in
+            it, as a relative path.
+        scale: 1 is the LoRA as it was trained.
+    """
 
     path: Path
     scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class EmbeddingFile:
+    """A textual inversion to add: a safetensors file, and the word for it; None takes the file's own."""
+
+    path: Path
+    word: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +102,7 @@ class Options:
         preview_vae: folder of a small autoencoder, such as TAESD, whose decoder shows pictures while they are drawn;
             None leaves that to a matrix.
         loras: merged into the weights, in this order.
+        embeddings: textual inversions, added to the tokenizer and the text encoder.
         revision: branch, tag or commit of a Hub model; None is the default branch.
         variant: of the weights' file names, such as "fp16"; None takes the plain ones, or what there is instead.
         single_file: facts that a single file lacks.
@@ -100,6 +120,7 @@ class Options:
     vae: Path | None = None
     preview_vae: Path | None = None
     loras: tuple[LoraFile, ...] = ()
+    embeddings: tuple[EmbeddingFile, ...] = ()
     revision: str | None = None
     variant: str | None = None
     single_file: SingleFileOptions = NOTHING_ASKED
@@ -118,3 +139,11 @@ def parse_lora(text: str) -> LoraFile:
     if not math.isfinite(scale := float(match["scale"])):
         raise LoraError(match["file"], f"the scale {match['scale']} is too large")
     return LoraFile(Path(match["file"]).expanduser(), scale)
+
+
+def parse_embedding(text: str) -> EmbeddingFile:
+    """Read ``FILE[=WORD]``; only a ``=`` behind the file's suffix begins a word, so paths and words may have others."""
+    match = _FILE_AND_WORD.fullmatch(text)
+    if match is None:
+        return EmbeddingFile(Path(text).expanduser())
+    return EmbeddingFile(Path(match["file"]).expanduser(), match["word"])

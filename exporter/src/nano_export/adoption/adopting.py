@@ -188,6 +188,7 @@ def _contents(found: GraphFolder, sizes: Sizes, tokenizer: ClipTokenizer, schedu
         example=prompts_for(card).judge[0],
         has_card=card is not None,
         loras=[],
+        embeddings=[],
         image_size=sizes.pixels,
         latent_shape=sizes.latents,
         scaling_factor=float(found.vae("scaling_factor", _SCALING_FACTOR)),

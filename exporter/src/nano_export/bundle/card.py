@@ -79,9 +79,10 @@ def _notice_of_changes(manifest: Manifest, contents: Contents) -> str:
         )
     other = "with another autoencoder, " if contents.vae is not None else ""
     merged = "with LoRAs merged into the weights, " if contents.loras else ""
+    added = "with words added to the tokenizer and the text encoder, " if contents.embeddings else ""
     quantized = " and quantized to INT8" if manifest.precision == "int8" else ""
     return (
-        f"> **Changed files.** Made from {_source(manifest)}, {other}{merged}"
+        f"> **Changed files.** Made from {_source(manifest)}, {other}{merged}{added}"
         f"converted to {_formats(manifest)} graphs{quantized} by nano-export {manifest.versions['nano-export']}.\n"
         "> All weight files were changed."
     )
@@ -102,6 +103,12 @@ def _facts(manifest: Manifest, contents: Contents) -> Iterator[str]:
         yield f"Autoencoder: {_code(contents.vae)} instead of the original's"
     for lora in contents.loras:
         yield f"LoRA merged: {_code(lora['name'])}, scale {lora['scale']:g}, sha256 {_code(lora['sha256'])}"
+    for one in contents.embeddings:
+        tokens = "1 token" if one["vectors"] == 1 else f"{one['vectors']} tokens"
+        yield (
+            f"Embedding added: {_code(one['word'])} in a prompt ({tokens}), from {_code(one['name'])}, "
+            f"sha256 {_code(one['sha256'])}"
+        )
     yield f"Precision: {_precision(manifest)}"
     yield f"Picture size: {width}x{height} pixels"
     yield f"Engines: {', '.join(manifest.backends)}"

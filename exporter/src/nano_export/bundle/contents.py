@@ -13,6 +13,7 @@ from nano_export.options import Options
 from nano_export.source.card import parameter
 from nano_export.source.checkpoint import Checkpoint
 from nano_export.source.distilled import habits_of
+from nano_export.source.embedding import Embedding
 from nano_export.source.lora_file import Lora
 from nano_export.source.picture_size import picture_size
 from nano_export.source.scheduler import config_file
@@ -24,13 +25,16 @@ __all__ = ["describe", "write_small_files"]
 _GUIDANCE_SCALE = 7.5  # diffusers' default, for models whose card states none
 
 
-def describe(checkpoint: Checkpoint, options: Options, loras: Sequence[Lora]) -> Contents:
+def describe(
+    checkpoint: Checkpoint, options: Options, loras: Sequence[Lora], embeddings: Sequence[Embedding]
+) -> Contents:
     """Collect the facts about a checkpoint.
 
     Args:
-        checkpoint: with all LoRAs merged.
+        checkpoint: with all LoRAs merged and all embeddings added.
         options: of the export.
         loras: that were merged.
+        embeddings: that were added.
 
     Raises:
         CheckpointError: no size is asked for, and the checkpoint names none.
@@ -47,7 +51,11 @@ def describe(checkpoint: Checkpoint, options: Options, loras: Sequence[Lora]) ->
         example=prompts_for(checkpoint.card).judge[0],
         has_card=checkpoint.card is not None,
         vae=None if options.vae is None else options.vae.resolve().name,
-        loras=[{"name": lora.file.path.name, "sha256": lora.sha256, "scale": lora.file.scale} for lora in loras],
+        loras=[{"name": lora.name, "sha256": lora.sha256, "scale": lora.scale} for lora in loras],
+        embeddings=[
+            {"name": one.path.name, "sha256": one.sha256, "word": one.word, "vectors": len(one.vectors)}
+            for one in embeddings
+        ],
         image_size=(size, size),
         latent_shape=latent_shape(checkpoint, size),
         scaling_factor=float(checkpoint.vae.config.scaling_factor),
@@ -57,6 +65,7 @@ def describe(checkpoint: Checkpoint, options: Options, loras: Sequence[Lora]) ->
             pad_id=tokenizer.pad_token_id,
             bos_id=tokenizer.bos_token_id,
             eos_id=tokenizer.eos_token_id,
+            embeddings={word: list(ids) for word, ids in checkpoint.embeddings.items()},
         ),
         scheduler=checkpoint.scheduler,
         guidance_scale=_GUIDANCE_SCALE if asked is None else asked,

@@ -32,6 +32,7 @@ class Contents:
         example: a prompt to show the model with.
         has_card: whether the checkpoint had a card.
         loras: name, sha256 and scale of each LoRA that was merged.
+        embeddings: name, sha256, word and number of vectors of each textual inversion that was added.
         image_size: height and width of a picture, in pixels.
         latent_shape: channels, height and width.
         scaling_factor: of the latents.
@@ -52,6 +53,7 @@ class Contents:
     example: str
     has_card: bool
     loras: list[dict[str, Any]]
+    embeddings: list[dict[str, Any]]
     image_size: tuple[int, int]
     latent_shape: tuple[int, int, int]
     scaling_factor: float

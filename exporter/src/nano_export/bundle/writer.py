@@ -182,6 +182,7 @@ class BundleWriter:
                 **{name: getattr(options, name) for name in _ASKED},
                 "size": contents.image_size[0],
                 "loras": contents.loras,
+                "embeddings": contents.embeddings,
                 **({} if contents.vae is None else {"vae": contents.vae}),
                 **({} if contents.not_hoisted is None else {"not_hoisted": contents.not_hoisted}),
             },

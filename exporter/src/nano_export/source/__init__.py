@@ -1,1 +1,1 @@
-"""Finds, reads and checks the model to export, and merges LoRAs into it."""
+"""Finds, reads and checks the model to export, merges LoRAs into it, and adds embeddings."""
