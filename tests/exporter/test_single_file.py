@@ -31,7 +31,7 @@ from nano_export import Options, export
 from nano_export.errors import CheckpointError, PickleFileError, SingleFileError, VocabularyNotFoundError
 from nano_export.options import NOTHING_ASKED, SingleFileOptions
 from nano_export.source import clip_vocabulary
-from nano_export.source.checkpoint import Checkpoint, open_checkpoint
+from nano_export.source.checkpoint import Checkpoint, load, open_checkpoint
 from nano_export.source.clip_vocabulary import Vocabulary, find_vocabulary, write_tokenizer
 from nano_export.source.ldm_shapes import unet_config
 from nano_export.source.place import find_model
@@ -133,6 +133,18 @@ def test_a_file_is_what_diffusers_reads_in_it(kind, tmp_path):
         assert ours.tokenizer(prompt, padding="max_length") == theirs.tokenizer(prompt, padding="max_length")
     assert ours.tokenizer.pad_token_id == (len(TOKENS) - 1 if kind.startswith("1") else 0)
     assert (ours.name, ours.source.revision) == ("model", None)
+
+
+def test_an_autoencoder_comes_from_elsewhere(tensors, tmp_path):
+    clip_of(tmp_path)
+    model = networks(1, words=600)
+    model.vae.save_pretrained(tmp_path / "other" / "vae")
+    file = write_file(tmp_path / "bare.safetensors", without(tensors, "first_stage_model."))
+    for folder in (tmp_path / "other", tmp_path / "other" / "vae"):
+        assert same_weights(load(find_model(str(file), None, None, vae=folder)).vae, model.vae)
+    with pytest.raises(SingleFileError, match="without its VAE") as caught:
+        find_model(str(file), None, None)
+    assert "--vae FOLDER" in str(caught.value.hint)
 
 
 @pytest.mark.slow

@@ -162,7 +162,7 @@ def export(options: Options) -> Iterator[Progress | Exported]:
 
 def _find(options: Options) -> Generator[Progress, None, Place]:
     """Find the model, fetch it if it is on the Hub, and say what the export needs, as early as that is known."""
-    place = find_model(options.model, options.revision, options.variant, options.single_file)
+    place = find_model(options.model, options.revision, options.variant, options.single_file, options.vae)
     yield progress("load", check_resources(place, options).text)
     if place.remote is not None:
         yield progress("load", f"fetching {options.model}", 0.1)

@@ -150,7 +150,9 @@ def _load(found: DiffusersFolder, source: Source, file: SingleFile | None = None
         tokenizer=tokenizer,
         text_encoder=networks["text_encoder"],
         unet=networks["unet"],
-        vae=load_autoencoder(vae, found.weights["vae"]) if file is None else file.load("vae", vae),
+        vae=load_autoencoder(vae, found.weights["vae"])
+        if file is None or file.vae is not None
+        else file.load("vae", vae),
         scheduler=found.scheduler,
         task=found.task,
     )

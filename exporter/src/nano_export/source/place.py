@@ -42,7 +42,11 @@ class Place:
 
 
 def find_model(
-    model: str, revision: str | None, variant: str | None, asked: SingleFileOptions = NOTHING_ASKED
+    model: str,
+    revision: str | None,
+    variant: str | None,
+    asked: SingleFileOptions = NOTHING_ASKED,
+    vae: Path | None = None,
 ) -> Place:
     """Find a model by its name.
 
@@ -52,6 +56,7 @@ def find_model(
         revision: branch, tag or commit on the Hub; None takes the default branch.
         variant: of the weights' names, such as "fp16"; None takes the plain ones, or what there is instead.
         asked: facts that a single file lacks.
+        vae: folder of an autoencoder, for a single file without one.
 
     Raises:
         CheckpointError: nothing has that name, files are missing or damaged, a revision is given for a model that is
@@ -73,7 +78,7 @@ def find_model(
     if single:
         if revision is not None or variant is not None:
             raise CheckpointError(model, f"it is one file, so it has no {revision or variant!r}")
-        file = SingleFile.open(model, asked)
+        file = SingleFile.open(model, asked, vae)
         source = Source(model=_shown(file.path.stem), revision=None)
         return Place(source, file.folder(), file=file, note=file.note)
     folder = Path(model).expanduser()

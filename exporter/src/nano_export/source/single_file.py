@@ -36,7 +36,7 @@ from nano_export.source.pipelines import task_of
 from nano_export.source.scheduler import scheduler_of
 from nano_export.source.single_file_hints import Hints, hints_of
 from nano_export.source.single_file_kinds import kind_of
-from nano_export.source.weights import Weights
+from nano_export.source.weights import Weights, find_weights
 from nano_runtime.errors.escaping import first_line
 
 __all__ = ["SingleFile"]
@@ -79,6 +79,7 @@ class SingleFile:
         configs: folder, as ``from_single_file(config=...)`` takes it; None if the file comes without one.
         hints: what the shapes do not tell.
         tokenizer: folder with the vocabulary, if the user named one.
+        vae: folder of the autoencoder, if the file has none.
     """
 
     path: Path
@@ -87,14 +88,16 @@ class SingleFile:
     configs: Path | None
     hints: Hints
     tokenizer: Path | None
+    vae: Path | None
 
     @classmethod
-    def open(cls, model: str, asked: SingleFileOptions) -> SingleFile:
+    def open(cls, model: str, asked: SingleFileOptions, vae: Path | None = None) -> SingleFile:
         """Read the header of a file, and refuse it if it is no Stable Diffusion 1 or 2.
 
         Args:
             model: path of the file.
             asked: facts that it may lack.
+            vae: folder of an autoencoder, or of a model with one, for a file without one.
 
         Raises:
             CheckpointError: it is missing or damaged.
@@ -103,7 +106,7 @@ class SingleFile:
         """
         path = Path(model).expanduser()
         shapes, metadata = read_header(path)
-        kind = kind_of(shapes)
+        kind = kind_of(shapes, vae_is_elsewhere=vae is not None)
         if kind is not None:
             raise SingleFileError(path, f"it is {kind.name}", kind.remedy)
         prefix = next(prefix for prefix in FAMILIES if any(key.startswith(prefix) for key in shapes))
@@ -115,7 +118,9 @@ class SingleFile:
         if FAMILIES[prefix] != 1 and shapes[f"{UNET}input_blocks.0.0.weight"][1] == _LATENTS:
             usual = None
         hints = hints_of(path, metadata, shapes, asked.prediction_type, usual, stated)
-        return cls(path, shapes, prefix, configs, hints, asked.tokenizer)
+        whole = any(key.startswith(VAE) for key in shapes)
+        own = None if vae is None or whole else vae / "vae" if (vae / "vae").is_dir() else vae
+        return cls(path, shapes, prefix, configs, hints, asked.tokenizer, own)
 
     def write_configs(self, folder: Path) -> None:
         """Write what a diffusers folder has beside its weights.
@@ -139,7 +144,8 @@ class SingleFile:
         scheduler["prediction_type"] = self.hints.prediction
         index = self._config(Path("model_index.json"))
         if index is None:
-            index = _index(_PIPELINES.get(channels, "StableDiffusionPipeline"), scheduler["_class_name"])
+            kind = parts["vae"].get("_class_name", "AutoencoderKL")
+            index = _index(_PIPELINES.get(channels, "StableDiffusionPipeline"), scheduler["_class_name"], kind)
         for name, config in parts.items():
             _write(folder / name / "config.json", config)
         _write(folder / _SCHEDULER, scheduler)
@@ -155,7 +161,6 @@ class SingleFile:
             CheckpointError: see ``write_configs``.
             UnsupportedModelError: it is not a Stable Diffusion 1 or 2.
         """
-        prefixes = {"unet": UNET, "vae": VAE, "text_encoder": self.prefix}
         with TemporaryDirectory() as path:
             folder = Path(path)
             self.write_configs(folder)
@@ -167,17 +172,16 @@ class SingleFile:
                 task=task,
                 scheduler=scheduler_of(folder, task),
                 configs=configs,
-                weights={
-                    name: Weights(
-                        self.path,
-                        (self.path,),
-                        None,
-                        shapes_of(self.path, name, config),
-                        stored_bytes(self.path, prefixes[name]),
-                    )
-                    for name, config in configs.items()
-                },
+                weights={name: self._weights(name, config) for name, config in configs.items()},
             )
+
+    def _weights(self, component: str, config: dict[str, Any]) -> Weights:
+        """Return a network's weights by the names that its tensors get."""
+        if component == "vae" and self.vae is not None:
+            return find_weights(self.vae, component, None)
+        prefix = {"unet": UNET, "vae": VAE, "text_encoder": self.prefix}[component]
+        shapes = shapes_of(self.path, component, config)
+        return Weights(self.path, (self.path,), None, shapes, stored_bytes(self.path, prefix))
 
     def load(self, component: str, config: dict[str, Any]) -> Any:  # noqa: ANN401 - diffusers' and transformers' classes have no common base
         """Load a network in fp32.
@@ -206,7 +210,7 @@ class SingleFile:
         """Return the config of each network: the folder's, or one that is worked out."""
         family, hints = FAMILIES[self.prefix], self.hints
         try:
-            vae = self._config(Path("vae", "config.json"))
+            vae = self._config(Path("vae", "config.json")) if self.vae is None else read_json(self.vae / "config.json")
             if vae is None:
                 vae = vae_config(self._below(VAE)) | hints.vae
             unet = self._config(Path("unet", "config.json"))
@@ -261,7 +265,7 @@ def _configs_of(path: Path, asked: Path | None) -> Path | None:
     return next((folder for folder in beside if (folder / "model_index.json").is_file()), None)
 
 
-def _index(pipeline: str, scheduler: str) -> dict[str, Any]:
+def _index(pipeline: str, scheduler: str, vae: str) -> dict[str, Any]:
     """Return the content of model_index.json."""
     return {
         "_class_name": pipeline,
@@ -271,7 +275,7 @@ def _index(pipeline: str, scheduler: str) -> dict[str, Any]:
         "text_encoder": ["transformers", "CLIPTextModel"],
         "tokenizer": ["transformers", "CLIPTokenizer"],
         "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
+        "vae": ["diffusers", vae],
     }
 
 

@@ -10,7 +10,7 @@ from nano_export.source.ldm_shapes import OPEN_CLIP, TEXT, UNET, VAE, Shapes
 __all__ = ["Kind", "kind_of"]
 
 _FOLDER = "Give the whole folder that it is from (with model_index.json), or one file with all networks."
-_BAKED = "Give a file that has one baked in, or the model as a diffusers folder."
+_BAKED = "Give one with --vae FOLDER, or take the file that has it baked in."
 _NOT_SUPPORTED = "Supported: Stable Diffusion 1.x and 2.x, their inpainting models and instruct-pix2pix."
 _LORA = "Merge it into the model that it was trained for: nano-export MODEL --lora FILE."
 _EMBEDDING = "Add it to the model that it was trained for: nano-export MODEL --embedding FILE."
@@ -62,11 +62,12 @@ _XL = {2048: "Stable Diffusion XL", 1280: "the refiner of Stable Diffusion XL"} 
 _LARGEST_EMBEDDING = 3  # tensors
 
 
-def kind_of(shapes: Shapes) -> Kind | None:
+def kind_of(shapes: Shapes, *, vae_is_elsewhere: bool) -> Kind | None:
     """Return what a file is, unless it has all the networks of a Stable Diffusion 1 or 2.
 
     Args:
         shapes: of all its tensors; text encoders with the names that ``single_file`` gives them.
+        vae_is_elsewhere: whether the file need not have one.
     """
     if not shapes:
         return Kind("a file without tensors", _FOLDER)
@@ -74,7 +75,7 @@ def kind_of(shapes: Shapes) -> Kind | None:
     if kind is not None:
         return kind
     if _has(shapes, UNET):
-        return _incomplete(shapes)
+        return _incomplete(shapes, vae_is_elsewhere=vae_is_elsewhere)
     kind = _found(_PARTS, shapes)
     if kind is not None:
         return kind
@@ -88,7 +89,7 @@ def _found(kinds: tuple[tuple[re.Pattern[str], Kind], ...], shapes: Shapes) -> K
     return next((kind for pattern, kind in kinds if any(map(pattern.search, shapes))), None)
 
 
-def _incomplete(shapes: Shapes) -> Kind | None:
+def _incomplete(shapes: Shapes, *, vae_is_elsewhere: bool) -> Kind | None:
     """Return what a file with a UNet lacks, or has beyond Stable Diffusion; None if that is nothing."""
     first = shapes.get(f"{UNET}input_blocks.0.0.weight", ())
     prompts = {shape[-1] for key, shape in shapes.items() if key.endswith("attn2.to_k.weight") and shape}
@@ -99,7 +100,7 @@ def _incomplete(shapes: Shapes) -> Kind | None:
         (f"{UNET}label_emb.0.0.weight" in shapes, "a model that is told more than a prompt (unCLIP)", _NOT_SUPPORTED),
         (first[1:2] == (5,), "a depth-to-image model (5 input channels)", _NOT_SUPPORTED),
         (not _has(shapes, TEXT, OPEN_CLIP), "a model without its text encoder", _FOLDER),
-        (not _has(shapes, VAE), "a model without its VAE", _BAKED),
+        (not vae_is_elsewhere and not _has(shapes, VAE), "a model without its VAE", _BAKED),
     )
     return next((Kind(str(name), remedy) for is_so, name, remedy in found if is_so), None)
 
