@@ -69,7 +69,7 @@ def _default(default: Default | None) -> str:
     if default is None:
         return "20 steps of the scheduler"
     fidelity = ", ".join(f"{key} {value:.4g}" for key, value in default.fidelity.items())
-    return f"{default.steps} steps of {default.scheduler} ({fidelity})"
+    return f"{default.steps} steps of {default.scheduler} ({fidelity or 'of its kind, not measured'})"
 
 
 def _print_components(bundle: Bundle) -> None:
