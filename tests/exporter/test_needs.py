@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,9 @@ def test_a_model_on_the_hub_is_estimated_before_it_is_fetched(variant, factor, t
     needs = check_resources(place, Options(model="a/b", output=tmp_path / "bundle", backends=("onnxruntime",)))
     assert needs.disk_bytes == pytest.approx(3.9e9, rel=0.01)
     assert needs.seconds is None
+
+
+def test_a_picture_that_may_be_too_large_is_said_and_not_refused(folder):
+    needs = replace(needs_of(folder), free_bytes=10**8)
+    assert "(0.1 GB are free: it may run out, a smaller --size takes less)" in needs.text
+    assert "may run out" not in replace(needs, free_bytes=10**12).text

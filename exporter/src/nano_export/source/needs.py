@@ -28,10 +28,10 @@ _IMPORTED_BYTES = 0.5e9  # Python with torch, diffusers and onnxruntime
 _BASE_BYTES = {"int8": 0.9e9, "fp32": 0.68e9}  # the same, with what tracing and engines take beside the weights
 _OPENVINO_BYTES = 0.15e9
 _COPIES = {"int8": 1.0, "fp32": 1.75}  # of the fp32 weights, beside each other
-# Products of queries and keys, and their softmax, of two pictures with guidance: ``choose/`` draws two at once. In INT8
-# they are fused there, and calibrating with one picture at once takes most.
-_ATTENTIONS = {"int8": 4, "fp32": 8}
-_FEATURE_MAPS = {"int8": 6, "fp32": 12}  # of full size, while those pictures are encoded and decoded
+# Products of queries and keys in the UNet's first self-attention for one row, and feature maps of full size. A float
+# bundle draws two pictures at once with guidance (``choose/``); the graphs that are watched keep more of both.
+_ATTENTIONS = {"int8": 12, "fp32": 8}
+_FEATURE_MAPS = {"int8": 24, "fp32": 12}
 
 # Time: UNet calls of one row and decoded pictures of each stage of `exporting.py`, and what their arithmetic costs as a
 # multiple of torch's product of two large matrices, in fp32 and in INT8.
@@ -56,23 +56,29 @@ class Needs:
         weight_bytes: of all networks in fp32, in which they are loaded.
         disk_bytes: of the bundle and of the float graphs on the way to it.
         memory_bytes: at the peak, with all pages that are resident.
+        free_bytes: of memory; None where the system does not say.
         seconds: of the whole export on this machine; None before the networks are known.
     """
 
     weight_bytes: int
     disk_bytes: int
     memory_bytes: int
+    free_bytes: int | None
     seconds: float | None
 
     @property
     def text(self) -> str:
         """The estimate in words."""
         text = f"needs about {self.disk_bytes / 1e9:.1f} GB of disk and {self.memory_bytes / 1e9:.1f} GB of memory"
+        if self.free_bytes is not None and self.free_bytes < self.memory_bytes:
+            text += f" ({self.free_bytes / 1e9:.1f} GB are free: it may run out, a smaller --size takes less)"
         return text if self.seconds is None else f"{text}, and {_duration(self.seconds)}"
 
 
 def check_resources(place: Place, options: Options) -> Needs:
     """Compare an estimate with the free disk and memory, and return it.
+
+    An export is refused if there is no memory for the weights. What pictures add is known less well: it is said.
 
     Args:
         place: of the model.
@@ -89,18 +95,19 @@ def check_resources(place: Place, options: Options) -> Needs:
     else:
         size = picture_size(networks["unet"].config, networks["vae"].config, options.size)
         work = workload_of(networks, size)
+    weights, available = _memory_of_weights(work, options), memory_available_bytes()
     needs = Needs(
         weight_bytes=work.weight_bytes,
         disk_bytes=_disk(work, options),
-        memory_bytes=_memory(work, options),
+        memory_bytes=weights + _memory_of_pictures(work, options),
+        free_bytes=available,
         seconds=None if networks is None else _seconds(work, options),
     )
     parent = options.output.absolute().parent
     free = shutil.disk_usage(parent).free
     if free < needs.disk_bytes:
         raise DiskSpaceError(parent, needs.disk_bytes, free)
-    available = memory_available_bytes()
-    if available is not None and available < needs.memory_bytes:
+    if available is not None and available < weights:
         raise NotEnoughMemoryError(f"exporting {options.model}", needs.memory_bytes, available)
     return needs
 
@@ -148,16 +155,19 @@ def _disk(work: Workload, options: Options) -> int:
     return int(bundle + (work.weight_bytes if is_int8 else 0) + 0.1e9)
 
 
-def _memory(work: Workload, options: Options) -> int:
-    """Return the resident bytes at the peak: while weights are loaded, or while graphs are drawn with."""
-    drawing = (
+def _memory_of_weights(work: Workload, options: Options) -> int:
+    """Return the resident bytes at the peak without what pictures add: while loading, or while graphs run."""
+    running = (
         _BASE_BYTES[options.precision]
         + _OPENVINO_BYTES * ("openvino" in options.backends)
         + _COPIES[options.precision] * work.weight_bytes
-        + _ATTENTIONS[options.precision] * work.attention_bytes
-        + _FEATURE_MAPS[options.precision] * work.picture_bytes
     )
-    return int(max(_IMPORTED_BYTES + work.loaded_bytes, drawing))
+    return int(max(_IMPORTED_BYTES + work.loaded_bytes, running))
+
+
+def _memory_of_pictures(work: Workload, options: Options) -> int:
+    """Return the bytes of intermediate results at the peak, which grow with the picture's size."""
+    return _ATTENTIONS[options.precision] * work.attention_bytes + _FEATURE_MAPS[options.precision] * work.picture_bytes
 
 
 def _seconds(work: Workload, options: Options) -> float:
