@@ -79,7 +79,7 @@ def bundles(parts, tmp_path_factory, exported) -> dict[str, Path]:
     few = Default(scheduler="ddim", steps=STEPS, fidelity={})
     made = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporting, "_JUDGE_STEPS", 2)
+        patch.setattr(exporting, "JUDGE_STEPS", 2)
         patch.setattr(exporting, "choose_default", lambda *_: iter([(1.0, few)]))
         patch.setattr(exporting, "choose_presets", lambda *_: iter([(1.0, {})]))
         for task, of in parts.items():

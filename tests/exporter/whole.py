@@ -45,7 +45,7 @@ class Kept:
         self._graphs: dict[tuple[str, ...], Any] = {}
         self._pictures: dict[tuple[str, ...], list[Any]] = {}
         self._checkpoint, checkpoint = open_checkpoint(model, None), open_checkpoint(model, None)  # tracing changes one
-        judge_steps = exporting._JUDGE_STEPS if steps is None else steps
+        judge_steps = exporting.JUDGE_STEPS if steps is None else steps
         for prompt in prompts_for(checkpoint.card).judge:
             self._pictures[(prompt,)] = [*exporting.draw_references(checkpoint, [prompt], judge_steps, 7.5, 128)]
         for source in graph_sources(checkpoint, unet_form(checkpoint, "hoisted"), 128):
@@ -59,7 +59,7 @@ class Kept:
         exporting.draw_references = lambda _checkpoint, prompts, *_: self._pictures[tuple(prompts)]
         if self._steps is not None:
             exporting.prompts_for = _one_prompt
-            exporting._JUDGE_STEPS = exporting._CALIBRATION_STEPS = self._steps
+            exporting.JUDGE_STEPS = exporting._CALIBRATION_STEPS = self._steps
             few = Default(scheduler="ddim", steps=max(self._steps, 2), fidelity={})  # one call of two stays guided
             exporting.choose_default = lambda *_: iter([(1.0, few)])
 
