@@ -17,6 +17,7 @@ class Reader:
         library: distribution whose version is stated.
         call: how a program opens the bundle.
         peer: how ``bench.peers`` draws with it.
+        cuts: whether it turns colours into bytes by cutting, where others round to the nearest.
         ignores: parts of the bundle that it leaves unused, for the table.
     """
 
@@ -24,6 +25,7 @@ class Reader:
     call: str
     peer: Peer
     ignores: str
+    cuts: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ READERS = (
         "`Text2ImagePipeline`",
         _GENAI,
         f"ONNX graphs, `tokenizer.json`, {_OURS}; its seeds draw other noise",
+        cuts=True,
     ),
 )
 

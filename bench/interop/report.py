@@ -12,7 +12,10 @@ __all__ = ["Adopted", "Opened", "markdown", "write_into"]
 
 @dataclass(frozen=True)
 class Opened:
-    """A library opened a standard bundle: PSNR in dB to Nano's fp32 picture on ONNX Runtime; inf for equal pixels."""
+    """A library opened a standard bundle: PSNR in dB to Nano's fp32 picture on ONNX Runtime; inf for equal pixels.
+
+    A library that cuts colours into bytes, where others round, is compared with a picture that was cut, too.
+    """
 
     library: str
     version: str

@@ -291,6 +291,11 @@ def test_ids_are_those_of_transformers(vocabulary, files):
     assert special == (theirs.pad_token_id, theirs.bos_token_id, theirs.eos_token_id)
 
 
+def test_words_of_several_vectors_are_found(vocabulary):
+    write(vocabulary / "added_tokens.json", {"<cat>": 953, "<cat>_1": 954, "<dog>": 955, "<cat>_2": 956})
+    assert clip_tokenizer(vocabulary).words == {"<cat>": [953, 954, 956]}
+
+
 def test_a_tokenizer_of_transformers_5_alone_is_read(vocabulary, tmp_path):
     theirs = CLIPTokenizer.from_pretrained(vocabulary, local_files_only=True)
     theirs.save_pretrained(tmp_path / "new")

@@ -198,6 +198,7 @@ def _contents(found: GraphFolder, sizes: Sizes, tokenizer: ClipTokenizer, schedu
             pad_id=tokenizer.pad_id,
             bos_id=tokenizer.bos_id,
             eos_id=tokenizer.eos_id,
+            embeddings=tokenizer.words,
         ),
         scheduler=scheduler,
         guidance_scale=_GUIDANCE_SCALE if asked is None else asked,

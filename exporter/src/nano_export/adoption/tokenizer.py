@@ -24,13 +24,23 @@ _LONGEST = 10_000  # configs without a length have 1e30
 
 @dataclass(frozen=True)
 class ClipTokenizer:
-    """A tokenizer, its special ids, and the length that its config names; None without one."""
+    """A tokenizer.
+
+    Attributes:
+        encoder: with all added tokens.
+        pad_id: id that fills a chunk.
+        bos_id: id that begins a chunk.
+        eos_id: id that ends a chunk.
+        length: tokens of a chunk, if the config names it.
+        words: of textual inversions with several vectors, each with the ids of its vectors in order.
+    """
 
     encoder: Tokenizer
     pad_id: int
     bos_id: int
     eos_id: int
     length: int | None
+    words: dict[str, list[int]]
 
 
 def clip_tokenizer(folder: Path) -> ClipTokenizer:
@@ -63,6 +73,7 @@ def clip_tokenizer(folder: Path) -> ClipTokenizer:
         bos_id=ids["bos_token"],
         eos_id=ids["eos_token"],
         length=int(length) if isinstance(length, (int, float)) and length <= _LONGEST else None,
+        words=_words(encoder),
     )
 
 
@@ -101,6 +112,19 @@ def _vocabulary(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
     file = folder / "tokenizer.json"
     model = read_json(file).get("model", {})
     return model.get("vocab", {}), _pairs(model.get("merges", []), file)
+
+
+def _words(encoder: Tokenizer) -> dict[str, list[int]]:
+    """Find words of several vectors as diffusers' ``maybe_convert_prompt`` does: a token, and others with _1, _2 ..."""
+    added = {token.content: index for index, token in encoder.get_added_tokens_decoder().items()}
+    words: dict[str, list[int]] = {}
+    for word, index in added.items():
+        ids = [index]
+        while (name := f"{word}_{len(ids)}") in added:
+            ids.append(added[name])
+        if word and len(ids) > 1:
+            words[word] = ids
+    return words
 
 
 def _pairs(merges: Sequence[str | Sequence[str]], file: Path) -> list[tuple[str, str]]:
