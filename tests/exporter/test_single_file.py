@@ -275,6 +275,7 @@ RESNET = f"{SD}input_blocks.1.0.in_layers.2.weight"
         pytest.param(lambda t: without(t, "first_stage_model."), "without its VAE", id="no VAE"),
         pytest.param(lambda t: without(t, "cond_stage_model."), "without its text encoder", id="no text encoder"),
         pytest.param(lambda t: without(t, f"{SD}middle_block.1.norm"), "lacks 2 tensors", id="tensors missing"),
+        pytest.param(lambda t: without(t, f"{SD}input_blocks.2.0.op.bias"), "lacks 1 tensors", id="one missing"),
         pytest.param(lambda t: t | some(f"{SD}input_blocks.1.2.motion.weight"), "input_blocks.1.2.mo", id="one more"),
         pytest.param(
             lambda t: t | {RESNET: t[RESNET][:, :5].contiguous()}, "has the shape [64, 5, 3, 3]", id="another shape"

@@ -52,13 +52,14 @@ def load_original(file: Path, component: str, config: dict[str, Any]) -> Any:  #
     """
     load = {"unet": _unet, "vae": _vae, "text_encoder": _text_encoder}[component]
     try:
-        module, tensors = load(file, config)
+        module, renamed = load(file, config)
     except UsageError:
         raise
     except Exception as error:  # the libraries raise whatever a wrong config leads to
         if is_out_of_memory(error):
             raise
         raise _misfit(file, component, f"does not fit its config: {first_line(error)}") from error
+    tensors = {key: tensor for key, tensor in renamed.items() if tensor is not None}  # diffusers asks for absent ones
     expected = module.state_dict()
     if missing := sorted(expected.keys() - tensors.keys()):
         raise _misfit(file, component, f"lacks {len(missing)} tensors; in diffusers' words, {missing[0]} for one")
