@@ -135,7 +135,7 @@ SCHEDULERS: dict[str, Kind] = {
     "KDPM2": _scheduler("KDPM2DiscreteScheduler"),
     "KDPM2 ancestral": _scheduler("KDPM2AncestralDiscreteScheduler"),
     "UniPC": _scheduler("UniPCMultistepScheduler"),
-    "UniPC without predict_x0": _scheduler("UniPCMultistepScheduler", predict_x0=False, disable_corrector=[0]),
+    "UniPC without predict_x0": _scheduler("UniPCMultistepScheduler", predict_x0=False, final_sigmas_type="sigma_min"),
     "LCM": _scheduler("LCMScheduler"),
     "TCD": _scheduler("TCDScheduler"),
     "another class in the index": _index(scheduler=["diffusers", "EulerDiscreteScheduler"]),
@@ -143,7 +143,11 @@ SCHEDULERS: dict[str, Kind] = {
     "trained betas": Kind(
         recipe=Recipe(scheduler={**PNDM, "trained_betas": [0.001 + 0.00001 * i for i in range(1000)]})
     ),
-    "SDE with a Brownian tree": _substituted("DPMSolverSDEScheduler"),
+    "SA-Solver": _substituted("SASolverScheduler"),
+    "SDE with a Brownian tree, for which diffusers wants torchsde": replace(
+        _substituted("DPMSolverSDEScheduler"), make=made.broken(lambda _: None), result="accepted"
+    ),
+    "further classes: IPNDM": replace(_scheduler("IPNDMScheduler"), result="refused", words=("IPNDMScheduler",)),
     "EDM": _scheduler("EDMEulerScheduler"),
 }
 

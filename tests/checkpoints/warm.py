@@ -71,10 +71,15 @@ def _hurry() -> None:
     """Have the exporter judge by one short picture, and choose no default sampler."""
     few = Default(scheduler="ddim", steps=2, fidelity={})
     prompts_for = exporting.prompts_for
-    exporting.JUDGE_STEPS = 4  # the least that every sampler takes
-    exporting.prompts_for = lambda card: replace(prompts_for(card), judge=prompts_for(card).judge[:1])
-    exporting.choose_default = lambda *_: iter([(1.0, few)])
-    exporting.choose_presets = lambda *_: iter([(1.0, {})])
+    quick = {
+        "JUDGE_STEPS": 4,  # the least that every sampler takes
+        "prompts_for": lambda card: replace(prompts_for(card), judge=prompts_for(card).judge[:1]),
+        "choose_default": lambda *_: iter([(1.0, few)]),
+        "choose_presets": lambda *_: iter([(1.0, {})]),
+    }
+    for name, value in quick.items():
+        assert hasattr(exporting, name)
+        setattr(exporting, name, value)
 
 
 def _in_child(request: dict[str, Any]) -> Outcome:
