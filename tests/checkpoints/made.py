@@ -11,19 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 from tests.checkpoints.given import Given, plain
 from tests.checkpoints.recipes import Recipe, write
 from tests.checkpoints.reference import Reference, draw, mask_of, open_pipeline, picture_of
+from tests.exporter.original_layout import original_text, original_unet, original_vae, write_file
 
-from nano_export.options import LoraFile
+from nano_export.options import EmbeddingFile, LoraFile, SingleFileOptions
 
 __all__ = [
+    "another_vae",
     "broken",
     "cache_root",
     "changed_after_the_reference",
     "cut_short",
     "edited",
+    "embedding_file",
     "embedding_inside",
     "git_lfs_pointers",
     "inpainted",
@@ -32,6 +36,7 @@ __all__ = [
     "named",
     "not_a_number",
     "pickles",
+    "single_file",
     "training_folder",
     "with_a_changed_manifest",
     "with_full_weights_beside_shards",
@@ -170,6 +175,56 @@ def with_a_changed_manifest(recipe: Recipe, folder: Path, **options: Any) -> Giv
         (bundle / "manifest.json").write_text(json.dumps(manifest))
 
     return replace(plain(recipe, folder, **options), spoil=spoil)
+
+
+def embedding_file(recipe: Recipe, folder: Path, **options: Any) -> Given:
+    """Lay an embedding of three vectors beside the checkpoint, as diffusers' training script writes it."""
+    write(recipe, folder)
+    file = folder.with_name("learned_embeds.safetensors")
+    save_file({"<cat-toy>": torch.randn(3, 48, generator=torch.Generator().manual_seed(1))}, file)
+    drawing = replace(recipe.drawing, prompt="a photo of <cat-toy> in the hat")
+
+    def reference() -> Reference:
+        pipeline = open_pipeline(folder)
+        pipeline.load_textual_inversion(file.parent, weight_name=file.name)
+        return draw(pipeline, drawing, None)
+
+    given = _options(folder, {**options, "embeddings": (EmbeddingFile(file),)})
+    return Given(options=given, drawing=drawing, reference=reference)
+
+
+def another_vae(recipe: Recipe, folder: Path, **options: Any) -> Given:
+    """Lay TAESD's class of autoencoder beside the checkpoint, to take the place of its own."""
+    write(recipe, folder)
+    tiny = folder.with_name("taesd")
+    write(replace(recipe, tiny_vae=True), tiny)
+
+    def reference() -> Reference:
+        vae = AutoencoderTiny.from_pretrained(tiny / "vae")
+        return draw(open_pipeline(folder, vae=vae), recipe.drawing, None)
+
+    given = _options(folder, {**options, "vae": tiny / "vae"})
+    return Given(options=given, drawing=recipe.drawing, reference=reference)
+
+
+def single_file(recipe: Recipe, folder: Path, **options: Any) -> Given:
+    """Write one file in the original layout, with diffusers' configs in a folder of their own."""
+    write(recipe, folder)
+    pipeline = open_pipeline(folder)
+    tensors = {
+        **{f"model.diffusion_model.{key}": value for key, value in original_unet(pipeline.unet).items()},
+        **{f"first_stage_model.{key}": value for key, value in original_vae(pipeline.vae).items()},
+        **original_text(pipeline.text_encoder),
+    }
+    file = write_file(folder.with_name("small.safetensors"), {key: t.contiguous() for key, t in tensors.items()})
+
+    def reference() -> Reference:
+        found = StableDiffusionPipeline.from_single_file(str(file), config=str(folder), local_files_only=True)
+        found.set_progress_bar_config(disable=True)
+        return draw(found, recipe.drawing, options["size"])
+
+    given = _options(file, {**options, "single_file": SingleFileOptions(config=folder, tokenizer=folder / "tokenizer")})
+    return Given(options=given, drawing=recipe.drawing, reference=reference)
 
 
 def broken(damage: Callable[[Path], None]) -> Callable[..., Given]:
