@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from nano_export.judge.metrics import psnr_db, relative_rmse, ssim
 from nano_export.judge.original import diffusers_pipeline
-from nano_export.source.card import guidance_scale
+from nano_export.source.card import parameter
 from nano_export.source.checkpoint import open_checkpoint
 from nano_runtime.arrays import F32
 from nano_runtime.bundle.folder import Bundle
@@ -204,7 +204,7 @@ def run(options: argparse.Namespace) -> Iterator[Quality]:
     """Yield the row of the original, and then one for every bundle and engine."""
     scorer = load_scorer(DEMO)
     card = (DEMO / "checkpoint/README.md").read_text(encoding="utf-8")
-    guidance = guidance_scale(card) if options.guidance is None else options.guidance
+    guidance = parameter(card, "guidance_scale") if options.guidance is None else options.guidance
     if guidance is None:
         raise SystemExit("the demo's card names no guidance scale")
     task = Task(scorer.knowledge.sample(options.count), options.steps, options.default, guidance, options.precision)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from transformers import CLIPTokenizer
 
-from nano_export.source.clip_vocabulary import Vocabulary, find_vocabulary, write_tokenizer
+from nano_export.source.single_file.vocabulary import Vocabulary, find_vocabulary, write_tokenizer
 from nano_runtime.bundle.manifest import TokenizerSpec
 from nano_runtime.networks.tokenizer import Tokenizer
 

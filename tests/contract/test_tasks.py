@@ -134,7 +134,7 @@ def theirs(parts, picture, mask) -> Callable[..., np.ndarray]:
 
 @pytest.fixture(scope="module")
 def pipes(bundles) -> Iterator[dict[tuple[str, str], Pipeline]]:
-    opened = {
+    opened: dict[tuple[str, str], Pipeline] = {
         (task, backend): Pipeline.from_pretrained(bundles[task], backend) for task in bundles for backend in BACKENDS
     }
     yield opened

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,8 +20,8 @@ from nano_export.exporting import Exported, export
 from nano_export.judge.original import diffusers_pipeline
 from nano_export.options import EmbeddingFile, Options, parse_embedding
 from nano_export.source import builtin
+from nano_export.source.adapters.embedding import add_embeddings, open_embedding, words_of, words_of_one_vector
 from nano_export.source.checkpoint import Checkpoint, open_checkpoint
-from nano_export.source.embedding import add_embeddings, open_embedding, words_of, words_of_one_vector
 from nano_runtime import Pipeline
 from nano_runtime.bundle.checksums import sha256_of
 from nano_runtime.bundle.reading import read_manifest
@@ -218,7 +219,7 @@ def test_a_bundle_draws_what_diffusers_draws_with_the_word(file, tmp_path, capsy
     pipeline = Pipeline.from_pretrained(bundle, backend="onnxruntime")
     drawn = []
     for prompt in ("a photo of <toy>, on the table", "a photo of a toy, on the table"):
-        settings = {"num_inference_steps": 3, "guidance_scale": 5.0, "output_type": "latent"}
+        settings: dict[str, Any] = {"num_inference_steps": 3, "guidance_scale": 5.0, "output_type": "latent"}
         ours = pipeline(prompt, seed=1, scheduler="pndm", **settings).images
         noise = torch.Generator().manual_seed(1)
         expected = theirs(prompt, height=64, width=64, generator=noise, **settings).images.numpy()

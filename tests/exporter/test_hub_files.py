@@ -24,7 +24,7 @@ FILES = {
 CLIENT = """
 import json, sys
 from pathlib import Path
-from nano_export.source.lora_place import find
+from nano_export.source.adapters.lora_place import find
 from nano_runtime.errors import NanoError
 for given in sys.argv[1:]:
     try:

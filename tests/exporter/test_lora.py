@@ -20,9 +20,9 @@ from nano_export.judge.metrics import psnr_db
 from nano_export.judge.original import diffusers_pipeline
 from nano_export.options import LoraFile, parse_lora
 from nano_export.source import builtin
+from nano_export.source.adapters.lora import merge
+from nano_export.source.adapters.lora_file import Lora, open_loras
 from nano_export.source.checkpoint import Checkpoint, open_checkpoint
-from nano_export.source.lora import merge
-from nano_export.source.lora_file import Lora, open_loras
 from nano_runtime import Pipeline
 from nano_runtime.bundle.checksums import sha256_of
 from nano_runtime.bundle.reading import read_manifest

@@ -23,9 +23,9 @@ from nano_export.errors import LoraError
 from nano_export.judge.original import diffusers_pipeline
 from nano_export.options import LoraFile
 from nano_export.source import builtin
+from nano_export.source.adapters.lora import merge
+from nano_export.source.adapters.lora_file import open_loras
 from nano_export.source.checkpoint import Checkpoint, open_checkpoint
-from nano_export.source.lora import merge
-from nano_export.source.lora_file import open_loras
 
 # The same sums in another order: a few roundings of numbers below 4.
 EQUAL_OUTPUTS = 1e-5

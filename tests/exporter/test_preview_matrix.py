@@ -17,7 +17,7 @@ def reference(seed: int, noise: float) -> Reference:
     latents = randn(seed, (1, 4, 4, 6))
     image = colours(latents, WEIGHTS)[0].repeat(8, axis=0).repeat(8, axis=1)
     image = image + np.float32(noise) * randn(seed + 100, image.shape)
-    return Reference("", seed, 1, 1.0, latents, image, [])
+    return Reference("", seed, 1, 1.0, {}, latents, image, [])
 
 
 def test_linear_colours_are_found_again():

@@ -7,6 +7,7 @@ import logging
 import math
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ def checkpoint(tmp_path):
     def written(config, named=("diffusers", None)):
         (tmp_path / "scheduler").mkdir(exist_ok=True)
         (tmp_path / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
-        index = {"_class_name": "StableDiffusionPipeline"}
+        index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline"}
         if named is not None:
             index["scheduler"] = [named[0], config.get("_class_name") if named[1] is None else named[1]]
         (tmp_path / "model_index.json").write_text(json.dumps(index))

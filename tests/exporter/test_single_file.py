@@ -30,12 +30,12 @@ from transformers import CLIPTokenizer
 from nano_export import Options, export
 from nano_export.errors import CheckpointError, PickleFileError, SingleFileError, VocabularyNotFoundError
 from nano_export.options import NOTHING_ASKED, SingleFileOptions
-from nano_export.source import clip_vocabulary
 from nano_export.source.checkpoint import Checkpoint, load, open_checkpoint
-from nano_export.source.clip_vocabulary import Vocabulary, find_vocabulary, write_tokenizer
-from nano_export.source.ldm_shapes import unet_config
 from nano_export.source.place import find_model
-from nano_export.source.single_file import SingleFile
+from nano_export.source.single_file import vocabulary as clip_vocabulary
+from nano_export.source.single_file.opening import SingleFile
+from nano_export.source.single_file.shapes import unet_config
+from nano_export.source.single_file.vocabulary import Vocabulary, find_vocabulary, write_tokenizer
 from nano_runtime import DrawOptions, Pipeline
 
 EPSILON = {"modelspec.prediction_type": "epsilon"}

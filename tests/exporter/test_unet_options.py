@@ -142,7 +142,7 @@ def test_what_hoisting_does_not_know_runs_as_diffusers_runs_it(name):
 
 
 def test_a_block_of_an_unknown_class_is_not_hoisted():
-    class Unknown(DownBlock2D):
+    class Unknown(DownBlock2D):  # type: ignore[misc]
         """Could do anything with the timestep."""
 
     unet = unet_of({})

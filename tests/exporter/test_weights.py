@@ -101,7 +101,7 @@ def sharded(folder: Path, index: str = "diffusion_pytorch_model.safetensors.inde
     tensors = load_file(folder / UNET)
     (folder / UNET).unlink()
     names = sorted(tensors)
-    table = {}
+    table: dict[str, str] = {}
     for number, part in enumerate((names[:40], names[40:]), 1):
         file = f"diffusion_pytorch_model-0000{number}-of-00002.safetensors"
         save_file({name: tensors[name] for name in part}, folder / "unet" / file, {"format": "pt"})

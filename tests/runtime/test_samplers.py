@@ -42,7 +42,7 @@ SHARES = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
 LEVELS = np.sqrt((1 - SHARES) / SHARES)
 ALL = [*SAMPLERS, *(f"{name}_{spread}" for name in SPREADABLE for spread in ("karras", "exponential", "beta"))]
 REFUSES_PICTURES = {"pndm", "euler_a", "dpm2", "dpm2_a"}
-NOISY = NOISY & set(SAMPLERS)
+ADD_NOISE = NOISY & set(SAMPLERS)
 HIGHER_ORDER = {  # how much nearer four times the steps come, at least, and with which noise levels
     "heun": ("heun", 15),
     "lms": ("lms", 15),
@@ -129,7 +129,7 @@ def test_a_network_that_knows_the_picture_draws_it(name, kind):
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-@pytest.mark.parametrize("sampler", sorted(set(SAMPLERS) - NOISY))
+@pytest.mark.parametrize("sampler", sorted(set(SAMPLERS) - ADD_NOISE))
 def test_more_steps_come_nearer_to_the_known_solution(sampler, kind):
     """Four times the steps: 4 times as near by a method of first order, 16 times by one of second.
 
@@ -151,7 +151,7 @@ def test_more_steps_come_nearer_to_the_known_solution(sampler, kind):
     assert np.abs(last - wrong).max() > 0.3
 
 
-@pytest.mark.parametrize("name", sorted(NOISY - {"lcm"}))  # which goes to the mean of what is left
+@pytest.mark.parametrize("name", sorted(ADD_NOISE - {"lcm"}))  # which goes to the mean of what is left
 def test_pictures_of_a_noisy_sampler_are_spread_as_the_worlds(name):
     """A world of pictures around 0.7 with a deviation of 0.5; 1024 latents tell it to 1/32."""
     shape = (1, 16, 8, 8)
@@ -176,10 +176,10 @@ def test_only_noisy_samplers_depend_on_noise_of_their_own(name):
         latents = NOISE * np.float32(sampler.mixing.init_noise_sigma)
         results.append(list(denoise(network.bound(sampler.timesteps), sampler, latents))[-1].latents)
     one, other = results
-    assert np.array_equal(one, other) == (name not in NOISY)
+    assert np.array_equal(one, other) == (name not in ADD_NOISE)
 
 
-@pytest.mark.parametrize("name", sorted(NOISY))
+@pytest.mark.parametrize("name", sorted(ADD_NOISE))
 def test_a_noisy_sampler_without_a_source_of_noise_says_so(name):
     sampler = make_sampler(name, SCHEDULE, 5)
     assert len(sampler.timesteps) == (9 if name == "dpm2_a" else 5)  # which is what it may be made for

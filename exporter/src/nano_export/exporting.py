@@ -46,11 +46,11 @@ from nano_export.quantize import (
     tensors_to_calibrate,
     write_watching_graph,
 )
+from nano_export.source.adapters.embedding import add_embeddings, open_embedding, words_of_one_vector
+from nano_export.source.adapters.lora import merge
+from nano_export.source.adapters.lora_file import open_loras
 from nano_export.source.autoencoders import Autoencoder
 from nano_export.source.checkpoint import Checkpoint, load, preview_autoencoder, with_autoencoder
-from nano_export.source.embedding import add_embeddings, open_embedding, words_of_one_vector
-from nano_export.source.lora import merge
-from nano_export.source.lora_file import open_loras
 from nano_export.source.needs import check_resources
 from nano_export.source.place import Place, fetched, find_model
 from nano_export.source.scheduler import JUDGE_STEPS

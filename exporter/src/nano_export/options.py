@@ -70,7 +70,7 @@ class SingleFileOptions:
     """Facts that a single file in the original layout may lack; for no other model.
 
     Attributes:
-        tokenizer: folder with CLIP's vocabulary; None looks for one, see ``source.clip_vocabulary``.
+        tokenizer: folder with CLIP's vocabulary; None looks for one, see ``source.single_file.vocabulary``.
         config: folder with diffusers' configs, as ``from_single_file(config=...)`` takes it; None works them out.
         prediction_type: of the network; None takes what the file, or a yaml beside it, says.
     """

@@ -10,11 +10,11 @@ from nano_export.bundle.standard_files import write_json, write_standard_files
 from nano_export.judge.prompts import prompts_for
 from nano_export.networks.graph_sources import latent_shape
 from nano_export.options import Options
+from nano_export.source.adapters.embedding import Embedding
+from nano_export.source.adapters.lora_file import Lora
 from nano_export.source.card import parameter
 from nano_export.source.checkpoint import Checkpoint
 from nano_export.source.distilled import habits_of
-from nano_export.source.embedding import Embedding
-from nano_export.source.lora_file import Lora
 from nano_export.source.picture_size import picture_size
 from nano_export.source.scheduler import config_file
 from nano_runtime.bundle.manifest import Default, Licence, TokenizerSpec

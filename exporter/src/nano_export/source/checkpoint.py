@@ -21,7 +21,7 @@ from nano_export.source.folder import DiffusersFolder
 from nano_export.source.licences import LicenceText, licence_of
 from nano_export.source.network_loading import load_network
 from nano_export.source.place import Place, fetched, find_model
-from nano_export.source.single_file import SingleFile
+from nano_export.source.single_file.opening import SingleFile
 from nano_export.source.tokenizer import check_fit, load_tokenizer
 from nano_runtime.bundle.manifest import Source
 from nano_runtime.bundle.wiring import Task

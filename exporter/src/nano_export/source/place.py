@@ -10,9 +10,9 @@ from nano_export.options import BUILT_IN, NOTHING_ASKED, SingleFileOptions
 from nano_export.source import builtin
 from nano_export.source.folder import DiffusersFolder, open_folder
 from nano_export.source.hub import Remote, cached, fetch, look_up
-from nano_export.source.ldm_file import is_single_file
 from nano_export.source.readable import require_readable
-from nano_export.source.single_file import SingleFile
+from nano_export.source.single_file.opening import SingleFile
+from nano_export.source.single_file.tensors import is_single_file
 from nano_runtime.bundle.manifest import Source
 from nano_runtime.errors import NetworkError
 from nano_runtime.errors.escaping import UNPRINTABLE

@@ -16,7 +16,7 @@ import yaml
 
 from nano_export.errors import SingleFileError
 from nano_export.options import PredictionType
-from nano_export.source.ldm_shapes import Shapes
+from nano_export.source.single_file.shapes import Shapes
 from nano_runtime.errors.escaping import first_line
 
 __all__ = ["Hints", "hints_of"]

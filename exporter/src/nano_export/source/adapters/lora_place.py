@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from nano_export.errors import LoraError
+from nano_export.source.adapters.pickles import PICKLED, PICKLES
 from nano_export.source.hub_files import fetch_files
-from nano_export.source.pickles import PICKLED, PICKLES
 
 __all__ = ["Found", "find"]
 

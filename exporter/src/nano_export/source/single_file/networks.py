@@ -19,8 +19,8 @@ from diffusers.loaders.single_file_utils import (
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from nano_export.errors import SingleFileError
-from nano_export.source.ldm_file import read_tensors
-from nano_export.source.ldm_shapes import OPEN_CLIP, TEXT, UNET, VAE
+from nano_export.source.single_file.shapes import OPEN_CLIP, TEXT, UNET, VAE
+from nano_export.source.single_file.tensors import read_tensors
 from nano_runtime.errors import UsageError
 from nano_runtime.errors.escaping import first_line
 from nano_runtime.system.out_of_memory import is_out_of_memory

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 from safetensors import SafetensorError, safe_open
 
-from nano_export.source.pickles import PICKLED, PICKLES
+from nano_export.source.adapters.pickles import PICKLED, PICKLES
 
 __all__ = ["read_tensors"]
 

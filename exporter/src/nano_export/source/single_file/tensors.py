@@ -10,8 +10,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from nano_export.errors import CheckpointError, PickleFileError, SingleFileError
-from nano_export.source.ldm_shapes import TEXT, Shapes
 from nano_export.source.readable import require_readable
+from nano_export.source.single_file.shapes import TEXT, Shapes
 from nano_runtime.errors.escaping import first_line
 
 __all__ = ["is_single_file", "read_header", "read_tensors", "stored_bytes"]

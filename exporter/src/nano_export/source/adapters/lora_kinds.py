@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import torch
 
-from nano_export.source.lora_change import (
+from nano_export.source.adapters.lora_change import (
     Change,
     Decomposed,
     Difference,

@@ -23,11 +23,11 @@ import torch
 
 from nano_export.errors import LoraError, quoted
 from nano_export.options import LoraFile
-from nano_export.source.lora_change import LayerChange
-from nano_export.source.lora_config import PREFIX, PeftConfig, config_beside, configs_within
-from nano_export.source.lora_kinds import LayerError, layer_change
-from nano_export.source.lora_place import Found, find
-from nano_export.source.tensor_file import read_tensors
+from nano_export.source.adapters.lora_change import LayerChange
+from nano_export.source.adapters.lora_config import PREFIX, PeftConfig, config_beside, configs_within
+from nano_export.source.adapters.lora_kinds import LayerError, layer_change
+from nano_export.source.adapters.lora_place import Found, find
+from nano_export.source.adapters.tensor_file import read_tensors
 from nano_runtime.bundle.checksums import sha256_of
 
 __all__ = ["Lora", "open_loras"]

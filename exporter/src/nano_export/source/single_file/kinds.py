@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from nano_export.source.ldm_shapes import OPEN_CLIP, TEXT, UNET, VAE, Shapes
+from nano_export.source.single_file.shapes import OPEN_CLIP, TEXT, UNET, VAE, Shapes
 
 __all__ = ["Kind", "kind_of"]
 

@@ -16,12 +16,15 @@ from typing import Any
 from nano_export.errors import SingleFileError
 from nano_export.options import PredictionType, SingleFileOptions
 from nano_export.source.architecture import check_architecture
-from nano_export.source.clip_vocabulary import find_vocabulary, write_tokenizer
 from nano_export.source.folder import DiffusersFolder
 from nano_export.source.json_file import read_json
 from nano_export.source.layout import WEIGHTS
-from nano_export.source.ldm_file import read_header, stored_bytes
-from nano_export.source.ldm_shapes import (
+from nano_export.source.pipelines import task_of
+from nano_export.source.scheduler import scheduler_of
+from nano_export.source.single_file.kinds import kind_of
+from nano_export.source.single_file.networks import load_original, shapes_of
+from nano_export.source.single_file.prediction import Hints, hints_of
+from nano_export.source.single_file.shapes import (
     FAMILIES,
     UNET,
     VAE,
@@ -31,11 +34,8 @@ from nano_export.source.ldm_shapes import (
     unet_config,
     vae_config,
 )
-from nano_export.source.ldm_weights import load_original, shapes_of
-from nano_export.source.pipelines import task_of
-from nano_export.source.scheduler import scheduler_of
-from nano_export.source.single_file_hints import Hints, hints_of
-from nano_export.source.single_file_kinds import kind_of
+from nano_export.source.single_file.tensors import read_header, stored_bytes
+from nano_export.source.single_file.vocabulary import find_vocabulary, write_tokenizer
 from nano_export.source.weights import Weights, find_weights
 from nano_runtime.errors.escaping import first_line
 

@@ -16,9 +16,9 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from nano_export.errors import CheckpointError, EmbeddingError, quoted
 from nano_export.options import EmbeddingFile
+from nano_export.source.adapters.lora import FAMILIES
+from nano_export.source.adapters.tensor_file import read_tensors
 from nano_export.source.checkpoint import Checkpoint
-from nano_export.source.lora import FAMILIES
-from nano_export.source.tensor_file import read_tensors
 from nano_runtime.bundle.checksums import sha256_of
 from nano_runtime.errors.escaping import UNPRINTABLE
 from nano_runtime.networks.inversions import names_of

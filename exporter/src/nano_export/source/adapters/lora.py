@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from nano_export.errors import LoraError, quoted
+from nano_export.source.adapters.lora_change import Decomposed, LayerChange, Scaled, fits
+from nano_export.source.adapters.lora_config import PREFIX
+from nano_export.source.adapters.lora_file import Lora
 from nano_export.source.checkpoint import Checkpoint
-from nano_export.source.lora_change import Decomposed, LayerChange, Scaled, fits
-from nano_export.source.lora_config import PREFIX
-from nano_export.source.lora_file import Lora
 
 __all__ = ["FAMILIES", "merge"]
 

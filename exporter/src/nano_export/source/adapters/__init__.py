@@ -1,0 +1,1 @@
+"""Reads what changes a checkpoint before its graphs are traced: LoRAs and textual inversions."""
