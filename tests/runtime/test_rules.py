@@ -19,6 +19,12 @@ def with_preset(begin: float, end: float) -> dict[str, Any]:
     return {"fast": {"cache_interval": 1, "guidance_interval": [begin, end], "work": 1.0, "fidelity": {}}}
 
 
+def see_pictures(manifest: dict[str, Any]) -> None:
+    """Make it a manifest for inpainting, whose UNet has the channels and whose encoder is missing."""
+    manifest["task"] = "inpainting"
+    manifest["components"]["unet"]["inputs"][0]["shape"][1] = 9
+
+
 # Rule to a change of the manifest that breaks it, and no rule before it.
 BREAKS: dict[str, Callable[[dict[str, Any]], object]] = {
     "files_are_listed_once": lambda manifest: manifest["files"].append(manifest["files"][0]),
@@ -35,8 +41,14 @@ BREAKS: dict[str, Callable[[dict[str, Any]], object]] = {
     "tensors_are_believable": lambda manifest: manifest["components"]["unet"]["outputs"][0].update(
         shape=["batch", 1 << 20, 1 << 20]
     ),
+    "own_tensors_match": lambda manifest: manifest["components"]["unet"]["inputs"][0].update(dtype="float16"),
     "tensors_join_graphs": lambda manifest: manifest["components"]["unet"]["inputs"].pop(),
     "shapes_fit_the_picture": lambda manifest: manifest.update(image_size=[64, 64]),
+    "guidance_is_a_vector": lambda manifest: manifest["components"]["unet_time"]["inputs"].append(
+        {"name": "timestep_cond", "dtype": "float32", "shape": ["batch"]}
+    ),
+    "pictures_can_be_encoded": see_pictures,
+    "embeddings_have_their_own_ids": lambda manifest: manifest["tokenizer"].update(embeddings={"cat": [5], "dog": [5]}),
     "preview_fits_the_latents": lambda manifest: manifest.update(preview=[[0, 0, 0]]),
     "intervals_are_in_order": lambda manifest: manifest.update(presets=with_preset(0.9, 0.1)),
 }
