@@ -27,7 +27,7 @@ fidelity: Any = _fidelity
 COMPILED = "compiled"
 """Folder of OpenVINO's compiled graphs."""
 _PLACE = ("_name_or_path", "name_or_path")
-_PLAIN = (bool, int, float, str, type(None))
+_PLAIN = (bool, int, float, str, list, tuple, type(None))
 
 
 def share_work(folder: Path) -> None:

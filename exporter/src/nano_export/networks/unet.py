@@ -139,7 +139,7 @@ class HoistedUNet(nn.Module):
                 resnet.conv1.bias = None
         _split_gates(unet)
         _fold_norms(unet)
-        unet.time_embedding = None
+        unet.time_proj = unet.time_embedding = unet.encoder_hid_proj = None  # they are in graphs of their own
         self.unet = unet
 
     def forward(self, sample: Tensor, prompt_kv: tuple[Tensor, ...], time_biases: tuple[Tensor, ...]) -> Tensor:
