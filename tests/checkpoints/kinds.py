@@ -202,7 +202,8 @@ UNETS: dict[str, Kind] = {
 SIZES: dict[str, Kind] = {
     "sample_size 12": _unet(sample_size=12),
     "sample_size of two numbers": _unet(sample_size=(8, 8)),
-    "sample_size that a level halves oddly": _unet(
+    "sample_size that a level halves with a rest": _unet(
+        "standard",
         sample_size=12,
         block_out_channels=(16, 32, 32, 32),
         down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),

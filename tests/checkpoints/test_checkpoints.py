@@ -17,16 +17,13 @@ FEW = (
     "scheduler: PNDM, as Stable Diffusion 1.5",
     "scheduler: DDIM, steps_offset 0 and clip_sample",
     "scheduler: DPM-Solver++ with -Infinity",
-    "scheduler: another class in the index",
     "files: fp16 only",
     "files: NaN in a weight",
     "files: links to nowhere",
     "control: another schedule",
-    "control: other weights",
-    "control: no LoRA at all",
 )
 """The kinds of every test run: most have the same networks, which are traced once."""
-SEEDS = (1, 2)
+SEEDS = (1,)
 PENDING: dict[str, str] = {}
 """Kinds that fall short, and why."""
 

@@ -8,7 +8,7 @@ import pytest
 from diffusers import AutoencoderKL, AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
 
 from nano_export.errors import CheckpointError, ImageSizeError
-from nano_export.source.picture_size import picture_size, vae_factor
+from nano_export.source.picture_size import halves_evenly, picture_size, vae_factor
 
 VAE: dict[str, Any] = {
     "block_out_channels": (8,) * 4,
@@ -74,10 +74,28 @@ def test_levels_that_are_none_are_named(levels):
         picture_size({"sample_size": 64}, {"block_out_channels": levels}, None)
 
 
-@pytest.mark.parametrize("side", [160, 12])
-def test_a_size_of_the_checkpoints_own_that_cannot_be_drawn_is_refused(side):
-    with pytest.raises(ImageSizeError, match=f"a size of {8 * side} pixels"):
-        picture_size({"sample_size": side}, VAE, None)
+def test_a_size_that_is_too_large_is_refused_and_its_key_is_named():
+    with pytest.raises(
+        ImageSizeError, match=r"1280 pixels, which sample_size in unet/config\.json asks for,"
+    ):
+        picture_size({"sample_size": 160}, VAE, None)
+    with pytest.raises(ImageSizeError, match="a size of 1280 pixels cannot"):
+        picture_size({"sample_size": 64}, VAE, 1280)
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_pictures_have_whole_latents_and_sides_that_diffusers_draws(levels):
+    vae = {"block_out_channels": [8] * levels}
+    assert picture_size({"sample_size": 64}, vae, 24) == 24
+    with pytest.raises(ImageSizeError, match="a size of 20 pixels"):
+        picture_size({"sample_size": 64}, vae, 20)
+
+
+def test_a_level_may_halve_with_a_rest():
+    unet = {"block_out_channels": [8] * 4}
+    assert picture_size({"sample_size": 12, **unet}, VAE, None) == 96
+    assert not halves_evenly(unet, 12)
+    assert halves_evenly(unet, 16)
 
 
 def test_a_tiny_autoencoder_counts_its_levels_as_diffusers_does():

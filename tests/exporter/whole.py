@@ -48,7 +48,7 @@ class Kept:
         judge_steps = exporting.JUDGE_STEPS if steps is None else steps
         for prompt in prompts_for(checkpoint.card).judge:
             self._pictures[(prompt,)] = [*exporting.draw_references(checkpoint, [prompt], judge_steps, 7.5, 128)]
-        for source in graph_sources(checkpoint, unet_form(checkpoint, "hoisted"), 128):
+        for source in graph_sources(checkpoint, unet_form(checkpoint, "hoisted", 128), 128):
             names = (source.input_names, source.output_names)
             self._graphs[(*names[0], *names[1])] = exporting.to_onnx(source.module, source.inputs, *names)
 

@@ -151,10 +151,11 @@ class UntraceableError(UsageError):
 class ImageSizeError(UsageError):
     """A picture size that the network cannot draw."""
 
-    def __init__(self, size: int, multiple: int, largest: int) -> None:
+    def __init__(self, size: int, multiple: int, largest: int, *, named: bool = True) -> None:
+        whose = "" if named else ", which sample_size in unet/config.json asks for,"
         super().__init__(
-            f"a size of {size} pixels cannot be exported",
-            f"Choose a multiple of {multiple} from {multiple} to {largest}; Stable Diffusion Nano draws 128.",
+            f"a size of {size} pixels{whose} cannot be exported",
+            f"Choose with --size a multiple of {multiple} from {multiple} to {largest}.",
         )
 
 

@@ -46,9 +46,9 @@ from nano_export.quantize import (
     tensors_to_calibrate,
     write_watching_graph,
 )
-from nano_export.source.adapters.embedding import add_embeddings, open_embedding, words_of_one_vector
+from nano_export.source.adapters.embedding import Embedding, add_embeddings, open_embedding, words_of_one_vector
 from nano_export.source.adapters.lora import merge
-from nano_export.source.adapters.lora_file import open_loras
+from nano_export.source.adapters.lora_file import Lora, open_loras
 from nano_export.source.autoencoders import Autoencoder
 from nano_export.source.checkpoint import Checkpoint, load, preview_autoencoder, with_autoencoder
 from nano_export.source.needs import check_resources
@@ -103,19 +103,11 @@ def export(options: Options) -> Iterator[Progress | Exported]:
     loras = [lora for given in options.loras for lora in open_loras(given)]
     embeddings = [open_embedding(given) for given in options.embeddings]
     with staged(options.output, force=options.force) as folder:
-        found = yield from _find(options)
-        yield progress("load", f"loading {options.model}", 0.2)
-        checkpoint = with_autoencoder(load(found), options.vae)
+        checkpoint = yield from _load(options, loras, embeddings)
         preview = preview_autoencoder(checkpoint, options.preview_vae)
-        merge(checkpoint, loras)
-        checkpoint = add_embeddings(checkpoint, embeddings)
-        for word, written in words_of_one_vector(checkpoint):
-            text = (
-                f"only the first vector of {word!r} will be drawn, as diffusers does; name it {written!r} to draw all"
-            )
-            yield progress("load", text, 0.9)
-        form = unet_form(checkpoint, options.graph)
-        contents = replace(describe(checkpoint, options, loras, embeddings), not_hoisted=form.not_hoisted)
+        contents = describe(checkpoint, options, loras, embeddings)
+        form = unet_form(checkpoint, options.graph, contents.image_size[0])
+        contents = replace(contents, not_hoisted=form.not_hoisted)
         del loras, embeddings
         work = folder / "work" if options.precision == "int8" else folder  # of the float graphs
         for place in dict.fromkeys((folder, work)):  # before drawing, which leaves its mark on the tokenizer
@@ -158,6 +150,21 @@ def export(options: Options) -> Iterator[Progress | Exported]:
             manifest = bundle.write(scores, default=default, presets=presets)
         yield progress("publish", "putting the bundle in place")
     yield Exported(options.output, scores, sum(entry.size for entry in manifest.files))
+
+
+def _load(
+    options: Options, loras: Sequence[Lora], embeddings: Sequence[Embedding]
+) -> Generator[Progress, None, Checkpoint]:
+    """Find and load the model, with another autoencoder, LoRAs and words if they were asked for."""
+    found = yield from _find(options)
+    yield progress("load", f"loading {options.model}", 0.2)
+    checkpoint = with_autoencoder(load(found), options.vae)
+    merge(checkpoint, loras)
+    checkpoint = add_embeddings(checkpoint, embeddings)
+    for word, written in words_of_one_vector(checkpoint):
+        text = f"only the first vector of {word!r} will be drawn, as diffusers does; name it {written!r} to draw all"
+        yield progress("load", text, 0.9)
+    return checkpoint
 
 
 def _find(options: Options) -> Generator[Progress, None, Place]:

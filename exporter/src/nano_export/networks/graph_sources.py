@@ -14,7 +14,6 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from nano_export.errors import ImageSizeError
 from nano_export.graph.passes import TRACE_BATCH, TRACE_TOKENS
 from nano_export.networks.hoistable import why_not_hoistable
 from nano_export.networks.text_encoder import TextEncoder
@@ -22,6 +21,7 @@ from nano_export.networks.unet import HoistedUNet, PromptKV, StandardUNet, TimeB
 from nano_export.networks.vae import PreviewDecoder, VaeDecoder, VaeEncoder
 from nano_export.source.autoencoders import Autoencoder
 from nano_export.source.checkpoint import Checkpoint
+from nano_export.source.picture_size import halves_evenly, vae_factor
 from nano_runtime.bundle.manifest import TensorSpec
 from nano_runtime.bundle.wiring import (
     BATCH,
@@ -48,7 +48,6 @@ from nano_runtime.bundle.wiring import (
 
 __all__ = ["GraphSource", "UNetForm", "graph_sources", "latent_shape", "preview_source", "tensor_specs", "unet_form"]
 
-_LARGEST_SIZE = 1024  # pixels; see ``TRACE_BATCH``
 _FREE: dict[str, FreeDimension] = {BATCH: BATCH, TOKENS: TOKENS}
 _DTYPES: dict[ir.DataType, Literal["float32", "int64"]] = {
     ir.DataType.FLOAT: "float32",
@@ -82,25 +81,27 @@ class UNetForm:
     not_hoisted: str | None = None
 
 
-def unet_form(checkpoint: Checkpoint, asked: GraphForm) -> UNetForm:
-    """Return the form that was asked for, or the standard one if the UNet cannot be hoisted."""
+def unet_form(checkpoint: Checkpoint, asked: GraphForm, size: int) -> UNetForm:
+    """Return the form that was asked for, or the standard one if the UNet cannot be hoisted.
+
+    Args:
+        checkpoint: with the UNet.
+        asked: by the user.
+        size: width and height of the pictures, in pixels.
+    """
     if asked == "standard":
         return UNetForm("standard", torch.int64)
     why = why_not_hoistable(checkpoint.unet)
+    side = latent_shape(checkpoint, size)[1]
+    if why is None and not halves_evenly(checkpoint.unet.config, side):
+        why = f"latents of {side}x{side}, which one of its levels halves with a rest"
     return UNetForm("hoisted" if why is None else "standard", not_hoisted=why)
 
 
 def latent_shape(checkpoint: Checkpoint, size: int) -> tuple[int, int, int]:
-    """Return channels, height and width of the latents of a square picture of ``size`` pixels.
-
-    Raises:
-        ImageSizeError: a level of the VAE or the UNet would halve an odd side, or the picture is too large.
-    """
-    factor = 2 ** (len(checkpoint.vae.config.block_out_channels) - 1)
-    multiple = factor * 2 ** (len(checkpoint.unet.config.block_out_channels) - 1)
-    if size % multiple != 0 or not multiple <= size <= _LARGEST_SIZE:
-        raise ImageSizeError(size, multiple, _LARGEST_SIZE)
-    return checkpoint.vae.config.latent_channels, size // factor, size // factor
+    """Return channels, height and width of the latents of a square picture of ``size`` pixels."""
+    side = size // vae_factor(checkpoint.vae.config)
+    return checkpoint.vae.config.latent_channels, side, side
 
 
 def graph_sources(checkpoint: Checkpoint, form: UNetForm, size: int) -> Iterator[GraphSource]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from nano_export.errors import CheckpointError, ImageSizeError
 
-__all__ = ["picture_size", "vae_factor"]
+__all__ = ["halves_evenly", "picture_size", "vae_factor"]
 
 # diffusers takes a smaller sample_size in a config from before 0.9 for a mistake: Stable Diffusion 1's first configs.
 _SMALLEST_BEFORE_0_9 = 64
+_WHOLE_LATENTS = 8  # pixels; diffusers' pipelines draw no other sizes, whatever the VAE
 _LARGEST_SIZE = (
     1024  # pixels; no free dimension of a traced graph may equal one that is fixed: `graph.passes.TRACE_BATCH`
 )
@@ -27,13 +29,23 @@ def picture_size(unet: Mapping[str, Any], vae: Mapping[str, Any], asked: int | N
 
     Raises:
         CheckpointError: no size is asked for, and the config names none, or one that is not square.
-        ImageSizeError: a level of the VAE or the UNet would halve an odd side, or the picture is too large.
+        ImageSizeError: diffusers does not draw pictures of that size, or the picture is too large.
     """
     size = _own_size(unet, vae) if asked is None else asked
-    multiple = vae_factor(vae) * _halvings("unet", unet.get("block_out_channels", (0,) * 4))
+    multiple = math.lcm(vae_factor(vae), _WHOLE_LATENTS)
     if size % multiple != 0 or not multiple <= size <= _LARGEST_SIZE:
-        raise ImageSizeError(size, multiple, _LARGEST_SIZE)
+        raise ImageSizeError(size, multiple, _LARGEST_SIZE, named=asked is not None)
     return size
+
+
+def halves_evenly(unet: Mapping[str, Any], side: int) -> bool:
+    """Return whether every level of a UNet halves a side of the latents without a rest.
+
+    Args:
+        unet: its config.
+        side: of the latents.
+    """
+    return side % _halvings("unet", unet.get("block_out_channels", (0,) * 4)) == 0
 
 
 def vae_factor(vae: Mapping[str, Any]) -> int:
