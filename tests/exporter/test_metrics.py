@@ -71,3 +71,10 @@ def test_relative_rmse_is_a_share_of_what_was_expected():
     expected = np.array([3.0, -4.0], np.float32)
     assert relative_rmse(expected * np.float32(1.25), expected) == 0.25
     assert relative_rmse(np.zeros(2, np.float32), expected) == 1.0
+
+
+@pytest.mark.parametrize("side", [1, 2, 8, 10])
+def test_pictures_smaller_than_the_window_are_compared_too(side):
+    expected, other = picture(0, 1.0)[:side, :side], picture(1, 1.0)[:side, :side]
+    assert ssim(expected, expected, 1.0) == pytest.approx(1, abs=TOLERANCE)
+    assert ssim(other, expected, 1.0) < 1 - 1e3 * TOLERANCE

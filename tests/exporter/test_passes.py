@@ -125,6 +125,13 @@ class MovesTokens(nn.Module):
         return tokens + prompt.transpose(1, 2).reshape(prompt.shape).mean(1, keepdim=True)
 
 
+class Enlarges(nn.Module):
+    """Enlarges to a size that is no multiple, as a UNet does whose levels halve with a rest."""
+
+    def forward(self, picture: Tensor) -> Tensor:
+        return nn.functional.interpolate(picture, size=(5, 9), mode="nearest")
+
+
 def traced_with_prompt(module: nn.Module) -> ir.Model:
     inputs = torch.zeros(TRACE_BATCH, LENGTH, WIDTH), torch.zeros(TRACE_BATCH, TRACE_TOKENS, WIDTH)
     return to_onnx(module.eval(), inputs, ["tokens", "prompt"], ["mixed"])
@@ -166,6 +173,13 @@ def test_an_expansion_follows_the_batch(batch):
     tokens = torch.randn(batch, LENGTH, WIDTH, generator=torch.Generator().manual_seed(batch))
     expected = Spreads()(tokens).numpy()
     np.testing.assert_allclose(compute(traced(Spreads()), tokens), expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_a_picture_is_enlarged_in_any_batch(batch):
+    model = to_onnx(Enlarges(), (torch.zeros(TRACE_BATCH, 2, 3, 4),), ["picture"], ["larger"])
+    picture = torch.randn(batch, 2, 3, 4, generator=torch.Generator().manual_seed(batch))
+    np.testing.assert_array_equal(compute(model, picture), Enlarges()(picture).numpy())
 
 
 def test_inputs_and_outputs_say_that_the_batch_is_free(model):

@@ -75,9 +75,7 @@ def test_levels_that_are_none_are_named(levels):
 
 
 def test_a_size_that_is_too_large_is_refused_and_its_key_is_named():
-    with pytest.raises(
-        ImageSizeError, match=r"1280 pixels, which sample_size in unet/config\.json asks for,"
-    ):
+    with pytest.raises(ImageSizeError, match=r"1280 pixels, which sample_size in unet/config\.json asks for,"):
         picture_size({"sample_size": 160}, VAE, None)
     with pytest.raises(ImageSizeError, match="a size of 1280 pixels cannot"):
         picture_size({"sample_size": 64}, VAE, 1280)

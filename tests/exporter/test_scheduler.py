@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from nano_export.errors import CheckpointError, SchedulerError, UnsupportedModelError
-from nano_export.source.scheduler import config_file, scheduler_of
+from nano_export.source.scheduler import check_whole_timesteps, completed, config_file, scheduler_of
 
 PNDM = {"_class_name": "PNDMScheduler", "skip_prk_steps": True, "steps_offset": 1}
 
@@ -110,6 +110,29 @@ def test_a_class_that_is_replaced_is_named_in_one_line(checkpoint, kind, caplog)
     caplog.clear()
     scheduler_of(checkpoint(PNDM), "text-to-image")
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys", "warned"),
+    [
+        ("PNDMScheduler", {}, False),
+        ("DDIMScheduler", {}, False),
+        ("EulerDiscreteScheduler", {"timestep_spacing": "leading"}, False),
+        ("EulerDiscreteScheduler", {}, True),  # whole in 10 steps, not in 20
+        ("KDPM2DiscreteScheduler", {}, None),
+        ("EulerDiscreteScheduler", {"use_karras_sigmas": True}, None),
+    ],
+    ids=str,
+)
+def test_graphs_of_whole_timesteps_are_for_samplers_that_ask_for_no_others(kind, keys, warned, caplog):
+    config = completed({"_class_name": kind, **keys}, kind)
+    if warned is None:
+        with pytest.raises(SchedulerError, match=f"{kind} asks for timesteps that are no whole numbers"):
+            check_whole_timesteps(config)
+        return
+    with caplog.at_level(logging.WARNING):
+        check_whole_timesteps(config)
+    assert ("fractional timesteps" in caplog.text) == warned
 
 
 def test_reading_a_scheduler_imports_no_torch():

@@ -53,7 +53,7 @@ from nano_export.source.autoencoders import Autoencoder
 from nano_export.source.checkpoint import Checkpoint, load, preview_autoencoder, with_autoencoder
 from nano_export.source.needs import check_resources
 from nano_export.source.place import Place, fetched, find_model
-from nano_export.source.scheduler import JUDGE_STEPS
+from nano_export.source.scheduler import JUDGE_STEPS, check_whole_timesteps
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import Backend, Default, Preset
 from nano_runtime.bundle.wiring import PREVIEW_DECODER, TIMESTEP, UNET, UNET_SHALLOW, WIRING
@@ -107,6 +107,8 @@ def export(options: Options) -> Iterator[Progress | Exported]:
         preview = preview_autoencoder(checkpoint, options.preview_vae)
         contents = describe(checkpoint, options, loras, embeddings)
         form = unet_form(checkpoint, options.graph, contents.image_size[0])
+        if options.graph == "standard":
+            check_whole_timesteps(contents.scheduler)
         contents = replace(contents, not_hoisted=form.not_hoisted)
         del loras, embeddings
         work = folder / "work" if options.precision == "int8" else folder  # of the float graphs

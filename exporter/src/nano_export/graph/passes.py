@@ -87,8 +87,9 @@ def free_batch(model: ir.Model, traced: int) -> int:
 
     Reshape targets ``[traced, ...]`` --> ``[0, ...]``: 0 means "copy this dimension of the input", which is right
     exactly where the input starts with the batch too. Expand targets ``[traced, ...]`` --> the first dimension of a
-    graph input, joined with the rest. A folded constant with one equal row per sample, such as a causal mask, keeps one
-    row and broadcasts. Any other constant that mentions the traced batch is an error.
+    graph input, joined with the rest. Resize targets ``[traced, channels, h, w]`` --> ``[h, w]``, on the last two axes.
+    A folded constant with one equal row per sample, such as a causal mask, keeps one row and broadcasts. Any other
+    constant that mentions the traced batch is an error.
 
     Raises:
         ValueError: a constant depends on the batch in another way.
@@ -103,6 +104,8 @@ def free_batch(model: ir.Model, traced: int) -> int:
         if traced in shape:
             node.replace_input_with(1, _free_target(graph, freed, node, shape, traced))
             node.attributes.pop("allowzero", None)
+        if node.op_type == "Resize":
+            _free_resize(graph, freed, node, traced)
     for value in _all_values(graph):
         if value.shape is not None and len(value.shape) > 0 and value.shape[0] == traced:
             value.shape = ir.Shape([_FREE, *list(value.shape)[1:]])
@@ -185,6 +188,17 @@ def _free_target(
     if leads and node.op_type == "Expand":
         return _current_shape(graph, freed, shape, traced, before=node)
     raise ValueError(f"{node.name}: the batch is baked into {node.op_type} {shape.tolist()}")
+
+
+def _free_resize(graph: ir.Graph, freed: dict[str, ir.Value], node: ir.Node, traced: int) -> None:
+    """Resize height and width alone where the target is a shape of [batch, channels, height, width]."""
+    sizes = node.inputs[3] if len(node.inputs) > 3 else None  # noqa: PLR2004 - X, roi, scales, sizes
+    if sizes is None or sizes.const_value is None:
+        return
+    target = sizes.const_value.numpy()
+    if list(target[:1]) == [traced] and len(target) == 4:  # noqa: PLR2004 - a picture
+        node.replace_input_with(3, _shape_constant(graph, freed, target[2:]))
+        node.attributes["axes"] = ir.AttrInt64s("axes", [2, 3])
 
 
 def _starts_with(value: ir.Value | None, size: int) -> bool:

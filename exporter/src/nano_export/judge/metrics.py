@@ -26,7 +26,8 @@ def relative_rmse(actual: Floats, expected: Floats) -> float:
 def ssim(actual: Floats, expected: Floats, data_range: float) -> float:
     """Return the structural similarity of two pictures [H, W, C], the mean over channels.
 
-    Wang et al. 2004, equation 13, with the paper's Gaussian window (11 pixels, sigma 1.5), where it fits. Equals
+    Wang et al. 2004, equation 13, with the paper's Gaussian window (11 pixels, sigma 1.5; the largest that
+    fits into a smaller picture), where it fits. Equals
     ``skimage.metrics.structural_similarity`` with ``gaussian_weights`` and population covariance.
     """
     x, y = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
@@ -42,7 +43,8 @@ def ssim(actual: Floats, expected: Floats, data_range: float) -> float:
 
 def _blur(picture: NDArray[np.float64]) -> NDArray[np.float64]:
     """Weight with a Gaussian window along height and width, without padding."""
-    offsets = np.arange(-5, 6)
+    radius = min(5, (min(picture.shape[:2]) - 1) // 2)
+    offsets = np.arange(-radius, radius + 1)
     window = np.exp(-(offsets**2) / (2 * 1.5**2))
     window /= window.sum()
     for axis in (0, 1):

@@ -16,6 +16,7 @@ from typing import Any, Final
 from nano_export.errors import SchedulerError, UnsupportedModelError
 from nano_export.source.json_file import read_json
 from nano_runtime.bundle.wiring import Task
+from nano_runtime.drawing.defaults import STEPS
 from nano_runtime.errors import StepsError, UnsupportedScheduleError
 from nano_runtime.sampling.samplers import (
     FALLBACK,
@@ -29,7 +30,7 @@ from nano_runtime.sampling.schedule import Schedule
 from nano_runtime.sampling.scheduler_classes import CLASSES, normalised
 from nano_runtime.sampling.settings import settings_of
 
-__all__ = ["JUDGE_STEPS", "completed", "config_file", "drawn_config", "scheduler_of"]
+__all__ = ["JUDGE_STEPS", "check_whole_timesteps", "completed", "config_file", "drawn_config", "scheduler_of"]
 
 _FILLED_IN: Final = "_use_default_values"
 # What the constructor of each task's pipeline sets, if the config says otherwise.
@@ -111,6 +112,34 @@ def _check_beginning(name: str, config: Mapping[str, Any], place: Path) -> None:
             f"the first two of {JUDGE_STEPS} timesteps are one, where diffusers fails",
             "diffusers can draw with this spread in other betas only.",
         )
+
+
+def check_whole_timesteps(config: Mapping[str, Any]) -> None:
+    """Check a config against graphs whose timestep is a whole number, as optimum's and openvino-genai's are.
+
+    Warns if timesteps of 20 steps are fractional, and so will be cut.
+
+    Raises:
+        SchedulerError: those of the steps in which pictures are compared with diffusers' are fractional.
+    """
+    kind = config["_class_name"]
+    if not _are_whole(config, JUDGE_STEPS):
+        raise SchedulerError(
+            Path("scheduler") / "scheduler_config.json",
+            f"{kind} asks for timesteps that are no whole numbers, and --graph standard has no others",
+            "Leave --graph out: the bundle then draws what diffusers draws.",
+        )
+    if not _are_whole(config, STEPS):
+        _log.warning("%s asks for fractional timesteps in most numbers of steps; --graph standard cuts them", kind)
+
+
+def _are_whole(config: Mapping[str, Any], steps: int) -> bool:
+    """Return whether a sampler's timesteps are whole numbers; so many steps that do not fit have none."""
+    try:
+        timesteps = make_sampler(own_sampler(config), Schedule.from_config(config), steps).timesteps
+    except StepsError:
+        return True
+    return bool((timesteps == timesteps.round()).all())
 
 
 def completed(said: Mapping[str, Any], kind: str, task: Task = "text-to-image") -> dict[str, Any]:
