@@ -372,3 +372,10 @@ def test_what_a_sampler_cannot_follow_is_refused():
     for name in ("lcm", "tcd"):
         with pytest.raises(StepsError, match="1 to 50;"):
             make_sampler(name, schedule, 51)
+
+
+@pytest.mark.parametrize("name", ["deis", "unipc", "dpmpp_2m"])
+def test_the_classes_that_read_a_flows_velocity_read_it_as_diffusers(name):
+    config = {**CONFIG, "_class_name": SAMPLERS[name].diffusers, "prediction_type": "flow_prediction"}
+    assert distance(drawn(name, Schedule.from_config(config), 8), theirs(name, config, 8)) < TOLERANCE
+    assert distance(drawn(name, Schedule.from_config(CONFIG), 8), theirs(name, config, 8)) > MISTAKE

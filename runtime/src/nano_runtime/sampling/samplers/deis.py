@@ -46,6 +46,8 @@ class DEIS:
         picture = self.mixing.predicted_picture(noise_pred, latents, index)
         if self._settings.thresholding:
             picture = thresholded(picture, self._settings)
+        if self.mixing.kind == "flow_prediction" and self.mixing.levels is not None:
+            sigma = self.mixing.levels[index]  # diffusers goes on with the level that it took for this prediction
         noise: F32 = np.divide(latents - alpha * picture, sigma)
         self._noises = [noise, *self._noises[: self._order - 1]]
         order = min(len(self._noises), self._most_order(index))
