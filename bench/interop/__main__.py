@@ -102,15 +102,15 @@ def _open(setup: Setup, only: list[str] | None) -> Iterator[Opened]:
         _say(row)
         yield row
     for reader in READERS:
-        if only is not None and reader.library not in only:
+        if only is not None and reader.distribution not in only:
             continue
         _ready(reader.peer.environment, setup)
         fp32, int8 = (
             _db(cut if reader.cuts else reference, _drawn(reader.peer, bundle, setup, precision))
             for precision, bundle in bundles.items()
         )
-        number = _version(reader.library, reader.peer.environment)
-        row = Opened(reader.library, number, reader.call, fp32, int8, reader.ignores)
+        number = _version(reader.distribution, reader.peer.environment)
+        row = Opened(reader.distribution, number, reader.call, fp32, int8, reader.ignores)
         _say(row)
         yield row
 

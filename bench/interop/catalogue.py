@@ -14,14 +14,14 @@ class Reader:
     """A library that opens our standard bundles.
 
     Attributes:
-        library: distribution whose version is stated.
+        distribution: whose version is stated.
         call: how a program opens the bundle.
         peer: how ``bench.peers`` draws with it.
         cuts: whether it turns colours into bytes by cutting, where others round to the nearest.
         ignores: parts of the bundle that it leaves unused, for the table.
     """
 
-    library: str
+    distribution: str
     call: str
     peer: Peer
     ignores: str

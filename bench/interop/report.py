@@ -17,7 +17,7 @@ class Opened:
     A library that cuts colours into bytes, where others round, is compared with a picture that was cut, too.
     """
 
-    library: str
+    distribution: str
     version: str
     call: str
     fp32_db: float
@@ -56,7 +56,7 @@ def write_into(page: Path, opened: Sequence[Opened], adopted: Sequence[Adopted])
 def _readers(opened: Sequence[Opened]) -> str:
     lines = ["| opened by | version | fp32 | INT8 | leaves unused |", "|---|---|---|---|---|"]
     lines += [
-        f"| {row.library}, {row.call} | {row.version} | {_db(row.fp32_db)} | {_db(row.int8_db)} | {row.ignores} |"
+        f"| {row.distribution}, {row.call} | {row.version} | {_db(row.fp32_db)} | {_db(row.int8_db)} | {row.ignores} |"
         for row in opened
     ]
     return "\n".join(lines)
