@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
+from transformers import CLIPTextModel
 
 from nano_export.errors import CheckpointError, PickleOnlyError, UnsupportedModelError
 from nano_export.source import builtin
@@ -102,6 +104,20 @@ def test_half_precision_is_loaded_as_single(folder):
     save_file({key: value.half() for key, value in load_file(folder / UNET).items()}, folder / UNET, {"format": "pt"})
     unet = open_checkpoint(str(folder), None).unet
     assert {parameter.dtype for parameter in unet.parameters()} == {torch.float32}
+
+
+def test_no_bar_of_a_library_is_shown(folder, parts, capfd):
+    shutil.rmtree(folder / "unet")
+    parts.unet.save_pretrained(folder / "unet", max_shard_size="500KB")
+    assert len([*(folder / "unet").glob("*.safetensors")]) > 1
+    capfd.readouterr()
+    open_checkpoint(str(folder), None)
+    assert capfd.readouterr() == ("", "")
+    UNet2DConditionModel.from_pretrained(folder / "unet", low_cpu_mem_usage=False)  # others' bars are left alone
+    CLIPTextModel.from_pretrained(folder / "text_encoder")
+    bars = capfd.readouterr().err
+    assert "Loading checkpoint shards" in bars
+    assert "Loading weights" in bars
 
 
 def test_a_card_in_another_encoding_is_no_obstacle(folder):

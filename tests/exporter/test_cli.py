@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -192,10 +193,12 @@ def test_a_hub_that_cannot_be_reached_is_the_networks_fault(offline, target, tmp
     assert "Traceback" not in done.stderr
 
 
-def test_an_interrupted_export_leaves_nothing(target):
-    with subprocess.Popen([COMMAND, "tiny", "-o", target], stderr=subprocess.PIPE, text=True) as process:
+def test_an_interrupted_export_leaves_nothing_and_has_printed_its_stages_alone(small, target):
+    with subprocess.Popen([COMMAND, small, "-o", target], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
+            assert re.match(r" *\d+% ", line)
+            assert line.count("%") == 1  # a library's bar is none of them
             if "drawing" in line:
                 break
         assert list(target.parent.iterdir())  # it has begun

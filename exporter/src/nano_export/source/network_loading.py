@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from diffusers.utils import logging as diffusers_bars
 from safetensors import safe_open
+from transformers.utils import logging as transformers_bars
 
 from nano_export.errors import CheckpointError
 from nano_export.source.layout import WEIGHTS
@@ -36,7 +38,7 @@ def load_network(kind: Any, component: str, config: dict[str, Any], weights: Wei
         CheckpointError: the config is no network of that class, tensors are missing, do not have the shape in the
             config, or hold numbers that are not finite.
     """
-    with _plain_names(component, config, weights) as folder:
+    with _plain_names(component, config, weights) as folder, _without_bars():
         try:
             module, report = kind.from_pretrained(
                 folder,
@@ -85,6 +87,24 @@ def _plain_names(component: str, config: dict[str, Any], weights: Weights) -> It
             index = {"metadata": {}, "weight_map": table}
             (folder / f"{name}.index.json").write_text(json.dumps(index), encoding="utf-8")
         yield folder
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keep the libraries from showing progress bars: the caller of an export shows its progress."""
+
+    def hidden(bar: Callable[..., Any], args: Sequence[Any], options: Mapping[str, Any]) -> Any:  # noqa: ANN401 - tqdm
+        return bar(*args, **{**options, "disable": True})
+
+    previous = transformers_bars.set_tqdm_hook(hidden)  # its own switch would also hide the Hub's downloads
+    shown = diffusers_bars.is_progress_bar_enabled()
+    diffusers_bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_bars.set_tqdm_hook(previous)
+        if shown:
+            diffusers_bars.enable_progress_bar()
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:
