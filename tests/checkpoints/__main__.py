@@ -26,7 +26,7 @@ def main() -> int:
     add("--networks", choices=("pools", "any", "plain"), default="pools", help="of generated checkpoints")
     add("--checks-only", action="store_true", help="end every export after the checks at its start")
     add("--backend", choices=("onnxruntime", "openvino"), help="this engine alone; both by default")
-    add("--quick", action="store_true", help="judge by one picture of four steps, and choose no default sampler")
+    add("--quick", action="store_true", help="judge by one picture of four steps, and measure no samplers")
     add("--work", type=Path, help="folder of traced and compiled graphs, to keep for the next run of the same exporter")
     add("--processes", type=int, default=1)
     add("--json", type=Path, help="keep the outcomes here, one a line")

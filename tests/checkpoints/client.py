@@ -21,7 +21,7 @@ class Warm:
     Args:
         work: folder of traced and compiled graphs, which several may share; None makes each anew.
         log: file for what it prints by itself.
-        quick: whether the exporter judges by one picture of four steps, and chooses no default sampler.
+        quick: whether the exporter judges by one picture of four steps, and measures no samplers.
     """
 
     def __init__(self, work: Path | None, log: Path, *, quick: bool) -> None:

@@ -16,10 +16,10 @@ class Outcome:
 
     Attributes:
         name: of the kind, or the seed.
-        result: "drawn" equal to diffusers; "substituted": drawn with another sampler, and said so; "differs": drawn
-            otherwise; "refused" at the start; "late": refused after work; "leftover": refused, and files stayed;
-            "accepted" though diffusers does not draw it; "unreadable" by the runtime; "fault": a traceback;
-            "invalid": diffusers does not draw it.
+        result: "drawn" equal to diffusers; "substituted": drawn with another sampler or cut timesteps, and said so;
+            "differs": drawn otherwise; "refused" at the start; "late": refused after work; "leftover": refused, and
+            files stayed; "accepted" though diffusers does not draw it; "unreadable" by the runtime; "fault": a
+            traceback; "invalid": diffusers does not draw it.
         form: of the bundle's UNet.
         latents: engine -> largest difference of the latents, as a share of their range.
         pictures: engine -> largest difference of a pixel.

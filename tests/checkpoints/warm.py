@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,14 @@ from nano_export.options import Options
 from nano_export.progress import STAGES
 from nano_runtime.bundle.manifest import Default
 from nano_runtime.errors import NanoError
+from nano_runtime.sampling.samplers import make_sampler
+from nano_runtime.sampling.schedule import Schedule
 
 exporting: Any = _exporting
 _FORK = multiprocessing.get_context("fork")
 _SECONDS = 300
-_SUBSTITUTED = "takes its place and draws other pictures"
+_SAID = ("takes its place and draws other pictures", "--graph standard cuts them")
+"""Of warnings that a picture will be another one: with another sampler, or with timesteps that were cut."""
 
 
 _compiled: Path | None = None
@@ -52,7 +56,9 @@ def main() -> None:
     global _compiled  # noqa: PLW0603
     parser = argparse.ArgumentParser()
     parser.add_argument(
-        "--quick", action="store_true", help="the exporter judges by one picture of four steps, and chooses nothing"
+        "--quick",
+        action="store_true",
+        help="the exporter judges by one picture of four steps, and measures no samplers",
     )
     parser.add_argument("--work", type=Path, help="folder of traced and compiled graphs; none makes each anew")
     arguments = parser.parse_args()
@@ -68,18 +74,28 @@ def main() -> None:
 
 
 def _hurry() -> None:
-    """Have the exporter judge by one short picture, and choose no default sampler."""
-    few = Default(scheduler="ddim", steps=2, fidelity={})
+    """Have the exporter judge by one short picture, and choose a default sampler without measuring."""
     prompts_for = exporting.prompts_for
     quick = {
         "JUDGE_STEPS": 4,  # the least that every sampler takes
         "prompts_for": lambda card: replace(prompts_for(card), judge=prompts_for(card).judge[:1]),
-        "choose_default": lambda *_: iter([(1.0, few)]),
+        "choose_default": lambda pipeline, _: iter([(1.0, _default(pipeline.bundle.manifest.scheduler))]),
         "choose_presets": lambda *_: iter([(1.0, {})]),
     }
     for name, value in quick.items():
         assert hasattr(exporting, name)
         setattr(exporting, name, value)
+
+
+def _default(config: Mapping[str, object]) -> Default | None:
+    """Return a sampler that can draw a schedule, or None: what a measurement may come to."""
+    for name in ("ddim", "euler", "unipc"):
+        try:
+            make_sampler(name, Schedule.from_config(config), 2)
+        except NanoError:
+            continue
+        return Default(scheduler=name, steps=2, fidelity={})
+    return None
 
 
 def _in_child(request: dict[str, Any]) -> Outcome:
@@ -143,7 +159,7 @@ def examine(given: Given, name: str, folder: Path, *, checks_only: bool) -> Outc
         compared = compare(name, folder / "exported" / "bundle", given, reference, _compiled)
     except Exception:  # noqa: BLE001 (a traceback is a fault, whatever it is)
         return Outcome(name, "unreadable", message=traceback.format_exc(limit=-6), said=outcome.said)
-    if compared.result == "differs" and any(_SUBSTITUTED in line for line in outcome.said):
+    if compared.result == "differs" and any(words in line for words in _SAID for line in outcome.said):
         compared = replace(compared, result="substituted")
     return replace(compared, said=outcome.said)
 

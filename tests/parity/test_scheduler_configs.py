@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import get_args
 
 import diffusers
+import numpy as np
 import pytest
 from bench.parity import CONFIG, distance
 from tests.parity.scheduler_configs import IMPLEMENTED, random_config
 from tests.parity.scheduler_trajectories import drawn_by, is_finite, pipelines_scheduler, theirs
 
-from nano_export.source.scheduler import completed
+from nano_export.source.rounding import with_torchs_rounding
+from nano_export.source.scheduler import completed, config_file
 from nano_runtime.bundle.wiring import Task
 from nano_runtime.errors import UnsupportedScheduleError
-from nano_runtime.sampling.samplers import FALLBACK, RECORDS, make_sampler
+from nano_runtime.sampling.samplers import FALLBACK, RECORDS, make_sampler, own_sampler
+from nano_runtime.sampling.samplers.levels import trained_levels
 from nano_runtime.sampling.schedule import Schedule
 from nano_runtime.sampling.scheduler_classes import CLASSES
 
@@ -33,7 +36,7 @@ def outcome(seed: int) -> str:
     kind, steps = said["_class_name"], STEPS[seed % len(STEPS)]
     steps = min(steps, 10) if kind == "LMSDiscreteScheduler" else steps  # whose integrals take diffusers a second
     try:
-        mine, why = drawn_by(completed(said, kind), steps), ""
+        mine, why = drawn_by(with_torchs_rounding(completed(said, kind)), steps), ""
     except UnsupportedScheduleError as error:
         mine, why = [], str(error)
     try:
@@ -94,13 +97,43 @@ def test_random_configs_are_drawn_as_diffusers_draws_them():
 
 @pytest.mark.slow
 def test_thousands_of_configs_are_drawn_as_diffusers_draws_them():
-    """A few dozen differ: where noise levels are in the thousands, rounding is magnified as much; torch rounds roots to
-    a neighbour on some processors, and spread timesteps that are cut to whole ones then differ by one."""
+    """A few dozen differ: where noise levels are in the thousands, rounding is magnified as much."""
     found = Counter(outcome(seed) for seed in range(16, 3000))
     refused = {key: count for key, count in found.items() if key.startswith("refused")}
     assert found["other"] < 0.03 * found.total(), found
     assert sum(refused.values()) < 0.005 * found.total(), refused
     assert found["equal"] > 0.85 * found.total(), found
+
+
+@pytest.mark.parametrize("spread", ["exponential", "beta"])
+@pytest.mark.parametrize("kind", ["DPMSolverSinglestepScheduler", "DEISMultistepScheduler"])
+def test_timesteps_that_are_cut_are_those_of_torchs_roots(kind, spread):
+    """The first is the last that was trained or the one before, as the last bit of its level decides."""
+    moved = 0
+    for count in (200, 400, 500, 1000):
+        said = {"_class_name": kind, **CONFIG, "num_train_timesteps": count, f"use_{spread}_sigmas": True}
+        expected = pipelines_scheduler(said, kind)
+        expected.set_timesteps(10)
+        config = with_torchs_rounding(completed(said, kind))
+        assert timesteps(config) == expected.timesteps.tolist()
+        level = trained_levels(Schedule.from_config(completed(said, kind)).own)[-1]
+        around = [{**config, "_noisiest_level": float(np.nextafter(level, to))} for to in (np.inf, np.float32(0))]
+        moved += timesteps(around[0]) != timesteps(around[1])
+    assert moved > 0
+
+
+def timesteps(config):
+    return make_sampler(own_sampler(config), Schedule.from_config(config), 10).timesteps.tolist()
+
+
+def test_a_level_that_is_noted_is_for_its_own_class_alone():
+    said = {"_class_name": "UniPCMultistepScheduler", **CONFIG, "_noisiest_level": 9.0}
+    schedule = Schedule.from_config(said)
+    assert schedule.settings(RECORDS["unipc"]).noisiest_level == 9.0
+    assert schedule.settings(RECORDS["dpmpp_2m"]).noisiest_level is None
+    assert "_noisiest_level" not in config_file(said)
+    with pytest.raises(UnsupportedScheduleError, match="_noisiest_level"):
+        Schedule.from_config({**said, "_noisiest_level": -1.0})
 
 
 def test_configs_of_all_classes_are_made():

@@ -21,6 +21,7 @@ from nano_export.source.folder import DiffusersFolder
 from nano_export.source.licences import LicenceText, licence_of
 from nano_export.source.network_loading import load_network
 from nano_export.source.place import Place, fetched, find_model
+from nano_export.source.rounding import with_torchs_rounding
 from nano_export.source.single_file.opening import SingleFile
 from nano_export.source.tokenizer import check_fit, load_tokenizer
 from nano_runtime.bundle.manifest import Source
@@ -153,6 +154,6 @@ def _load(found: DiffusersFolder, source: Source, file: SingleFile | None = None
         vae=load_autoencoder(vae, found.weights["vae"])
         if file is None or file.vae is not None
         else file.load("vae", vae),
-        scheduler=found.scheduler,
+        scheduler=with_torchs_rounding(found.scheduler),
         task=found.task,
     )

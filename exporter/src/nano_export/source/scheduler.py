@@ -28,7 +28,7 @@ from nano_runtime.sampling.samplers import (
 )
 from nano_runtime.sampling.schedule import Schedule
 from nano_runtime.sampling.scheduler_classes import CLASSES, normalised
-from nano_runtime.sampling.settings import settings_of
+from nano_runtime.sampling.settings import NOISIEST_LEVEL, settings_of
 
 __all__ = ["JUDGE_STEPS", "check_whole_timesteps", "completed", "config_file", "drawn_config", "scheduler_of"]
 
@@ -167,8 +167,8 @@ def completed(said: Mapping[str, Any], kind: str, task: Task = "text-to-image") 
 
 
 def config_file(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a completed config as diffusers writes it into ``scheduler_config.json``: without its own note."""
-    return {key: value for key, value in config.items() if key != _FILLED_IN}
+    """Return a completed config as diffusers writes it into ``scheduler_config.json``: without notes."""
+    return {key: value for key, value in config.items() if key not in {_FILLED_IN, NOISIEST_LEVEL}}
 
 
 def _classes() -> list[str]:

@@ -15,7 +15,7 @@ from nano_runtime.errors import UnsupportedScheduleError
 from nano_runtime.sampling.sampler_names import Spread
 from nano_runtime.sampling.scheduler_classes import ALIASES, CLASSES, normalised
 
-__all__ = ["Algorithm", "BetaSchedule", "PredictionType", "Settings", "Spacing", "settings_of"]
+__all__ = ["NOISIEST_LEVEL", "Algorithm", "BetaSchedule", "PredictionType", "Settings", "Spacing", "settings_of"]
 
 BetaSchedule: TypeAlias = Literal["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace", "exp"]
 PredictionType: TypeAlias = Literal["epsilon", "v_prediction", "sample", "flow_prediction"]
@@ -23,6 +23,8 @@ Spacing: TypeAlias = Literal["leading", "linspace", "trailing"]
 Algorithm: TypeAlias = Literal["dpmsolver++", "dpmsolver", "sde-dpmsolver++", "sde-dpmsolver", "deis"]
 
 _MAX_TRAIN_TIMESTEPS: Final = 100_000  # a hundred times the usual; a config with more is damaged
+NOISIEST_LEVEL: Final = "_noisiest_level"
+"""Key that ``nano-export`` adds to a config for its own class, see ``Settings.noisiest_level``."""
 _NOT_IN_JSON: Final = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}
 _KEYS_OF_SPREADS: Final = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
 
@@ -74,6 +76,7 @@ class Settings:
         flow_shift: shift of such levels towards noise.
         shift_terminal: last of such levels; None leaves it.
         spread: spread of the noise levels in samplers that work in sigma, see ``samplers.levels``.
+        noisiest_level: of the last trained timestep, where torch rounded it otherwise than numpy does; None else.
     """
 
     kind: str
@@ -117,9 +120,10 @@ class Settings:
     flow_shift: float = 1.0
     shift_terminal: float | None = None
     spread: Spread = "trained"
+    noisiest_level: float | None = None
 
 
-_NAMES: Final = frozenset(field.name for field in fields(Settings)) - {"kind", "spread"}
+_NAMES: Final = frozenset(field.name for field in fields(Settings)) - {"kind", "spread", "noisiest_level"}
 
 _Test: TypeAlias = tuple[Callable[[Any], bool], tuple[object, ...]]
 
@@ -194,6 +198,7 @@ _TESTS: Final[Mapping[str, _Test]] = {
     "timestep_type": _one_of("discrete", "continuous"),
     "sigma_min": _LEVEL,
     "sigma_max": _LEVEL,
+    NOISIEST_LEVEL: _LEVEL,
     "use_flow_sigmas": _SWITCH,
     "flow_shift": _POSITIVE,
     "shift_terminal": _number(0, 1, "numbers between 0 and 1, or null", none=True),
@@ -252,7 +257,7 @@ def settings_of(
 ) -> Settings:
     """Read a config as one of diffusers' classes does.
 
-    Keys with an underscore are notes of diffusers. The keys listed in ``_use_default_values`` were filled in by the
+    Keys with an underscore are notes. The keys listed in ``_use_default_values`` were filled in by the
     class that wrote the config, so they count as absent for every other class.
 
     Args:
@@ -268,8 +273,9 @@ def settings_of(
     filled_in = config.get("_use_default_values") or ()
     if not isinstance(filled_in, list | tuple):
         raise UnsupportedScheduleError("_use_default_values", filled_in, ("lists of keys",))
-    absent = () if isinstance(own, str) and ALIASES.get(own, own) == kind else filled_in
-    known = {**CLASSES[kind], **_levels_that_may_hide(kind)}
+    is_own = isinstance(own, str) and ALIASES.get(own, own) == kind
+    absent = () if is_own else filled_in
+    known = {**CLASSES[kind], **_levels_that_may_hide(kind), **({NOISIEST_LEVEL: None} if is_own else {})}
     said = {key: config[key] for key in known if key in config and key not in absent}
     values = {**known, **normalised(kind, said), **({} if pinned is None else pinned)}
     values = _mended(values)
@@ -279,6 +285,7 @@ def settings_of(
             raise UnsupportedScheduleError(key, value, tests[key][1])
     _check_together(kind, values)
     fitting: dict[str, Any] = {key: value for key, value in values.items() if key in _NAMES}
+    fitting["noisiest_level"] = values.get(NOISIEST_LEVEL)
     return Settings(kind=kind, spread=spread, **fitting)
 
 

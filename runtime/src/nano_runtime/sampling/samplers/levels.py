@@ -23,7 +23,15 @@ from nano_runtime.sampling.samplers.quantile import beta_quantile
 from nano_runtime.sampling.schedule import alphas_cumprod_of, check_steps, spaced_timesteps, torch_linspace
 from nano_runtime.sampling.settings import Settings
 
-__all__ = ["Levels", "continuous_levels", "spread_levels", "timesteps_of", "trained_levels", "whole_levels"]
+__all__ = [
+    "Levels",
+    "continuous_levels",
+    "spread_levels",
+    "timesteps_of",
+    "trained_levels",
+    "trained_squares",
+    "whole_levels",
+]
 
 _ALMOST_PURE_NOISE: Final = 2.0**-24  # diffusers' stand-in for a last ᾱ of 0, which would make sigma infinite
 _RHO: Final = 7.0  # the choice of Karras et al.
@@ -93,7 +101,9 @@ def whole_levels(settings: Settings, steps: int) -> Levels:
         StepsError: that many steps do not fit into the schedule.
     """
     shares = _shares(settings)
-    trained = _levels_of(shares)
+    trained = np.sqrt(_squares(shares))
+    if settings.noisiest_level is not None:
+        trained[-1] = settings.noisiest_level
     total = _visited(settings, shares)
     check_steps(settings, steps, lambda n: np.round(spaced_timesteps(settings, n, n + 1, total)))
     even = settings.use_lu_lambdas and settings.spread != "karras"
@@ -156,7 +166,13 @@ def _ended(settings: Settings, sigmas: F64, trained: F32) -> F32:
 
 def trained_levels(settings: Settings) -> F32:
     """Return sigma at every timestep, rising: float32 [num_train_timesteps]."""
-    return _levels_of(_shares(settings))
+    levels: F32 = np.sqrt(trained_squares(settings))
+    return levels
+
+
+def trained_squares(settings: Settings) -> F32:
+    """Return the square of sigma at every timestep, rising: float32 [num_train_timesteps]."""
+    return _squares(_shares(settings))
 
 
 def _shares(settings: Settings) -> F32:
@@ -166,9 +182,8 @@ def _shares(settings: Settings) -> F32:
     return shares
 
 
-def _levels_of(shares: F32) -> F32:
-    sigmas: F32 = np.sqrt((np.float32(1) - shares) / shares)
-    return sigmas
+def _squares(shares: F32) -> F32:
+    return (np.float32(1) - shares) / shares
 
 
 def _visited(settings: Settings, shares: F32) -> int:
