@@ -94,6 +94,22 @@ def needs_of(model: Path | str, output: Path, **options: Any) -> Needs:
     return check_resources(find_model(str(model), None, None), Options(model=str(model), output=output, **asked))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--min-psnr", "42"], "--min-psnr means nothing without --int8"),
+        (["--strict"], "--strict means nothing without --int8"),
+        (["--int8", "--min-psnr", "0"], "--min-psnr 0 cannot be a goal"),
+        (["--int8", "--min-psnr", "-3"], "--min-psnr -3 cannot be a goal"),
+        (["--int8", "--min-psnr", "nan"], "--min-psnr nan cannot be a goal"),
+        (["--int8", "--min-psnr", "inf"], "--min-psnr inf cannot be a goal"),
+    ],
+)
+def test_goals_that_mean_nothing_are_refused(arguments, why, target, capsys):
+    code, error = refused(["demo", "-o", str(target), *arguments], capsys)
+    assert (code, error) == (2, f"nano-export: {why}")
+
+
 @pytest.mark.parametrize("size", ["100", "0", "-64", "4", "1088"])
 def test_sizes_the_network_cannot_draw_are_refused(size, target, capsys):
     code, error = refused(["tiny", "-o", str(target), "--size", size], capsys)

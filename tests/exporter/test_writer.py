@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -17,11 +18,13 @@ from nano_runtime.bundle.checksums import entry_of, fault_of_file
 from nano_runtime.bundle.manifest import (
     MANIFEST_NAME,
     Backend,
+    Change,
     Default,
     FileEntry,
     Licence,
     Manifest,
     Preset,
+    Quantization,
     Source,
     TokenizerSpec,
 )
@@ -100,6 +103,26 @@ def test_later_manifests_know_more_and_fit_the_card(bundle):
     assert (second.default, third.default.steps, third.presets) == (None, 9, PRESETS)
     assert faults(bundle.folder, third) == []
     assert faults(bundle.folder, first) != []  # the card is another one
+
+
+def test_int8_says_how_it_was_made_and_where_it_falls_short(bundle, tmp_path):
+    assert bundle.write(SCORES).quantization is None
+    options = Options(output=tmp_path, precision="int8", backends=("onnxruntime",), min_psnr=41.0)
+    writer = BundleWriter(tmp_path, CONTENTS, options)
+    writer.add("text_encoder", graph(2000))
+    writer.add("unet", graph(3000))
+    made = Quantization(plan="w8a8", goal_db={"text_encoder": 41.0, "unet": 41.0})
+    assert writer.write({}).quantization == made
+    assert "Short of its goal" not in (tmp_path / "README.md").read_text()
+
+    changes = [Change(component="unet", layer="product", scheme="float", reason="30 dB alone", cost_ms=1.5)]
+    writer.record_search(changes, equalized=3, seconds=12.34)
+    assert writer.write(SCORES).quantization == msgspec.structs.replace(
+        made, changes=changes, equalized=3, search_s=12.3
+    )
+    card = (tmp_path / "README.md").read_text()
+    assert "**Short of its goal** on onnxruntime: unet reaches 40.0 dB PSNR of 41;" in card
+    assert "1 layer is quantized more gently, or not" in card
 
 
 def test_graphs_are_hashed_once(bundle, monkeypatch):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from nano_runtime.bundle.manifest import MANIFEST_NAME
 from nano_runtime.cli import bench, bundle, generate, make_parser, run_command
 from nano_runtime.cli.output import Output
 from nano_runtime.errors import NetworkError, OutputError, OutputExistsError, OutputNameError, StepsError
@@ -135,6 +136,38 @@ def test_info_shows_the_manifest(folder, capsys):
         assert words in text
     assert bundle.main(["info", str(folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["manifest"]["name"] == "noise"
+
+
+def test_info_says_what_int8_aims_at_and_what_that_cost(folder, capsys):
+    document = json.loads((folder / MANIFEST_NAME).read_bytes())
+    moved = {"component": "unet", "layer": "conv_in/Conv", "scheme": "float", "reason": "31 dB alone", "cost_ms": 0.4}
+    document.update(
+        precision="int8",
+        quantization={
+            "plan": "w8a8",
+            "goal_db": {"unet": 42.0},
+            "changes": [moved, {**moved, "layer": "time/MatMul", "scheme": "w8", "cost_ms": None}],
+            "equalized": 12,
+        },
+    )
+    document["components"]["unet"]["fidelity"] = {"onnxruntime.psnr_db": 41.5, "openvino.psnr_db": 43.0}
+    (folder / MANIFEST_NAME).write_text(json.dumps(document))
+    assert bundle.main(["info", str(folder)]) == 0
+    text = capsys.readouterr().out
+    assert "weights     int8 (goal unet 42 dB)\n" in text
+    assert "falls short of its goal: unet on onnxruntime, 41.5 dB of 42\n" in text
+    assert "on openvino, 43.0" not in text
+    assert "equalized   12 scales" in text
+    assert "layers in another scheme than the plan's: 2, +0.4 ms" in text
+    assert "unet          conv_in/Conv  float   +0.40 ms  31 dB alone\n" in text
+    assert "unet          time/MatMul   w8                31 dB alone\n" in text
+
+    document["quantization"] = {"plan": "w8a8"}
+    (folder / MANIFEST_NAME).write_text(json.dumps(document))
+    assert bundle.main(["info", str(folder)]) == 0
+    plain = capsys.readouterr().out
+    assert "weights     int8\n" in plain
+    assert not {"equalized", "scheme", "goal"} & set(plain.split())
 
 
 @pytest.mark.parametrize("argv", [["a fox", "--bundle"], ["a fox", "--steps", "many"], ["a", "--backend", "cuda"]])

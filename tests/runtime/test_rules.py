@@ -51,6 +51,9 @@ BREAKS: dict[str, Callable[[dict[str, Any]], object]] = {
     "embeddings_have_their_own_ids": lambda manifest: manifest["tokenizer"].update(embeddings={"cat": [5], "dog": [5]}),
     "preview_fits_the_latents": lambda manifest: manifest.update(preview=[[0, 0, 0]]),
     "intervals_are_in_order": lambda manifest: manifest.update(presets=with_preset(0.9, 0.1)),
+    "quantization_is_of_these_graphs": lambda manifest: manifest.update(
+        precision="int8", quantization={"plan": "w8a8", "goal_db": {"unet_2": 38.0}}
+    ),
 }
 
 
@@ -62,6 +65,47 @@ def test_each_rule_is_the_first_to_find_its_case(folder, rule):
     found = [other for other in RULES[: RULES.index(rule) + 1] if other(manifest) is not None]
     assert found == [rule]
     assert first_contradiction(manifest) == rule(manifest)
+
+
+CHANGE = {"component": "unet", "layer": "conv_in/Conv", "scheme": "float", "reason": "31 dB alone", "cost_ms": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("precision", "quantization", "why"),
+    [
+        ("int8", {"plan": "w8a8"}, None),  # as format 5 began
+        ("int8", {"plan": "w8a8", "quantizer": "nano", "goal_db": {"unet": 38.0}, "changes": [CHANGE]}, None),
+        ("int8", {"plan": "w8a8", "equalized": 12, "search_s": 40.5}, None),
+        ("fp32", {"plan": "w8a8"}, "the precision is fp32"),
+        ("int8", {"plan": "w8a8", "changes": [{**CHANGE, "component": "u"}]}, "the component 'u', which is not there"),
+        ("int8", {"plan": "w8a8", "quantizer": "nncf"}, "nncf quantizes for openvino alone"),
+    ],
+)
+def test_a_quantization_fits_the_graphs(folder, precision, quantization, why):
+    document = json.loads((folder / MANIFEST_NAME).read_bytes())
+    document.update(precision=precision, quantization=quantization)
+    found = first_contradiction(msgspec.convert(document, Manifest))
+    assert found is None if why is None else why in (found or "")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"quantizer": "awq"},
+        {"goal_db": {"unet": 0.0}},
+        {"goal_db": {"unet": "38"}},
+        {"changes": [{**CHANGE, "layer": ""}]},
+        {"changes": [{**CHANGE, "cost_ms": 1e9}]},
+        {"changes": [{**CHANGE, "gain": 1}]},
+        {"equalized": -1},
+        {"search_s": -1.0},
+    ],
+)
+def test_a_quantization_of_other_types_is_refused(folder, wrong):
+    document = json.loads((folder / MANIFEST_NAME).read_bytes())
+    document.update(precision="int8", quantization={"plan": "w8a8", **wrong})
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(document, Manifest)
 
 
 def test_a_good_manifest_breaks_no_rule(folder):

@@ -28,6 +28,7 @@ _Result = TypeVar("_Result")
 
 _EXAMPLES = """\
   nano-export --int8 -o nano-int8                     Stable Diffusion Nano 2.1 from the Hub, for both engines
+  nano-export ./my-finetune --int8 --min-psnr 42 --strict -o mine     refuse INT8 that is farther from fp32
   nano-export ./my-finetune --int8 -o mine            a diffusers folder: Nano, SD 1.x or 2.x, or a fine-tune of one
   nano-export ./dreamshaper.safetensors --int8 -o dream   one file from Civitai or A1111: SD 1.x or 2.x
   nano-export synthetic --int8 -o full --backend openvino    the full-size network with random weights, to measure
@@ -47,6 +48,8 @@ class _Arguments(argparse.Namespace):
     adopt: Path | None
     output: Path
     precision: Precision
+    min_psnr: float | None
+    strict: bool
     backend: list[Backend] | None
     graph: GraphForm
     compact: bool
@@ -96,6 +99,13 @@ def _parser() -> argparse.ArgumentParser:
         help="arithmetic of weights and activations (default: %(default)s)",
     )
     add("--int8", dest="precision", action="store_const", const="int8", help="short for --precision int8")
+    add(
+        "--min-psnr",
+        type=float,
+        metavar="DB",
+        help="goal of each INT8 network: its distance from fp32 on equal inputs (default: 36 to 40 dB, by network)",
+    )
+    add("--strict", action="store_true", help="refuse INT8 that falls short of its goal; otherwise it is a warning")
     add(
         "--backend",
         action="append",
@@ -178,6 +188,8 @@ def _export(arguments: _Arguments) -> int:
             model=arguments.model,
             output=arguments.output,
             precision=arguments.precision,
+            min_psnr=arguments.min_psnr,
+            strict=arguments.strict,
             backends=chosen,
             graph=arguments.graph,
             compact=arguments.compact,

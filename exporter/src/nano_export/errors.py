@@ -5,9 +5,11 @@ UsageError      2
 ├── CheckpointError · PickleOnlyError · UnsupportedModelError · SchedulerError
 ├── SingleFileError · PickleFileError · VocabularyNotFoundError
 ├── UndrawableError · UntraceableError
+├── GoalRangeError
 └── ImageSizeError · LoraError · EmbeddingError · HubFilesError
-NanoError
-└── ParityError 3
+BundleError     3
+├── ParityError
+└── GoalError
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ __all__ = [
     "AdoptionError",
     "CheckpointError",
     "EmbeddingError",
+    "GoalError",
+    "GoalRangeError",
     "HubFilesError",
     "ImageSizeError",
     "LoraError",
@@ -190,6 +194,15 @@ class HubFilesError(UsageError):
         )
 
 
+class GoalRangeError(UsageError):
+    """A goal that no comparison of two float32 results has."""
+
+    def __init__(self, goal: float, most: float) -> None:
+        super().__init__(
+            f"--min-psnr {goal:g} cannot be a goal", f"Give decibels above 0 and up to {most:g}; 38 is usual."
+        )
+
+
 class ParityError(BundleError):
     """An exported graph whose results are too far from the original's."""
 
@@ -197,4 +210,15 @@ class ParityError(BundleError):
         super().__init__(
             f"{what} differs from the original: {measured}, {required} is required",
             "Nothing was written. If the checkpoint is sound, this is worth a bug report.",
+        )
+
+
+class GoalError(BundleError):
+    """INT8 that falls short of its goal, where ``--strict`` forbids that."""
+
+    def __init__(self, figures: str) -> None:
+        super().__init__(
+            f"INT8 falls short of its goal, and --strict was given: {figures}",
+            "Nothing was written. Lower the goal with --min-psnr, export without --int8, or leave out --strict: the "
+            "bundle is then written, and a warning has these figures.",
         )

@@ -22,12 +22,19 @@ from nano_export.bundle.writer import BundleWriter, ir_path, onnx_path
 from nano_export.choose.presets import PresetName, choose_presets
 from nano_export.choose.preview_matrix import fit_preview
 from nano_export.choose.sampler import choose_default
-from nano_export.errors import UntraceableError
+from nano_export.errors import ParityError, UntraceableError
 from nano_export.graph.inputs import take_scalar
 from nano_export.graph.shallow_unet import write_shallow
 from nano_export.graph.to_onnx import to_onnx
 from nano_export.graph.to_openvino import write_ir
-from nano_export.judge.fidelity import Scores, judge, require_parity, require_resemblance
+from nano_export.judge.fidelity import (
+    Scores,
+    goals_for,
+    judge,
+    require_goal,
+    require_parity,
+    require_resemblance,
+)
 from nano_export.judge.original import Reference, draw_references, preview_probe
 from nano_export.judge.pictures import calls_for
 from nano_export.judge.prompts import prompts_for
@@ -39,6 +46,7 @@ from nano_export.quantize import (
     Plan,
     Range,
     calibrate,
+    first_fault,
     join_attention,
     join_biases,
     lower_convolutions,
@@ -122,7 +130,7 @@ def export(options: Options) -> Iterator[Progress | Exported]:
 
         bundle = floats = BundleWriter(folder, contents, options)
         if options.precision == "int8":
-            floats = BundleWriter(work, contents, replace(options, precision="fp32", backends=("onnxruntime",)))
+            floats = BundleWriter(work, contents, options.of_floats())
         yield from _trace(checkpoint, form, floats, options, contents.image_size[0])
         del checkpoint
         gc.collect()
@@ -245,11 +253,24 @@ def _quantize(
         ranges = so_far
     for index, name in enumerate(floats.components):
         yield progress("quantize", f"quantizing {name}", index / len(floats.components))
-        model = ir.load(onnx_path(floats.folder, name).with_name(_PLAIN))
+        plain = onnx_path(floats.folder, name).with_name(_PLAIN)
+        model = ir.load(plain)
         quantize(model, plan[name], ranges[name])
         bundle.add(name, model)
         del model
+        _require_written(bundle, name, plain, ranges[name])
         gc.collect()  # a graph is a web of references: it keeps its mapped weights until the collector finds it
+
+
+def _require_written(bundle: BundleWriter, name: str, plain: Path, ranges: Mapping[str, Range]) -> None:
+    """Refuse an INT8 graph that is not its float graph on other grids.
+
+    Raises:
+        ParityError: a weight or an activation is elsewhere than the float graph and its ranges say.
+    """
+    fault = first_fault(ir.load(onnx_path(bundle.folder, name)), ir.load(plain), ranges)
+    if fault is not None:
+        raise ParityError(f"the int8 {name}", fault, "its weights and ranges")
 
 
 def _add_preview(
@@ -269,10 +290,11 @@ def _compare(
     for index, backend in enumerate(options.backends):
         yield progress("compare", f"comparing {backend} with the original", index / len(options.backends))
         scores[backend] = judge(folder, backend, references)
-        if options.precision == "int8":
-            require_resemblance(scores[backend], backend)
-        else:
+        if options.precision == "fp32":
             require_parity(scores[backend], backend)
+    if options.precision == "int8":
+        require_resemblance(scores)
+        require_goal(scores, goals_for(options.min_psnr), strict=options.strict)
     return scores
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from nano_export.errors import LoraError
+from nano_export.errors import GoalRangeError, LoraError
 from nano_runtime.bundle.manifest import Backend
 from nano_runtime.bundle.wiring import GraphForm
+from nano_runtime.errors import MissingArgumentError
 
 __all__ = [
     "BUILT_IN",
@@ -36,6 +37,9 @@ BUILT_IN = ("demo", "tiny", "synthetic")
 Precision: TypeAlias = Literal["fp32", "int8"]
 PlanName: TypeAlias = Literal["w8a8"]
 PredictionType: TypeAlias = Literal["epsilon", "v_prediction"]
+
+MOST_PSNR = 200.0
+"""Decibels beyond which no two computations in float32 agree; a goal is at most this."""
 
 _FILE_AND_SCALE = re.compile(r"(?P<file>.*):(?P<scale>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)", re.DOTALL)
 
@@ -93,6 +97,9 @@ class Options:
         output: the folder to create.
         precision: of weights and activations.
         plan: of ``quantize.plan``: the layers that become INT8, and how. Unused in fp32.
+        min_psnr: decibels that each INT8 graph has to reach on equal inputs, which the search for a plan aims at; None
+            takes the goals of ``judge.fidelity``.
+        strict: whether INT8 that falls short of its goal is refused; otherwise it is written, with a warning.
         backends: engines that the bundle must serve.
         graph: ``hoisted`` is faster; ``standard`` has the inputs of diffusers and optimum.
         compact: one set of files for all engines. OpenVINO then reads the ONNX graphs, and loads them more slowly than
@@ -113,6 +120,8 @@ class Options:
     output: Path
     precision: Precision = "fp32"
     plan: PlanName = "w8a8"
+    min_psnr: float | None = None
+    strict: bool = False
     backends: tuple[Backend, ...] = ("onnxruntime", "openvino")
     graph: GraphForm = "hoisted"
     compact: bool = False
@@ -125,6 +134,27 @@ class Options:
     variant: str | None = None
     single_file: SingleFileOptions = NOTHING_ASKED
     force: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse options that contradict each other.
+
+        Raises:
+            UsageError: what is asked of INT8 graphs is asked of others, or cannot be had.
+        """
+        if self.precision != "int8":
+            for flag, given in (
+                ("--min-psnr", self.min_psnr is not None),
+                ("--strict", self.strict),
+            ):
+                if given:
+                    raise MissingArgumentError(flag, "--int8")
+        if self.min_psnr is not None and not 0 < self.min_psnr <= MOST_PSNR:
+            raise GoalRangeError(self.min_psnr, MOST_PSNR)
+
+    def of_floats(self) -> Options:
+        """Return the options of the float bundle that INT8 is made of, which onnxruntime runs."""
+        floats: Backend = "onnxruntime"
+        return replace(self, precision="fp32", min_psnr=None, strict=False, backends=(floats,))
 
 
 def parse_lora(text: str) -> LoraFile:

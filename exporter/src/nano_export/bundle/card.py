@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from nano_export.bundle.facts import ORIGINAL_CARD, Contents
 from nano_runtime.bundle.card import front_matter
+from nano_runtime.bundle.goals import shortfalls
 from nano_runtime.bundle.graph_files import IR, ONNX
 from nano_runtime.bundle.manifest import Manifest
 from nano_runtime.bundle.wiring import Task
@@ -110,6 +111,12 @@ def _facts(manifest: Manifest, contents: Contents) -> Iterator[str]:
             f"sha256 {_code(one['sha256'])}"
         )
     yield f"Precision: {_precision(manifest)}"
+    yield from _changes(manifest)
+    for short in shortfalls(manifest):
+        yield (
+            f"**Short of its goal** on {short.backend}: {short.component} reaches {short.reached_db:.1f} dB PSNR of "
+            f"{short.goal_db:g}; compare its pictures with those of the original"
+        )
     yield f"Picture size: {width}x{height} pixels"
     yield f"Engines: {', '.join(manifest.backends)}"
     yield f"Guidance scale: {manifest.guidance_scale:g}"
@@ -118,6 +125,14 @@ def _facts(manifest: Manifest, contents: Contents) -> Iterator[str]:
     for backend in manifest.backends:
         if (fidelity := manifest.fidelity.get(f"{backend}.image_psnr_db")) is not None:
             yield f"Fidelity on {backend}: {fidelity:.1f} dB PSNR, pictures of equal seeds against the original in fp32"
+
+
+def _changes(manifest: Manifest) -> Iterator[str]:
+    """Yield how many layers are quantized otherwise than by the plan, so that INT8 reaches its goal."""
+    if manifest.quantization is not None and manifest.quantization.changes:
+        count = len(manifest.quantization.changes)
+        layers = "1 layer is" if count == 1 else f"{count} layers are"
+        yield f"For this checkpoint, {layers} quantized more gently, or not: {_code('nano-bundle info .')} lists them"
 
 
 def _source(manifest: Manifest) -> str:

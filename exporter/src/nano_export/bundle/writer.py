@@ -13,7 +13,7 @@ from nano_export.bundle.card import card_of
 from nano_export.bundle.facts import Contents
 from nano_export.choose.presets import PresetName
 from nano_export.graph.mac_counts import work_of
-from nano_export.judge.fidelity import Scores
+from nano_export.judge.fidelity import Scores, goals_for
 from nano_export.networks.graph_sources import tensor_specs
 from nano_export.options import Options, Precision
 from nano_runtime.bundle.checksums import entry_of
@@ -22,6 +22,7 @@ from nano_runtime.bundle.manifest import (
     FORMAT_VERSION,
     MANIFEST_NAME,
     Backend,
+    Change,
     Component,
     Default,
     FileEntry,
@@ -73,6 +74,9 @@ class BundleWriter:
         self._components: dict[str, Component] = {}
         self._own_inputs: dict[tuple[str, Backend], list[TensorSpec]] = {}
         self._entries: dict[Path, FileEntry] = {}
+        self._changes: list[Change] = []
+        self._equalized = 0
+        self._search_s = 0.0
 
     @property
     def components(self) -> Sequence[str]:
@@ -118,6 +122,16 @@ class BundleWriter:
         """
         self._own_inputs[name, backend] = tensor_specs(model.graph.inputs)
 
+    def record_search(self, changes: Sequence[Change], *, equalized: int, seconds: float) -> None:
+        """Record what was done so that INT8 reaches its goal; the manifest and the card tell it.
+
+        Args:
+            changes: layers that were moved to another scheme than the plan's, in the order in which they were moved.
+            equalized: number of places where scales were moved from activations into weights.
+            seconds: that the search took.
+        """
+        self._changes, self._equalized, self._search_s = list(changes), equalized, seconds
+
     def changed(self, path: Path) -> None:
         """Have the next ``write`` compute the checksums of a file anew."""
         self._entries.pop(path, None)
@@ -157,7 +171,7 @@ class BundleWriter:
             graph=options.graph,
             task=contents.task,
             precision=options.precision,
-            quantization=Quantization(plan=options.plan) if options.precision == "int8" else None,
+            quantization=self._quantization() if options.precision == "int8" else None,
             backends=list(options.backends),
             image_size=contents.image_size,
             latent_shape=contents.latent_shape,
@@ -187,6 +201,17 @@ class BundleWriter:
                 **({} if contents.not_hoisted is None else {"not_hoisted": contents.not_hoisted}),
             },
             files=[],
+        )
+
+    def _quantization(self) -> Quantization:
+        """Return how the INT8 graphs were made."""
+        goals = goals_for(self._options.min_psnr)
+        return Quantization(
+            plan=self._options.plan,
+            goal_db={name: goals[name] for name in self._components if name in goals},
+            changes=self._changes,
+            equalized=self._equalized,
+            search_s=round(self._search_s, 1),
         )
 
     def _graph(self, name: str, backend: Backend) -> Graph:

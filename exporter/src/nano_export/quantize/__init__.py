@@ -7,6 +7,7 @@ from nano_export.quantize.convolutions import lower_convolutions
 from nano_export.quantize.fused_operators import join_attention, join_biases
 from nano_export.quantize.plan import PLANS, Plan, Rule
 from nano_export.quantize.qdq import Range, quantize, tensors_to_calibrate
+from nano_export.quantize.written import first_fault
 
 __all__ = [
     "PLANS",
@@ -14,6 +15,7 @@ __all__ = [
     "Range",
     "Rule",
     "calibrate",
+    "first_fault",
     "join_attention",
     "join_biases",
     "lower_convolutions",

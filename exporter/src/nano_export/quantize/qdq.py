@@ -29,12 +29,13 @@ from nano_export.graph.passes import initializer
 from nano_export.quantize.convolutions import gathering_before
 from nano_export.quantize.plan import Rule, Scheme, scheme_for
 
-__all__ = ["Range", "quantize", "quantized_weight", "tensors_to_calibrate"]
+__all__ = ["WEIGHT_LIMIT", "Range", "quantize", "quantized_weight", "tensors_to_calibrate"]
 
 # Weights use [-63, 63]. Without VNNI, engines add two u8 x s8 products in 16 bits: 2 * 255 * 127 saturates, and
 # 2 * 255 * 63 does not. On such a processor the full range cost 13 dB of a UNet call's PSNR; half the range costs 1 dB
 # everywhere (bench/LOG.md, 2026-11-23), and the picture is the same on every machine.
-_WEIGHT_LIMIT = 63
+WEIGHT_LIMIT = 63
+"""The largest of the integers that stand for weights; the smallest is its negative."""
 
 _WEIGHT_INPUT = {"Conv": 1, "MatMul": 1, "Gemm": 1, "Gather": 0}
 # The axis of the output channels, which have a scale each; rows of an embedding table are its "channels".
@@ -107,14 +108,14 @@ def quantized_weight(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np
     others = tuple(i for i in range(weight.ndim) if i != axis)
     scale = _weight_scale(weight, axis)
     q = np.round(weight / np.expand_dims(scale, others))
-    return np.clip(q, -_WEIGHT_LIMIT, _WEIGHT_LIMIT).astype(np.int8), scale
+    return np.clip(q, -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8), scale
 
 
 def _weight_scale(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
     """Return the largest |w| / 63 per channel; 1 for a channel of zeros."""
     others = tuple(i for i in range(weight.ndim) if i != axis)
     largest = np.maximum(weight.max(axis=others), -weight.min(axis=others))
-    return np.where(largest > 0, largest / np.float32(_WEIGHT_LIMIT), np.float32(1.0)).astype(np.float32)
+    return np.where(largest > 0, largest / np.float32(WEIGHT_LIMIT), np.float32(1.0)).astype(np.float32)
 
 
 def _scheme(node: ir.Node, rules: tuple[Rule, ...]) -> Scheme | None:

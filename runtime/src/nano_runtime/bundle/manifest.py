@@ -20,6 +20,7 @@ __all__ = [
     "MANIFEST_NAME",
     "OLDEST_VERSION",
     "Backend",
+    "Change",
     "Component",
     "Default",
     "Exporter",
@@ -31,6 +32,7 @@ __all__ = [
     "Preset",
     "Quality",
     "Quantization",
+    "Quantizer",
     "Source",
     "TensorSpec",
     "TokenizerSpec",
@@ -59,6 +61,8 @@ Precision = Literal["fp32", "fp16", "int8"]
 """``fp16`` is for graphs that another exporter wrote."""
 Exporter = Literal["nano", "optimum", "optimum-intel", "diffusers"]
 """The tool that wrote the graphs."""
+Quantizer = Literal["nano", "nncf"]
+"""The tool that made INT8 graphs of float graphs."""
 _Share = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -186,10 +190,43 @@ class Licence(_Record, frozen=True, kw_only=True):
     file: str
 
 
+class Change(_Record, frozen=True, kw_only=True):
+    """One layer that is quantized otherwise than the plan says, because this checkpoint needs it.
+
+    Attributes:
+        component: its graph.
+        layer: name of the node in the ONNX form.
+        scheme: in place of the plan's; see ``nano_export.quantize.plan``.
+        reason: for people.
+        cost_ms: estimate of what the change adds to one call of the graph, in milliseconds on the machine of the
+            export; None if nothing was estimated.
+    """
+
+    component: Name
+    layer: Annotated[str, Meta(min_length=1, max_length=1000)]
+    scheme: Name
+    reason: Text
+    cost_ms: Annotated[float, Meta(ge=-1e6, le=1e6)] | None = None
+
+
 class Quantization(_Record, frozen=True, kw_only=True):
-    """How the INT8 graphs were made: name of the plan, see ``nano_export.quantize.plan``."""
+    """How the INT8 graphs were made. What they reached is in ``fidelity``.
+
+    Attributes:
+        plan: that was begun with; see ``nano_export.quantize.plan``.
+        quantizer: ``nano`` writes one graph for all engines, ``nncf`` one for OpenVINO.
+        goal_db: PSNR that the exporter aimed at, by component. Empty in bundles of earlier exporters.
+        changes: layers that were moved to another scheme to get there.
+        equalized: number of places where scales were moved from activations into weights, which changes no result.
+        search_s: seconds that the search for these changes took.
+    """
 
     plan: Name
+    quantizer: Quantizer = "nano"
+    goal_db: dict[Name, Annotated[float, Meta(gt=0, le=1000)]] = {}
+    changes: Annotated[list[Change], Meta(max_length=4096)] = []
+    equalized: Count = 0
+    search_s: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
 
 
 class FileEntry(_Record, frozen=True, kw_only=True):
@@ -252,7 +289,7 @@ class Manifest(_Record, frozen=True, kw_only=True):
         graph: form of the UNet; see ``wiring``.
         task: what the UNet sees besides the latents; see ``wiring``.
         precision: of the graphs.
-        quantization: of INT8 graphs; None for others, and in bundles of earlier exporters.
+        quantization: how INT8 graphs were made; None for others, and in bundles of earlier exporters.
         exporter: the tool that wrote the graphs.
         backends: engines that the bundle serves.
         image_size: (height, width) in pixels.

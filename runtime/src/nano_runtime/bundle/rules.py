@@ -173,6 +173,22 @@ def intervals_are_in_order(manifest: Manifest) -> str | None:
     return None
 
 
+def quantization_is_of_these_graphs(manifest: Manifest) -> str | None:
+    """Refuse a record of quantization that speaks of other graphs, or of a quantizer that does not serve an engine."""
+    quantization = manifest.quantization
+    if quantization is None:
+        return None
+    if manifest.precision != "int8":
+        return f"there is a quantization, and the precision is {manifest.precision}"
+    named = (*quantization.goal_db, *(change.component for change in quantization.changes))
+    for name in named:
+        if name not in manifest.components:
+            return f"the quantization names the component {name[:_SHOWN]!r}, which is not there"
+    if quantization.quantizer == "nncf" and manifest.backends != ["openvino"]:
+        return "nncf quantizes for openvino alone"
+    return None
+
+
 # A rule may rely on all that stand before it.
 RULES: Final[tuple[Callable[[Manifest], str | None], ...]] = (
     files_are_listed_once,
@@ -191,6 +207,7 @@ RULES: Final[tuple[Callable[[Manifest], str | None], ...]] = (
     embeddings_have_their_own_ids,
     preview_fits_the_latents,
     intervals_are_in_order,
+    quantization_is_of_these_graphs,
 )
 
 

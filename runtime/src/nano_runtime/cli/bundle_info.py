@@ -8,7 +8,8 @@ from typing import Any, Final
 import msgspec
 
 from nano_runtime.bundle.folder import Bundle
-from nano_runtime.bundle.manifest import Default
+from nano_runtime.bundle.goals import shortfalls
+from nano_runtime.bundle.manifest import Default, Manifest, Quantization
 from nano_runtime.bundle.wiring import Task
 from nano_runtime.cli import megabytes
 from nano_runtime.errors.escaping import escaped
@@ -35,7 +36,7 @@ def print_info(bundle: Bundle) -> None:
         "licence": f"{manifest.licence.id} ({manifest.licence.file})",
         "pictures": f"{width} x {height} pixels",
         "for": _TASKS[manifest.task],
-        "weights": manifest.precision,
+        "weights": _weights(manifest),
         "graph": manifest.graph,
         "scheduler": _scheduler(manifest.scheduler),
         "default": _default(manifest.default),
@@ -46,12 +47,30 @@ def print_info(bundle: Bundle) -> None:
         print(f"{key:<12}{escaped(value)}")
     print()
     _print_components(bundle)
+    for short in shortfalls(manifest):
+        reached = f"{short.reached_db:.1f} dB of {short.goal_db:g}"
+        print(f"falls short of its goal: {escaped(short.component)} on {short.backend}, {reached}")
+    if manifest.quantization is not None:
+        _print_changes(manifest.quantization)
 
 
 def _scheduler(config: dict[str, Any]) -> str:
     """Return the checkpoint's class of scheduler, and the sampler that replaces it if there is none here."""
     replaced = f" (not implemented: {FALLBACK} takes its place)" if is_replaced(config) else ""
     return f"{config.get('_class_name')}{replaced}"
+
+
+def _weights(manifest: Manifest) -> str:
+    """Return the precision, and for INT8 the tool that made it, if it is another one, and its goals."""
+    quantization = manifest.quantization
+    if quantization is None:
+        return manifest.precision
+    parts: list[str] = [manifest.precision]
+    if quantization.quantizer != "nano":
+        parts.append(f"by {quantization.quantizer}")
+    if quantization.goal_db:
+        parts.append(f"(goal {', '.join(f'{name} {goal:g} dB' for name, goal in quantization.goal_db.items())})")
+    return " ".join(parts)
 
 
 def _additions(bundle: Bundle) -> Iterator[tuple[str, str]]:
@@ -85,6 +104,22 @@ def _print_components(bundle: Bundle) -> None:
         meant = f"1 UNet call in {preset.cache_interval} whole, guided from {low:.0%} to {high:.0%}"
         distance = ", ".join(f"{key} {value:.4g}" for key, value in preset.fidelity.items())
         print(escaped(f"{name:<14}{meant}: {preset.work:.0%} of the work, {distance} to exact"))
+
+
+def _print_changes(quantization: Quantization) -> None:
+    """Print what was done so that INT8 reaches its goal: a row for each layer that was moved; nothing if none was."""
+    if quantization.equalized:
+        print(f"\nequalized   {quantization.equalized} scales moved from activations into weights, at no cost")
+    if not quantization.changes:
+        return
+    costs = [change.cost_ms for change in quantization.changes if change.cost_ms is not None]
+    cost = f", {sum(costs):+.1f} ms a call of each graph in all" if costs else ""
+    print(f"\nlayers in another scheme than the plan's: {len(quantization.changes)}{cost}")
+    width = max(len(escaped(change.layer)) for change in quantization.changes)
+    for change in quantization.changes:
+        spent = "" if change.cost_ms is None else f"{change.cost_ms:+.2f} ms"
+        row = f"{change.component:<14}{escaped(change.layer):<{width}}  {change.scheme:<6}{spent:>10}  {change.reason}"
+        print(escaped(row.rstrip()))
 
 
 def facts(bundle: Bundle) -> dict[str, Any]:
