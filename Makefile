@@ -14,7 +14,7 @@ TRUST := $(addprefix tests/,runtime/test_manifest_fuzz.py runtime/test_safe_path
 	contract/test_mutated.py contract/test_hostile.py contract/test_drawing_faults.py contract/test_memory_limits.py \
 	contract/test_many_drawings.py contract/test_quiet.py exporter/test_publish_faults.py exporter/test_whole_exports.py)
 
-.PHONY: help setup demo embedded-demo quality samplers test test-slow test-trust test-checkpoints test-lowest coverage lint docs ci bench bench-peers interop clean
+.PHONY: help setup demo embedded-demo quality samplers test test-slow test-trust test-checkpoints test-lowest coverage lint docs ci bench bench-peers interop outliers clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +59,15 @@ test-trust: $(READY)  ## the full counts of SECURITY.md: bundles, faults, kills,
 
 test-checkpoints: $(READY)  ## every kind of checkpoint and 200 generated ones, against diffusers; a table, many minutes
 	$(BIN)/python -m tests.checkpoints --kinds all --seeds 0-199 --processes 2
+
+OUTLIERS := build/outliers
+outliers: $(READY)  ## checkpoints with outlier channels (scaled, rotated, learned), and their INT8; a table, an hour
+	$(BIN)/python -m tests.outliers folded --scale 10 $(OUTLIERS)/scaled-10
+	$(BIN)/python -m tests.outliers folded --scale 40 $(OUTLIERS)/scaled-40
+	$(BIN)/python -m tests.outliers folded --scale 1 --spread 0.4 $(OUTLIERS)/spread
+	$(BIN)/python -m tests.outliers rotated $(OUTLIERS)/rotated
+	$(BIN)/python -m tests.outliers learned --ratio 20 $(OUTLIERS)/learned-20
+	$(BIN)/python -m tests.outliers measure $(addprefix $(OUTLIERS)/,scaled-10 scaled-40 spread rotated learned-20)
 
 # The runtime's wheel with the lowest versions that it allows of all it needs, in an environment of its own.
 test-lowest: $(LOWEST)/ready  ## the runtime's tests, with the lowest versions that it allows

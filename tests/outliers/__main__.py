@@ -14,6 +14,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True)
     _folded(commands.add_parser("folded", help="scale channels where they are written, and back where they are read"))
+    _rotated(commands.add_parser("rotated", help="turn the streams of transformers so that few channels carry most"))
+    _learned(commands.add_parser("learned", help="distil the demo from itself, while channels are pushed up"))
     _measure(commands.add_parser("measure", help="export checkpoints in INT8, and print how far they are from fp32"))
     arguments = parser.parse_args()
     arguments.run(arguments)
@@ -27,6 +29,7 @@ def _folded(parser: argparse.ArgumentParser) -> None:
     add("--share", type=float, default=0.02, help="probability of each channel to become an outlier")
     add("--scale", type=float, default=40.0, help="factor of an outlier")
     add("--spread", type=float, default=0.0, help="standard deviation of the logarithm of a factor of all channels")
+    add("--shift", type=float, default=0.0, help="constant that is added to outliers, with a random sign")
     add("--seed", type=int, default=0)
     add("--where", nargs="+", choices=("unet", "text_encoder", "vae"), default=["unet", "text_encoder", "vae"])
     parser.set_defaults(run=_fold)
@@ -42,12 +45,55 @@ def _fold(arguments: argparse.Namespace) -> None:
         share=arguments.share,
         scale=arguments.scale,
         spread=arguments.spread,
+        shift=arguments.shift,
         seed=arguments.seed,
         where=arguments.where,
     )
     folded, change = fold(open_checkpoint(str(arguments.model), None), folding)
     write(folded, arguments.output, arguments.model)
     _say(f"{arguments.output}: the same within {change:.1e} of the range")
+
+
+def _rotated(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("output", type=Path, metavar="OUT", help="diffusers folder to write")
+    add("--model", type=Path, default=DEMO, help="diffusers folder to start from; the demo by default")
+    add("--seed", type=int, default=0)
+    parser.set_defaults(run=_rotate)
+
+
+def _rotate(arguments: argparse.Namespace) -> None:
+    from tests.outliers.rotated import rotate  # noqa: PLC0415
+    from tests.outliers.writing import write  # noqa: PLC0415
+
+    from nano_export.source.checkpoint import open_checkpoint  # noqa: PLC0415
+
+    rotated, change = rotate(open_checkpoint(str(arguments.model), None), arguments.seed)
+    write(rotated, arguments.output, arguments.model)
+    _say(f"{arguments.output}: the same within {change:.1e} of the range")
+
+
+def _learned(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("output", type=Path, metavar="OUT", help="diffusers folder to write; OUT.states has the training's states")
+    add("--ratio", type=float, default=20.0, help="of pushed channels to the median one")
+    add("--minutes", type=float, default=8.0, help="of computing time; more than before goes on")
+    add("--seed", type=int, default=0)
+    add("--push", choices=("inputs", "streams"), default="inputs", help="inputs of layers, or of norms")
+    parser.set_defaults(run=_teach)
+
+
+def _teach(arguments: argparse.Namespace) -> None:
+    from tests.outliers.lessons import teach  # noqa: PLC0415
+
+    for line in teach(
+        arguments.output,
+        ratio=arguments.ratio,
+        minutes=arguments.minutes,
+        seed=arguments.seed,
+        watched=arguments.push,
+    ):
+        _say(line)
 
 
 def _measure(parser: argparse.ArgumentParser) -> None:

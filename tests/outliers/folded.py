@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from tests.outliers.paths import COMPONENTS, Component, LinearPath, direct_paths
+from tests.outliers.shifts import shifts
 from tests.outliers.streams import stream_paths
 
 from nano_export.judge.original import Reference, draw_references
 from nano_export.source.checkpoint import Checkpoint
 from nano_runtime.arrays import F32
 
-__all__ = ["TOLERANCE", "Folding", "change", "fold", "paths_of"]
+__all__ = ["TOLERANCE", "Folding", "apply", "change", "copied", "draw", "fold", "paths_of"]
 
 TOLERANCE = 1e-4
 """The largest change of a folded checkpoint's results that counts as rounding, as a share of their range."""
@@ -37,6 +38,7 @@ class Folding:
         share: of the channels of each path, from 0 to 1; each is chosen with this probability.
         scale: factor of the chosen channels.
         spread: standard deviation of the logarithm of a factor that all channels have; 0 leaves the others alone.
+        shift: constant that is added to the chosen channels of a bias, with a random sign; 0 adds none. See ``shifts``.
         seed: of the choice.
         where: networks whose layers are scaled up. The reader may be in another one.
     """
@@ -44,6 +46,7 @@ class Folding:
     share: float = 0.02
     scale: float = 40.0
     spread: float = 0.0
+    shift: float = 0.0
     seed: int = 0
     where: Collection[Component] = COMPONENTS
 
@@ -62,6 +65,11 @@ def fold(checkpoint: Checkpoint, folding: Folding) -> tuple[Checkpoint, float]:
         spread = torch.exp(folding.spread * torch.randn(count, generator=random))
         if path.component in folding.where:
             apply(path, (torch.where(chosen, folding.scale, 1.0) * spread)[path.blocks])
+    for one in shifts(folded.unet, folded.text_encoder, folded.vae):
+        signs = torch.rand(len(one.bias), generator=random).sub(0.5).sign()
+        chosen = torch.rand(len(one.bias), generator=random) < folding.share
+        if folding.shift and one.component in folding.where:
+            one.apply(folding.shift * signs * chosen)
     changed = change(checkpoint, folded)
     if not changed < TOLERANCE:
         raise AssertionError(f"the folded checkpoint computes something else: {changed:.1e} of the range")
@@ -95,11 +103,11 @@ def apply(path: LinearPath, factors: torch.Tensor) -> None:
 
 def change(before: Checkpoint, after: Checkpoint) -> float:
     """Return the largest change of latents, of a decoded picture or of its encoded form, as a share of their range."""
-    pairs = zip(_results(before), _results(after), strict=True)
+    pairs = zip(draw(before), draw(after), strict=True)
     return max(float(np.abs(new - old).max() / np.ptp(old)) for old, new in pairs)
 
 
-def _results(checkpoint: Checkpoint) -> list[F32]:
+def draw(checkpoint: Checkpoint) -> list[F32]:
     """Draw one picture with diffusers' pipeline in fp32; return latents, picture before it is clamped, and moments."""
     size = checkpoint.unet.config.sample_size * 2 ** (len(checkpoint.vae.config.block_out_channels) - 1)
     reference: Reference

@@ -6,7 +6,9 @@ Every kind of path is tried in float64, in small networks without a group norm's
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +16,10 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from tests.outliers.folded import TOLERANCE, Folding, apply, change, copied, fold, paths_of
+from tests.outliers.learned import Lesson, learn, psnr
 from tests.outliers.ratios import ratios
+from tests.outliers.rotated import rotate, rotation
+from tests.outliers.shifts import shifts
 from tests.outliers.writing import DEMO, write
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -112,7 +117,7 @@ def kind(path: Any) -> str:
 
 
 @pytest.mark.parametrize("name", UNETS)
-def test_scaling_every_path_at_once_changes_nothing(name):
+def test_scaling_every_path_and_shifting_every_bias_changes_nothing(name):
     parts = networks(name)
     before = outputs(parts)
     random = torch.Generator().manual_seed(2)
@@ -120,6 +125,8 @@ def test_scaling_every_path_at_once_changes_nothing(name):
         count = int(path.blocks.max()) + 1
         factors = torch.exp(2 * torch.randn(count, generator=random, dtype=torch.float64))
         apply(path, factors[path.blocks])
+    for shift in shifts(parts.unet, parts.text_encoder, parts.vae):
+        shift.apply(10 * torch.randn(len(shift.bias), generator=random, dtype=torch.float64))
 
     assert farthest(before, outputs(parts)) < EXACT
 
@@ -142,6 +149,25 @@ def test_a_path_with_one_part_forgotten_is_noticed():
                 assert farthest(before, outputs(parts)) > 1e3 * EXACT, f"{path.name}: {side}"
                 apply(incomplete, torch.full(path.blocks.shape, 1 / 3, dtype=torch.float64))
         assert farthest(before, outputs(parts)) < EXACT
+
+
+def test_a_shift_that_one_layer_does_not_take_away_is_noticed():
+    parts = networks("plain")
+    before = outputs(parts)
+    found = list(shifts(parts.unet, parts.text_encoder, parts.vae))
+    for shift in {shift.name.rpartition(": ")[2]: shift for shift in found}.values():
+        if shift.chains:  # keys have none: softmax takes their shift away
+            constant = torch.ones(len(shift.bias), dtype=torch.float64)
+            constant[::2] = -2  # a layer norm behind does not see what all channels have
+            incomplete = replace(shift, chains=shift.chains[1:])
+            incomplete.apply(constant)
+
+            assert farthest(before, outputs(parts)) > 1e3 * EXACT, shift.name
+            incomplete.apply(-constant)
+    assert {shift.name.rpartition(": ")[2] for shift in found} == {
+        *("layer_norm1", "layer_norm2", "v_proj", "k_proj", "norm3", "norm", "to_v", "to_k", "group_norm"),
+        "final_layer_norm",
+    }
 
 
 def test_the_paths_are_all_that_the_networks_have():
@@ -167,7 +193,7 @@ def demo():
 
 
 def test_a_folded_demo_draws_the_same_with_channels_that_stand_out(demo, tmp_path):
-    folded, changed = fold(demo, Folding(share=0.05, scale=100.0, spread=0.4, seed=3))
+    folded, changed = fold(demo, Folding(share=0.05, scale=100.0, spread=0.4, shift=10.0, seed=3))
     write(folded, tmp_path)
     opened = open_checkpoint(str(tmp_path), None)
     plain, scaled = ratios(demo), ratios(opened)
@@ -176,6 +202,48 @@ def test_a_folded_demo_draws_the_same_with_channels_that_stand_out(demo, tmp_pat
     assert all(torch.equal(value, opened.unet.state_dict()[name]) for name, value in folded.unet.state_dict().items())
     assert plain.quantile(0.9) < 20
     assert scaled.quantile(0.9) > 100
+
+
+def test_a_rotated_demo_draws_the_same_with_channels_that_stand_out(demo):
+    rotated, changed = rotate(demo, seed=1)
+
+    assert changed < TOLERANCE
+    assert ratios(rotated).quantile(0.9) > 1.3 * ratios(demo).quantile(0.9)
+
+
+def test_a_rotation_keeps_ones_and_gathers_the_largest_part():
+    random = torch.Generator().manual_seed(0)
+    tokens = torch.randn(1000, 60, generator=random, dtype=torch.float64)
+    tokens[:, :30] += 5 * torch.randn(1000, 1, generator=random, dtype=torch.float64)  # spread over half the channels
+    turn = rotation(tokens.T @ tokens, seed=0)
+    power = (tokens @ turn.T).square().mean(0).sort().values
+
+    assert torch.allclose(turn @ turn.T, torch.eye(60, dtype=torch.float64))
+    assert torch.allclose(turn.sum(1), torch.ones(60, dtype=torch.float64))
+    assert power[-1] > 50 * power[30]
+
+
+def test_a_lesson_pushes_channels_up_and_stays_close(tmp_path):
+    def lesson():
+        torch.manual_seed(0)
+        layers = [layer for _ in range(3) for layer in (nn.LayerNorm(32), nn.Linear(32, 32), nn.GELU())]
+        teacher = nn.Sequential(*layers, nn.Linear(32, 8))
+        return Lesson(copy.deepcopy(teacher), teacher, lambda one, random: one(torch.randn(64, 32, generator=random)))
+
+    interrupted, whole = lesson(), lesson()
+    steps: dict[str, Any] = {"ratio": 4.0, "seconds": 200, "clock": lambda: next(ticks)}  # a second for each step
+    ticks = count()
+    for progress in learn(interrupted, state=tmp_path / "a.pt", **steps):
+        if progress.step == 60:
+            break
+    resumed = learn(lesson(), state=tmp_path / "a.pt", **steps)
+    assert next(resumed).step == 51  # the state of step 50 was kept
+    *_, last = learn(whole, state=tmp_path / "b.pt", **steps)
+
+    assert last.step == 199
+    assert last.ratio > 2.0
+    assert psnr(whole) > 20
+    assert type(whole.student[1]) is nn.Linear  # plain weights again
 
 
 def test_forgetting_a_reader_is_refused_on_the_demo(demo):
