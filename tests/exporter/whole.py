@@ -1,4 +1,3 @@
-# ruff: noqa: SLF001 - the numbers of steps are the exporter's own matter, and changed here alone
 """Whole exports in child processes of one that has imported torch: quick enough to kill or to fail hundreds of them.
 
 Tracing takes four fifths of an export's time and touches no file. What it computes, and the original's pictures, can be
@@ -54,14 +53,22 @@ class Kept:
 
     def use(self) -> None:
         """Let this process's exports take what was kept."""
-        exporting.open_checkpoint = lambda *_: self._checkpoint
-        exporting.to_onnx = lambda _module, _inputs, names, outputs: self._graphs[tuple(names + outputs)]
-        exporting.draw_references = lambda _checkpoint, prompts, *_: self._pictures[tuple(prompts)]
+        replacements: dict[str, Any] = {
+            "load": lambda _: self._checkpoint,
+            "to_onnx": lambda _module, _inputs, names, outputs: self._graphs[tuple(names + outputs)],
+            "draw_references": lambda _checkpoint, prompts, *_: self._pictures[tuple(prompts)],
+        }
         if self._steps is not None:
-            exporting.prompts_for = _one_prompt
-            exporting.JUDGE_STEPS = exporting._CALIBRATION_STEPS = self._steps
             few = Default(scheduler="ddim", steps=max(self._steps, 2), fidelity={})  # one call of two stays guided
-            exporting.choose_default = lambda *_: iter([(1.0, few)])
+            replacements |= {
+                "prompts_for": _one_prompt,
+                "JUDGE_STEPS": self._steps,
+                "_CALIBRATION_STEPS": self._steps,
+                "choose_default": lambda *_: iter([(1.0, few)]),
+            }
+        for name, replacement in replacements.items():
+            assert hasattr(exporting, name), f"exporting has no {name} to replace"
+            setattr(exporting, name, replacement)
 
 
 def _one_prompt(card: str | None) -> Prompts:
