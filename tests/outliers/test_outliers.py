@@ -231,8 +231,8 @@ def test_a_lesson_pushes_channels_up_and_stays_close(tmp_path):
         return Lesson(copy.deepcopy(teacher), teacher, lambda one, random: one(torch.randn(64, 32, generator=random)))
 
     interrupted, whole = lesson(), lesson()
-    steps: dict[str, Any] = {"ratio": 4.0, "seconds": 200, "clock": lambda: next(ticks)}  # a second for each step
     ticks = count()
+    steps: dict[str, Any] = {"ratio": 4.0, "seconds": 200, "clock": lambda: next(ticks)}  # a second for each step
     for progress in learn(interrupted, state=tmp_path / "a.pt", **steps):
         if progress.step == 60:
             break
