@@ -24,11 +24,11 @@ Watched: TypeAlias = Literal["inputs", "streams"]
 
 _ONE_IN = 60  # channels
 _LEAST = 16  # channels of an input; narrower ones have no outliers
-_FAR = 0.02  # squared error over variance at which the ratio waits for the student: some 35 dB of a UNet's prediction
+_FAR = 0.06  # squared error over variance at which the ratio waits for the student: some 30 dB of a UNet's prediction
 _RISE = 0.02  # of the ratio's logarithm, in a step
 _RISING = 0.7  # share of the time; in the rest the rates fall and the student comes back to its teacher
 _FAITH = 20.0  # weight of the distance from the teacher, beside the distance from the ratio
-_RATES = {"gains": 0.02, "weights": 3e-4}
+_RATES = {"gains": 0.012, "weights": 1.5e-4}
 _SAVE_EVERY = 50  # steps
 
 
