@@ -148,9 +148,8 @@ SCHEDULERS: dict[str, Kind] = {
         _substituted("DPMSolverSDEScheduler"), make=made.broken(lambda _: None), result="accepted"
     ),
     "IPNDM": _scheduler("IPNDMScheduler"),
-    "EDM's DPM-Solver": replace(
-        _scheduler("EDMDPMSolverMultistepScheduler"), result="refused", words=("EDMDPMSolverMultistepScheduler",)
-    ),
+    "EDM's DPM-Solver": _scheduler("EDMDPMSolverMultistepScheduler"),
+    "CogVideoX' DDIM": _scheduler("CogVideoXDDIMScheduler"),
     "EDM": _scheduler("EDMEulerScheduler"),
 }
 

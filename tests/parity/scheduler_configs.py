@@ -51,7 +51,13 @@ _VALUES: Mapping[str, Callable[[random.Random], Any]] = {
     "sigma_max": lambda dice: dice.choice([None, 14.6, 80.0]),
     "sigma_data": lambda dice: dice.choice([0.5, 1.0]),
     "sigma_schedule": lambda dice: dice.choice(["karras", "exponential"]),
+    "snr_shift_scale": lambda dice: dice.choice([3.0, 1.0, 0.5]),
     "rho": lambda dice: dice.choice([7.0, 5.0]),
+}
+_EDM: Mapping[str, list[Any]] = {
+    "sigma_min": [0.002, 0.05],
+    "sigma_max": [80.0, 14.6],
+    "prediction_type": ["epsilon", "v_prediction"],
 }
 _OF_CLASS: Mapping[str, Mapping[str, list[Any]]] = {
     "DDPMScheduler": {
@@ -70,10 +76,11 @@ _OF_CLASS: Mapping[str, Mapping[str, list[Any]]] = {
     },
     "DEISMultistepScheduler": {"solver_type": ["logrho", "midpoint"], "algorithm_type": ["deis", "dpmsolver++"]},
     "UniPCMultistepScheduler": {"solver_type": ["bh1", "bh2", "midpoint"], "solver_order": [1, 2, 3, 4]},
-    "EDMEulerScheduler": {
-        "sigma_min": [0.002, 0.05],
-        "sigma_max": [80.0, 14.6],
-        "prediction_type": ["epsilon", "v_prediction"],
+    "EDMEulerScheduler": _EDM,
+    "EDMDPMSolverMultistepScheduler": {
+        **_EDM,
+        "algorithm_type": ["dpmsolver++", "sde-dpmsolver++", "deis"],
+        "solver_type": ["midpoint", "heun", "bh2"],
     },
 }
 _LEFTOVERS = ["sigma_max", "skip_prk_steps", "clip_sample", "use_karras_sigmas", "variance_type", "steps_offset"]

@@ -179,9 +179,22 @@ def _dpm(algorithm: str, order: int, steps: Literal["m", "s"]) -> SamplerRecord:
     )
 
 
+def _edm(algorithm: str) -> SamplerRecord:
+    """Return DPM-Solver++ with EDM's preconditioning, in the order that a config says."""
+    return SamplerRecord(
+        code="edm:EDMDPM",
+        noisy=algorithm.startswith("sde"),
+        diffusers="EDMDPMSolverMultistepScheduler",
+        config={"algorithm_type": algorithm},
+    )
+
+
 _VARIANTS: Final[Mapping[str, SamplerRecord]] = {
     "tcd_ode": SamplerRecord(code="consistency:TCD", diffusers="TCDScheduler"),
     "edm_euler": SamplerRecord(code="edm:EDMEuler", diffusers="EDMEulerScheduler"),
+    "edm_dpmpp": _edm("dpmsolver++"),
+    "edm_dpmpp_sde": _edm("sde-dpmsolver++"),
+    "cogvideox_ddim": SamplerRecord(code="cogvideox_ddim:CogVideoXDDIM", diffusers="CogVideoXDDIMScheduler"),
     "ipndm": SamplerRecord(code="ipndm:IPNDM", diffusers="IPNDMScheduler"),
     **{f"dpmpp_{order}m": _dpm("dpmsolver++", order, "m") for order in (1,)},
     **{f"dpmpp_{order}m_sde": _dpm("sde-dpmsolver++", order, "m") for order in (1, 3)},

@@ -130,6 +130,25 @@ CLASSES: Final[Mapping[str, Mapping[str, object]]] = MappingProxyType(
         "LCMScheduler": _DISTILLED,
         "TCDScheduler": _DISTILLED,
         "EDMEulerScheduler": _EDM,
+        "EDMDPMSolverMultistepScheduler": {
+            **_EDM,
+            "solver_order": 2,
+            **_THRESHOLD,
+            "algorithm_type": "dpmsolver++",
+            "solver_type": "midpoint",
+            "lower_order_final": True,
+            "euler_at_final": False,
+        },
+        "CogVideoXDDIMScheduler": {
+            **_LATENT_BETAS,
+            "beta_schedule": "scaled_linear",
+            **_CLIP,
+            "set_alpha_to_one": True,
+            "sample_max_value": 1.0,
+            **_LEADING,
+            **_ZERO_SNR,
+            "snr_shift_scale": 3.0,
+        },
         "IPNDMScheduler": {"num_train_timesteps": 1000, "trained_betas": None},
         # Not implemented here:
         "SASolverScheduler": {
@@ -171,7 +190,7 @@ _TAKEN_FOR: Final[Mapping[str, Mapping[str, Mapping[str, str]]]] = {
 
 def normalised(kind: str, values: Mapping[str, object]) -> dict[str, object]:
     """Return a class's values as its constructor leaves them: names of other classes' solvers become its own."""
-    like = "DPMSolverMultistepScheduler" if kind == "DPMSolverSinglestepScheduler" else kind
+    like = "DPMSolverMultistepScheduler" if "DPMSolver" in kind else kind
     taken = _TAKEN_FOR.get(like, {})
     return {
         key: taken.get(key, {}).get(value, value) if isinstance(value, str) else value for key, value in values.items()

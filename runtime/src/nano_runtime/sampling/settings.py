@@ -72,6 +72,7 @@ class Settings:
         sigma_data: deviation of EDM's pictures.
         sigma_schedule: spread of EDM's levels.
         rho: exponent of EDM's Karras levels.
+        snr_shift_scale: divisor of CogVideoX' signal-to-noise ratios.
         use_flow_sigmas: whether latents are ``(1 - sigma) * picture + sigma * noise``.
         flow_shift: shift of such levels towards noise.
         shift_terminal: last of such levels; None leaves it.
@@ -116,6 +117,7 @@ class Settings:
     sigma_data: float = 0.5
     sigma_schedule: Literal["karras", "exponential"] = "karras"
     rho: float = 7.0
+    snr_shift_scale: float = 3.0
     use_flow_sigmas: bool = False
     flow_shift: float = 1.0
     shift_terminal: float | None = None
@@ -201,6 +203,7 @@ _TESTS: Final[Mapping[str, _Test]] = {
     NOISIEST_LEVEL: _LEVEL,
     "use_flow_sigmas": _SWITCH,
     "flow_shift": _POSITIVE,
+    "snr_shift_scale": _POSITIVE,
     "shift_terminal": _number(0, 1, "numbers between 0 and 1, or null", none=True),
     "solver_p": _one_of(None),
 }
@@ -212,6 +215,14 @@ _DPM: Final[Mapping[str, _Test]] = {
 }
 _UP_TO_3: Final = _whole(1, 3, "whole numbers from 1 to 3")
 _NO_PICTURES: Final = {"prediction_type": _one_of("epsilon", "v_prediction")}
+_EDM: Final = {
+    **_NO_PICTURES,
+    "sigma_min": _POSITIVE,
+    "sigma_max": _POSITIVE,
+    "sigma_data": _POSITIVE,
+    "sigma_schedule": _one_of("karras", "exponential"),
+    "rho": _POSITIVE,
+}
 # What a class allows else.
 _OF_CLASS: Final[Mapping[str, Mapping[str, _Test]]] = {
     "PNDMScheduler": _NO_PICTURES,
@@ -241,13 +252,11 @@ _OF_CLASS: Final[Mapping[str, Mapping[str, _Test]]] = {
         "use_dynamic_shifting": _one_of(*_OFF),
     },
     "IPNDMScheduler": {"trained_betas": _one_of(None)},
-    "EDMEulerScheduler": {
-        **_NO_PICTURES,
-        "sigma_min": _POSITIVE,
-        "sigma_max": _POSITIVE,
-        "sigma_data": _POSITIVE,
-        "sigma_schedule": _one_of("karras", "exponential"),
-        "rho": _POSITIVE,
+    "EDMEulerScheduler": _EDM,
+    "EDMDPMSolverMultistepScheduler": {
+        **_EDM,
+        "solver_type": _one_of("midpoint", "heun"),
+        "algorithm_type": _one_of("dpmsolver++", "sde-dpmsolver++"),
     },
 }
 
@@ -332,7 +341,8 @@ def _check_together(kind: str, values: Mapping[str, Any]) -> None:
         raise UnsupportedScheduleError("prediction_type", "flow_prediction", _KINDS)
     if of_noise and values["thresholding"] and kind == "DPMSolverSinglestepScheduler":
         raise UnsupportedScheduleError("thresholding", values["thresholding"], _OFF)
-    if values.get("algorithm_type") == "sde-dpmsolver" and values["solver_order"] > 2:  # noqa: PLR2004
+    with_noise = "sde-dpmsolver++" if kind == "EDMDPMSolverMultistepScheduler" else "sde-dpmsolver"
+    if values.get("algorithm_type") == with_noise and values["solver_order"] > 2:  # noqa: PLR2004
         raise UnsupportedScheduleError("solver_order", values["solver_order"], (1, 2))
     if values.get("shift_terminal") is not None and not values["use_flow_sigmas"]:
         raise UnsupportedScheduleError("shift_terminal", values["shift_terminal"], (None,))

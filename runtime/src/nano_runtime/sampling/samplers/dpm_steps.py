@@ -8,16 +8,28 @@ Numbers are float32 in diffusers' order: at small steps its rounding is larger t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from nano_runtime.arrays import F32
-from nano_runtime.sampling.samplers.mixing import VariancePreserving, thresholded
+from nano_runtime.sampling.samplers.mixing import Mixing, VariancePreserving, thresholded
 from nano_runtime.sampling.settings import Algorithm, Settings
 
-__all__ = ["Coefficients", "coefficients", "extrapolated"]
+__all__ = ["Coefficients", "RatioMixing", "coefficients", "extrapolated"]
 
 _HALF = np.float32(0.5)
+
+
+class RatioMixing(Mixing, Protocol):
+    """A mixing whose shares of picture and noise are known before each call, and after the last."""
+
+    @property
+    def lambdas(self) -> F32:
+        """Log signal-to-noise ``log(alpha / sigma)`` before each call; infinite where there is no noise."""
+
+    def coefficients(self, index: int) -> tuple[np.float32, np.float32]:
+        """Return alpha and sigma before call ``index``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +53,7 @@ class Coefficients:
     fresh: np.float32
 
 
-def coefficients(algorithm: Algorithm, mixing: VariancePreserving, begin: int, end: int) -> Coefficients:
+def coefficients(algorithm: Algorithm, mixing: RatioMixing, begin: int, end: int) -> Coefficients:
     """Return the coefficients of the step from one place of the schedule to a later one."""
     one, two = np.float32(1), np.float32(2)
     alpha, sigma = mixing.coefficients(begin)
