@@ -44,6 +44,7 @@ from nano_runtime.sampling.schedule import Schedule
 exporting: Any = _exporting
 _FORK = multiprocessing.get_context("fork")
 _SECONDS = 300
+"""Of a processor, for one checkpoint: a busy machine is no fault of the exporter. Of the clock, ten times as many."""
 _SAID = ("takes its place and draws other pictures", "--graph standard cuts them")
 """Of warnings that a picture will be another one: with another sampler, or with timesteps that were cut."""
 
@@ -106,11 +107,11 @@ def _in_child(request: dict[str, Any]) -> Outcome:
     try:
         child = _FORK.Process(target=_child, args=(request, folder))
         child.start()
-        child.join(_SECONDS)
+        child.join(10 * _SECONDS)
         if child.is_alive():
             child.kill()
             child.join()
-            outcome = Outcome(str(name), "fault", message=f"not done after {_SECONDS} seconds", short="too slow")
+            outcome = Outcome(str(name), "fault", message=f"not done after {10 * _SECONDS} seconds", short="too slow")
         elif (answer := folder / "outcome.json").exists():
             outcome = Outcome(**json.loads(answer.read_text()))
         else:
@@ -129,6 +130,7 @@ def _child(request: dict[str, Any], folder: Path) -> None:
     with (folder / "log").open("wb", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
     if "kind" in request:
         name = request["kind"]
         given, fault_of = kinds.KINDS[name].given(folder / "given"), kinds.KINDS[name].fault
