@@ -166,6 +166,13 @@ UNETS: dict[str, Kind] = {
     "scale_shift": _unet(resnet_time_scale_shift="scale_shift"),
     "only_cross_attention": _unet(only_cross_attention=True),
     "another act_fn": _unet(act_fn="gelu"),
+    "act_fn mish": _unet(
+        act_fn="mish",
+        block_out_channels=(16, 32, 32),
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    ),
     "time_embedding_act_fn": _unet(time_embedding_act_fn="silu"),
     "conv_in_kernel": _unet(conv_in_kernel=5, conv_out_kernel=1),
     "center_input_sample": _unet(center_input_sample=True),
