@@ -1,9 +1,9 @@
-"""Compares two ways to an INT8 UNet for OpenVINO: the bundle's own QDQ graph, and NNCF's post-training quantization.
+"""Compares INT8 bundles of one checkpoint on OpenVINO: by our own quantizer, and by NNCF (``nano-export --quantizer``).
 
-    python bench/quantizers.py FP32_BUNDLE INT8_BUNDLE
+    python -m bench.quantizers FP32_BUNDLE INT8_BUNDLE...
 
-Both are judged on a trajectory of the fp32 bundle that neither was calibrated on: PSNR against its UNet, and
-milliseconds per call at batch 2, taken in turns. Needs nncf; the full-size network takes 15 GB.
+Every UNet is judged on a trajectory of the fp32 bundle, of a prompt that calibrated none of them: PSNR against the fp32
+bundle's, and milliseconds per call at batch 2, taken in turns.
 """
 
 from __future__ import annotations
@@ -13,11 +13,7 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # nncf and openvino would report their use
-
-import nncf
 import numpy as np
-import openvino
 
 from nano_export.judge.metrics import psnr_db
 from nano_runtime.arrays import F32, Arrays
@@ -28,10 +24,10 @@ from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.pipeline import Pipeline
 from nano_runtime.system.machine import usable_cores
 
-CALIBRATION_PROMPTS = ["a red fox in fresh snow", "a bowl of ramen, seen from above"]
 JUDGE_PROMPT = "A watercolor painting of an otter"
 STEPS = 8
 RUNS = 12
+WARM_UP = 2
 
 
 class Recorder:
@@ -49,55 +45,35 @@ class Recorder:
         return outputs
 
 
-def compiled(model: openvino.Model) -> openvino.InferRequest:
-    """Compile for latency with all physical cores, in f32 where a layer is not quantized."""
-    options = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": str(usable_cores()),
-    }
-    return openvino.Core().compile_model(model, "CPU", options).create_infer_request()
-
-
-def unet_of(bundle: Path) -> openvino.Model:
-    """Read a bundle's UNet with the batch fixed to 2."""
-    model = openvino.Core().read_model(bundle / "unet" / "openvino_model.xml")
-    model.reshape(
-        {port: [2 if size.is_dynamic else size.get_length() for size in port.partial_shape] for port in model.inputs}
-    )
-    return model
+def opened(bundle: Path) -> LoadedGraphs:
+    """Open a bundle on OpenVINO, in f32 where a layer is not quantized."""
+    return LoadedGraphs(Bundle.open(bundle), "openvino", EngineOptions(usable_cores(), "f32"))
 
 
 def main() -> None:
-    """Quantize, judge, time, print a table."""
-    float_bundle, int8_bundle = map(Path, sys.argv[1:])
+    """Record, judge, time, print a table."""
+    bundles = [Path(name) for name in sys.argv[1:]]
+    graphs = {bundle: opened(bundle) for bundle in bundles}
     calls: list[tuple[dict[str, F32], F32]] = []
-    graphs = LoadedGraphs(Bundle.open(float_bundle), "openvino", EngineOptions(usable_cores(), "f32"))
-    pipeline = Pipeline(graphs, keep_loaded=False, around=lambda runner: Recorder(runner, calls))
-    for prompt in (*CALIBRATION_PROMPTS, JUDGE_PROMPT):
-        pipeline(prompt, seed=1, num_inference_steps=STEPS, scheduler="ddim", output_type="latent")
-    feeds, judged = [feed for feed, _ in calls[:-STEPS]], calls[-STEPS:]
+    pipeline = Pipeline(graphs[bundles[0]], keep_loaded=True, around=lambda runner: Recorder(runner, calls))
+    pipeline(JUDGE_PROMPT, seed=1, num_inference_steps=STEPS, scheduler="ddim", output_type="latent")
 
-    quantized = nncf.quantize(unet_of(float_bundle), nncf.Dataset(feeds), subset_size=len(feeds))
-    requests = {
-        "nncf": compiled(quantized),
-        "qdq": compiled(unet_of(int8_bundle)),
-        "fp32": compiled(unet_of(float_bundle)),
-    }
-    samples: dict[str, list[float]] = {name: [] for name in requests}
+    samples: dict[Path, list[float]] = {bundle: [] for bundle in bundles}
     for _ in range(RUNS):
-        for name, request in requests.items():
+        for bundle in bundles:
             start = perf_counter()
-            request.infer(feeds[0], share_inputs=True)
-            samples[name].append((perf_counter() - start) * 1e3)
-    print("| graph | ms a call, median | PSNR dB, mean |\n|---|---|---|")
-    for name, request in requests.items():
-        scores = []
-        for feed, expected in judged:
-            request.infer(feed)
-            actual = request.get_output_tensor(0).data
-            scores.append(psnr_db(actual, expected, float(np.ptp(expected))))
-        print(f"| {name} | {median(samples[name][2:]):.0f} | {np.mean(scores):.1f} |")
+            graphs[bundle].run("unet", calls[0][0], batch=2)
+            samples[bundle].append((perf_counter() - start) * 1e3)
+    print("| bundle | quantizer | ms a call, median | PSNR dB, mean | least |\n|---|---|---|---|---|")
+    for bundle in bundles:
+        scores = [
+            psnr_db(graphs[bundle].run("unet", feeds, batch=2)["out_sample"], expected, float(np.ptp(expected)))
+            for feeds, expected in calls
+        ]
+        made = graphs[bundle].bundle.manifest.quantization
+        quantizer = "none" if made is None else made.quantizer
+        took = f"{median(samples[bundle][WARM_UP:]):.1f}"
+        print(f"| {bundle.name} | {quantizer} | {took} | {np.mean(scores):.1f} | {min(scores):.1f} |")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import pytest
 
-from nano_export import cli
+from nano_export import cli, exporting
 from nano_export.options import Options
 from nano_export.source import builtin
 from nano_export.source.needs import Needs, check_resources
@@ -99,15 +99,28 @@ def needs_of(model: Path | str, output: Path, **options: Any) -> Needs:
     [
         (["--min-psnr", "42"], "--min-psnr means nothing without --int8"),
         (["--strict"], "--strict means nothing without --int8"),
+        (["--quantizer", "nncf"], "--quantizer means nothing without --int8"),
+        (["--int8", "--quantizer", "nncf"], "--quantizer nncf cannot be used: its graphs are quick in OpenVINO only"),
+        (
+            ["--int8", "--quantizer", "nncf", "--backend", "openvino", "--compact"],
+            "--quantizer nncf and --compact exclude each other",
+        ),
         (["--int8", "--min-psnr", "0"], "--min-psnr 0 cannot be a goal"),
         (["--int8", "--min-psnr", "-3"], "--min-psnr -3 cannot be a goal"),
         (["--int8", "--min-psnr", "nan"], "--min-psnr nan cannot be a goal"),
         (["--int8", "--min-psnr", "inf"], "--min-psnr inf cannot be a goal"),
     ],
 )
-def test_goals_that_mean_nothing_are_refused(arguments, why, target, capsys):
+def test_goals_and_quantizers_that_mean_nothing_are_refused(arguments, why, target, capsys):
     code, error = refused(["demo", "-o", str(target), *arguments], capsys)
     assert (code, error) == (2, f"nano-export: {why}")
+
+
+def test_a_quantizer_that_is_not_installed_is_an_extra(target, capsys, monkeypatch):
+    monkeypatch.setattr(exporting, "nncf_is_installed", lambda: False)
+    arguments = ["demo", "-o", str(target), "--int8", "--quantizer", "nncf", "--backend", "openvino"]
+    assert cli.main(arguments) == 4
+    assert 'pip install "nano-export[nncf]"' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("size", ["100", "0", "-64", "4", "1088"])

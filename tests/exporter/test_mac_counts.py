@@ -52,6 +52,17 @@ def test_a_convolution():
     assert work.weight_bytes == 32 * 3 * 3 * 5 * 4
 
 
+def test_layers_that_another_form_quantizes_count_as_integers():
+    x, w = value("x", "batch", 77, 48), constant("w", np.zeros((48, 96), np.float32))
+    product = node("MatMul", [x, w], "batch", 77, 96)
+    graph = ir.Graph([x], product.outputs, nodes=[product], initializers=[w], opset_imports={"": 20})
+    for scheme, arithmetic, weight_bytes in (("w8a8", "int8", 48 * 96), ("w8", "f32", 48 * 96)):
+        (work,) = work_of(ir.Model(graph, ir_version=10), 77, {"the MatMul": scheme})
+        assert (work.macs, work.arithmetic, work.weight_bytes) == (77 * 48 * 96, arithmetic, weight_bytes)
+    (work,) = work_of(ir.Model(graph, ir_version=10), 77, {"another": "w8a8"})
+    assert (work.arithmetic, work.weight_bytes) == ("f32", 48 * 96 * 4)
+
+
 def test_a_linear_layer_on_a_sequence():
     (work,) = count(
         node("MatMul", [value("x", "batch", 77, 48), constant("w", np.zeros((48, 96), np.float32))], "batch", 77, 96)

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
+import openvino
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from nano_export.choose.presets import work_share
 from nano_export.graph.passes import TRACE_BATCH
 from nano_export.graph.shallow_unet import FEATURE, cut, expose
 from nano_export.graph.to_onnx import to_onnx
+from nano_export.graph.to_openvino import cut_ir, read_ir, save_ir
 from nano_runtime.bundle.folder import DEMO
 from nano_runtime.bundle.manifest import Component, Work
 from nano_runtime.bundle.reading import read_manifest
@@ -107,3 +109,33 @@ def test_the_work_of_shortcuts_is_counted():
     assert work_share(manifest, 10, Shortcuts(5, (0, 0.5))) == pytest.approx((1 + 0.5 + 4 * 0.1 + 4 * 0.05) / 10)
     unguided = msgspec.structs.replace(manifest, guidance_scale=1.0)
     assert work_share(unguided, 10, Shortcuts(2, (0, 0.5))) == pytest.approx(0.55)
+
+
+# The same in OpenVINO's form, for graphs that exist in it alone
+
+
+def infer(model: openvino.Model, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    given = {name: feeds[name] for port in model.inputs for name in port.get_names()}
+    return {port.get_any_name(): value for port, value in compiled(given).items()}
+
+
+def test_a_graph_of_openvino_is_cut_alike(model, feeds, tmp_path):
+    expose(model, 0)
+    ir.save(model, tmp_path / "model.onnx")
+    cut(model)
+    names = [str(value.name) for value in model.graph.inputs]
+    whole = read_ir(tmp_path / "model.onnx")
+    shallow = cut_ir(whole, FEATURE, names)
+    assert [port.get_any_name() for port in shallow.inputs] == names == ["sample", "late", FEATURE]
+    assert {port.get_any_name() for port in whole.outputs} == {"out", FEATURE}  # it did not change
+    save_ir(shallow, tmp_path / "shallow.xml")
+
+    expected = infer(whole, feeds)
+    again = infer(read_ir(tmp_path / "shallow.xml"), {**feeds, FEATURE: expected[FEATURE]})
+    assert list(again) == ["out"]
+    np.testing.assert_allclose(again["out"], expected["out"], rtol=0, atol=TOLERANCE)
+    other = infer(shallow, {**feeds, FEATURE: expected[FEATURE] + 1})
+    assert np.abs(other["out"] - expected["out"]).max() > 100 * TOLERANCE
+    with pytest.raises(ValueError, match="0 outputs are called elsewhere"):
+        cut_ir(whole, "elsewhere", names)

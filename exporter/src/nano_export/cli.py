@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 from nano_export.bundle.facts import OPENVINO_TOKENIZER
 from nano_export.options import Options, Precision, PredictionType, SingleFileOptions, parse_embedding, parse_lora
 from nano_export.progress import Progress
-from nano_runtime.bundle.manifest import Backend
+from nano_runtime.bundle.manifest import Backend, Quantizer
 from nano_runtime.bundle.wiring import GraphForm
 from nano_runtime.cli import make_parser, megabytes, run_command
 from nano_runtime.errors import ConflictError
@@ -31,6 +31,7 @@ _EXAMPLES = """\
   nano-export ./my-finetune --int8 --min-psnr 42 --strict -o mine     refuse INT8 that is farther from fp32
   nano-export ./my-finetune --int8 -o mine            a diffusers folder: Nano, SD 1.x or 2.x, or a fine-tune of one
   nano-export ./dreamshaper.safetensors --int8 -o dream   one file from Civitai or A1111: SD 1.x or 2.x
+  nano-export ./my-finetune --int8 --quantizer nncf --backend openvino -o mine    quantized by Intel's NNCF
   nano-export synthetic --int8 -o full --backend openvino    the full-size network with random weights, to measure
   nano-export ./sd-2-1 --size 512 --lora style.safetensors:0.8 -o style    with a style merged into it
   nano-export ./sd-1-5 --embedding easynegative.safetensors -o careful     prompts may say easynegative
@@ -48,6 +49,7 @@ class _Arguments(argparse.Namespace):
     adopt: Path | None
     output: Path
     precision: Precision
+    quantizer: Quantizer
     min_psnr: float | None
     strict: bool
     backend: list[Backend] | None
@@ -99,6 +101,12 @@ def _parser() -> argparse.ArgumentParser:
         help="arithmetic of weights and activations (default: %(default)s)",
     )
     add("--int8", dest="precision", action="store_const", const="int8", help="short for --precision int8")
+    add(
+        "--quantizer",
+        choices=get_args(Quantizer),
+        default=Options.quantizer,
+        help="what makes the graphs INT8: nano, or Intel's nncf, for OpenVINO alone (default: %(default)s)",
+    )
     add(
         "--min-psnr",
         type=float,
@@ -188,6 +196,7 @@ def _export(arguments: _Arguments) -> int:
             model=arguments.model,
             output=arguments.output,
             precision=arguments.precision,
+            quantizer=arguments.quantizer,
             min_psnr=arguments.min_psnr,
             strict=arguments.strict,
             backends=chosen,

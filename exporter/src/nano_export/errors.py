@@ -5,11 +5,13 @@ UsageError      2
 ├── CheckpointError · PickleOnlyError · UnsupportedModelError · SchedulerError
 ├── SingleFileError · PickleFileError · VocabularyNotFoundError
 ├── UndrawableError · UntraceableError
-├── GoalRangeError
+├── GoalRangeError · QuantizerError
 └── ImageSizeError · LoraError · EmbeddingError · HubFilesError
 BundleError     3
 ├── ParityError
 └── GoalError
+MachineError    4
+└── QuantizerMissingError
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from shlex import quote
 
-from nano_runtime.errors import BundleError, UsageError
+from nano_runtime.errors import BundleError, MachineError, UsageError
 
 __all__ = [
     "AdoptionError",
@@ -33,6 +35,8 @@ __all__ = [
     "ParityError",
     "PickleFileError",
     "PickleOnlyError",
+    "QuantizerError",
+    "QuantizerMissingError",
     "SchedulerError",
     "SingleFileError",
     "UndrawableError",
@@ -200,6 +204,23 @@ class GoalRangeError(UsageError):
     def __init__(self, goal: float, most: float) -> None:
         super().__init__(
             f"--min-psnr {goal:g} cannot be a goal", f"Give decibels above 0 and up to {most:g}; 38 is usual."
+        )
+
+
+class QuantizerError(UsageError):
+    """Another quantizer was asked for, where it cannot be used."""
+
+    def __init__(self, why: str, remedy: str) -> None:
+        super().__init__(f"--quantizer nncf cannot be used: {why}", remedy)
+
+
+class QuantizerMissingError(MachineError, ImportError):
+    """The package of another quantizer is not installed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "--quantizer nncf needs the package nncf, which is not installed",
+            'Install it with: pip install "nano-export[nncf]"',
         )
 
 

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 from torch.onnx.errors import OnnxExporterError
@@ -22,11 +23,11 @@ from nano_export.bundle.writer import BundleWriter, ir_path, onnx_path
 from nano_export.choose.presets import PresetName, choose_presets
 from nano_export.choose.preview_matrix import fit_preview
 from nano_export.choose.sampler import choose_default
-from nano_export.errors import ParityError, UntraceableError
+from nano_export.errors import ParityError, QuantizerMissingError, UntraceableError
 from nano_export.graph.inputs import take_scalar
-from nano_export.graph.shallow_unet import write_shallow
+from nano_export.graph.shallow_unet import FEATURE, write_shallow
 from nano_export.graph.to_onnx import to_onnx
-from nano_export.graph.to_openvino import write_ir
+from nano_export.graph.to_openvino import cut_ir, save_ir, write_ir
 from nano_export.judge.fidelity import (
     Scores,
     goals_for,
@@ -45,12 +46,17 @@ from nano_export.quantize import (
     PLANS,
     Plan,
     Range,
+    Recorder,
     calibrate,
+    draw,
     first_fault,
     join_attention,
     join_biases,
     lower_convolutions,
+    nncf_is_installed,
     quantize,
+    quantize_with_nncf,
+    schemes_of,
     tensors_to_calibrate,
     write_watching_graph,
 )
@@ -107,7 +113,9 @@ def export(options: Options) -> Iterator[Progress | Exported]:
         MachineError: disk or memory do not suffice.
         NetworkError: the Hub could not be reached.
         ParityError: the bundle does not compute what the original computes; nothing is left behind.
+        GoalError: INT8 falls short of its goal, and ``options.strict`` forbids that; nothing is left behind.
     """
+    _require_quantizer(options)
     loras = [lora for given in options.loras for lora in open_loras(given)]
     embeddings = [open_embedding(given) for given in options.embeddings]
     with staged(options.output, force=options.force) as folder:
@@ -140,11 +148,12 @@ def export(options: Options) -> Iterator[Progress | Exported]:
             floats.write({})
             require_parity(judge(work, "onnxruntime", references[:1]), "onnxruntime")
             calls = calls_for(prompts.calibration, contents.task, contents.image_size[0])
-            yield from _quantize(floats, bundle, calls, PLANS[options.plan])
+            quantizing = _quantize if options.quantizer == "nano" else _quantize_with_nncf
+            yield from quantizing(floats, bundle, calls, PLANS[options.plan])
             shutil.rmtree(work, ignore_errors=True)
         if preview is not None:
             references = _add_preview(bundle, preview, contents, references)
-        if options.graph == "hoisted":
+        if options.graph == "hoisted" and options.quantizer == "nano":
             for name, model in zip((UNET, UNET_SHALLOW), write_shallow(folder / UNET), strict=True):
                 bundle.describe(name, model)
         yield from _convert(bundle, options)
@@ -160,6 +169,16 @@ def export(options: Options) -> Iterator[Progress | Exported]:
             manifest = bundle.write(scores, default=default, presets=presets)
         yield progress("publish", "putting the bundle in place")
     yield Exported(options.output, scores, sum(entry.size for entry in manifest.files))
+
+
+def _require_quantizer(options: Options) -> None:
+    """Refuse a quantizer that is not installed.
+
+    Raises:
+        QuantizerMissingError: see above.
+    """
+    if options.quantizer == "nncf" and not nncf_is_installed():
+        raise QuantizerMissingError
 
 
 def _load(
@@ -262,6 +281,33 @@ def _quantize(
         gc.collect()  # a graph is a web of references: it keeps its mapped weights until the collector finds it
 
 
+def _quantize_with_nncf(
+    floats: BundleWriter, bundle: BundleWriter, calls: Sequence[DrawOptions], plan: Plan
+) -> Iterator[Progress]:
+    """Let recorded graphs draw, then write NNCF's INT8 graphs into the bundle, in OpenVINO's form."""
+    manifest = floats.write({})
+    recorder = Recorder({name: component.inputs for name, component in manifest.components.items()})
+    for done in draw(floats.folder, calls, _CALIBRATION_STEPS, recorder.recording):
+        yield progress("calibrate", f"recording {sum(len(call.prompt) for call in calls)} pictures", done)
+    shallow = write_shallow(floats.folder / UNET)[1] if manifest.graph == "hoisted" else None
+    for index, name in enumerate(floats.components):
+        yield progress("quantize", f"quantizing {name} with nncf", index / len(floats.components))
+        path = onnx_path(floats.folder, name)
+        model = quantize_with_nncf(path, plan[name], recorder.kept.pop(name))
+        _add_ir(bundle, name, model, ir.load(path))
+        if name == UNET and shallow is not None:
+            inputs = [str(value.name) for value in shallow.graph.inputs]
+            _add_ir(bundle, UNET_SHALLOW, cut_ir(model, FEATURE, inputs), shallow)
+
+
+def _add_ir(bundle: BundleWriter, name: str, model: Any, floats: ir.Model) -> None:  # noqa: ANN401 - openvino's
+    """Write a quantized graph in OpenVINO's form, and describe it by its float graph."""
+    path = ir_path(bundle.folder, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_ir(model, path)
+    bundle.describe(name, floats, schemes=schemes_of(model, floats))
+
+
 def _require_written(bundle: BundleWriter, name: str, plain: Path, ranges: Mapping[str, Range]) -> None:
     """Refuse an INT8 graph that is not its float graph on other grids.
 
@@ -304,7 +350,8 @@ def _convert(bundle: BundleWriter, options: Options) -> Iterator[Progress]:
     if "openvino" in options.backends and not shared:
         for index, name in enumerate(bundle.components):
             yield progress("convert", f"converting {name} for openvino", index / len(bundle.components))
-            write_ir(onnx_path(bundle.folder, name), ir_path(bundle.folder, name))
+            if not ir_path(bundle.folder, name).exists():  # nncf's graphs are there already
+                write_ir(onnx_path(bundle.folder, name), ir_path(bundle.folder, name))
         if "onnxruntime" not in options.backends:
             for path in [path for path in paths_below(bundle.folder) if ".onnx" in path.suffixes]:
                 path.unlink()

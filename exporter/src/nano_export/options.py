@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from nano_export.errors import GoalRangeError, LoraError
-from nano_runtime.bundle.manifest import Backend
+from nano_export.errors import GoalRangeError, LoraError, QuantizerError
+from nano_runtime.bundle.manifest import Backend, Quantizer
 from nano_runtime.bundle.wiring import GraphForm
-from nano_runtime.errors import MissingArgumentError
+from nano_runtime.errors import ConflictError, MissingArgumentError
 
 __all__ = [
     "BUILT_IN",
@@ -97,6 +97,7 @@ class Options:
         output: the folder to create.
         precision: of weights and activations.
         plan: of ``quantize.plan``: the layers that become INT8, and how. Unused in fp32.
+        quantizer: of the INT8 graphs. ``nncf`` is Intel's, for a bundle that serves OpenVINO alone.
         min_psnr: decibels that each INT8 graph has to reach on equal inputs, which the search for a plan aims at; None
             takes the goals of ``judge.fidelity``.
         strict: whether INT8 that falls short of its goal is refused; otherwise it is written, with a warning.
@@ -120,6 +121,7 @@ class Options:
     output: Path
     precision: Precision = "fp32"
     plan: PlanName = "w8a8"
+    quantizer: Quantizer = "nano"
     min_psnr: float | None = None
     strict: bool = False
     backends: tuple[Backend, ...] = ("onnxruntime", "openvino")
@@ -143,6 +145,7 @@ class Options:
         """
         if self.precision != "int8":
             for flag, given in (
+                ("--quantizer", self.quantizer != "nano"),
                 ("--min-psnr", self.min_psnr is not None),
                 ("--strict", self.strict),
             ):
@@ -150,11 +153,15 @@ class Options:
                     raise MissingArgumentError(flag, "--int8")
         if self.min_psnr is not None and not 0 < self.min_psnr <= MOST_PSNR:
             raise GoalRangeError(self.min_psnr, MOST_PSNR)
+        if self.quantizer == "nncf" and self.backends != ("openvino",):
+            raise QuantizerError("its graphs are quick in OpenVINO only", "Give --backend openvino, and no other.")
+        if self.quantizer == "nncf" and self.compact:
+            raise ConflictError("--quantizer nncf", "--compact")
 
     def of_floats(self) -> Options:
         """Return the options of the float bundle that INT8 is made of, which onnxruntime runs."""
         floats: Backend = "onnxruntime"
-        return replace(self, precision="fp32", min_psnr=None, strict=False, backends=(floats,))
+        return replace(self, precision="fp32", quantizer="nano", min_psnr=None, strict=False, backends=(floats,))
 
 
 def parse_lora(text: str) -> LoraFile:

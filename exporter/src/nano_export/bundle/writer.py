@@ -96,20 +96,27 @@ class BundleWriter:
         ir.save(model, path, external_data=f"{path.name}.data")
         self.describe(name, model, precision)
 
-    def describe(self, name: str, model: ir.Model, precision: Precision | None = None) -> None:
+    def describe(
+        self,
+        name: str,
+        model: ir.Model,
+        precision: Precision | None = None,
+        schemes: Mapping[str, str] | None = None,
+    ) -> None:
         """Describe a graph whose files are in the folder already; ``write`` finds out their names.
 
         Args:
             name: of the component.
             model: float or QDQ; its work is counted for prompts of one chunk.
             precision: of the graph; None for the bundle's.
+            schemes: of nodes that another form of the graph quantizes; see ``graph.mac_counts``.
         """
         self._components[name] = Component(
             precision=self._options.precision if precision is None else precision,
             inputs=tensor_specs(model.graph.inputs),
             outputs=tensor_specs(model.graph.outputs),
             graphs={},
-            work=work_of(model, self._contents.tokenizer.length),
+            work=work_of(model, self._contents.tokenizer.length, schemes),
         )
 
     def describe_inputs(self, name: str, backend: Backend, model: ir.Model) -> None:
@@ -208,6 +215,7 @@ class BundleWriter:
         goals = goals_for(self._options.min_psnr)
         return Quantization(
             plan=self._options.plan,
+            quantizer=self._options.quantizer,
             goal_db={name: goals[name] for name in self._components if name in goals},
             changes=self._changes,
             equalized=self._equalized,

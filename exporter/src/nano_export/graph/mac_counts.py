@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from math import prod
 from typing import Literal
 
@@ -28,10 +29,11 @@ _UNKNOWN = frozenset({
     "Attention", "ConvInteger", "Einsum", "GroupQueryAttention", "MatMulInteger",
     "MatMulIntegerToFloat", "MatMulNBits", "MultiHeadAttention", "QLinearConv", "QLinearMatMul",
 })  # fmt: skip
+_FLOAT_BYTES = 4
 _MAP_RANK = 4  # [batch, channels, height, width]
 
 
-def work_of(model: ir.Model, tokens: int) -> list[Work]:
+def work_of(model: ir.Model, tokens: int, schemes: Mapping[str, str] | None = None) -> list[Work]:
     """Count convolutions, linear layers and attention products, in the order their groups first run.
 
     An output of such a layer costs one multiply-accumulate for each product that it sums. Biases, norms, activations
@@ -40,6 +42,7 @@ def work_of(model: ir.Model, tokens: int) -> list[Work]:
     Args:
         model: float or QDQ, every product with a known shape; only batch and prompt length are free.
         tokens: prompt length at which the work is counted: one chunk.
+        schemes: of nodes that are float here and quantized in the form that an engine reads: "w8a8" or "w8".
 
     Raises:
         ValueError: a product has an unknown shape, or an operator that is not counted here.
@@ -51,6 +54,11 @@ def work_of(model: ir.Model, tokens: int) -> list[Work]:
             raise ValueError(f"{node.name}: the products of {node.op_type} are not counted")
         if node.op_type in _COUNTED:
             group, macs, weight_bytes = _count(node, maps, tokens)
+            scheme = None if schemes is None else schemes.get(str(node.name))
+            if scheme == "w8a8":
+                group = group[0], group[1], "int8", group[3]
+            if scheme is not None:
+                weight_bytes //= _FLOAT_BYTES
             groups[group].append((macs, weight_bytes))
     return [
         Work(

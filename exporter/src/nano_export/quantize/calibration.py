@@ -9,23 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from nano_export.quantize.drawing import draw
 from nano_export.quantize.qdq import Range
 from nano_runtime.arrays import F32, Arrays
-from nano_runtime.bundle.folder import Bundle
-from nano_runtime.engines import Batch, EngineOptions
+from nano_runtime.engines import Batch
 from nano_runtime.engines.base import Runner
-from nano_runtime.engines.loaded_graphs import LoadedGraphs
-from nano_runtime.errors import UnsupportedScheduleError
 from nano_runtime.options import DrawOptions
-from nano_runtime.pipeline import Pipeline, Result
-from nano_runtime.sampling.samplers import FALLBACK, RECORDS, make_sampler
-from nano_runtime.sampling.schedule import Schedule
-from nano_runtime.system.machine import usable_cores
 
 __all__ = ["calibrate", "write_watching_graph"]
 
@@ -62,8 +55,7 @@ def calibrate(
         bundle: a float bundle whose onnxruntime graphs are watching graphs.
         watched: the tensors of each component.
         calls: prompts to draw, and pictures that they need; the seeds of each call count up from 0.
-        steps: UNet steps of a picture, by DDIM, which spreads them evenly over all timesteps; or by the sampler that
-            follows every schedule, if DDIM cannot follow this one, or would clip the picture.
+        steps: UNet steps of a picture; see ``drawing.draw``.
 
     Yields:
         The share that is done, from 0 to 1, and all ranges so far.
@@ -71,32 +63,9 @@ def calibrate(
     Raises:
         BundleError: a graph computed NaN or infinity.
     """
-    options = EngineOptions(threads=usable_cores(), precision="f32")
-    graphs = LoadedGraphs(Bundle.open(bundle), "onnxruntime", options)
     extremes = _Extremes(watched)
-    pipeline = Pipeline(graphs, keep_loaded=False, around=extremes.watching)
-    scheduler = _even_sampler(graphs.bundle.manifest.scheduler)
-    for done, call in enumerate(calls):
-        for event in pipeline.stream(call, num_inference_steps=steps, seed=0, scheduler=scheduler, output_type="np"):
-            if isinstance(event, Result):
-                for picture in np.asarray(event.images):
-                    sample = np.ascontiguousarray(picture.transpose(2, 0, 1)[np.newaxis] * 2 - 1, np.float32)
-                    extremes.watching(graphs).run("vae_encoder", {"sample": sample}, batch=1)
-                yield (done + 1) / len(calls), extremes.ranges()
-            else:
-                yield (done + event.call / event.calls) / len(calls), extremes.ranges()
-    graphs.close()
-
-
-def _even_sampler(config: Mapping[str, Any]) -> str:
-    """Return the name of the sampler that draws while ranges are found."""
-    schedule = Schedule.from_config(config)
-    try:
-        settings = schedule.settings(RECORDS["ddim"])
-        make_sampler("ddim", schedule, 1)
-    except UnsupportedScheduleError:
-        return FALLBACK
-    return FALLBACK if settings.clip_sample or settings.thresholding else "ddim"
+    for done in draw(bundle, calls, steps, extremes.watching):
+        yield done, extremes.ranges()
 
 
 class _Extremes:
