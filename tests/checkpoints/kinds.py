@@ -156,7 +156,11 @@ SCHEDULERS: dict[str, Kind] = {
 UNETS: dict[str, Kind] = {
     "no mid block, as tiny-sd": _unet(mid_block_type=None),
     "heads of each level, linear projections": _unet(attention_head_dim=(2, 4), use_linear_projection=True),
-    "the prompt's mean beside the timestep": _unet(addition_embed_type="text", addition_embed_type_num_heads=4),
+    "the prompt's mean beside the timestep": replace(
+        _unet(addition_embed_type="text", addition_embed_type_num_heads=4),
+        result="refused",
+        words=("addition_embed_type", "prompt's mean"),
+    ),
     "layers of each level": _unet(layers_per_block=(1, 2)),
     "four levels": _unet(
         block_out_channels=(16, 32, 32, 32),
@@ -166,6 +170,13 @@ UNETS: dict[str, Kind] = {
     "scale_shift": _unet(resnet_time_scale_shift="scale_shift"),
     "only_cross_attention": _unet(only_cross_attention=True),
     "another act_fn": _unet(act_fn="gelu"),
+    "act_fn mish": _unet(
+        act_fn="mish",
+        block_out_channels=(16, 32, 32),
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    ),
     "time_embedding_act_fn": _unet(time_embedding_act_fn="silu"),
     "conv_in_kernel": _unet(conv_in_kernel=5, conv_out_kernel=1),
     "center_input_sample": _unet(center_input_sample=True),

@@ -28,6 +28,7 @@ def folder_of(path: Path, **configs: dict[str, Any]) -> Path:
         ("unet", {"class_embed_type": "projection"}, "class_embed_type='projection'"),
         ("unet", {"addition_embed_type": "text_time"}, "addition_embed_type='text_time'"),
         ("unet", {"addition_embed_type": "image"}, "addition_embed_type='image'"),
+        ("unet", {"addition_embed_type": "text"}, "addition_embed_type='text'"),
         ("unet", {"encoder_hid_dim_type": "image_proj"}, "encoder_hid_dim_type='image_proj'"),
         ("unet", {"dual_cross_attention": True}, "dual_cross_attention=true"),
         ("unet", {"out_channels": 8}, "out_channels=8"),

@@ -297,6 +297,19 @@ def test_other_orders_of_six_axes_are_left_alone():
     assert "DepthToSpace" not in {node.op_type for node in model.graph}
 
 
+def test_mish_is_torchs_and_has_no_operator_of_its_own():
+    """OpenVINO has that operator, and cannot compile it in every place."""
+    values = torch.tensor([[-90.0, -20.0, -1.5, -0.3, 0.0, 0.7, 19.9, 20.1, 88.0, 3e38]]).repeat(TRACE_BATCH, 1)
+    model = to_onnx(nn.Mish(), (values,), ["values"], ["activated"])
+    assert not {node.op_type for node in model.graph} & {"Mish", "Softplus"}
+    (mine,) = onnxruntime.InferenceSession(ir.serde.serialize_model(model).SerializeToString()).run(
+        None, {"values": values.numpy()}
+    )
+    expected = nn.functional.mish(values.double()).numpy()
+    np.testing.assert_allclose(mine, expected, rtol=1e-6, atol=1e-30)
+    assert not np.allclose(mine, nn.functional.silu(values), rtol=1e-6)
+
+
 def test_squares_of_another_shape_are_refused():
     x = ir.Value(name="x", shape=ir.Shape([1, 12, 2, 2]), type=ir.TensorType(ir.DataType.FLOAT))
     shapes = [ir.Value(name=name, const_value=ir.tensor(np.array(shape), name=name)) for name, shape in

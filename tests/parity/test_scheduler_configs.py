@@ -136,6 +136,12 @@ def test_a_level_that_is_noted_is_for_its_own_class_alone():
         Schedule.from_config({**said, "_noisiest_level": -1.0})
 
 
+def test_leftovers_of_other_classes_do_not_stop_a_class_without_them():
+    said = {"_class_name": "EDMDPMSolverMultistepScheduler", "trained_betas": [0.1] * 7, "beta_schedule": "sigmoid"}
+    expected = theirs(pipelines_scheduler(said, said["_class_name"]), 4)
+    assert distance(drawn_by(completed(said, said["_class_name"]), 4), expected) < TOLERANCE
+
+
 def test_configs_of_all_classes_are_made():
     kinds = Counter(random_config(seed)["_class_name"] for seed in range(400))
     assert set(kinds) == set(IMPLEMENTED)

@@ -11,10 +11,12 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnxscript import opset20 as op
 from torch import Tensor, nn
 
 from nano_export.graph.passes import TRACE_BATCH, TRACE_TOKENS, free_batch, free_tokens, fuse_depth_to_space, name_nodes
@@ -51,6 +53,7 @@ def to_onnx(
             opset_version=OPSET,
             input_names=list(input_names),
             output_names=list(output_names),
+            custom_translation_table={torch.ops.aten.mish.default: _mish},
             optimize=True,
             verbose=False,
         )
@@ -64,6 +67,17 @@ def to_onnx(
     free_batch(model, TRACE_BATCH)
     RemoveUnusedNodesPass()(model)
     return model
+
+
+def _mish(value: Any) -> Any:  # noqa: ANN401 - onnxscript's tensors have no types
+    """Write ``x * tanh(log(1 + e^x))`` without ONNX's Mish, which OpenVINO cannot compile in every place.
+
+    It is ``x * w / (w + 2)`` with ``w = e^x * (e^x + 2)``. From 20 on the factor is 1 in float32.
+    """
+    two = op.Constant(value_float=2.0)
+    grown = op.Exp(op.Min(value, op.Constant(value_float=20.0)))
+    weight = op.Mul(grown, op.Add(grown, two))
+    return op.Mul(value, op.Div(weight, op.Add(weight, two)))
 
 
 @contextlib.contextmanager

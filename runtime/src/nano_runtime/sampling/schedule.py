@@ -18,7 +18,7 @@ import numpy as np
 from nano_runtime.arrays import F32, F64
 from nano_runtime.errors import StepsError
 from nano_runtime.sampling.sampler_names import Spread
-from nano_runtime.sampling.sampler_table import FALLBACK, SAMPLERS, SamplerRecord
+from nano_runtime.sampling.sampler_table import FALLBACK, RECORDS, SAMPLERS, SamplerRecord
 from nano_runtime.sampling.scheduler_classes import ALIASES
 from nano_runtime.sampling.settings import PredictionType, Settings, settings_of
 
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 _MAX_BETA: Final = 0.999  # keeps the cosine schedule away from a last beta of 1
-_WITH_SAMPLERS: Final = frozenset(record.diffusers for record in SAMPLERS.values())
+_WITH_SAMPLERS: Final = frozenset(record.diffusers for record in RECORDS.values())
 
 
 @dataclass(frozen=True)
