@@ -14,7 +14,7 @@ import pytest
 from tests.results import arrays
 
 from nano_export.judge.metrics import psnr_db
-from nano_export.quantize import PLANS
+from nano_export.quantize import PLANS, Rule
 from nano_export.quantize.plan import scheme_for
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import Backend
@@ -86,7 +86,15 @@ def optimized(model: Path, target: Path, level: onnxruntime.GraphOptimizationLev
 def floats(bundle: Path, component: str, op_type: str) -> int:
     """How many nodes of a kind the plan leaves in float."""
     names = [str(node.name) for node in ir.load(bundle / component / "model.onnx").graph if node.op_type == op_type]
-    return sum(scheme_for(PLANS["w8a8"][component], name) == "float" for name in names)
+    return sum(scheme_for(rules_of(bundle, component), name) == "float" for name in names)
+
+
+def rules_of(bundle: Path, component: str) -> tuple[Rule, ...]:
+    """The plan with what was changed for this checkpoint, by the manifest."""
+    quantization = Bundle.open(bundle).manifest.quantization
+    assert quantization is not None
+    changed = [Rule(one.layer, one.scheme, one.reason) for one in quantization.changes if one.component == component]
+    return (*changed, *PLANS["w8a8"][component])
 
 
 def planned(bundle: Path, component: str, kind: str) -> int:

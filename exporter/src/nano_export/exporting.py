@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 from torch.onnx.errors import OnnxExporterError
@@ -23,11 +22,11 @@ from nano_export.bundle.writer import BundleWriter, ir_path, onnx_path
 from nano_export.choose.presets import PresetName, choose_presets
 from nano_export.choose.preview_matrix import fit_preview
 from nano_export.choose.sampler import choose_default
-from nano_export.errors import ParityError, QuantizerMissingError, UntraceableError
+from nano_export.errors import QuantizerMissingError, UntraceableError
 from nano_export.graph.inputs import take_scalar
-from nano_export.graph.shallow_unet import FEATURE, write_shallow
+from nano_export.graph.shallow_unet import write_shallow
 from nano_export.graph.to_onnx import to_onnx
-from nano_export.graph.to_openvino import cut_ir, save_ir, write_ir
+from nano_export.graph.to_openvino import write_ir
 from nano_export.judge.fidelity import (
     Scores,
     goals_for,
@@ -39,27 +38,12 @@ from nano_export.judge.fidelity import (
 from nano_export.judge.original import Reference, draw_references, preview_probe
 from nano_export.judge.pictures import calls_for
 from nano_export.judge.prompts import prompts_for
+from nano_export.judge.sensitivity import Sensitivity, sensitivities
 from nano_export.networks.graph_sources import GraphSource, UNetForm, graph_sources, preview_source, unet_form
 from nano_export.options import Options
 from nano_export.progress import Progress, progress
-from nano_export.quantize import (
-    PLANS,
-    Plan,
-    Range,
-    Recorder,
-    calibrate,
-    draw,
-    first_fault,
-    join_attention,
-    join_biases,
-    lower_convolutions,
-    nncf_is_installed,
-    quantize,
-    quantize_with_nncf,
-    schemes_of,
-    tensors_to_calibrate,
-    write_watching_graph,
-)
+from nano_export.quantize import PLANS, join_attention, join_biases, lower_convolutions, nncf_is_installed
+from nano_export.quantizing import quantize_graphs, quantize_graphs_with_nncf
 from nano_export.source.adapters.embedding import Embedding, add_embeddings, open_embedding, words_of_one_vector
 from nano_export.source.adapters.lora import merge
 from nano_export.source.adapters.lora_file import Lora, open_loras
@@ -82,9 +66,6 @@ from nano_runtime.system.machine import usable_cores
 __all__ = ["Exported", "export"]
 
 _log = logging.getLogger(__name__)
-
-_CALIBRATION_STEPS = 4  # twice as many: the same ranges to 0.2 dB, in twice the time (bench/LOG.md)
-_PLAIN = "plain.onnx"  # the float graph, while a watching graph has its name
 
 
 @dataclass(frozen=True)
@@ -139,17 +120,14 @@ def export(options: Options) -> Iterator[Progress | Exported]:
         bundle = floats = BundleWriter(folder, contents, options)
         if options.precision == "int8":
             floats = BundleWriter(work, contents, options.of_floats())
+        moves = yield from _sensitivities(checkpoint, references, options)
         yield from _trace(checkpoint, form, floats, options, contents.image_size[0])
         del checkpoint
         gc.collect()
 
         if options.precision == "int8":
-            yield progress("check", "comparing the float graphs with the original")
-            floats.write({})
-            require_parity(judge(work, "onnxruntime", references[:1]), "onnxruntime")
             calls = calls_for(prompts.calibration, contents.task, contents.image_size[0])
-            quantizing = _quantize if options.quantizer == "nano" else _quantize_with_nncf
-            yield from quantizing(floats, bundle, calls, PLANS[options.plan])
+            yield from _quantize(floats, bundle, calls, references, moves, options)
             shutil.rmtree(work, ignore_errors=True)
         if preview is not None:
             references = _add_preview(bundle, preview, contents, references)
@@ -221,6 +199,19 @@ def _draw_original(
     return references
 
 
+def _sensitivities(
+    checkpoint: Checkpoint, references: Sequence[Reference], options: Options
+) -> Generator[Progress, None, dict[str, Sensitivity]]:
+    """Measure how far each network's output moves with each of its layers, where a plan will be fitted by that."""
+    found: dict[str, Sensitivity] = {}
+    if options.precision != "int8" or options.quantizer != "nano":
+        return found
+    for name, sensitivity in sensitivities(checkpoint, references):
+        yield progress("draw", f"finding the layers that matter most in {name}", 1.0)
+        found[name] = sensitivity
+    return found
+
+
 def _with_form(options: Options, form: UNetForm) -> Options:
     """Return the options with the form that the UNet has; say so if another one was asked for."""
     if form.not_hoisted is not None:
@@ -254,69 +245,22 @@ def _graph_of(source: GraphSource) -> ir.Model:
         raise UntraceableError(source.component, first_line(error)) from error
 
 
-def _quantize(
-    floats: BundleWriter, bundle: BundleWriter, calls: Sequence[DrawOptions], plan: Plan
+def _quantize(  # noqa: PLR0917 (see ``quantize_graphs``)
+    floats: BundleWriter,
+    bundle: BundleWriter,
+    calls: Sequence[DrawOptions],
+    references: Sequence[Reference],
+    moves: Mapping[str, Sensitivity],
+    options: Options,
 ) -> Iterator[Progress]:
-    """Let watching graphs draw, then write the INT8 graphs into the bundle."""
-    watched: dict[str, list[str]] = {}
-    for name in floats.components:
-        path = onnx_path(floats.folder, name)
-        watched[name] = tensors_to_calibrate(ir.load(path), plan[name])
-        write_watching_graph(path.rename(path.with_name(_PLAIN)), watched[name], path)
-        floats.changed(path)
+    """Compare the float graphs with the original, and write INT8 graphs by the quantizer that was asked for."""
+    yield progress("check", "comparing the float graphs with the original")
     floats.write({})
-    ranges: Mapping[str, Mapping[str, Range]] = {}
-    pictures = sum(len(call.prompt) for call in calls)
-    for done, so_far in calibrate(floats.folder, watched, calls, _CALIBRATION_STEPS):
-        yield progress("calibrate", f"calibrating on {pictures} pictures", done)
-        ranges = so_far
-    for index, name in enumerate(floats.components):
-        yield progress("quantize", f"quantizing {name}", index / len(floats.components))
-        plain = onnx_path(floats.folder, name).with_name(_PLAIN)
-        model = ir.load(plain)
-        quantize(model, plan[name], ranges[name])
-        bundle.add(name, model)
-        del model
-        _require_written(bundle, name, plain, ranges[name])
-        gc.collect()  # a graph is a web of references: it keeps its mapped weights until the collector finds it
-
-
-def _quantize_with_nncf(
-    floats: BundleWriter, bundle: BundleWriter, calls: Sequence[DrawOptions], plan: Plan
-) -> Iterator[Progress]:
-    """Let recorded graphs draw, then write NNCF's INT8 graphs into the bundle, in OpenVINO's form."""
-    manifest = floats.write({})
-    recorder = Recorder({name: component.inputs for name, component in manifest.components.items()})
-    for done in draw(floats.folder, calls, _CALIBRATION_STEPS, recorder.recording):
-        yield progress("calibrate", f"recording {sum(len(call.prompt) for call in calls)} pictures", done)
-    shallow = write_shallow(floats.folder / UNET)[1] if manifest.graph == "hoisted" else None
-    for index, name in enumerate(floats.components):
-        yield progress("quantize", f"quantizing {name} with nncf", index / len(floats.components))
-        path = onnx_path(floats.folder, name)
-        model = quantize_with_nncf(path, plan[name], recorder.kept.pop(name))
-        _add_ir(bundle, name, model, ir.load(path))
-        if name == UNET and shallow is not None:
-            inputs = [str(value.name) for value in shallow.graph.inputs]
-            _add_ir(bundle, UNET_SHALLOW, cut_ir(model, FEATURE, inputs), shallow)
-
-
-def _add_ir(bundle: BundleWriter, name: str, model: Any, floats: ir.Model) -> None:  # noqa: ANN401 - openvino's
-    """Write a quantized graph in OpenVINO's form, and describe it by its float graph."""
-    path = ir_path(bundle.folder, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_ir(model, path)
-    bundle.describe(name, floats, schemes=schemes_of(model, floats))
-
-
-def _require_written(bundle: BundleWriter, name: str, plain: Path, ranges: Mapping[str, Range]) -> None:
-    """Refuse an INT8 graph that is not its float graph on other grids.
-
-    Raises:
-        ParityError: a weight or an activation is elsewhere than the float graph and its ranges say.
-    """
-    fault = first_fault(ir.load(onnx_path(bundle.folder, name)), ir.load(plain), ranges)
-    if fault is not None:
-        raise ParityError(f"the int8 {name}", fault, "its weights and ranges")
+    require_parity(judge(floats.folder, "onnxruntime", references[:1]), "onnxruntime")
+    if options.quantizer == "nano":
+        yield from quantize_graphs(floats, bundle, calls, references, moves, options)
+    else:
+        yield from quantize_graphs_with_nncf(floats, bundle, calls, options)
 
 
 def _add_preview(

@@ -143,6 +143,10 @@ class BundleWriter:
         """Have the next ``write`` compute the checksums of a file anew."""
         self._entries.pop(path, None)
 
+    def unfinished(self) -> None:
+        """Have the next ``write`` compute all checksums anew: files will be rewritten."""
+        self._entries.clear()
+
     def write(
         self,
         scores: Mapping[Backend, Scores],

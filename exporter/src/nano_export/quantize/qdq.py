@@ -18,7 +18,6 @@ Weights are converted one by one while the file is written: only one at a time i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -27,65 +26,51 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from nano_export.graph.passes import initializer
 from nano_export.quantize.convolutions import gathering_before
-from nano_export.quantize.plan import Rule, Scheme, scheme_for
+from nano_export.quantize.equalize import map_before
+from nano_export.quantize.grids import Range, quantized_weight, weight_scale
+from nano_export.quantize.layers import WEIGHT_INPUT, activation_of, readers_together, scheme_of
+from nano_export.quantize.plan import Rule, Scheme, looked_at
+from nano_runtime.arrays import F32
 
-__all__ = ["WEIGHT_LIMIT", "Range", "quantize", "quantized_weight", "tensors_to_calibrate"]
+__all__ = ["quantize", "tensors_to_calibrate"]
 
-# Weights use [-63, 63]. Without VNNI, engines add two u8 x s8 products in 16 bits: 2 * 255 * 127 saturates, and
-# 2 * 255 * 63 does not. On such a processor the full range cost 13 dB of a UNet call's PSNR; half the range costs 1 dB
-# everywhere (bench/LOG.md, 2026-11-23), and the picture is the same on every machine.
-WEIGHT_LIMIT = 63
-"""The largest of the integers that stand for weights; the smallest is its negative."""
-
-_WEIGHT_INPUT = {"Conv": 1, "MatMul": 1, "Gemm": 1, "Gather": 0}
 # The axis of the output channels, which have a scale each; rows of an embedding table are its "channels".
 _CHANNEL_AXIS = {"Conv": 0, "MatMul": 1, "Gemm": 0, "Gather": 0}
 
 
-@dataclass(frozen=True)
-class Range:
-    """The smallest and the largest value of a tensor during calibration."""
-
-    low: float
-    high: float
-
-    def uint8_parameters(self) -> tuple[np.float32, np.uint8]:
-        """Return scale and zero point of the asymmetric uint8 grid that covers the range and contains 0 exactly.
-
-        Zero must be exact because convolutions pad with it. Jacob et al. 2018 (arXiv:1712.05877), section 3.
-        """
-        low, high = min(self.low, 0.0), max(self.high, 0.0)
-        scale = np.float32((high - low) / 255.0) if high > low else np.float32(1.0)
-        return scale, np.uint8(np.clip(np.round(-low / scale), 0, 255))
-
-
 def tensors_to_calibrate(model: ir.Model, rules: tuple[Rule, ...]) -> list[str]:
-    """Return the names of the activations whose ranges ``quantize`` needs."""
-    names: dict[str, None] = {}
+    """Return the names of the activations that quantized layers read, or may, and of those that they quantize."""
+    looked = looked_at(rules)
+    names = {str(layers[0].source.name): None for layers in readers_together(model, looked)}
     for node in model.graph:
-        if _scheme(node, rules) == "w8a8":
-            names[str(_activation(node).name)] = None
-            if node.op_type == "Conv":
-                names[str(node.outputs[0].name)] = None
+        if node.op_type == "Conv" and scheme_of(node, looked) == "w8a8":
+            names[str(node.outputs[0].name)] = None
     return list(names)
 
 
-def quantize(model: ir.Model, rules: tuple[Rule, ...], ranges: Mapping[str, Range]) -> dict[Scheme, int]:
+def quantize(
+    model: ir.Model,
+    rules: tuple[Rule, ...],
+    ranges: Mapping[str, Range],
+    divided: Mapping[str, F32] | None = None,
+) -> dict[Scheme, int]:
     """Rewrite ``model`` in place according to ``rules``; return how many nodes each scheme got.
 
     Args:
         model: float32; weights may lie in a mapped file.
         rules: of this component.
         ranges: of every tensor that ``tensors_to_calibrate`` names.
+        divided: tensors that their quantizer divides by a scale for each channel, float32 [C]; see ``equalize``.
 
     Raises:
         KeyError: a range is missing.
     """
     graph = model.graph
+    divided = {} if divided is None else divided
     dequantized: dict[str, ir.Value] = {}
     counts: dict[Scheme, int] = {"w8a8": 0, "w8": 0, "float": 0}
     for node in list(graph):
-        scheme = _scheme(node, rules)
+        scheme = scheme_of(node, rules)
         if scheme is None:
             continue
         counts[scheme] += 1
@@ -95,63 +80,35 @@ def quantize(model: ir.Model, rules: tuple[Rule, ...], ranges: Mapping[str, Rang
             _quantize_table(graph, node)
             continue
         if scheme == "w8a8":
-            _quantize_input(graph, node, ranges, dequantized)
-        _quantize_weight(graph, node, ranges if scheme == "w8a8" else None)
+            _quantize_input(graph, node, ranges, divided, dequantized)
+        _quantize_weight(graph, node, scheme)
         if scheme == "w8a8" and node.op_type == "Conv":
             _quantize_output(graph, node, ranges[str(node.outputs[0].name)])
     RemoveUnusedNodesPass()(model)  # the float weights
     return counts
 
 
-def quantized_weight(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Quantize symmetrically per channel: ``weight ~ q * scale``, q int8 in [-63, 63], scales float32 [channels]."""
-    others = tuple(i for i in range(weight.ndim) if i != axis)
-    scale = _weight_scale(weight, axis)
-    q = np.round(weight / np.expand_dims(scale, others))
-    return np.clip(q, -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8), scale
-
-
-def _weight_scale(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """Return the largest |w| / 63 per channel; 1 for a channel of zeros."""
-    others = tuple(i for i in range(weight.ndim) if i != axis)
-    largest = np.maximum(weight.max(axis=others), -weight.min(axis=others))
-    return np.where(largest > 0, largest / np.float32(WEIGHT_LIMIT), np.float32(1.0)).astype(np.float32)
-
-
-def _scheme(node: ir.Node, rules: tuple[Rule, ...]) -> Scheme | None:
-    """Return the scheme of a node with a constant weight; None for all others."""
-    position = _WEIGHT_INPUT.get(node.op_type)
-    if position is None or len(node.inputs) <= position:
-        return None
-    weight = node.inputs[position]
-    if weight is None or weight.const_value is None or weight.const_value.dtype != ir.DataType.FLOAT:
-        return None
-    return scheme_for(rules, str(node.name))
-
-
-def _activation(node: ir.Node) -> ir.Value:
-    """Return the value to quantize for a layer: its input, or the pixels that the input was gathered from."""
-    value = node.inputs[0]
-    if value is None or value.name is None:
-        raise ValueError(f"{node.name} has no named input")
-    gathering = gathering_before(value)
-    return value if gathering is None else gathering.source
-
-
 def _quantize_input(
-    graph: ir.Graph, node: ir.Node, ranges: Mapping[str, Range], dequantized: dict[str, ir.Value]
+    graph: ir.Graph,
+    node: ir.Node,
+    ranges: Mapping[str, Range],
+    divided: Mapping[str, F32],
+    dequantized: dict[str, ir.Value],
 ) -> None:
     """Insert Q and DQ before a layer; readers of an activation share them, but gathered bytes have their own DQ.
 
     ``dequantized`` maps the name of each float value to its dequantized form; new ones are added.
     """
-    source = _activation(node)
+    source = activation_of(node)
     name = str(source.name)
     gathering = None if node.inputs[0] is None else gathering_before(node.inputs[0])
     if name not in dequantized:
         reader = node if gathering is None else gathering.pad
         ready = _is_dequantized(source)  # as a convolution's output is
-        dequantized[name] = source if ready else _quantize_activation(graph, source, ranges[name], before=reader)
+        if not ready and name in divided:
+            dequantized[name] = _quantize_map(graph, source, ranges[name], divided[name], before=reader)
+        else:
+            dequantized[name] = source if ready else _quantize_activation(graph, source, ranges[name], before=reader)
     value = dequantized[name]
     if gathering is not None and (producer := value.producer()) is not None:
         quantized, scale, zero_point = producer.inputs
@@ -184,6 +141,38 @@ def _quantize_activation(graph: ir.Graph, value: ir.Value, extent: Range, before
     return dequantize_node.outputs[0]
 
 
+def _quantize_map(graph: ir.Graph, source: ir.Value, extent: Range, divisor: F32, before: ir.Node) -> ir.Value:
+    """Divide and quantize a feature map in one operator, where its channels come first; dequantize it before a node.
+
+    The operators between only move values: they move bytes then.
+    """
+    found = map_before(source)
+    if found is None:
+        raise ValueError(f"{source.name} is no feature map")
+    value, moves = found
+    scale, zero_point = extent.uint8_parameters()
+    grid = [
+        initializer(graph, f"{source.name}.scales", (divisor * scale).astype(np.float32)),
+        initializer(graph, f"{source.name}.zero_points", np.full(divisor.shape, zero_point)),
+    ]
+    first = moves[-1] if moves else before
+    quantizer = ir.node("QuantizeLinear", [value, *grid], attributes={"axis": 1}, name=f"{source.name}/QuantizeLinear")
+    quantized = quantizer.outputs[0]
+    _describe(quantized, f"{source.name}.u8", value.shape, ir.DataType.UINT8)
+    graph.insert_before(first, quantizer)
+    if moves:
+        first.replace_input_with(0, quantized)
+        for node in moves:
+            node.outputs[0].type = ir.TensorType(ir.DataType.UINT8)
+        quantized = source
+    inputs = [
+        quantized,
+        initializer(graph, f"{source.name}.scale", np.asarray(scale)),
+        initializer(graph, f"{source.name}.zero_point", np.asarray(zero_point)),
+    ]
+    return _dequantize(graph, before, inputs, None, source.shape)
+
+
 def _quantize_output(graph: ir.Graph, node: ir.Node, extent: Range) -> None:
     """Insert Q and DQ behind a node, and let all its readers read the dequantized value."""
     value = node.outputs[0]
@@ -203,14 +192,14 @@ def _position(graph: ir.Graph, node: ir.Node) -> int:
     return next(i for i, other in enumerate(graph) if other is node)
 
 
-def _quantize_weight(graph: ir.Graph, node: ir.Node, ranges: Mapping[str, Range] | None) -> None:
-    """Store a weight as int8 with a DequantizeLinear; with ``ranges``, a convolution's bias as int32 as well."""
-    position, axis = _WEIGHT_INPUT[node.op_type], _CHANNEL_AXIS[node.op_type]
+def _quantize_weight(graph: ir.Graph, node: ir.Node, scheme: Scheme) -> None:
+    """Store a weight as int8 with a DequantizeLinear; for w8a8, a convolution's bias as int32 as well."""
+    position, axis = WEIGHT_INPUT[node.op_type], _CHANNEL_AXIS[node.op_type]
     weight, int8, scale_value, scale = _int8_constant(graph, node, position, axis)
     zero_point = initializer(graph, f"{weight.name}.zero_point", np.zeros(scale.shape, np.int8))
     node.replace_input_with(position, _dequantize(graph, node, [int8, scale_value, zero_point], axis, weight.shape))
     bias = node.inputs[2] if node.op_type == "Conv" and len(node.inputs) > 2 else None  # noqa: PLR2004 (ONNX: X, W, B)
-    if ranges is not None and bias is not None and bias.const_value is not None:
+    if scheme == "w8a8" and bias is not None and bias.const_value is not None:
         activation = node.inputs[0]
         produced_by = activation.producer() if activation is not None else None
         if produced_by is None or produced_by.inputs[1] is None or produced_by.inputs[1].const_value is None:
@@ -235,7 +224,7 @@ def _int8_constant(
         raise ValueError(f"{node.name} has no constant weight")
     source = weight.const_value
     name = f"{weight.name}.int8"
-    scale = _weight_scale(source.numpy(), axis)
+    scale = weight_scale(source.numpy(), axis)
     lazy = ir.LazyTensor(
         lambda: ir.Tensor(quantized_weight(source.numpy(), axis)[0], name=name),
         dtype=ir.DataType.INT8,

@@ -14,7 +14,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from nano_export.quantize.qdq import WEIGHT_LIMIT, Range
+from nano_export.quantize.grids import WEIGHT_LIMIT, Range
+from nano_runtime.arrays import F32
 
 __all__ = ["first_fault"]
 
@@ -22,25 +23,30 @@ _ONE_STEP = 1.001  # of a weight's grid: rounded up or down, and a little for th
 _SAME_SCALE = 1e-5  # relative, of a product of two float32
 
 
-def first_fault(quantized: ir.Model, floats: ir.Model, ranges: Mapping[str, Range]) -> str | None:
+def first_fault(
+    quantized: ir.Model, floats: ir.Model, ranges: Mapping[str, Range], divided: Mapping[str, F32] | None = None
+) -> str | None:
     """Return the first weight or grid that is not what the float graph asks for, as a message; None if all are.
 
     Args:
         quantized: the result of ``qdq.quantize``, read from its file.
         floats: the graph that was quantized; float32 weights, which may lie in a mapped file.
         ranges: of the activations, as ``qdq.quantize`` had them.
+        divided: activations that their quantizer divides, as ``qdq.quantize`` had them.
     """
-    return next(_faults(quantized, floats, ranges), None)
+    return next(_faults(quantized, floats, ranges, {} if divided is None else divided), None)
 
 
-def _faults(quantized: ir.Model, floats: ir.Model, ranges: Mapping[str, Range]) -> Iterator[str]:
+def _faults(
+    quantized: ir.Model, floats: ir.Model, ranges: Mapping[str, Range], divided: Mapping[str, F32]
+) -> Iterator[str]:
     """Yield what is wrong, node by node."""
     for node in quantized.graph:
         if node.op_type == "QuantizeLinear":
-            yield from _grid(node, ranges)
+            yield from _grid(node, ranges, divided)
         elif node.op_type == "DequantizeLinear" and node.inputs[0] is not None:
             if node.inputs[0].const_value is None:
-                yield from _return(node)
+                yield from _return(node, divided)
             elif node.inputs[0].const_value.dtype == ir.DataType.INT8:
                 axis = node.attributes.get_int("axis", 1)
                 yield from _weight(node.inputs[0], _numbers(node, 1), axis, floats)
@@ -52,26 +58,30 @@ def _faults(quantized: ir.Model, floats: ir.Model, ranges: Mapping[str, Range]) 
             yield from _bias(node)
 
 
-def _grid(node: ir.Node, ranges: Mapping[str, Range]) -> Iterator[str]:
+def _grid(node: ir.Node, ranges: Mapping[str, Range], divided: Mapping[str, F32]) -> Iterator[str]:
     """Yield an activation whose grid is not that of its range."""
-    name = "" if node.inputs[0] is None else str(node.inputs[0].name)
+    name = str(node.name).removesuffix("/QuantizeLinear")
     if name not in ranges:
         yield f"the activation {name} has a grid that nothing asked for"
         return
     scale, zero_point = ranges[name].uint8_parameters()
-    if (_numbers(node, 1) != scale).any() or (_numbers(node, 2) != zero_point).any():
+    expected = (divided[name] * scale).astype(np.float32) if name in divided else scale
+    if (_numbers(node, 1) != expected).any() or (_numbers(node, 2) != zero_point).any():
         yield f"the activation {name} has the grid of another range"
 
 
-def _return(node: ir.Node) -> Iterator[str]:
+def _return(node: ir.Node, divided: Mapping[str, F32]) -> Iterator[str]:
     """Yield bytes that are read on another grid than the one on which they were written."""
     written: ir.Node | None = node
     while written is not None and written.op_type != "QuantizeLinear":
-        source = written.inputs[0]  # bytes may be padded and gathered in between
+        source = written.inputs[0]  # bytes may be moved, padded and gathered in between
         written = None if source is None else source.producer()
     if written is None:
         yield f"{node.name} reads bytes that nothing wrote"
-    elif any((_numbers(written, i) != _numbers(node, i)).any() for i in (1, 2)):
+        return
+    divisor = divided.get(str(written.name).removesuffix("/QuantizeLinear"), np.float32(1))
+    scales = (_numbers(node, 1) * divisor).astype(np.float32)
+    if (_numbers(written, 1) != scales).any() or (_numbers(written, 2) != _numbers(node, 2)).any():
         yield f"{node.name} reads its bytes on another grid than they were written on"
 
 

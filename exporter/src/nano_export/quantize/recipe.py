@@ -1,0 +1,130 @@
+"""The recipe of one INT8 graph: scales and ranges, chosen by what was seen, and the divisions that they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from nano_export.quantize.calibration import Seen
+from nano_export.quantize.equalize import divide, place_of
+from nano_export.quantize.grids import Range
+from nano_export.quantize.layers import activation_of, readers_together, scheme_of, weight_of
+from nano_export.quantize.plan import Rule, looked_at
+from nano_export.quantize.scales import Choice, LayerError, choose, choose_range
+from nano_runtime.arrays import F32
+
+__all__ = ["Prepared", "Recipe", "macs_of_layers", "prepare", "recipe_for"]
+
+_WORTH_AN_OPERATOR_DB = 3.0  # a division that cannot be folded costs time in every call
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a component's activations are quantized.
+
+    Attributes:
+        choices: by name of the activation.
+        outputs: ranges of the outputs of convolutions, by name.
+    """
+
+    choices: Mapping[str, Choice]
+    outputs: Mapping[str, Range]
+
+    @property
+    def errors(self) -> dict[str, LayerError]:
+        """What quantization adds to each layer's output, by name of the layer."""
+        return {name: error for choice in self.choices.values() for name, error in choice.errors.items()}
+
+
+@dataclass
+class Prepared:
+    """What ``qdq.quantize`` needs to know of a graph that was divided.
+
+    Attributes:
+        ranges: of all activations that are quantized.
+        divided: by the quantizer itself, with a scale for each channel.
+        inputs: names of graph inputs that the graph which computes them has to divide, with the scale.
+        scalings: activations that are divided.
+    """
+
+    ranges: dict[str, Range] = field(default_factory=dict)
+    divided: dict[str, F32] = field(default_factory=dict)
+    inputs: dict[str, F32] = field(default_factory=dict)
+    scalings: int = 0
+
+
+def recipe_for(model: ir.Model, rules: tuple[Rule, ...], seen: Mapping[str, Seen]) -> Recipe:
+    """Choose scale and range of each activation.
+
+    Args:
+        model: float.
+        rules: of the component; layers that they quantize, or allow to be, are looked at.
+        seen: of every tensor that ``tensors_to_calibrate`` names.
+    """
+    outputs = _outputs(model, looked_at(rules))
+    choices: dict[str, Choice] = {}
+    looked = looked_at(rules)
+    for layers in readers_together(model, looked):
+        source, watched = layers[0].source, seen[str(layers[0].source.name)]
+        rounded = any(scheme_of(layer.node, looked) == "w8a8" for layer in layers)
+        choice = choose(watched, layers, scaled=str(source.name) not in outputs, rounded=rounded)
+        # Weights alone are quantized in graphs that run once, where an operator costs nothing.
+        if rounded and place_of(source, layers) == "multiply" and 0 < choice.gain_db < _WORTH_AN_OPERATOR_DB:
+            choice = choose(watched, layers, scaled=False)
+        choices[str(source.name)] = choice
+    return Recipe(choices, {name: choose_range(seen[name]) for name in outputs})
+
+
+def prepare(model: ir.Model, rules: tuple[Rule, ...], recipe: Recipe) -> Prepared:
+    """Divide the activations of a float graph in place; return what is needed to quantize it.
+
+    Args:
+        model: float; its results stay the same but for activations that their quantizer divides.
+        rules: of the component, with all changes.
+        recipe: for it.
+    """
+    made = Prepared({name: recipe.outputs[name] for name in _outputs(model, rules)})
+    for readers in readers_together(model, looked_at(rules)):
+        schemes = {layer.name: scheme_of(layer.node, rules) for layer in readers}
+        source, layers = readers[0].source, [layer for layer in readers if schemes[layer.name] in {"w8a8", "w8"}]
+        choice = recipe.choices[str(source.name)]
+        if not layers:
+            continue
+        if "w8a8" in schemes.values():
+            made.ranges.setdefault(str(source.name), choice.range)
+        if choice.scale is None:
+            continue
+        if place_of(source, readers) in {"norm", "affine", "product", "input"}:
+            layers = list(readers)  # floats read the divided activation, too
+        place, of_input = divide(model, source, layers, choice.scale)
+        made.scalings += 1
+        if place == "quantizer":
+            made.divided[str(source.name)] = choice.scale
+        elif place == "multiply" and "w8a8" in schemes.values():
+            made.ranges[str(activation_of(layers[0].node).name)] = choice.range
+        elif place == "input":
+            made.inputs[of_input] = choice.scale
+    return made
+
+
+def macs_of_layers(model: ir.Model, rules: tuple[Rule, ...]) -> dict[str, int]:
+    """Return the multiply-accumulates of one sample of each layer with a quantized activation."""
+    macs = {}
+    for layers in readers_together(model, looked_at(rules)):
+        for layer in layers:
+            weight = weight_of(layer.node).shape.numpy()
+            output = layer.node.outputs[0].shape
+            places = [] if output is None else list(output)[2:] if layer.node.op_type == "Conv" else list(output)[1:-1]
+            numbers = [size for size in places if isinstance(size, int)]
+            macs[layer.name] = int(np.prod(weight)) * int(np.prod(numbers))
+    return macs
+
+
+def _outputs(model: ir.Model, rules: tuple[Rule, ...]) -> list[str]:
+    """Return the names of the outputs of quantized convolutions, which are quantized as well."""
+    return [
+        str(node.outputs[0].name) for node in model.graph if node.op_type == "Conv" and scheme_of(node, rules) == "w8a8"
+    ]

@@ -1,0 +1,181 @@
+"""Chooses how each activation is quantized: a scale for every channel and one range, by the error of the products.
+
+A layer computes ``x W``. For any positive vector ``s``, ``(x / s) (s W)`` is the same, and quantizes differently:
+channels that are much larger than the others give up range to the weights that read them. For each channel, ``s`` is 1,
+
+    sqrt(max|x| / max|W|)       or       max(1, max|x| / (2 median of max|x|))
+
+The first is that of Nagel et al. 2019 (arXiv:1906.04721, equation 11), and SmoothQuant's (arXiv:2211.10438) with alpha
+0.5. A network whose channels were scaled up in one layer and down in the next gets the same ``x / s`` and ``s W``.
+Other exponents, chosen for each layer by its error, made the network's output worse (bench/LOG.md). The second leaves
+all channels but outliers as they are. The range is that of all values seen, or a part of it: where few values are
+large, cutting them off costs less than the coarser grid that holds them. Of all choices, the one is taken whose
+products of watched rows, quantized as the graph will quantize them, differ least from the float products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nano_export.quantize.calibration import Seen
+from nano_export.quantize.grids import WEIGHT_LIMIT, Range
+from nano_export.quantize.layers import Layer
+from nano_runtime.arrays import F32
+
+__all__ = ["Choice", "LayerError", "choose", "choose_range"]
+
+_SHARES = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5)  # of the largest value, where large ones are cut off
+_ROWS, _TAPS, _COLUMNS = 96, 3, 256  # looked at, of each product: enough to choose by
+_LEAST_GAIN = 0.95  # share of the squared error that may be left, or the simpler choice stays
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """What quantization adds to the output of one layer.
+
+    Attributes:
+        columns: the output channels that were looked at, int64 [n].
+        squared: mean squared error of each, in the units of the float network, float32 [n].
+        db: signal over error, of all of them, in dB.
+    """
+
+    columns: np.ndarray
+    squared: F32
+    db: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How one activation is quantized.
+
+    Attributes:
+        scale: what its channels are divided by, and the weights' rows multiplied with, float32 [C]; None for 1.
+        range: of the divided activation.
+        gain_db: how much less error than without ``scale``.
+        errors: by name of the layer.
+    """
+
+    scale: F32 | None
+    range: Range
+    gain_db: float
+    errors: dict[str, LayerError]
+
+
+def choose(seen: Seen, layers: Sequence[Layer], *, scaled: bool = True, rounded: bool = True) -> Choice:
+    """Choose scale and range of an activation for all the layers that read it.
+
+    Args:
+        seen: the activation during calibration.
+        layers: that read it.
+        scaled: whether a scale is allowed at all.
+        rounded: whether the activation is quantized; otherwise the weights alone are, and the range means nothing.
+    """
+    products = [_Product(seen, layer, rounded=rounded) for layer in layers]
+    full = _full_range(seen, None)
+    plain = best = _Try(None, full, sum(product.error(None, full) for product in products))
+    if scaled:
+        largest = np.maximum(np.abs(seen.low), np.abs(seen.high))
+        weights = np.max([product.largest for product in products], axis=0)
+        for scale in (_even_out(largest, weights), _bring_down(largest)):
+            extent = _full_range(seen, scale)
+            found = _Try(scale, extent, sum(product.error(scale, extent) for product in products))
+            best = found if found.error < _LEAST_GAIN * best.error else best
+    for share in _SHARES if rounded else ():
+        full = _full_range(seen, best.scale)
+        extent = Range(full.low * share, full.high * share)
+        found = _Try(best.scale, extent, sum(product.error(best.scale, extent) for product in products))
+        if found.error < _LEAST_GAIN * best.error:
+            best = found
+    errors = {layer.name: product.report(best) for layer, product in zip(layers, products, strict=True)}
+    gain = 10 * np.log10(max(plain.error, 1e-30) / max(best.error, 1e-30)) if best.scale is not None else 0.0
+    return Choice(best.scale, best.range, float(gain), errors)
+
+
+def choose_range(seen: Seen) -> Range:
+    """Return the range of least squared rounding and clipping error, for an activation that no product follows."""
+    full = _full_range(seen, None)
+    best, least = full, _squared_error(seen.rows, full)
+    for share in _SHARES:
+        extent = Range(full.low * share, full.high * share)
+        if (error := _squared_error(seen.rows, extent)) < _LEAST_GAIN * least:
+            best, least = extent, error
+    return best
+
+
+@dataclass(frozen=True)
+class _Try:
+    """One choice and the sum of the relative squared errors of all products."""
+
+    scale: F32 | None
+    range: Range
+    error: float
+
+
+class _Product:
+    """A part of a layer's product, in float: rows of its activation times some taps and columns of its weight."""
+
+    def __init__(self, seen: Seen, layer: Layer, *, rounded: bool) -> None:
+        self._rounded = rounded
+        rng = np.random.default_rng(0)
+        channels = seen.rows.shape[1]
+        matrices = layer.matrices(channels)  # [taps, C, C']
+        self.largest = np.abs(matrices).max(axis=(0, 2))  # [C]
+        taps, _, made = matrices.shape
+        self._columns = np.sort(rng.permutation(made)[:_COLUMNS])
+        chosen = np.sort(rng.permutation(taps)[:_TAPS])
+        self._largest_of_columns = np.abs(matrices[:, :, self._columns]).max(axis=0)  # [C, n]
+        self._weight = matrices[chosen][:, :, self._columns].transpose(1, 0, 2).reshape(channels, -1)  # [C, t * n]
+        self._share = taps / len(chosen)
+        self._rows = seen.rows[:_ROWS]
+        self._product = self._rows @ self._weight
+        self._power = float(np.square(self._product).sum()) + 1e-20
+
+    def error(self, scale: F32 | None, extent: Range) -> float:
+        """Return the squared error as a share of the squared output."""
+        return float(np.square(self._difference(scale, extent)).sum()) / self._power
+
+    def report(self, chosen: _Try) -> LayerError:
+        """Return the error of each column, all taps together."""
+        difference = self._difference(chosen.scale, chosen.range).reshape(len(self._rows), -1, len(self._columns))
+        squared = np.square(difference).mean(axis=0).sum(axis=0) * self._share
+        total = float(np.square(difference).sum()) / self._power
+        return LayerError(self._columns, squared.astype(np.float32), float(-10 * np.log10(max(total, 1e-30))))
+
+    def _difference(self, scale: F32 | None, extent: Range) -> F32:
+        """Return what quantization adds to each product."""
+        rows, weight, largest = self._rows, self._weight, self._largest_of_columns
+        if scale is not None:
+            rows, weight, largest = rows / scale, weight * scale[:, np.newaxis], largest * scale[:, np.newaxis]
+        steps = np.maximum(largest.max(axis=0), 1e-30) / WEIGHT_LIMIT  # [n]
+        steps = np.tile(steps, weight.shape[1] // len(steps))
+        rows = extent.rounded(rows) if self._rounded else rows
+        difference: F32 = rows @ (np.round(weight / steps) * steps) - self._product
+        return difference
+
+
+def _even_out(largest: F32, weights: F32) -> F32:
+    """Return ``sqrt(max|x| / max|W|)``; channels that are always 0, or that nothing reads, keep 1."""
+    used = (largest > 0) & (weights > 0)
+    scale = np.ones_like(largest)
+    if used.any():
+        scale[used] = np.sqrt(largest[used] / weights[used])
+        scale[used] /= np.exp(np.log(scale[used]).mean())
+    return scale
+
+
+def _bring_down(largest: F32) -> F32:
+    """Return the scale that brings channels of more than twice the usual size down to that, and leaves the others."""
+    scale: F32 = np.maximum(largest / max(2 * float(np.median(largest)), 1e-30), 1).astype(np.float32)
+    return scale
+
+
+def _full_range(seen: Seen, scale: F32 | None) -> Range:
+    divisor = np.float32(1) if scale is None else scale
+    return Range(float((seen.low / divisor).min()), float((seen.high / divisor).max()))
+
+
+def _squared_error(rows: F32, extent: Range) -> float:
+    return float(np.square(extent.rounded(rows) - rows).mean())
