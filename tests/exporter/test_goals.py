@@ -12,13 +12,13 @@ import pytest
 from tests.exporter.test_fidelity import GOALS
 
 from nano_export import cli
-from nano_export import exporting as _exporting
+from nano_export import quantizing as _quantizing
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.goals import shortfalls
 
 pytestmark = pytest.mark.slow
 
-exporting: Any = _exporting  # whose function a test replaces
+quantizing: Any = _quantizing  # whose function a test replaces
 UNREACHABLE = ("--min-psnr", "190")  # no two computations in float32 are as near
 
 
@@ -53,19 +53,19 @@ def test_strict_refuses_it_and_leaves_nothing(target, capsys):
 
 
 def test_a_scale_that_is_another_layers_is_refused_without_strict(target, capsys, monkeypatch):
-    right = exporting.quantize
+    right = quantizing.quantize
 
     def wrong(model: ir.Model, rules: Any, ranges: Mapping[str, Any], *others: Any) -> object:
         """Quantize, and double the scales of one weight: 20 dB and more are left of the UNet."""
         done = right(model, rules, ranges, *others)
         for name, value in model.graph.initializers.items():
-            if name.endswith(".weight.scale") and value.const_value is not None:
+            if name.endswith((".weight.scale", ".scaled.scale")) and value.const_value is not None:
                 doubled = (value.const_value.numpy() * 2).astype(np.float32)
                 value.const_value = ir.tensor(doubled, name=name)
                 break
         return done
 
-    monkeypatch.setattr(exporting, "quantize", wrong)
+    monkeypatch.setattr(quantizing, "quantize", wrong)
     assert export(target) == 3
     error = capsys.readouterr().err.splitlines()
     assert error[-2].startswith("nano-export: the int8 text_encoder differs from the original: the weight ")
