@@ -53,7 +53,7 @@ def draw(bundle: Path, backend: str, most_bytes: int, folder: Path) -> tuple[int
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_far_too_little_is_4(fp32, backend, tmp_path):
-    code, _ = draw(fp32, backend, 300 * MB, tmp_path / "drawn")
+    code, _ = draw(fp32, backend, 220 * MB, tmp_path / "drawn")  # at 300, one start in some fits
     assert code == 4
 
 
