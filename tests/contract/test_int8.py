@@ -15,7 +15,7 @@ from tests.results import arrays
 
 from nano_export.judge.metrics import psnr_db
 from nano_export.quantize import PLANS, Rule
-from nano_export.quantize.plan import scheme_for
+from nano_export.quantize.plan import Scheme, scheme_for
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import Backend
 from nano_runtime.engines import BACKENDS, EngineOptions
@@ -93,7 +93,9 @@ def rules_of(bundle: Path, component: str) -> tuple[Rule, ...]:
     """The plan with what was changed for this checkpoint, by the manifest."""
     quantization = Bundle.open(bundle).manifest.quantization
     assert quantization is not None
-    changed = [Rule(one.layer, one.scheme, one.reason) for one in quantization.changes if one.component == component]
+    schemes: dict[str, Scheme] = {"w8a8": "w8a8", "w8": "w8", "float": "float"}
+    changes = [change for change in quantization.changes if change.component == component]
+    changed = [Rule(change.layer, schemes[change.scheme], change.reason) for change in changes]
     return (*changed, *PLANS["w8a8"][component])
 
 

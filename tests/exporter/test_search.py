@@ -129,7 +129,7 @@ def test_the_predicted_error_is_the_measured_one():
     assert found.size == expected.numel()
     for name in ("one", "two", "three"):
         layer = network.get_submodule(name)
-        sigma = 0.01 * (1 + torch.arange(layer.weight.shape[0]) % 3)  # channels differ
+        sigma = 0.01 * (1 + torch.arange(len(found.squares[name])) % 3)  # channels differ
         shape = (-1, 1, 1) if name != "three" else (-1,)
 
         def disturb(_layer, _inputs, output, sigma=sigma, shape=shape):

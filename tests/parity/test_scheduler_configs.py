@@ -137,9 +137,10 @@ def test_a_level_that_is_noted_is_for_its_own_class_alone():
 
 
 def test_leftovers_of_other_classes_do_not_stop_a_class_without_them():
-    said = {"_class_name": "EDMDPMSolverMultistepScheduler", "trained_betas": [0.1] * 7, "beta_schedule": "sigmoid"}
-    expected = theirs(pipelines_scheduler(said, said["_class_name"]), 4)
-    assert distance(drawn_by(completed(said, said["_class_name"]), 4), expected) < TOLERANCE
+    kind = "EDMDPMSolverMultistepScheduler"
+    said = {"_class_name": kind, "trained_betas": [0.1] * 7, "beta_schedule": "sigmoid"}
+    expected = theirs(pipelines_scheduler(said, kind), 4)
+    assert distance(drawn_by(completed(said, kind), 4), expected) < TOLERANCE
 
 
 def test_configs_of_all_classes_are_made():
