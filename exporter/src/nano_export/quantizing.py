@@ -128,6 +128,8 @@ def quantize_graphs(  # noqa: PLR0917 (both bundles, and all that is known of th
         bundle.write({})
         reached = judge_components(bundle.folder, "onnxruntime", references[:1])
         bundle.unfinished()
+        if turn == _ROUNDS - 1:
+            break
         stale = [name for name in names if _improve(parts[name], name, reached, goals, sensitivities)]
         if not stale:
             break
