@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
@@ -120,21 +122,25 @@ CASES: dict[str, tuple[type[nn.Module], tuple[int, ...], str, Place]] = {
 }
 
 
-@pytest.fixture(params=CASES, ids=str)
-def case(request) -> tuple[Callable[[], ir.Model], np.ndarray, str, Place]:
-    """A graph, an input, the layer whose activation is divided, and where the division is expected."""
-    kind, shape, layer, place = CASES[request.param]
+@functools.cache
+def traced(name: str) -> onnx.ModelProto:
+    """Trace once; every test gets a copy."""
+    kind, shape, _, _ = CASES[name]
     torch.manual_seed(0)
     module = kind().eval()
     for parameter in module.parameters():  # norms begin as 1 and 0
         parameter.data += 0.3 * torch.randn(parameter.shape)
+    model = to_onnx(module, (torch.zeros(TRACE_BATCH, *shape),), ["x"], ["y"])
+    lower_convolutions(model, RULES)
+    return ir.to_proto(model)
 
-    def build() -> ir.Model:
-        model = to_onnx(module, (torch.zeros(TRACE_BATCH, *shape),), ["x"], ["y"])
-        lower_convolutions(model, RULES)
-        return model
 
-    return build, np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32), layer, place
+@pytest.fixture(params=CASES, ids=str)
+def case(request) -> tuple[Callable[[], ir.Model], np.ndarray, str, Place]:
+    """A graph, an input, the layer whose activation is divided, and where the division is expected."""
+    _, shape, layer, place = CASES[request.param]
+    x = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+    return (lambda: ir.from_proto(traced(request.param))), x, layer, place
 
 
 def compute(model: ir.Model, feeds: dict[str, np.ndarray]) -> np.ndarray:
