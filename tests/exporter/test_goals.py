@@ -68,5 +68,5 @@ def test_a_scale_that_is_another_layers_is_refused_without_strict(target, capsys
     monkeypatch.setattr(quantizing, "quantize", wrong)
     assert export(target) == 3
     error = capsys.readouterr().err.splitlines()
-    assert error[-2].startswith("nano-export: the int8 text_encoder differs from the original: the weight ")
+    assert error[-2].startswith("nano-export: the int8 unet differs from the original: the weight ")
     assert list(target.parent.iterdir()) == []

@@ -51,7 +51,7 @@ def test_a_folded_checkpoint_quantizes_as_the_demo_does(demo, plain, backend, fo
 
 def test_a_layer_that_cannot_be_quantized_stays_float_and_is_named(demo, tmp_path):
     spoilt = copied(demo)
-    feed_forward = spoilt.unet.mid_block.attentions[0].transformer_blocks[0].ff.net
+    feed_forward = spoilt.unet.down_blocks[0].attentions[0].transformer_blocks[0].ff.net
     with torch.no_grad():  # products of large values and large gates: few tokens have nearly all of the range
         feed_forward[0].proj.weight *= 12
         feed_forward[2].weight *= 3
@@ -63,6 +63,6 @@ def test_a_layer_that_cannot_be_quantized_stays_float_and_is_named(demo, tmp_pat
     quantization = Bundle.open(output).manifest.quantization
     assert quantization is not None
     moved = {change.layer: change for change in quantization.changes if change.scheme == "float"}
-    layer = moved["mid_block.attentions.0.transformer_blocks.0.ff.net.2/MatMul"]
+    layer = moved["down_blocks.0.attentions.0.transformer_blocks.0.ff.net.2/MatMul"]
     assert "of the network's error" in layer.reason
     assert "of the arithmetic" in layer.reason
