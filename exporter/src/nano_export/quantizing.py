@@ -125,9 +125,8 @@ def quantize_graphs(  # noqa: PLR0917 (both bundles, and all that is known of th
             yield progress("quantize", f"quantizing {name}", 0.4 + (0.5 if turn == 0 else 0.1) * index / len(stale))
             _write(floats, bundle, name, parts)
         begun = perf_counter() if turn == 0 else begun
-        bundle.write({})
+        bundle.for_engines(("onnxruntime",)).write({})  # whatever the bundle will serve: its graphs are ONNX so far
         reached = judge_components(bundle.folder, "onnxruntime", references[:1])
-        bundle.unfinished()
         if turn == _ROUNDS - 1:
             break
         stale = [name for name in names if _improve(parts[name], name, reached, goals, sensitivities)]
@@ -190,7 +189,7 @@ def _write(floats: BundleWriter, bundle: BundleWriter, name: str, parts: Mapping
         if name == UNET_PROMPT:
             for output, scale in parts[UNET].inputs.items():
                 divide_output(graph, output, scale)
-        made = prepare(graph, rules, part.recipe)
+        made = prepare(graph, part.rules, rules, part.recipe)
     quantize(model, rules, made.ranges, made.divided)
     bundle.add(name, model)
     part.inputs, part.scalings = made.inputs, made.scalings

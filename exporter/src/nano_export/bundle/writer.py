@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -143,9 +145,16 @@ class BundleWriter:
         """Have the next ``write`` compute the checksums of a file anew."""
         self._entries.pop(path, None)
 
-    def unfinished(self) -> None:
-        """Have the next ``write`` compute all checksums anew: files will be rewritten."""
-        self._entries.clear()
+    def for_engines(self, backends: tuple[Backend, ...]) -> BundleWriter:
+        """Return a writer of the same files whose manifest names other engines: to measure what is not finished.
+
+        Args:
+            backends: engines that can read the files as they are now.
+        """
+        other = copy.copy(self)
+        other._options = replace(self._options, backends=backends)  # noqa: SLF001 (of this class)
+        other._entries = {}  # noqa: SLF001
+        return other
 
     def write(
         self,

@@ -29,6 +29,7 @@ _ROWS = 256  # kept of each tensor
 _ALL_PLACES = 80  # of prompts and of small feature maps, every place is looked at
 _PLACES = 8  # of larger ones
 _MAP_RANK = 4  # [batch, channels, height, width]
+_ROWS_RANK = 3  # [batch, places, channels]
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,11 @@ class Seen:
 
 
 def channel_axis(value: ir.Value) -> int:
-    """Return the axis of an activation's channels: feature maps [B, C, h, w], all others [..., C]."""
+    """Return the axis of an activation's channels: [B, C, h, w] beside a convolution, [..., C] elsewhere."""
     rank = 0 if value.shape is None else len(value.shape)
-    return 1 if rank == _MAP_RANK else rank - 1
+    producer = value.producer()
+    beside = [use.node for use in value.uses()] + ([] if producer is None else [producer])
+    return 1 if rank == _MAP_RANK and any(node.op_type == "Conv" for node in beside) else rank - 1
 
 
 def write_watching_graph(model_path: Path, tensors: Sequence[str], target: Path) -> None:
@@ -92,9 +95,9 @@ def _watch(graph: ir.Graph, value: ir.Value, rng: np.random.Generator) -> None:
     if axis == 1 and len(sizes) == _MAP_RANK:
         flat = initializer(graph, f"flat_0_{sizes[1]}", np.array([0, sizes[1], -1]))
         rows = write("Transpose", [write("Reshape", [value, flat], "flat")], "places", perm=[0, 2, 1])
-        sizes = [sizes[0], *sizes[2:], sizes[1]]
-    places = math.prod(size for size in sizes[1:-1] if isinstance(size, int))
-    if places > _ALL_PLACES:
+        sizes = [sizes[0], math.prod(size for size in sizes[2:] if isinstance(size, int)), sizes[1]]
+    places = sizes[1] if len(sizes) == _ROWS_RANK else 0
+    if isinstance(places, int) and places > _ALL_PLACES:
         chosen = np.sort(rng.choice(places, _PLACES, replace=False)).astype(np.int64)
         rows = write("Gather", [rows, initializer(graph, f"{name}.chosen", chosen)], "some", axis=1)
     rows = write("Identity", [rows], "rows")

@@ -147,8 +147,13 @@ def _alone(value: ir.Value) -> bool:
 
 
 def _norm_of(value: ir.Value) -> ir.Node | None:
+    """Return the layer norm that a value comes from, if each channel has a weight of its own there."""
     node = value.producer()
-    return node if node is not None and node.op_type == "LayerNormalization" else None
+    if node is None or node.op_type != "LayerNormalization" or value.shape is None:
+        return None
+    constants = [None if given is None else given.const_value for given in node.inputs[1:]]
+    one_each = all(constant is not None and constant.size == value.shape[-1] for constant in constants)
+    return node if one_each else None
 
 
 def _affine_of(value: ir.Value) -> list[tuple[ir.Node, int]] | None:
@@ -200,7 +205,7 @@ def _values_of(source: ir.Value) -> ir.Node | ir.Value | None:
 
 def _linear_before(value: ir.Value) -> ir.Node | None:
     """Return the layer that a value is the output of, its heads split or not; None if something else reads it."""
-    node = value.producer()
+    node, adds = value.producer(), list[ir.Node]()
     while node is not None and node.op_type in (*_MOVES, "Add"):
         index = 0
         if node.op_type == "Add":
@@ -210,13 +215,15 @@ def _linear_before(value: ir.Value) -> ir.Node | None:
             if len(constants) != 1:
                 return None
             index = 1 - constants[0]
+            adds.append(node)
         before = node.inputs[index]
         if before is None or not _alone(before):
             return None
         node = before.producer()
     if node is None or node.op_type != "MatMul" or node.inputs[1] is None or node.inputs[1].const_value is None:
         return None
-    return node
+    bias = bias_of(node)
+    return node if adds == ([] if bias is None else [bias[0]]) else None  # whatever else is added would stay undivided
 
 
 def _multiply(graph: ir.Graph, source: ir.Value, layers: Sequence[Layer], inverse: F32) -> None:

@@ -19,7 +19,7 @@ WEIGHT_LIMIT = 63
 
 @dataclass(frozen=True)
 class Range:
-    """The smallest and the largest value of a tensor during calibration."""
+    """The smallest and the largest value that a grid covers; what is beyond is cut off."""
 
     low: float
     high: float

@@ -64,9 +64,9 @@ def recipe_for(model: ir.Model, rules: tuple[Rule, ...], seen: Mapping[str, Seen
         rules: of the component; layers that they quantize, or allow to be, are looked at.
         seen: of every tensor that ``tensors_to_calibrate`` names.
     """
-    outputs = _outputs(model, looked_at(rules))
-    choices: dict[str, Choice] = {}
     looked = looked_at(rules)
+    outputs = _outputs(model, looked)
+    choices: dict[str, Choice] = {}
     for layers in readers_together(model, looked):
         source, watched = layers[0].source, seen[str(layers[0].source.name)]
         rounded = any(scheme_of(layer.node, looked) == "w8a8" for layer in layers)
@@ -78,16 +78,17 @@ def recipe_for(model: ir.Model, rules: tuple[Rule, ...], seen: Mapping[str, Seen
     return Recipe(choices, {name: choose_range(seen[name]) for name in outputs})
 
 
-def prepare(model: ir.Model, rules: tuple[Rule, ...], recipe: Recipe) -> Prepared:
+def prepare(model: ir.Model, plan: tuple[Rule, ...], rules: tuple[Rule, ...], recipe: Recipe) -> Prepared:
     """Divide the activations of a float graph in place; return what is needed to quantize it.
 
     Args:
         model: float; its results stay the same but for activations that their quantizer divides.
-        rules: of the component, with all changes.
+        plan: the rules that the recipe was chosen by.
+        rules: the plan with its changes.
         recipe: for it.
     """
     made = Prepared({name: recipe.outputs[name] for name in _outputs(model, rules)})
-    for readers in readers_together(model, looked_at(rules)):
+    for readers in readers_together(model, looked_at(plan)):
         schemes = {layer.name: scheme_of(layer.node, rules) for layer in readers}
         source, layers = readers[0].source, [layer for layer in readers if schemes[layer.name] in {"w8a8", "w8"}]
         choice = recipe.choices[str(source.name)]
