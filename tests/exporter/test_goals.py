@@ -70,3 +70,11 @@ def test_a_scale_that_is_another_layers_is_refused_without_strict(target, capsys
     error = capsys.readouterr().err.splitlines()
     assert error[-2].startswith("nano-export: the int8 unet differs from the original: the weight ")
     assert list(target.parent.iterdir()) == []
+
+
+def test_a_bundle_for_openvino_alone_is_measured_too(target):
+    assert cli.main(["tiny", "-o", str(target), "--int8", "--backend", "openvino"]) == 0
+    bundle = Bundle.open(target)
+    assert bundle.manifest.backends == ["openvino"]
+    assert set(GOALS) <= {name for name, part in bundle.manifest.components.items() if part.fidelity}
+    assert list(bundle.faults()) == []
