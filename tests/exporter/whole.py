@@ -11,11 +11,12 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 
-from nano_export import cli
+from nano_export import cli, quantizing
 from nano_export import exporting as _exporting
 from nano_export.judge.prompts import Prompts, prompts_for
 from nano_export.networks.graph_sources import graph_sources, unet_form
@@ -53,22 +54,28 @@ class Kept:
 
     def use(self) -> None:
         """Let this process's exports take what was kept."""
-        replacements: dict[str, Any] = {
-            "load": lambda _: self._checkpoint,
-            "to_onnx": lambda _module, _inputs, names, outputs: self._graphs[tuple(names + outputs)],
-            "draw_references": lambda _checkpoint, prompts, *_: self._pictures[tuple(prompts)],
-        }
+        _replace(
+            exporting,
+            load=lambda _: self._checkpoint,
+            to_onnx=lambda _module, _inputs, names, outputs: self._graphs[tuple(names + outputs)],
+            draw_references=lambda _checkpoint, prompts, *_: self._pictures[tuple(prompts)],
+        )
         if self._steps is not None:
             few = Default(scheduler="ddim", steps=max(self._steps, 2), fidelity={})  # one call of two stays guided
-            replacements |= {
-                "prompts_for": _one_prompt,
-                "JUDGE_STEPS": self._steps,
-                "_CALIBRATION_STEPS": self._steps,
-                "choose_default": lambda *_: iter([(1.0, few)]),
-            }
-        for name, replacement in replacements.items():
-            assert hasattr(exporting, name), f"exporting has no {name} to replace"
-            setattr(exporting, name, replacement)
+            _replace(
+                exporting,
+                prompts_for=_one_prompt,
+                JUDGE_STEPS=self._steps,
+                choose_default=lambda *_: iter([(1.0, few)]),
+            )
+            _replace(quantizing, _CALIBRATION_STEPS=self._steps)
+
+
+def _replace(module: ModuleType, **replacements: object) -> None:
+    """Let a module use other things by its names; a name that it does not have fails."""
+    for name, replacement in replacements.items():
+        assert hasattr(module, name), f"{module.__name__} has no {name} to replace"
+        setattr(module, name, replacement)
 
 
 def _one_prompt(card: str | None) -> Prompts:
