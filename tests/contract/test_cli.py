@@ -211,9 +211,9 @@ BAD = {
     "more steps than the schedule has": ("good", ["--steps", "1001"], 2, "1001 steps cannot be run"),
     "a negative seed": ("good", ["--seed", "-1"], 2, "the seed -1 is out of range"),
     "a seed of 65 bits": ("good", ["--seed", str(2**64)], 2, f"the seed {2**64} is out of range"),
-    "an unknown scheduler": ("good", ["--scheduler", "plms"], 2, "there is no scheduler 'plms'"),
+    "an unknown scheduler": ("good", ["--scheduler", "DPM fast"], 2, "there is no scheduler 'DPM fast'"),
     "a guidance that is no number": ("good", ["--guidance", "nan"], 2, "the guidance scale nan cannot be used"),
-    "no threads": ("good", ["--threads", "0"], 2, "threads=0 cannot be used"),
+    "no threads": ("good", ["--threads", "0"], 2, "--threads 0 cannot be used"),
 }
 
 

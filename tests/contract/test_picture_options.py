@@ -160,8 +160,8 @@ BAD = {
     "a picture that is missing": (["x", "--image", "nowhere.png"], "nowhere.png cannot be used: No such file"),
     "a picture that is none": (["x", "--image", "{text}"], "it is none of PNG, JPEG, WEBP"),
     "a mask that is none": (["x", "--image", "{photo}", "--mask", "{text}"], "it is none of PNG, JPEG, WEBP"),
-    "a mask without a picture": (["x", "--mask", "{photo}"], "mask_image means nothing without image"),
-    "a strength without a picture": (["x", "--strength", "0.5"], "strength means nothing without image"),
+    "a mask without a picture": (["x", "--mask", "{photo}"], "--mask means nothing without --image"),
+    "a strength without a picture": (["x", "--strength", "0.5"], "--strength means nothing without --image"),
     "a mask of another size": (["x", "--image", "{photo}", "--mask", "{small}"], "the mask has 8 x 8 pixels"),
     "no strength": (["x", "--image", "{photo}", "--strength", "0"], "the strength 0.0 cannot be used"),
     "too much strength": (["x", "--image", "{photo}", "--strength", "1.5"], "the strength 1.5 cannot be used"),
@@ -169,7 +169,7 @@ BAD = {
         ["x", "--image", "{photo}", "--strength", "0.1", "--steps", "4"],
         "the strength 0.1 cannot be used",
     ),
-    "a variation of nothing": (["x", "--variation-seed", "1"], "variation_seed means nothing without variation"),
+    "a variation of nothing": (["x", "--variation-seed", "1"], "--variation-seed means nothing without --var"),
     "too much variation": (["x", "--variation-strength", "1.1"], "the variation strength 1.1 cannot be used"),
     "no such variation": (
         ["x", "--variation-strength", "0.1", "--variation-seed", "-1"],
@@ -180,7 +180,7 @@ BAD = {
         ["x", "--grid", "steps=1", "--grid", "seed=1", "--grid", "guidance=1"],
         "steps seed guidance",
     ),
-    "an axis twice": (["x", "--grid", "steps=1", "--grid", "steps=2"], "grid='steps steps' cannot be used"),
+    "an axis twice": (["x", "--grid", "steps=1", "--grid", "steps=2"], "--grid 'steps steps' cannot be used"),
     "a grid of several": (["x", "--grid", "steps=1,2", "-n", "2"], "--grid and --count exclude each other"),
     "a grid whose last place is impossible": (["x", "--grid", "steps=1,2,0"], "0 steps cannot be run"),
     "a preview that is a folder": (["x", "--preview", "."], "is not the name of a PNG file"),
@@ -213,8 +213,6 @@ def test_bad_input_is_told_in_two_lines_and_leaves_nothing(case, run, files, pla
 
 @pytest.mark.parametrize("axis", ["steps", "steps=", "steps=1,,2", "prompt=a,b", "steps=1.5", "=1", "guidance=two"])
 def test_a_malformed_axis_is_a_malformed_command_line(axis, run, place, capsys):
-    with pytest.raises(SystemExit) as caught:
-        run("x", "--grid", axis)
-    assert caught.value.code == 2
-    assert axis in capsys.readouterr().err
+    assert run("x", "--grid", axis) == 2
+    assert axis.rpartition("=")[2].rpartition(",")[2] in capsys.readouterr().err
     assert list(place.iterdir()) == []

@@ -62,10 +62,10 @@ def test_bugs_are_not_swallowed(error):
 
 
 def test_a_malformed_command_line_leaves_with_2(capsys):
-    with pytest.raises(SystemExit) as caught:
-        run(lambda _options: 0, ["--nonsense"])
-    assert caught.value.code == 2
-    assert "--nonsense" in capsys.readouterr().err
+    assert run(lambda _options: 0, ["--nonsense"]) == 2
+    assert capsys.readouterr().err == (
+        "nano-test: there is no option --nonsense\nnano-test --help shows all options.\n"
+    )
 
 
 def test_sigterm_interrupts_and_lets_cleanup_run(tmp_path):
@@ -172,10 +172,10 @@ def test_info_says_what_int8_aims_at_and_what_that_cost(folder, capsys):
 
 @pytest.mark.parametrize("argv", [["a fox", "--bundle"], ["a fox", "--steps", "many"], ["a", "--backend", "cuda"]])
 def test_generate_knows_its_command_line(argv, capsys):
-    with pytest.raises(SystemExit) as caught:
-        generate.main(argv)
-    assert caught.value.code == 2
-    assert "usage: nano-generate" in capsys.readouterr().err
+    assert generate.main(argv) == 2
+    err = capsys.readouterr().err
+    assert argv[1] in err
+    assert len(err.splitlines()) == 2
 
 
 def test_generate_refuses_before_it_draws(folder, tmp_path, monkeypatch, capsys):

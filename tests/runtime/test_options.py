@@ -13,6 +13,7 @@ from tests.runtime.fakes import FakeGraphs, pipeline_of
 
 from nano_runtime.arrays import F32
 from nano_runtime.cli.grid import GRID_OPTIONS, Axis, cells, parse_axis
+from nano_runtime.cli.parser import number
 from nano_runtime.cli.picture_flags import FLAGS
 from nano_runtime.options import DrawKeywords, DrawOptions, stored_options
 from nano_runtime.pictures.parameters import Parameters
@@ -126,7 +127,7 @@ def test_every_flag_names_a_field_and_every_field_has_a_flag_but_those_for_progr
     flagged = [flag.field for flag in FLAGS]
     assert len(set(flagged)) == len(flagged)
     assert set(flagged) <= NAMES
-    assert NAMES - set(flagged) == {"prompt", "latents", "output_type", "height", "width"}
+    assert NAMES - set(flagged) == {"prompt", "latents", "output_type"}
 
 
 def test_sheets_vary_the_flags_that_say_so():
@@ -134,7 +135,7 @@ def test_sheets_vary_the_flags_that_say_so():
     assert [flag.option for flag in on_sheets] == list(GRID_OPTIONS)
     assert {"steps", "guidance", "scheduler", "seed", "strength"} <= set(GRID_OPTIONS)
     for flag in on_sheets:
-        value = "2" if flag.read in (int, float) else "ddim"
+        value = "2" if flag.read is number else "ddim"
         axis = parse_axis(f"{flag.option}={value}")
         assert (axis.field, axis.values) == (flag.field, (flag.read(value),))
         (cell,) = cells(DrawOptions(prompt="a fox"), [axis])

@@ -16,17 +16,18 @@ pipeline
 drawing
 networks
 pictures
-options sampling engines
-bundle
-system
+options engines
+sampling bundle
+system values
 errors arrays version"""
 FEW = {  # what these rooms know of the others: all of it
     "arrays": set(),
     "errors": set(),
     "system": {"errors"},
     "sampling": {"arrays", "errors"},
-    "bundle": {"errors", "system"},
-    "options": {"arrays", "bundle"},
+    "values": {"errors"},
+    "bundle": {"errors", "system", "values"},
+    "options": {"arrays", "bundle", "errors", "sampling", "values"},
     "engines": {"arrays", "errors", "system", "bundle"},
 }
 PUBLIC = {"pipeline.py: Pipeline.from_pretrained"}  # may take as many arguments as users need

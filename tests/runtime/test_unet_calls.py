@@ -163,7 +163,7 @@ def test_a_manifest_whose_presets_cannot_be_drawn_is_refused(caching, change):
     ("options", "words"),
     [
         (["--quality", "fast"], "preset 'fast'"),
-        (["--cache-interval", "0"], "cache_interval=0"),
+        (["--cache-interval", "0"], "--cache-interval 0"),
         (["--guidance-interval", "0.8:0.1"], "(0.8, 0.1)"),
         (["--guidance-interval", "half"], "'half'"),
         (["--guidance-interval", "0:1:2"], "'0:1:2'"),

@@ -15,7 +15,7 @@ from nano_export.options import Options, Precision, PredictionType, SingleFileOp
 from nano_export.progress import Progress
 from nano_runtime.bundle.manifest import Backend, Quantizer
 from nano_runtime.bundle.wiring import GraphForm
-from nano_runtime.cli import make_parser, megabytes, run_command
+from nano_runtime.cli import Parser, make_parser, megabytes, run_command
 from nano_runtime.errors import ConflictError
 from nano_runtime.errors.escaping import escaped
 
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(_parser(), _Arguments(), _export, argv)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = make_parser(
         "nano-export", "Turn a Stable Diffusion checkpoint into a bundle that runs on a CPU.", _EXAMPLES
     )

@@ -1,17 +1,22 @@
 """The options of a picture: one record behind Python calls, the command line, sheets and the text in PNG files.
 
-A new option is a field of ``DrawOptions`` and a line of ``DrawKeywords`` here, a line of ``drawing.plan`` that checks
-it and fills it in, and a flag in ``cli.picture_flags``. PNG files and ``--from`` have it if its field says how it is
-``Stored``; sheets have it if its flag says ``on_sheets``.
+A new option is a field of ``DrawOptions``, a line of ``DrawKeywords`` and one of ``_CHECKS`` here, a line of
+``drawing.plan`` that checks its range and fills it in, and a flag in ``cli.picture_flags``. PNG files and ``--from``
+have it if its field says how it is ``Stored``; sheets have it if its flag says ``on_sheets``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict
+from difflib import get_close_matches
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict, get_args
 
 from nano_runtime.bundle.manifest import Quality
+from nano_runtime.errors import UnknownOptionError
+from nano_runtime.sampling.sampler_names import full_name
+from nano_runtime.values import number, one_of, picture, positive, prompt, prompts, switch, text, whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,6 +52,9 @@ class Stored:
 class DrawOptions:
     """A picture to draw; names and meanings are those of diffusers' ``StableDiffusionPipeline``.
 
+    A value becomes one of its option's type: ``20.0`` and ``numpy.int64(20)`` are 20. Ranges, which depend on the
+    bundle, are checked by ``Pipeline.plan``.
+
     Attributes:
         prompt: text to draw, or a list of texts. A text longer than the text encoder takes is cut, with a warning in
             the log, unless ``long_prompts`` is set.
@@ -57,10 +65,11 @@ class DrawOptions:
             bundle's own, 7.5 for most.
         seed: 0 to 2**64 - 1; picture i is drawn from seed + i. None takes a random one. The noise is that of
             ``torch.Generator("cpu").manual_seed(seed)``, so diffusers draws the same picture.
-        num_images_per_prompt: at least 1; up to 4 share a UNet call.
-        scheduler: name of a sampler, as ``--scheduler`` takes it. None takes the bundle's default, which was measured
-            at export (``nano-bundle info``). ``pipe.own_scheduler`` is the one that the checkpoint was published with
-            and that diffusers draws with.
+        num_images_per_prompt: at least 1, and at most 100,000 pictures to a call; up to 4 share a UNet call.
+        scheduler: name of a sampler, as ``--scheduler`` takes it: one of ours ("dpmpp_2m_karras"), or what A1111,
+            diffusers, ComfyUI or InvokeAI call it ("DPM++ 2M Karras", "DPMSolverMultistepScheduler"). None takes the
+            bundle's default, which was measured at export (``nano-bundle info``). ``pipe.own_scheduler`` is the one
+            that the checkpoint was published with and that diffusers draws with.
         latents: float32 [pictures, *latent_shape], unit-variance noise to start from instead of the seeds'.
         output_type: form of ``Result.images``: ``"pil"``, ``"np"`` or ``"latent"``.
         height: of the picture in pixels; must be None or the bundle's own. Another size needs another bundle.
@@ -81,7 +90,7 @@ class DrawOptions:
         variation_strength: 0 to 1; None and 0 do not vary, 0.1 to 0.3 give siblings of the seed's picture.
         quality: ``"exact"`` (None means that), ``"balanced"`` or ``"fast"``. The last two leave out work. How much was
             measured for this bundle when it was exported, and stands in its manifest.
-        cache_interval: the whole UNet runs in one of this many calls, at least 1; in the others only its outermost
+        cache_interval: the whole UNet runs in one of this many calls, 1 to 1000; in the others only its outermost
             layers run, on a forecast of the rest. None takes the preset's; 1 is exact.
         guidance_interval: two shares of the calls, 0 <= low <= high <= 1; between them guidance is used. None takes the
             preset's; (0, 1) is exact.
@@ -112,13 +121,29 @@ class DrawOptions:
         default=None, metadata={_STORED: Stored(tuple[float, float], (0.0, 1.0))}
     )
 
+    def __post_init__(self) -> None:
+        """Check the type of every value.
+
+        Raises:
+            UsageError: a value is not one of its option's; ``PromptError``, ``ImageError`` or ``OptionError``.
+        """
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if value is not None or option.default is not None:
+                object.__setattr__(self, option.name, _CHECKS[option.name](option.name, value))
+
     @classmethod
     def of(cls, prompt: str | Sequence[str] | DrawOptions, **changes: Unpack[DrawKeywords]) -> DrawOptions:
         """Return the options of a call: a prompt and keywords, or a record in which keywords replace fields.
 
         Raises:
-            TypeError: there is no option of such a name.
+            UnknownOptionError: there is no option of such a name.
+            UsageError: a value is not one of its option's.
         """
+        known = [option.name for option in fields(cls)]
+        for name in changes:
+            if name not in known:
+                raise UnknownOptionError(name, _nearest(name, known))
         return replace(prompt, **changes) if isinstance(prompt, DrawOptions) else cls(prompt=prompt, **changes)
 
 
@@ -146,6 +171,67 @@ class DrawKeywords(TypedDict, total=False):
     quality: Quality | None
     cache_interval: int | None
     guidance_interval: Sequence[float] | None
+
+
+def _as_it_is(_name: str, value: Any) -> Any:  # noqa: ANN401 - of libraries that this file does not import
+    """Leave a value to the room that knows its type."""
+    return value
+
+
+def _picture(name: str, value: Any) -> Any:  # noqa: ANN401 - it is checked here
+    """Return a Pillow image, or raise ``ImageError``."""
+    picture(name, value)
+    return value
+
+
+_CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
+    "prompt": lambda _name, value: prompts(value),
+    "negative_prompt": lambda _name, value: prompt(value, "negative prompt"),
+    "num_inference_steps": whole,
+    "guidance_scale": number,
+    "seed": whole,
+    "num_images_per_prompt": positive,
+    "scheduler": lambda name, value: full_name(text(name, value)),
+    "latents": _as_it_is,  # by ``drawing.arguments``
+    "output_type": partial(one_of, known=get_args(OutputType)),
+    "height": whole,
+    "width": whole,
+    "prompt_weighting": switch,
+    "long_prompts": switch,
+    "image": _picture,
+    "mask_image": _picture,
+    "strength": number,
+    "image_guidance_scale": number,
+    "variation_seed": whole,
+    "variation_strength": number,
+    "quality": partial(one_of, known=get_args(Quality)),
+    "cache_interval": partial(positive, most=1000),  # calls: as many as a training schedule has steps
+    "guidance_interval": _as_it_is,  # by ``drawing.arguments``
+}
+"""For each option: takes its name and a value, and returns the value in the option's type, or raises ``UsageError``."""
+
+_ELSEWHERE: Final = {  # what other programs call an option
+    "steps": "num_inference_steps",
+    "sampling_steps": "num_inference_steps",
+    "cfg": "guidance_scale",
+    "cfg_scale": "guidance_scale",
+    "guidance": "guidance_scale",
+    "sampler": "scheduler",
+    "sampler_name": "scheduler",
+    "sampling_method": "scheduler",
+    "generator": "seed",
+    "batch_size": "num_images_per_prompt",
+    "count": "num_images_per_prompt",
+    "init_image": "image",
+    "mask": "mask_image",
+    "denoising_strength": "strength",
+}
+
+
+def _nearest(name: str, known: Sequence[str]) -> str | None:
+    """Return the option that somebody meant, or None."""
+    close = get_close_matches(name, [*known, *_ELSEWHERE], 1)
+    return _ELSEWHERE.get(close[0], close[0]) if close else None
 
 
 def stored_options() -> Mapping[str, Stored]:

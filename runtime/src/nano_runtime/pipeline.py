@@ -25,14 +25,14 @@ from nano_runtime.bundle.wiring import (
     VAE_DECODER,
     VAE_ENCODER,
 )
-from nano_runtime.drawing.arguments import one_of, positive
 from nano_runtime.drawing.defaults import Defaults
 from nano_runtime.drawing.events import Progress, Result
 from nano_runtime.drawing.groups import Drawing
 from nano_runtime.drawing.plan import Plan, plan_of
-from nano_runtime.engines import ENGINES, Batch, EngineOptions, choose
+from nano_runtime.engines import BACKENDS, ENGINES, Batch, EngineOptions, choose
 from nano_runtime.engines.base import PRECISIONS, Precision, Runner
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
+from nano_runtime.errors import LatentsError, OptionError
 from nano_runtime.networks.autoencoder import decode, encode
 from nano_runtime.networks.conditioning import Conditioner, EncodedTexts
 from nano_runtime.networks.kept_outputs import KeptOutputs
@@ -44,6 +44,8 @@ from nano_runtime.sampling.schedule import Schedule
 from nano_runtime.system.disk_cache import DiskCache
 from nano_runtime.system.machine import usable_cores
 from nano_runtime.system.timing import Stopwatch
+from nano_runtime.values import one_of, path, positive, switch
+from nano_runtime.values import prompt as checked_prompt
 from nano_runtime.version import __version__
 
 if TYPE_CHECKING:
@@ -130,17 +132,18 @@ class Pipeline:
             UsageError: the bundle does not serve the engine, or an argument is out of range.
             BackendMissingError: the engine is not installed.
         """
-        opened = Bundle.open(bundle, expect_digest)
         options = EngineOptions(
             threads=usable_cores() if threads is None else positive("threads", threads),
             precision="f32" if precision is None else one_of("precision", precision, PRECISIONS),
-            cache=None if cache is None else Path(cache),
+            cache=None if cache is None else path("cache", cache),
         )
+        engine = None if backend is None else one_of("backend", backend, BACKENDS)
+        opened = Bundle.open(bundle, expect_digest)
         return cls(
-            LoadedGraphs(opened, choose(opened, backend), options),
-            keep_loaded=keep_loaded,
-            low_memory=low_memory,
-            keep_prompts=keep_prompts,
+            LoadedGraphs(opened, choose(opened, engine), options),
+            keep_loaded=switch("keep_loaded", keep_loaded),
+            low_memory=switch("low_memory", low_memory),
+            keep_prompts=switch("keep_prompts", keep_prompts),
         )
 
     def __call__(
@@ -165,13 +168,15 @@ class Pipeline:
             BundleError: a file was tampered with, or a graph cannot be run or computes NaN.
             MachineError: not enough memory.
         """
+        if not (callback_on_step_end is None or callable(callback_on_step_end)):
+            raise OptionError("callback_on_step_end", callback_on_step_end, "a function, or None")
         for event in self.stream(prompt, **options):
             if isinstance(event, Result):
                 return event
             if callback_on_step_end is not None:
                 answer = callback_on_step_end(self, event.step_index, event.timestep, {"latents": event.latents})
-                if answer is not None and "latents" in answer:
-                    np.copyto(event.latents, answer["latents"])
+                if isinstance(answer, Mapping) and "latents" in answer:
+                    _replace(event.latents, answer["latents"])
         raise AssertionError("a stream ends with its result")
 
     def stream(
@@ -252,7 +257,8 @@ class Pipeline:
             PromptError: the prompt cannot be used.
             TamperedFileError: the tokenizer is not the one the manifest describes.
         """
-        return self._conditioner.tokens(prompt, Reading(weighted=prompt_weighting, long=long_prompts))
+        weighted, long = switch("prompt_weighting", prompt_weighting), switch("long_prompts", long_prompts)
+        return self._conditioner.tokens(checked_prompt(prompt), Reading(weighted=weighted, long=long))
 
     def close(self) -> None:
         """Free all loaded graphs; a later call loads them again."""
@@ -311,3 +317,15 @@ class Pipeline:
             masked=edit is not None and edit.mask is not None,
             interrupted_after=stopped,
         )
+
+
+def _replace(latents: F32, by: Any) -> None:  # noqa: ANN401 - what a caller's function returned
+    """Write other numbers into latents, from an array or a tensor of their shape.
+
+    Raises:
+        LatentsError: it is none.
+    """
+    shape = getattr(by, "shape", None)
+    if not hasattr(by, "__array__") or tuple(shape or ()) != latents.shape:
+        raise LatentsError(f"a {type(by).__name__}" if shape is None else f"an array {list(shape)}", latents.shape)
+    np.copyto(latents, np.asarray(by), casting="unsafe")

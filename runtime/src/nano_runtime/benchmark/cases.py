@@ -9,11 +9,11 @@ from pathlib import Path
 from nano_runtime.benchmark.records import Case
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import Backend, Quality
-from nano_runtime.drawing.arguments import positive
 from nano_runtime.engines import BACKENDS, installed
 from nano_runtime.engines.base import PRECISIONS, Precision
 from nano_runtime.errors import BackendMissingError, OptionError
 from nano_runtime.system.machine import usable_cores
+from nano_runtime.values import positive
 
 __all__ = ["cases_of"]
 
@@ -47,10 +47,10 @@ def cases_of(
     """
     known = _engines(precision)
     numbers = [usable_cores()] if threads is None else [positive("threads", number) for number in threads]
-    pictures = [positive("count", number) for number in counts]
+    pictures = [positive("num_images_per_prompt", number) for number in counts]
     expected = [None] * len(bundles) if digests is None else digests
     if len(expected) != len(bundles):
-        raise OptionError("expect_digest", f"{len(expected)} digests", [f"{len(bundles)}, one for each DIR"])
+        raise OptionError("expect_digests", f"{len(expected)} digests", [f"{len(bundles)}, one for each DIR"])
     levels = ("exact",) if qualities is None else qualities
     cases = []
     for path, digest in zip(bundles, expected, strict=True):
@@ -58,7 +58,7 @@ def cases_of(
         names = usable if engines is None else engines
         for name, number, count, quality in product(names, numbers, pictures, levels):
             if name not in known:
-                raise OptionError("backend", name, known)
+                raise OptionError("backends", name, known)
             cases.append(Case(path, *known[name], threads=number, pictures=count, quality=quality))
     return list(dict.fromkeys(cases))
 

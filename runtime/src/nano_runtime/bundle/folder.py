@@ -13,6 +13,8 @@ from nano_runtime.bundle.reading import manifest_bytes, parse_manifest
 from nano_runtime.bundle.wiring import TIMESTEP_COND, UNET, UNET_TIME
 from nano_runtime.errors import BackendNotInBundleError, DigestError, ExtraFileError, ManifestError, NanoError
 from nano_runtime.system.files import paths_below
+from nano_runtime.values import path as path_of
+from nano_runtime.values import sha256
 
 __all__ = ["DEMO", "Bundle"]
 
@@ -48,8 +50,10 @@ class Bundle:
             NotABundleError: there is no such folder or no manifest in it.
             DigestError: it is another bundle than expected.
             ManifestError: the manifest is damaged or contradicts itself.
+            OptionError: the path is none, or the digest not 64 hex digits.
         """
-        folder = Path(path)
+        folder = path_of("path", path)
+        expect_digest = None if expect_digest is None else sha256("expect_digest", expect_digest)
         raw = manifest_bytes(folder)
         digest = hashlib.sha256(raw).hexdigest()
         _compare_digest(folder, digest, expect_digest)
@@ -61,7 +65,7 @@ class Bundle:
         Raises:
             DigestError: it is another bundle than expected.
         """
-        _compare_digest(self.path, self.digest, expected)
+        _compare_digest(self.path, self.digest, None if expected is None else sha256("expect_digest", expected))
 
     def component(self, name: str) -> Component:
         """Return one graph's description.
@@ -145,5 +149,5 @@ class Bundle:
 
 def _compare_digest(folder: Path, digest: str, expected: str | None) -> None:
     """Refuse another digest than the expected one; None takes any."""
-    if expected is not None and digest != expected.lower():
+    if expected is not None and digest != expected:
         raise DigestError(folder, digest, expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from pathlib import Path
@@ -46,7 +47,13 @@ def manifest_bytes(bundle: Path) -> bytes:
         ManifestError: it is too large, a link, or not a plain file.
     """
     path = bundle / MANIFEST_NAME
-    if not bundle.is_dir():
+    try:
+        there = bundle.is_dir()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        there = False
+    if not there:
         raise NotABundleError(bundle, "there is no such folder")
     if not os.path.lexists(path):
         raise NotABundleError(bundle, f"it has no {MANIFEST_NAME}")

@@ -6,10 +6,7 @@
 from __future__ import annotations
 
 import argparse
-import io
 import logging
-import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,13 +14,24 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TypeVar
 
+from nano_runtime.cli.parser import Parser, digest, number
+from nano_runtime.cli.streams import silence_stdout, usable_streams
 from nano_runtime.errors import MachineError, NanoError
 from nano_runtime.errors.escaping import escaped
 from nano_runtime.system.files import MACHINE_ERRNOS
 from nano_runtime.system.out_of_memory import is_out_of_memory
 from nano_runtime.version import __version__
 
-__all__ = ["EXIT_BROKEN_PIPE", "EXIT_INTERRUPTED", "digest", "make_parser", "megabytes", "run_command"]
+__all__ = [
+    "EXIT_BROKEN_PIPE",
+    "EXIT_INTERRUPTED",
+    "Parser",
+    "digest",
+    "make_parser",
+    "megabytes",
+    "number",
+    "run_command",
+]
 
 EXIT_INTERRUPTED = 130
 _LOGGERS = ("nano_runtime", "nano_export")  # of all packages whose commands have this boundary
@@ -32,9 +40,9 @@ EXIT_BROKEN_PIPE = 141  # a shell reports this for a program that SIGPIPE ended
 Options = TypeVar("Options", bound=argparse.Namespace)
 
 
-def make_parser(prog: str, description: str, examples: str) -> argparse.ArgumentParser:
+def make_parser(prog: str, description: str, examples: str) -> Parser:
     """Return a parser with ``--version``, and examples below its help."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=prog,
         description=description,
         epilog=f"examples:\n{examples}",
@@ -44,41 +52,32 @@ def make_parser(prog: str, description: str, examples: str) -> argparse.Argument
     return parser
 
 
-def digest(text: str) -> str:
-    """Read a bundle's digest from a command line."""
-    if re.fullmatch("[0-9a-fA-F]{64}", text) is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a sha256 in 64 hexadecimal digits")
-    return text.lower()
-
-
 def megabytes(size: int, decimals: int = 1) -> str:
     """Return a size in bytes as megabytes (10^6 bytes), without the unit."""
     return f"{size / 1e6:.{decimals}f}"
 
 
-def run_command(
-    parser: argparse.ArgumentParser, options: Options, action: Callable[[Options], int], argv: Sequence[str] | None
-) -> int:
+def run_command(parser: Parser, options: Options, action: Callable[[Options], int], argv: Sequence[str] | None) -> int:
     """Parse the command line, act, and return the exit code.
 
     Args:
-        parser: fills ``options``; leaves with 2 by itself on a malformed command line.
+        parser: fills ``options``, and says what arguments are called on the command line.
         options: an empty namespace of the command's own type.
         action: does the work and returns an exit code.
         argv: arguments without the program's name; None takes those of the process.
     """
-    with _plain_text_streams(), _interrupted_by_sigterm(), _warnings_on_stderr(parser.prog):
+    with usable_streams(), _interrupted_by_sigterm(), _warnings_on_stderr(parser.prog):
         try:
-            code = action(parser.parse_args(argv, namespace=options))
+            code = action(parser.read(argv, options))
             sys.stdout.flush()
         except BrokenPipeError:
-            _silence_stdout()
+            silence_stdout()
             return EXIT_BROKEN_PIPE
         except KeyboardInterrupt:
             _say(parser.prog, "interrupted")
             return EXIT_INTERRUPTED
         except NanoError as error:
-            _say(parser.prog, error.what, error.hint)
+            _say(parser.prog, *error.worded(parser.spelled))
             return error.exit_code
         except (MemoryError, ImportError, RuntimeError, SystemError) as error:  # the last three are native code's
             if not is_out_of_memory(error):
@@ -100,23 +99,6 @@ def run_command(
 def _say(prog: str, what: str, *hints: str) -> None:
     """Print an error on standard error: one line says what happened, and one each what to do."""
     print(f"{prog}: {escaped(what)}", *map(escaped, hints), sep="\n", file=sys.stderr)
-
-
-def _silence_stdout() -> None:
-    """Point stdout at nothing: the interpreter flushes it once more at exit, and would complain."""
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, io.UnsupportedOperation):
-        return
-
-
-@contextmanager
-def _plain_text_streams() -> Iterator[None]:
-    """Print characters that the terminal's encoding lacks as escapes."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    yield
 
 
 @contextmanager

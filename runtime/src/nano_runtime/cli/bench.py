@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from nano_runtime.bundle.manifest import Quality
-from nano_runtime.cli import digest, make_parser, run_command
+from nano_runtime.cli import Parser, digest, make_parser, number, run_command
 from nano_runtime.system.files import check_folder, write_whole
 from nano_runtime.system.machine import describe_machine
 
@@ -36,10 +36,10 @@ class _Options(argparse.Namespace):
     backends: list[str] | None
     precision: Precision
     prompt: str
-    steps: int | None
+    num_inference_steps: int | None
     scheduler: str | None
-    guidance: float | None
-    counts: list[int]
+    guidance_scale: float | None
+    num_images_per_prompt: list[int]
     threads: list[int] | None
     qualities: list[Quality] | None
     runs: int
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(_parser(), _Options(), _bench, argv)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = make_parser(
         "nano-bench",
         "Time bundles on this machine, and compare with the least time that it could need. Every case (bundle, engine, "
@@ -70,17 +70,29 @@ def _parser() -> argparse.ArgumentParser:
     add("--precision", choices=("f32", "bf16"), default="f32",
         help="arithmetic of layers that are not INT8, where --backend names none (default: %(default)s)")  # fmt: skip
     add("--prompt", default="a red fox", metavar="TEXT", help="text to draw (default: %(default)s)")
-    add("--steps", type=int, metavar="N", help="denoising steps (default: each bundle's own)")
+    add(
+        "--steps",
+        dest="num_inference_steps",
+        type=number,
+        metavar="N",
+        help="denoising steps (default: each bundle's own)",
+    )
     add("--scheduler", metavar="NAME", help="see nano-generate (default: each bundle's own)")
-    add("--guidance", type=float, metavar="X", help="up to 1 turns guidance off (default: the bundle's, often 7.5)")
-    add("-n", "--count", dest="counts", type=_numbers, default=[1], metavar="N,...",
+    add(
+        "--guidance",
+        dest="guidance_scale",
+        type=number,
+        metavar="X",
+        help="up to 1 turns guidance off (default: the bundle's, often 7.5)",
+    )
+    add("-n", "--count", dest="num_images_per_prompt", type=_numbers, default=[1], metavar="N,...",
         help="pictures per call, one or several numbers (default: 1)")  # fmt: skip
     add("--threads", type=_numbers, metavar="N,...",
         help="processor threads, one or several numbers (default: one per physical core)")  # fmt: skip
     add("--quality", dest="qualities", action="append", choices=get_args(Quality),
         help="work to leave out, see nano-generate; repeatable (default: exact)")  # fmt: skip
-    add("--runs", type=int, default=5, metavar="N", help="calls after the first (default: %(default)s)")
-    add("--starts", type=int, default=2, metavar="N",
+    add("--runs", type=number, default=5, metavar="N", help="calls after the first (default: %(default)s)")
+    add("--starts", type=number, default=2, metavar="N",
         help="fresh nano-generate processes, timed from start to picture, and one more that repeats the last one's "
         "prompt (default: %(default)s)")  # fmt: skip
     add("--profile", action="store_true", help="show the time of the operators inside the graphs")
@@ -88,9 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _numbers(text: str) -> list[int]:
+def _numbers(text: str) -> list[int | float | str]:
     """Read ``1,2,4``."""
-    return [int(number) for number in text.split(",")]
+    return [number(one) for one in text.split(",")]
 
 
 def _bench(options: _Options) -> int:
@@ -99,7 +111,8 @@ def _bench(options: _Options) -> int:
 
     from nano_runtime.benchmark import Measured, Settings, as_document, cases_of, measure
     from nano_runtime.cli.bench_report import print_report
-    from nano_runtime.drawing.arguments import positive
+    from nano_runtime.options import DrawOptions
+    from nano_runtime.values import positive
 
     if options.json is not None:
         check_folder(options.json.parent)  # minutes before the file is written
@@ -109,14 +122,20 @@ def _bench(options: _Options) -> int:
         engines=options.backends,
         precision=options.precision,
         threads=options.threads,
-        counts=options.counts,
+        counts=options.num_images_per_prompt,
         qualities=options.qualities,
+    )
+    drawn = DrawOptions(
+        prompt=options.prompt,
+        num_inference_steps=options.num_inference_steps,
+        scheduler=options.scheduler,
+        guidance_scale=options.guidance_scale,
     )
     settings = Settings(
         prompt=options.prompt,
-        steps=options.steps,
-        scheduler=options.scheduler,
-        guidance_scale=options.guidance,
+        steps=drawn.num_inference_steps,
+        scheduler=drawn.scheduler,
+        guidance_scale=drawn.guidance_scale,
         runs=positive("runs", options.runs),
         starts=options.starts if options.starts == 0 else positive("starts", options.starts),
         profile=options.profile,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nano_runtime.bundle.folder import Bundle
-from nano_runtime.cli import digest, make_parser, run_command
+from nano_runtime.cli import Parser, digest, make_parser, run_command
 from nano_runtime.errors import MissingArgumentError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(_parser(), _Options(), lambda options: options.act(options), argv)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = make_parser("nano-bundle", "Look into a bundle that nano-export wrote.", _EXAMPLES)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -73,8 +73,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, act: Callable[[_Options], int], job: str
-) -> argparse.ArgumentParser:
+    commands: argparse._SubParsersAction[Parser], name: str, act: Callable[[_Options], int], job: str
+) -> Parser:
     """Return the parser of one command, with the options that all commands have."""
     command = commands.add_parser(name, help=job, description=job)
     command.add_argument("bundle", type=Path, metavar="DIR", help="a folder that nano-export wrote")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from nano_runtime.bundle.folder import DEMO
 from nano_runtime.bundle.manifest import Backend
-from nano_runtime.cli import digest, make_parser, run_command
+from nano_runtime.cli import Parser, digest, make_parser, number, run_command
 from nano_runtime.cli.cache_options import CacheOptions, add_cache_options, cache_folder
 from nano_runtime.cli.grid import GRID_OPTIONS, Axis, cells, check_axes, parse_axis
 from nano_runtime.cli.live_preview import Preview
@@ -78,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(_parser(), _Options(), _generate, argv)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = make_parser("nano-generate", "Draw pictures of a prompt, offline, on the processor.", _EXAMPLES)
     picture = parser.add_argument_group("the picture")
     picture.add_argument("prompt", metavar="PROMPT", nargs="?", help="text to draw; - reads it from standard input")
@@ -110,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--count-tokens", action="store_true", help="draw nothing; print the prompt's length, and the words left out")
     add = parser.add_argument_group("the machine").add_argument
     add("--backend", choices=get_args(Backend), help="the engine (default: onnxruntime if installed)")
-    add("--threads", type=int, metavar="N", help="processor threads (default: one per physical core)")
+    add("--threads", type=number, metavar="N", help="processor threads (default: one per physical core)")
     precision = "arithmetic of layers that are not INT8; bf16 needs openvino (default: f32)"
     add("--precision", choices=("f32", "bf16"), help=precision)
     add("--low-memory", action="store_true", help="take less memory: one picture at a time, and one graph")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from nano_runtime.bundle.manifest import Quality
+from nano_runtime.cli.parser import number
+from nano_runtime.cli.streams import read_stdin
 from nano_runtime.errors import IntervalError, NoPromptError, PromptError
 from nano_runtime.options import DrawOptions
 from nano_runtime.sampling.sampler_names import names_in_words
@@ -66,23 +67,30 @@ def _interval(text: str) -> tuple[float, float]:
     return low, high
 
 
+def _seed(value: object) -> object:
+    """Return a seed; -1 asks for a random one, as in A1111, and the command says which."""
+    return None if value == -1 else value
+
+
 FLAGS: Final = (
     Flag(("--negative-prompt",), "negative_prompt", "text to move away from", metavar="TEXT"),
     Flag(("--weights",), "prompt_weighting", "read (word), (word:1.3), [word] and BREAK as A1111 does", bool),
     Flag(("--long-prompt",), "long_prompts", "use the words beyond the text encoder's length, often 75 tokens", bool),
     Flag(
-        ("--seed",), "seed", "seed of the first picture; each further picture adds 1 (default: random)",
-        int, "N", on_sheets=True,
+        ("--seed",), "seed", "seed of the first picture; each further picture adds 1 (default, and -1: random)",
+        number, "N", finish=_seed, on_sheets=True,
     ),
     Flag(
         ("--steps",), "num_inference_steps", "denoising steps (default: the bundle's, or 20 of another sampler)",
-        int, "N", on_sheets=True,
+        number, "N", on_sheets=True,
     ),
     Flag(
         ("--guidance",), "guidance_scale", "up to 1 turns guidance off (default: the bundle's, often 7.5)",
-        float, "X", on_sheets=True,
+        number, "X", on_sheets=True,
     ),
-    Flag(("-n", "--count"), "num_images_per_prompt", "pictures to draw (default: 1)", int, "N"),
+    Flag(("-W", "--width"), "width", "must be the bundle's own, in pixels: its graphs have one size", number, "PX"),
+    Flag(("-H", "--height"), "height", "as --width", number, "PX"),
+    Flag(("-n", "--count"), "num_images_per_prompt", "pictures to draw (default: 1)", number, "N"),
     Flag(
         ("--scheduler",), "scheduler", f"{names_in_words()} (default: the bundle's)",
         metavar="NAME", on_sheets=True,
@@ -98,21 +106,21 @@ FLAGS: Final = (
     Flag(
         ("--strength",), "strength",
         "how much of the image may change: above 0, at most 1 (default: 0.8, with a mask 1)",
-        float, "X", on_sheets=True,
+        number, "X", on_sheets=True,
     ),
     Flag(
         ("--image-guidance",), "image_guidance_scale",
         "nearness to the image, with bundles for instruct-pix2pix; below 1 turns all guidance off (default: 1.5)",
-        float, "X", on_sheets=True,
+        number, "X", on_sheets=True,
     ),
     Flag(
         ("--variation-seed",), "variation_seed", "seed to vary towards; each further picture adds 1",
-        int, "N", on_sheets=True,
+        number, "N", on_sheets=True,
     ),
     Flag(
         ("--variation-strength",), "variation_strength",
         "how far to vary, 0 to 1; 0.1 to 0.3 give siblings (default: 0)",
-        float, "X", on_sheets=True,
+        number, "X", on_sheets=True,
     ),
     Flag(
         ("--quality",), "quality", "leave out some work, as measured for the bundle; see nano-bundle info "
@@ -120,13 +128,24 @@ FLAGS: Final = (
     ),
     Flag(
         ("--cache-interval",), "cache_interval", "run the whole UNet every N calls and its outermost layers between "
-        "(default: the preset's; exact is 1)", int, "N",
+        "(default: the preset's; exact is 1)", number, "N",
     ),
     Flag(
         ("--guidance-interval",), "guidance_interval", "guide only between these shares of the steps (default: the "
         "preset's; exact is 0:1)", metavar="FROM:TO", finish=_interval,
     ),
 )  # fmt: skip
+
+
+class _Size(argparse.Action):
+    """``--size 128`` and ``--size 128x128``: width and height at once."""
+
+    def __call__(
+        self, _parser: object, namespace: argparse.Namespace, values: object, _option: str | None = None
+    ) -> None:
+        """Set both."""
+        width, _, height = str(values).lower().partition("x")
+        namespace.width, namespace.height = number(width), number(height or width)
 
 
 def add_picture_flags(add: Callable[..., object]) -> None:
@@ -142,6 +161,8 @@ def add_picture_flags(add: Callable[..., object]) -> None:
             else {"type": flag.read, "metavar": flag.metavar, "choices": flag.choices}
         )
         add(*flag.names, dest=flag.field, default=argparse.SUPPRESS, help=flag.help, **kind)
+    size = "short for --width and --height, as in 128 or 128x128"
+    add("--size", action=_Size, default=argparse.SUPPRESS, metavar="PX", help=size)
 
 
 def options_from(given: argparse.Namespace, base: DrawOptions | None) -> DrawOptions:
@@ -162,8 +183,9 @@ def options_from(given: argparse.Namespace, base: DrawOptions | None) -> DrawOpt
     changes = {name: finish[name](value) if name in finish else value for name, value in said.items()}
     if changes["prompt"] is None:
         del changes["prompt"]
-    elif changes["prompt"] == "-":
-        changes["prompt"] = _read_stdin()
+    else:
+        text = _read_stdin() if changes["prompt"] == "-" else changes["prompt"]
+        changes["prompt"] = text.removeprefix("\ufeff")  # as "$(cat prompt.txt)" of a file from Windows begins
     if "prompt" not in changes and base is None:
         raise NoPromptError
     if base is None:
@@ -176,6 +198,11 @@ def options_from(given: argparse.Namespace, base: DrawOptions | None) -> DrawOpt
 def _read_stdin() -> str:
     """Return all of standard input as the prompt."""
     try:
-        return sys.stdin.read().strip()
+        text = read_stdin().strip()
     except UnicodeDecodeError as error:
         raise PromptError("standard input is not text in the terminal's encoding") from error
+    except OSError as error:
+        raise PromptError(f"standard input cannot be read: {error.strerror or error}") from error
+    if "\0" in text:
+        raise PromptError("standard input is not text in the terminal's encoding")
+    return text

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -19,47 +18,29 @@ from nano_runtime.errors import (
     MissingArgumentError,
     OptionError,
     OtherTaskError,
-    PromptError,
     SeedError,
     SizeError,
     VariationError,
 )
 from nano_runtime.sampling.variation import Variation
+from nano_runtime.values import number
 
 __all__ = [
     "check_size",
     "guidance",
     "image_guidance",
     "interval",
-    "one_of",
-    "positive",
     "random_seed",
     "repeated",
     "seeds_from",
-    "text",
     "unit_noise",
     "variation_of",
 ]
 
-Choice = TypeVar("Choice", bound=str)
-
 _IMAGE_GUIDANCE = 1.5  # diffusers' default
 _SEEDS = 1 << 64
 _RANDOM_SEED_BYTES = 4
-
-
-def positive(argument: str, value: int) -> int:
-    """Return a whole number of at least 1, or raise ``OptionError``."""
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
-        raise OptionError(argument, value, ["any whole number from 1"])
-    return int(value)
-
-
-def one_of(argument: str, value: Choice, known: Iterable[Choice]) -> Choice:
-    """Return a value that is one of the choices, or raise ``OptionError``."""
-    if value not in known:
-        raise OptionError(argument, value, known)
-    return value
+_MOST_PICTURES = 100_000  # of a call, which lists its pictures before it draws
 
 
 def random_seed() -> int:
@@ -67,23 +48,16 @@ def random_seed() -> int:
     return int.from_bytes(os.urandom(_RANDOM_SEED_BYTES), "little")
 
 
-def text(prompt: str) -> str:
-    """Return a prompt, or raise ``PromptError`` if it is no text."""
-    if not isinstance(prompt, str):
-        raise PromptError(f"it is a {type(prompt).__name__}, and one text is expected")
-    return prompt
-
-
 def repeated(prompt: str | Sequence[str], count: int) -> tuple[str, ...]:
     """Return the prompt of each picture: every text ``count`` times in a row, as in diffusers.
 
     Raises:
-        PromptError: there is none, or one is no text.
+        OptionError: there are more pictures than one call draws.
     """
-    texts = (prompt,) if isinstance(prompt, str) or not isinstance(prompt, Sequence) else tuple(prompt)
-    if not texts:
-        raise PromptError("the list of prompts is empty")
-    return tuple(one for one in map(text, texts) for _ in range(count))
+    texts = (prompt,) if isinstance(prompt, str) else tuple(prompt)
+    if count * len(texts) > _MOST_PICTURES:
+        raise OptionError("num_images_per_prompt", count, f"at most {_MOST_PICTURES} pictures to a call")
+    return tuple(text for text in texts for _ in range(count))
 
 
 def guidance(scale: float) -> float:
@@ -148,8 +122,9 @@ def unit_noise(latents: F32, shape: tuple[int, ...]) -> F32:
     Raises:
         LatentsError: it is not float32 of this shape, or not finite.
     """
-    if not isinstance(latents, np.ndarray):
+    if not hasattr(latents, "__array__"):  # numpy's arrays, and torch's tensors
         raise LatentsError(f"a {type(latents).__name__}", shape)
+    latents = np.asarray(latents)
     if latents.shape != shape or latents.dtype != np.float32:
         raise LatentsError(f"{latents.dtype} {list(latents.shape)}", shape)
     if not np.isfinite(latents).all():
@@ -160,7 +135,7 @@ def unit_noise(latents: F32, shape: tuple[int, ...]) -> F32:
 def interval(value: Sequence[float]) -> tuple[float, float]:
     """Return two shares in ascending order, or raise ``IntervalError``."""
     try:
-        low, high = map(float, value)
+        low, high = (number("guidance_interval", share) for share in value)
     except (TypeError, ValueError) as error:
         raise IntervalError(value) from error
     if not (math.isfinite(low) and math.isfinite(high) and 0 <= low <= high <= 1):
@@ -170,6 +145,6 @@ def interval(value: Sequence[float]) -> tuple[float, float]:
 
 def check_size(asked: tuple[int | None, int | None], built: tuple[int, int]) -> None:
     """Raise ``SizeError`` unless (height, width) are None or those of the bundle."""
-    size = tuple(own if wish is None else wish for wish, own in zip(asked, built, strict=True))
-    if size != built:
+    height, width = (own if wish is None else wish for wish, own in zip(asked, built, strict=True))
+    if (size := (height, width)) != built:
         raise SizeError(size, built)

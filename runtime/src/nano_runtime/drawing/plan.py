@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import get_args
 
 import numpy as np
 
@@ -18,11 +17,8 @@ from nano_runtime.drawing.arguments import (
     guidance,
     image_guidance,
     interval,
-    one_of,
-    positive,
     repeated,
     seeds_from,
-    text,
     unit_noise,
     variation_of,
 )
@@ -150,7 +146,7 @@ def plan_of(options: DrawOptions, bundle: Bundle, schedule: Schedule, defaults: 
     """
     manifest = bundle.manifest
     check_size((options.height, options.width), manifest.image_size)
-    prompts = repeated(options.prompt, positive("num_images_per_prompt", options.num_images_per_prompt))
+    prompts = repeated(options.prompt, options.num_images_per_prompt)
     variation = variation_of(options.variation_seed, options.variation_strength, len(prompts))
     seeds = seeds_from(options.seed, len(prompts), counting=variation is None)
     shapes = manifest.image_size, manifest.latent_shape
@@ -159,12 +155,11 @@ def plan_of(options: DrawOptions, bundle: Bundle, schedule: Schedule, defaults: 
     for name, given in (("image", starting), ("variation_strength", variation is not None)):
         if options.latents is not None and given:
             raise ConflictError("latents", name)
-    negative = "" if options.negative_prompt is None else text(options.negative_prompt)
+    negative = "" if options.negative_prompt is None else options.negative_prompt
     scale = guidance(manifest.guidance_scale if options.guidance_scale is None else options.guidance_scale)
     nearness = image_guidance(options.image_guidance_scale, manifest.task)
     noise_shape = (len(prompts), *manifest.latent_shape)
     latents = None if options.latents is None else unit_noise(options.latents, noise_shape)
-    output_type = one_of("output_type", options.output_type, get_args(OutputType))
     steps, scheduler = defaults.settle(options.num_inference_steps, options.scheduler)
     shortcuts = shortcuts_of(options, bundle)
     timesteps = make_sampler(scheduler, schedule, steps).timesteps
@@ -182,7 +177,7 @@ def plan_of(options: DrawOptions, bundle: Bundle, schedule: Schedule, defaults: 
         latents=latents,
         variation=variation,
         edit=edit,
-        output_type=output_type,
+        output_type=options.output_type,
         reading=Reading(weighted=options.prompt_weighting, long=options.long_prompts),
         shortcuts=shortcuts,
         steps=steps,
@@ -198,18 +193,17 @@ def shortcuts_of(options: DrawOptions, bundle: Bundle) -> Shortcuts:
     """Return the work that a preset of a bundle leaves out; intervals of the call replace the preset's.
 
     Raises:
-        OptionError: there is no such preset, or ``cache_interval`` is not a positive whole number.
         IntervalError: ``guidance_interval`` is not two shares in ascending order.
         NoShortcutError: the bundle lacks the preset or the shallow graph.
     """
-    preset = one_of("quality", "exact" if options.quality is None else options.quality, get_args(Quality))
+    preset: Quality = "exact" if options.quality is None else options.quality
     known = bundle.manifest.presets
     if preset != "exact" and preset not in known:
         raise NoShortcutError(bundle.path, f"preset {preset!r}")
     meant = EXACT if preset == "exact" else Shortcuts(known[preset].cache_interval, known[preset].guidance_interval)
     every, between = options.cache_interval, options.guidance_interval
     chosen = Shortcuts(
-        meant.cache_interval if every is None else positive("cache_interval", every),
+        meant.cache_interval if every is None else every,
         meant.guidance_interval if between is None else interval(between),
     )
     if chosen.cache_interval > 1 and UNET_SHALLOW not in bundle.manifest.components:

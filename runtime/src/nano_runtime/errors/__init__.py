@@ -7,10 +7,11 @@ prints the message and ends with ``exit_code``; a traceback means a bug in this 
     NanoError
     ├── UsageError            2   ValueError          the request cannot be met as asked
     │   ├── PromptError · NoPromptError · LongPromptError
-    │   ├── UnknownSchedulerError
+    │   ├── UnknownSchedulerError · UnknownOptionError (TypeError)
     │   ├── StepsError · SeedError · GuidanceError · IntervalError · SizeError · LatentsError · OptionError
     │   ├── ImageError · MaskSizeError · StrengthError · VariationError
     │   ├── MissingArgumentError · ConflictError · KeyFileError
+    │   ├── CommandLineError · UnknownFlagError
     │   ├── NoPictureError · OtherTaskError · ImageGuidanceError
     │   ├── BackendNotInBundleError · NoShortcutError · PrecisionError
     │   ├── OutputNameError · OutputExistsError · NoPreviewError · NoCardError
@@ -62,6 +63,7 @@ from nano_runtime.errors.invalid_bundle import (
 )
 from nano_runtime.errors.usage import (
     BackendNotInBundleError,
+    CommandLineError,
     ConflictError,
     GuidanceError,
     ImageError,
@@ -90,6 +92,8 @@ from nano_runtime.errors.usage import (
     SizeError,
     StepsError,
     StrengthError,
+    UnknownFlagError,
+    UnknownOptionError,
     UnknownSchedulerError,
     VariationError,
 )
@@ -98,6 +102,7 @@ __all__ = [
     "BackendMissingError",
     "BackendNotInBundleError",
     "BundleError",
+    "CommandLineError",
     "ConflictError",
     "DigestError",
     "DiskSpaceError",
@@ -144,6 +149,8 @@ __all__ = [
     "StepsError",
     "StrengthError",
     "TamperedFileError",
+    "UnknownFlagError",
+    "UnknownOptionError",
     "UnknownSchedulerError",
     "UnsafeGraphError",
     "UnsupportedScheduleError",

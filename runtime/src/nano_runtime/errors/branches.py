@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from nano_runtime.errors.escaping import escaped
+from nano_runtime.errors.wording import spelled
 
 __all__ = [
     "BundleError",
@@ -19,21 +21,33 @@ class NanoError(Exception):
     """Base of all errors a user can cause.
 
     Args:
-        what: one line, what happened and to which file or value.
+        what: one line, what happened and to which file or value. Names of arguments in it may be marked; see
+            ``errors.wording``.
         hint: one line, what to do next.
     """
 
     exit_code: ClassVar[int] = 1
 
     def __init__(self, what: str, hint: str) -> None:
-        # Messages quote names from files and the words of engines; a terminal would obey control characters in them.
-        self.what, self.hint = escaped(what), escaped(hint)
+        self._marked = what, hint
+        self.what, self.hint = self.worded(None)
         super().__init__(f"{self.what}\n{self.hint}")
+
+    def worded(self, spell: Callable[[str], str] | None) -> tuple[str, str]:
+        """Return what happened and what to do, fit to print.
+
+        Messages quote names from files and the words of engines; a terminal would obey control characters in them.
+
+        Args:
+            spell: turns the name of an argument into what the caller knows it by; None leaves Python's names.
+        """
+        what, hint = (escaped(spelled(text, spell)) for text in self._marked)
+        return what, hint
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle as the branch with the finished message, because the arguments of a leaf are no longer known."""
         branch = next(base for base in type(self).__mro__ if "__init__" not in vars(base))
-        return branch, (self.what, self.hint)
+        return branch, self._marked
 
 
 class UsageError(NanoError, ValueError):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from nano_runtime.errors.branches import UsageError
+from nano_runtime.errors.wording import given, named, shown
 
 __all__ = [
     "BackendNotInBundleError",
+    "CommandLineError",
     "ConflictError",
     "GuidanceError",
     "ImageError",
@@ -37,6 +39,8 @@ __all__ = [
     "SizeError",
     "StepsError",
     "StrengthError",
+    "UnknownFlagError",
+    "UnknownOptionError",
     "UnknownSchedulerError",
     "VariationError",
 ]
@@ -45,8 +49,8 @@ __all__ = [
 class PromptError(UsageError):
     """A prompt that cannot be tokenized."""
 
-    def __init__(self, why: str) -> None:
-        super().__init__(f"the prompt cannot be used: {why}", "Shorten it, or change what is named above.")
+    def __init__(self, why: str, which: str = "prompt") -> None:
+        super().__init__(f"the {which} cannot be used: {why}", "Shorten it, or change what is named above.")
 
 
 class LongPromptError(UsageError):
@@ -55,7 +59,7 @@ class LongPromptError(UsageError):
     def __init__(self, bundle: Path, chunks: int) -> None:
         super().__init__(
             f"the prompt fills {chunks} chunks, and the graphs in {bundle} take one",
-            "Export the bundle again with this release of nano-export, or leave out --long-prompt (long_prompts).",
+            f"Export the bundle again with this release of nano-export, or leave out {named('long_prompts')}.",
         )
 
 
@@ -69,10 +73,18 @@ class NoPromptError(UsageError):
 class UnknownSchedulerError(UsageError):
     """A scheduler name that does not exist."""
 
-    def __init__(self, name: str, known: Iterable[str], spreadable: Iterable[str], spreads: Iterable[str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        nearest: Sequence[str],
+        known: Iterable[str],
+        spreadable: Iterable[str],
+        spreads: Iterable[str],
+    ) -> None:
+        near = f"Did you mean {' or '.join(nearest)}? All names: " if nearest else "Choose one of: "
         super().__init__(
-            f"there is no scheduler {name!r}",
-            f"Choose one of: {', '.join(known)}. "
+            f"there is no scheduler {shown(name)}",
+            f"{near}{', '.join(known)}. "
             f"The names {', '.join(spreadable)} may end in one of: {', '.join(f'_{spread}' for spread in spreads)}.",
         )
 
@@ -81,7 +93,7 @@ class StepsError(UsageError):
     """A number of steps outside the schedule."""
 
     def __init__(self, steps: int, most: int, least: int = 1) -> None:
-        super().__init__(f"{steps} steps cannot be run", f"Choose a number from {least} to {most}; 20 is usual.")
+        super().__init__(f"{shown(steps)} steps cannot be run", f"Choose a number from {least} to {most}; 20 is usual.")
 
 
 class StrengthError(UsageError):
@@ -98,7 +110,8 @@ class MissingArgumentError(UsageError):
     """An argument that needs another one, which is missing."""
 
     def __init__(self, argument: str, needed: str) -> None:
-        super().__init__(f"{argument} means nothing without {needed}", f"Give {needed}, or leave {argument} out.")
+        one, other = named(argument), named(needed)
+        super().__init__(f"{one} means nothing without {other}", f"Give {other}, or leave {one} out.")
 
 
 class ImageGuidanceError(UsageError):
@@ -115,23 +128,20 @@ class NoPictureError(UsageError):
     """A bundle whose UNet sees a picture, or a mask, and a call without one."""
 
     def __init__(self, task: str, missing: Iterable[str]) -> None:
-        hint = "Give the picture that the prompt tells how to change with --image (image)."
+        hint = f"Give the picture that the prompt tells how to change with {named('image')}."
         if task == "inpainting":
             hint = (
-                "Give a picture with --image (image) and its mask with --mask (mask_image). To draw from the prompt "
-                "alone, give any picture and a mask that is all white."
+                f"Give a picture with {named('image')} and its mask with {named('mask_image')}. To draw from the "
+                "prompt alone, give any picture and a mask that is all white."
             )
-        super().__init__(f"the bundle is for {task}, and there is no {' and no '.join(missing)}", hint)
+        super().__init__(f"the bundle is for {task}, and there is no {' and no '.join(map(named, missing))}", hint)
 
 
 class OtherTaskError(UsageError):
     """An option that only bundles of another kind have."""
 
     def __init__(self, argument: str, task: str) -> None:
-        super().__init__(
-            f"{argument} means nothing to a bundle for {task}",
-            f"Leave out --{argument.removesuffix('_image').removesuffix('_scale').replace('_', '-')} ({argument}).",
-        )
+        super().__init__(f"{named(argument)} means nothing to a bundle for {task}", f"Leave out {named(argument)}.")
 
 
 class KeyFileError(UsageError):
@@ -148,7 +158,8 @@ class ConflictError(UsageError):
     """Two arguments that exclude each other."""
 
     def __init__(self, one: str, other: str) -> None:
-        super().__init__(f"{one} and {other} exclude each other", f"Leave out {one} or {other}.")
+        names = named(one), named(other)
+        super().__init__(f"{names[0]} and {names[1]} exclude each other", f"Leave out {names[0]} or {names[1]}.")
 
 
 class ImageError(UsageError):
@@ -183,7 +194,10 @@ class SeedError(UsageError):
     """A seed outside 64 bits."""
 
     def __init__(self, seed: int) -> None:
-        super().__init__(f"the seed {seed} is out of range", "Choose a whole number from 0 to 18446744073709551615.")
+        super().__init__(
+            f"the seed {shown(seed)} is out of range",
+            "Choose a whole number from 0 to 18446744073709551615, or leave the seed out for a random one.",
+        )
 
 
 class GuidanceError(UsageError):
@@ -201,7 +215,7 @@ class IntervalError(UsageError):
 
     def __init__(self, interval: object) -> None:
         super().__init__(
-            f"the guidance interval {interval!r} cannot be used",
+            f"the guidance interval {shown(interval)} cannot be used",
             "Give two shares of the steps from 0 to 1, the smaller first, as in 0.1:0.8; 0:1 is all steps.",
         )
 
@@ -212,16 +226,17 @@ class NoShortcutError(UsageError):
     def __init__(self, bundle: Path, what: str) -> None:
         super().__init__(
             f"{bundle} has no {what}",
-            "Draw with --quality exact and without --cache-interval, or export again, with --graph hoisted.",
+            f"Leave out {named('quality')} and {named('cache_interval')}, or export again, with --graph hoisted.",
         )
 
 
 class SizeError(UsageError):
-    """A picture size that the bundle's graphs do not have."""
+    """A picture size, (height, width), that the bundle's graphs do not have."""
 
-    def __init__(self, asked: tuple[int, ...], built: tuple[int, ...]) -> None:
+    def __init__(self, asked: tuple[int, int], built: tuple[int, int]) -> None:
+        sizes = [f"{shown(width)} x {shown(height)}" for height, width in (built, asked)]
         super().__init__(
-            f"the bundle draws {' x '.join(map(str, built))}, not {' x '.join(map(str, asked))}",
+            f"the bundle draws {sizes[0]} pixels, not {sizes[1]}",
             "Leave the size out, or export a bundle of the other size with nano-export --size.",
         )
 
@@ -237,10 +252,41 @@ class LatentsError(UsageError):
 
 
 class OptionError(UsageError):
-    """A value that is not one of an argument's choices."""
+    """A value that an argument cannot have: it is of another type, or none of the choices."""
 
-    def __init__(self, argument: str, value: object, known: Iterable[object]) -> None:
-        super().__init__(f"{argument}={value!r} cannot be used", f"Choose one of: {', '.join(map(str, known))}.")
+    def __init__(self, argument: str, value: object, wanted: str | Iterable[object]) -> None:
+        hint = f"Give {wanted}." if isinstance(wanted, str) else f"Choose one of: {', '.join(map(str, wanted))}."
+        super().__init__(f"{given(argument, value)} cannot be used", hint)
+
+
+class CommandLineError(UsageError):
+    """A command line that lacks something, or an option of it with a value that it cannot have."""
+
+    def __init__(self, prog: str, why: str) -> None:
+        super().__init__(why, f"{prog} --help shows all options.")
+
+
+class UnknownFlagError(UsageError):
+    """Something on a command line that no option takes."""
+
+    def __init__(self, prog: str, word: str, nearest: str | None) -> None:
+        if not word.startswith("-"):
+            what = f"there is no use for {word!r} on the command line"
+            hint = "Put a text of several words in quotes."
+        else:
+            what = f"there is no option {word}"
+            hint = "" if nearest is None else f"Did you mean {nearest}?"
+        super().__init__(what, f"{hint} {prog} --help shows all options.".lstrip())
+
+
+class UnknownOptionError(UsageError, TypeError):
+    """A keyword that no option has."""
+
+    def __init__(self, name: str, nearest: str | None) -> None:
+        known = "nano_runtime.DrawOptions lists all options."
+        super().__init__(
+            f"there is no option {name!r}", known if nearest is None else f"Did you mean {nearest}? {known}"
+        )
 
 
 class BackendNotInBundleError(UsageError):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
-from nano_runtime.errors import NoParametersError
+from nano_runtime.errors import NoParametersError, OptionError
 from nano_runtime.pictures.parameters import Parameters
 from nano_runtime.system.files import write_whole
+from nano_runtime.values import path as path_of
+from nano_runtime.values import picture as require_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,16 +29,21 @@ def save_png(image: Image, target: str | Path | BinaryIO, parameters: Parameters
 
     Raises:
         OutputError: the folder of a path is missing, full, or not writable.
+        ImageError: the picture is none.
+        OptionError: another argument is not what it should be.
     """
+    require_picture("image", image)
+    if not (parameters is None or isinstance(parameters, Parameters)):
+        raise OptionError("parameters", parameters, "one of Result.parameters, or None")
     chunks = None if parameters is None else _chunks(parameters)
 
     def write(file: BinaryIO) -> None:
         image.save(file, format="PNG", pnginfo=chunks)
 
-    if isinstance(target, (str, Path)):
-        write_whole(Path(target), write)
+    if hasattr(target, "write"):
+        write(cast("BinaryIO", target))
     else:
-        write(target)
+        write_whole(path_of("target", target), write)
 
 
 def read_parameters(path: str | Path) -> Parameters:
@@ -44,21 +51,23 @@ def read_parameters(path: str | Path) -> Parameters:
 
     Raises:
         NoParametersError: the file cannot be read, is not a PNG, or carries no parameters of ours.
+        OptionError: the path is none.
     """
     from PIL import Image  # noqa: PLC0415 - drawing arrays needs no Pillow
 
+    path = path_of("path", path)
     try:
         with Image.open(path, formats=("PNG",)) as image:
             image.load()  # text chunks may come after the pixels
             text = image.info.get("nano")
     except (OSError, SyntaxError, ValueError) as error:
-        raise NoParametersError(Path(path), str(error)) from error
+        raise NoParametersError(path, str(error)) from error
     if text is None:
-        raise NoParametersError(Path(path), "there is no text chunk named 'nano'")
+        raise NoParametersError(path, "there is no text chunk named 'nano'")
     try:
         return Parameters.from_json(text.encode())
     except ValueError as error:  # msgspec's errors are
-        raise NoParametersError(Path(path), str(error)) from error
+        raise NoParametersError(path, str(error)) from error
 
 
 def _chunks(parameters: Parameters) -> PngInfo:

@@ -11,7 +11,7 @@ import warnings
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,12 @@ from nano_runtime.errors import (
     MaskSizeError,
     MissingArgumentError,
     NoPictureError,
+    OptionError,
     OtherTaskError,
     StrengthError,
 )
+from nano_runtime.values import path as path_of
+from nano_runtime.values import picture as require_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -100,16 +103,19 @@ def open_picture(source: str | Path | bytes | BinaryIO) -> Image:
 
     Raises:
         ImageError: it cannot be read, is of another format, is damaged, or is larger than 64 MiB or 67 megapixels.
+        OptionError: the source is neither.
     """
     from PIL.Image import DecompressionBombError  # noqa: PLC0415 - callers without a picture need no Pillow
 
     name = str(source) if isinstance(source, (str, Path)) else "the picture"
     try:
-        if isinstance(source, (str, Path)):
-            with Path(source).open("rb") as file:
-                return _decoded(file, name)
-        return _decoded(BytesIO(source) if isinstance(source, bytes) else source, name)
-    except ImageError:
+        if isinstance(source, bytes):
+            return _decoded(BytesIO(source), name)
+        if hasattr(source, "read") and hasattr(source, "seek"):
+            return _decoded(cast("BinaryIO", source), name)
+        with path_of("source", source).open("rb") as file:
+            return _decoded(file, name)
+    except (ImageError, OptionError):
         raise
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, DecompressionBombError) as error:
         raise ImageError(name, _in_short(error)) from error
@@ -155,11 +161,11 @@ def edit_of(
                 raise MissingArgumentError(name, "image")
         return None
     share = None if task == "instruct-pix2pix" else strength_of(strength, masked=mask_image is not None)
-    _require_image("image", image)
+    require_picture("image", image)
     pixels = np.asarray(_fitted(_opaque(image, "white"), image_size))
     if mask_image is None:
         return Edit(pixels, task, None, None, share)
-    _require_image("mask_image", mask_image)
+    require_picture("mask_image", mask_image)
     if mask_image.size != image.size:
         raise MaskSizeError(mask_image.size, image.size)
     white = _white(_opaque(mask_image, "black"), image_size)
@@ -208,13 +214,6 @@ def _decoded(file: BinaryIO, name: str) -> Image:
             raise ImageError(name, f"{pixels / 1e6:.0f} megapixels are more than the {most} allowed")
         image.load()
         return ImageOps.exif_transpose(image)
-
-
-def _require_image(argument: str, value: object) -> None:
-    from PIL.Image import Image  # noqa: PLC0415 - see open_picture
-
-    if not isinstance(value, Image):
-        raise ImageError(argument, f"it is a {type(value).__name__}, and a Pillow image is expected")
 
 
 def _opaque(image: Image, background: str) -> Image:

@@ -1,19 +1,59 @@
-"""Names of samplers: a name of the table and, after some, how the noise levels are spread, as in ``euler_karras``."""
+"""Names of samplers: a name of the table and, after some, how the noise levels are spread, as in ``euler_karras``.
+
+People know samplers by other programs' names: those of AUTOMATIC1111's web UI ("DPM++ 2M Karras"), of diffusers'
+classes ("EulerDiscreteScheduler"), of ComfyUI and k-diffusion ("euler_ancestral") and of InvokeAI ("dpmpp_2m_k").
+``full_name`` takes each, in upper or lower case, where it means the same method. It takes none that is only near:
+"DPM++ SDE" is a method that this package does not have, and its error suggests others.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from functools import cache
 from typing import Final, Literal, TypeAlias, get_args
 
 from nano_runtime.errors import UnknownSchedulerError
 from nano_runtime.sampling.sampler_table import RECORDS, SAMPLERS, SPREADABLE
 
-__all__ = ["SPREADS", "Spread", "a1111_name", "names_in_words", "split_name"]
+__all__ = ["SPREADS", "Spread", "a1111_name", "full_name", "names_in_words", "split_name"]
 
 Spread: TypeAlias = Literal["trained", "karras", "exponential", "beta"]
 
 SPREADS: Final[tuple[Spread, ...]] = tuple(spread for spread in get_args(Spread) if spread != "trained")
 """Spreads that a name can say; without one the levels are those of the trained timesteps."""
+
+
+_ELSEWHERE: Final[Mapping[str, str]] = {
+    "plms": "pndm",
+    "uni_pc": "unipc",
+    "uni_pc_bh2": "unipc",
+    "kdpm_2": "dpm2",
+    "kdpm_2_a": "dpm2_a",
+    "kdpm_2_ancestral": "dpm2_a",
+    "dpm_solver++": "dpmpp_2m",  # as the authors of DPM-Solver and diffusers' documents write it
+}
+"""Names of ComfyUI, k-diffusion and InvokeAI that do not follow from those of the table."""
+
+_WORDS: Final[Mapping[str, str]] = {"ancestral": "a", "discrete": "", "scheduler": "", "sampler": ""}
+_SUGGESTED: Final = 3
+
+
+def full_name(name: str) -> str:
+    """Return the name in the table, and its spread, of the sampler that somebody's name means.
+
+    Raises:
+        UnknownSchedulerError: it means none; the error has the nearest names.
+    """
+    try:
+        split_name(name)
+    except UnknownSchedulerError:
+        found = _known().get(_folded(name))
+        if found is None:
+            raise UnknownSchedulerError(name, _nearest(name), SAMPLERS, SPREADABLE, SPREADS) from None
+        return found
+    return name
 
 
 def split_name(name: str) -> tuple[str, Spread]:
@@ -28,7 +68,7 @@ def split_name(name: str) -> tuple[str, Spread]:
         base = name.removesuffix(f"_{spread}")
         if base != name and base in RECORDS and RECORDS[base].spreadable:
             return base, spread
-    raise UnknownSchedulerError(name, SAMPLERS, SPREADABLE, SPREADS)
+    raise UnknownSchedulerError(name, (), SAMPLERS, SPREADABLE, SPREADS)
 
 
 def a1111_name(name: str) -> str:
@@ -46,6 +86,40 @@ def names_in_words() -> str:
     names, bases = _listed(tuple(SAMPLERS), "or"), _listed(SPREADABLE, "and")
     suffixes = _listed([f"_{spread}" for spread in SPREADS], "or")
     return f"{names}; after {bases} also {suffixes}, as in {SPREADABLE[0]}_{SPREADS[0]}"
+
+
+@cache
+def _known() -> Mapping[str, str]:
+    """Return the folded form of every name that somebody may know a sampler by, and the sampler's own name."""
+    bases: dict[str, str] = {}
+    for name, record in RECORDS.items():
+        if record.a1111 is not None:
+            bases.setdefault(_folded(record.a1111), name)
+        if not record.step_options:  # what diffusers' class draws in a pipeline
+            bases.setdefault(_folded(record.diffusers), name)
+    bases |= {_folded(other): name for other, name in _ELSEWHERE.items()}
+    bases |= {_folded(name): name for name in RECORDS}
+    known = dict(bases)
+    for folded, name in bases.items():
+        for spread in SPREADS if RECORDS[name].spreadable else ():
+            known.setdefault(folded + spread, f"{name}_{spread}")
+            if spread == "karras":
+                known.setdefault(folded + "k", f"{name}_{spread}")  # InvokeAI's
+    return known
+
+
+def _folded(name: str) -> str:
+    """Return what is left of a name without its case, its punctuation and words that do not distinguish samplers."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower().replace("++", "pp")
+    parts = re.sub("[^a-z0-9]+", " ", words.removeprefix("k_")).split()
+    return "".join(_WORDS.get(part, part) for part in parts)
+
+
+def _nearest(name: str) -> list[str]:
+    """Return the names of a few samplers that are written alike: the usual ones first, of them the nearest."""
+    known = _known()
+    close = [known[one] for one in get_close_matches(_folded(name), known, 4 * _SUGGESTED, cutoff=0.55)]
+    return sorted(dict.fromkeys(close), key=lambda one: one not in SAMPLERS)[:_SUGGESTED]
 
 
 def _listed(words: Sequence[str], last: str) -> str:

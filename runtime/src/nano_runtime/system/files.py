@@ -68,6 +68,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], *, private: boo
     Raises:
         OutputError: the folder is missing, full, or not writable.
     """
+    if not path.name:
+        raise OutputError(path, "it is no name of a file")
     unfinished = path.with_name(f"{_PREFIX}{uuid4().hex}{_SUFFIX}")
     try:
         _remove_abandoned(path.parent)

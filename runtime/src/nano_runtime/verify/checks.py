@@ -14,6 +14,7 @@ from typing import Final
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.unsafe_graphs import unsafe_graphs
 from nano_runtime.errors import MissingArgumentError, NanoError, SignatureError
+from nano_runtime.values import path, switch
 from nano_runtime.verify.signature import check_signature
 from nano_runtime.verify.trial import Limits, engines_of, trial_fault
 
@@ -128,9 +129,9 @@ def verify_bundle(
         BackendMissingError: ``deep``, and no engine that the bundle serves is installed.
     """
     request = Request(
-        deep=deep,
-        signature=None if signature is None else Path(signature),
-        public_key=None if public_key is None else Path(public_key),
+        deep=switch("deep", deep),
+        signature=None if signature is None else path("signature", signature),
+        public_key=None if public_key is None else path("public_key", public_key),
     )
     if isinstance(bundle, Bundle):
         bundle.require_digest(expect_digest)

@@ -1,0 +1,54 @@
+"""Marks names of arguments in messages: Python shows them as they are, a command shows the option that a person typed.
+
+``given("seed", 1.9)`` reads ``seed=1.9`` in Python and ``--seed 1.9`` in a shell. A mark is a name between two NUL
+characters, which no file name and no command line can hold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+__all__ = ["given", "named", "shown", "spelled"]
+
+_MARKED = re.compile("\0([^\0=]+)(=?)\0")
+_LONGEST_VALUE = 80  # characters of a value in a message
+_LONGEST_INT = 256  # bits; Python refuses to write some thousands of digits
+
+
+def named(argument: str) -> str:
+    """Return the name of an argument, marked."""
+    return f"\0{argument}\0"
+
+
+def given(argument: str, value: object) -> str:
+    """Return the name of an argument, marked, and its value."""
+    return f"\0{argument}=\0{shown(value)}"
+
+
+def shown(value: object) -> str:
+    """Return a value as Python writes it, cut if it is long; its type if it cannot be written."""
+    if isinstance(value, int) and value.bit_length() > _LONGEST_INT:
+        return f"a number of {value.bit_length()} bits"
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - the __repr__ of a stranger's object may raise anything
+        return f"a {type(value).__name__}"
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
+
+
+def spelled(text: str, spell: Callable[[str], str] | None = None) -> str:
+    """Return a text without marks.
+
+    Args:
+        text: with marks.
+        spell: turns the name of an argument into what a caller knows it by; None leaves Python's names.
+    """
+
+    def replaced(found: re.Match[str]) -> str:
+        name, equals = found.groups()
+        if spell is None:
+            return name + equals
+        return spell(name) + (" " if equals else "")
+
+    return _MARKED.sub(replaced, text)

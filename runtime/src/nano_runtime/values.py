@@ -1,0 +1,160 @@
+"""Checks single values that callers pass: each becomes one of its option's type, or an error that names the option.
+
+Notebooks and other libraries pass whole numbers as ``20.0``, numpy's and torch's scalars, and ``numpy.bool_``: these
+are taken for what they are. Nothing is rounded, and no text is taken for a number.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nano_runtime.errors import ImageError, OptionError, PromptError
+
+__all__ = ["number", "one_of", "path", "picture", "positive", "prompt", "prompts", "sha256", "switch", "text", "whole"]
+
+Choice = TypeVar("Choice", bound=str)
+
+_BOOLS = ("bool", "bool_")  # Python's and numpy's, which this file does not import
+
+
+def whole(argument: str, value: Any, wanted: str = "a whole number") -> int:  # noqa: ANN401 - it is checked here
+    """Return a whole number: an int, a float without a fraction, or a scalar of another library that is either.
+
+    Raises:
+        OptionError: it is something else.
+    """
+    found = _number(value)
+    if found is None or not (isinstance(found, int) or found.is_integer()):
+        raise OptionError(argument, value, wanted)
+    return int(found)
+
+
+def positive(argument: str, value: Any, most: int | None = None) -> int:  # noqa: ANN401 - it is checked here
+    """Return a whole number of at least 1, and of at most ``most``, or raise ``OptionError``."""
+    wanted = "a whole number from 1" + ("" if most is None else f" to {most}")
+    found = whole(argument, value, wanted)
+    if found < 1 or (most is not None and found > most):
+        raise OptionError(argument, value, wanted)
+    return found
+
+
+def number(argument: str, value: Any) -> float:  # noqa: ANN401 - it is checked here
+    """Return a number as a float, which may be infinite or NaN: whoever uses it knows its range.
+
+    Raises:
+        OptionError: it is no number.
+    """
+    found = _number(value)
+    if found is None:
+        raise OptionError(argument, value, "a number")
+    try:
+        return float(found)
+    except OverflowError:
+        return math.inf if found > 0 else -math.inf
+
+
+def switch(argument: str, value: Any) -> bool:  # noqa: ANN401 - it is checked here
+    """Return True or False, for 1 and 0 too.
+
+    Raises:
+        OptionError: it is something else.
+    """
+    if type(value).__name__ in _BOOLS or (isinstance(value, int) and value in (0, 1)):
+        return bool(value)
+    raise OptionError(argument, value, "True or False")
+
+
+def text(argument: str, value: Any) -> str:  # noqa: ANN401 - it is checked here
+    """Return a text, or raise ``OptionError``."""
+    if not isinstance(value, str):
+        raise OptionError(argument, value, "a text")
+    return value
+
+
+def prompts(value: Any) -> str | Sequence[str]:  # noqa: ANN401 - it is checked here
+    """Return a text or a sequence of texts.
+
+    Raises:
+        PromptError: it is neither, or there is none in the sequence.
+    """
+    if isinstance(value, (str, bytes, bytearray)) or not isinstance(value, Sequence):
+        return prompt(value)
+    if not value:
+        raise PromptError("the list of prompts is empty")
+    for one in value:
+        prompt(one)
+    return value
+
+
+def prompt(value: Any, which: str = "prompt") -> str:  # noqa: ANN401 - it is checked here
+    """Return a prompt, or raise ``PromptError`` if it is no text; ``which`` names it in the message."""
+    if not isinstance(value, str):
+        raise PromptError(f"it is a {type(value).__name__}, and one text is expected", which)
+    return value
+
+
+def one_of(argument: str, value: Any, known: Iterable[Choice]) -> Choice:  # noqa: ANN401 - it is checked here
+    """Return a value that is one of the choices, or raise ``OptionError``."""
+    choices = tuple(known)
+    if not isinstance(value, str) or value not in choices:
+        raise OptionError(argument, value, choices)
+    return choices[choices.index(value)]
+
+
+def path(argument: str, value: Any) -> Path:  # noqa: ANN401 - it is checked here
+    """Return a path that the system could have, for a text or a path.
+
+    Raises:
+        OptionError: it is something else, or has a character that no path has.
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        raise OptionError(argument, value, "a path")
+    found = Path(value)
+    try:
+        os.fsencode(found)
+    except (TypeError, UnicodeEncodeError) as error:
+        raise OptionError(argument, value, "a path") from error
+    if "\0" in str(found):
+        raise OptionError(argument, value, "a path")
+    return found
+
+
+def picture(argument: str, value: Any) -> None:  # noqa: ANN401 - it is checked here
+    """Require a Pillow image.
+
+    Raises:
+        ImageError: it is none; paths and arrays are not, ``open_picture`` and ``PIL.Image.fromarray`` make one of them.
+    """
+    pillow = sys.modules.get("PIL.Image")  # whoever has an image of Pillow's has imported it
+    if pillow is None or not isinstance(value, pillow.Image):
+        raise ImageError(argument, f"it is a {type(value).__name__}, and a Pillow image is expected")
+
+
+def sha256(argument: str, value: Any) -> str:  # noqa: ANN401 - it is checked here
+    """Return a sha256 in lower-case hexadecimal digits, or raise ``OptionError``."""
+    if not isinstance(value, str) or re.fullmatch("[0-9a-fA-F]{64}", value) is None:
+        raise OptionError(argument, value, "a sha256 in 64 hexadecimal digits")
+    return value.lower()
+
+
+def _number(value: Any) -> int | float | None:  # noqa: ANN401 - it is checked here
+    """Return the number that a value is, exactly where it is whole; None if it is no number."""
+    if type(value).__name__ in _BOOLS or isinstance(value, (str, bytes, bytearray)):
+        return None
+    try:
+        return operator.index(value)
+    except Exception:  # noqa: BLE001, S110 - a stranger's object may raise anything
+        pass
+    if not hasattr(value, "__float__") or getattr(value, "ndim", 0) != 0:
+        return None
+    try:
+        return float(value)
+    except Exception:  # noqa: BLE001 - see above
+        return None

@@ -1,0 +1,284 @@
+"""Every option, from Python and from a shell, given odd values: an error that names it, or the picture that was meant.
+
+The options are those of the records and parsers themselves, so a new one is tested when it is made.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import fields
+from decimal import Decimal
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.runtime.fakes import IMAGE, FakeGraphs, pipeline_of
+
+from nano_runtime import Bundle, open_picture, read_parameters, save_png, verify_bundle
+from nano_runtime.cli import bench, bundle, generate
+from nano_runtime.errors import MachineError, NanoError, UnknownOptionError, UnknownSchedulerError, UsageError
+from nano_runtime.options import DrawOptions
+from nano_runtime.pipeline import Pipeline
+from nano_runtime.sampling.sampler_names import full_name
+
+
+class Rude:
+    """A stranger's object, none of whose methods work."""
+
+    def __repr__(self) -> str:
+        raise ZeroDivisionError
+
+    def __float__(self) -> float:
+        raise ZeroDivisionError
+
+
+VALUES: dict[str, Any] = {
+    "true": True,
+    "numpy's false": np.False_,
+    "minus one": -1,
+    "zero": 0,
+    "a fraction": 1.9,
+    "a whole float": 2.0,
+    "nan": float("nan"),
+    "infinite": float("inf"),
+    "huge": 10**5000,
+    "hugely negative": -(10**400),
+    "2 to the 64": 2**64,
+    "empty": "",
+    "digits": "7",
+    "words": "a nonsense of words",
+    "Chinese": "红狐狸",
+    "a text with a NUL": "a\0b",
+    "half a pair": "\ud83e",
+    "very long": "x" * 200_000,
+    "bytes": b"7",
+    "a list": [],
+    "numbers": [0.25, 0.75],
+    "a dictionary": {"a": 1},
+    "an object": object(),
+    "a rude object": Rude(),
+    "a function": len,
+    "a class": int,
+    "a path": Path("nowhere"),
+    "numpy's integer": np.int64(2),
+    "numpy's float": np.float32(0.5),
+    "an array": np.zeros((2, 2)),
+    "an array of one": np.array(2),
+    "complex": 1j,
+    "a decimal": Decimal(2),
+    "a share": Fraction(1, 2),
+    "not a number, as Decimal has it": Decimal("sNaN"),
+}
+OPTIONS = [field.name for field in fields(DrawOptions)]
+
+
+NAMED = {"num_inference_steps": "steps", "guidance_scale": "guidance.scale", "image_guidance_scale": "image.guidance"}
+"""What messages call an option, if not by its name; a dot stands for a space or an underscore."""
+
+
+def told(error: NanoError) -> str:
+    """Its two lines, which have to be short and plain."""
+    assert len(str(error).splitlines()) == 2
+    assert len(error.what) < 1100
+    assert "\0" not in str(error)
+    return str(error)
+
+
+def refused(call: Callable[[], object]) -> str | None:
+    """Return the two lines of our error, in small letters; None if there was none."""
+    try:
+        call()
+    except NanoError as error:
+        return told(error).lower()
+    return None
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_option_of_python_says_what_is_wrong_with_it_or_takes_it_for_what_it_is(hoisted, name):
+    pipe: Any = pipeline_of(FakeGraphs(hoisted))
+    named = NAMED.get(name, name.replace("_", "."))
+    for case, value in VALUES.items():
+        call = {"prompt": "a red fox", name: value}
+        if (words := refused(partial(pipe.plan, **call))) is not None:
+            assert re.search(f"{named}|strength|size|draws", words), (case, words)
+            continue
+        taken = getattr(pipe.plan(**call).options, name)
+        assert case not in {"nan", "infinite", "huge", "hugely negative", "an object", "a rude object"}, case
+        if name == "scheduler":
+            assert taken == full_name(value)
+        elif name != "latents":
+            assert np.all(taken == value), case
+            assert type(taken) in {str, int, float, bool, tuple, list}, case
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ({"seed": np.int64(7)}, {"seed": 7}),
+        ({"seed": 7.0}, {"seed": 7}),
+        ({"num_inference_steps": 3.0}, {"num_inference_steps": 3}),
+        ({"num_inference_steps": np.array(3)}, {"num_inference_steps": 3}),
+        ({"guidance_scale": Decimal("2.5")}, {"guidance_scale": 2.5}),
+        ({"guidance_scale": np.float32(2)}, {"guidance_scale": 2}),
+        ({"prompt_weighting": np.True_}, {"prompt_weighting": True}),
+        ({"scheduler": "Euler a"}, {"scheduler": "euler_a"}),
+        ({"height": float(IMAGE)}, {"height": IMAGE}),
+    ],
+    ids=str,
+)
+def test_what_notebooks_pass_is_what_they_mean(hoisted, given, meant):
+    pipe: Any = pipeline_of(FakeGraphs(hoisted))
+    result, expected = (pipe("a red fox", **{"seed": 1, "output_type": "np", **of}) for of in (given, meant))
+    np.testing.assert_array_equal(result.images, expected.images)
+    assert result.parameters == expected.parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("steps", "num_inference_steps"), ("cfg_scale", "guidance_scale"), ("negativ_prompt", "negative_prompt")],
+)
+def test_an_option_that_does_not_exist_is_both_kinds_of_error_and_names_the_nearest(hoisted, name, nearest):
+    pipe: Any = pipeline_of(FakeGraphs(hoisted))
+    with pytest.raises(UnknownOptionError, match=nearest) as caught:
+        pipe("a red fox", **{name: 3})
+    assert isinstance(caught.value, (UsageError, TypeError))
+
+
+PUBLIC = {
+    "Pipeline.from_pretrained": Pipeline.from_pretrained,
+    "Bundle.open": Bundle.open,
+    "verify_bundle": verify_bundle,
+    "open_picture": open_picture,
+    "read_parameters": read_parameters,
+    "save_png": save_png,
+}
+USUAL: dict[str, Any] = {"image": Image.new("RGB", (8, 8)), "target": "picture.png"}
+
+
+@pytest.mark.parametrize(
+    ("function", "name"), [(of, name) for of, call in PUBLIC.items() for name in inspect.signature(call).parameters]
+)
+def test_an_argument_of_a_public_function_is_refused_by_an_error_of_ours(
+    hoisted, tmp_path, monkeypatch, function, name
+):
+    monkeypatch.chdir(tmp_path)
+    usual: dict[str, Any] = {**USUAL, "bundle": hoisted.path, "path": hoisted.path, "source": tmp_path}
+    needed = {one: usual[one] for one in inspect.signature(PUBLIC[function]).parameters if one in usual}
+    answers = [refused(partial(PUBLIC[function], **{**needed, name: value})) for value in VALUES.values()]
+    assert len([words for words in answers if words is not None]) > len(VALUES) / 2
+
+
+@pytest.mark.parametrize(
+    "value", [VALUES[name] for name in ("words", "an object", "digits", "an array", "bytes")], ids=str
+)
+def test_callbacks_and_what_they_return(hoisted, value):
+    pipe: Any = pipeline_of(FakeGraphs(hoisted))
+    with pytest.raises(UsageError, match="callback_on_step_end"):
+        pipe("a red fox", callback_on_step_end=value)
+    with pytest.raises(UsageError, match="latents"):
+        pipe("a red fox", callback_on_step_end=lambda *_: {"latents": value})
+    pipe("a red fox", callback_on_step_end=lambda *_: value)  # as in diffusers, what is no dictionary changes nothing
+
+
+TEXTS = (
+    *("", " ", "-1", "0", "1.9", "2.0", "nan", "inf", "1e400", "9" * 5000, "-5", "0x10", "1,5", "7 8", "1:2"),
+    *("x", "红狐狸", "\u0663", "\u00bd", "--", "true", "None", "\x1b[31m", "nowhere/there", "a\nb", "\udcff"),
+)
+COMMANDS: dict[str, Any] = {"generate": generate, "bench": bench, "bundle": bundle}
+
+
+@pytest.fixture
+def formulas(hoisted, tmp_path, monkeypatch) -> None:
+    """An empty folder; formulas draw, whatever bundle is asked for."""
+    graphs = FakeGraphs(hoisted)
+    opened: Any = Pipeline.from_pretrained
+
+    def from_pretrained(_bundle: object, *engine: Any, **options: Any) -> Pipeline:
+        opened(hoisted.path, *engine, **options)  # which checks its arguments
+        return pipeline_of(graphs, keep_loaded=True)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Pipeline, "from_pretrained", from_pretrained)
+
+
+def arguments_of(command: str) -> list[str]:
+    """The options of a command that take a value."""
+    parser: Any = COMMANDS[command]._parser()  # noqa: SLF001 - so that none is forgotten
+    actions = parser._all_actions()  # noqa: SLF001
+    return sorted({action.option_strings[-1] for action in actions if action.option_strings and action.nargs != 0})
+
+
+@pytest.mark.parametrize(
+    ("command", "option"), [(command, option) for command in COMMANDS for option in arguments_of(command)]
+)
+@pytest.mark.usefixtures("formulas")
+def test_an_option_of_the_shell_says_what_is_wrong_with_it_in_two_lines(capsys, command, option):
+    usual = {"generate": ["a fox", "--no-cache"], "bench": ["nowhere"], "bundle": ["verify", "nowhere"]}[command]
+    if option in {"--key", "--output"} and command == "bundle":
+        usual = ["sign", "nowhere", "--key", "nowhere.pem"]
+    for text in TEXTS:
+        code = COMMANDS[command].main([*usual, f"{option}={text}"])
+        _, err = capsys.readouterr()
+        case = (option, text, code, err)
+        assert code in {0, 2, 3, MachineError.exit_code}, case
+        assert "Traceback" not in err, case
+        if code != 0:
+            lines = [line for line in err.splitlines() if "warning" not in line and "UNet calls" not in line]
+            assert len(lines) == 2, case
+            assert lines[0].startswith(f"nano-{command}"), case
+        if code == 2:  # Python's names are not known in a shell
+            assert not re.search("num_inference|guidance_scale|num_images|mask_image|prompt_weight", err), case
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("DPM++ 2M Karras", "dpmpp_2m_karras"),
+        ("dpm++ 2m karras", "dpmpp_2m_karras"),
+        ("dpmpp_2m_k", "dpmpp_2m_karras"),
+        ("k_dpmpp_2m", "dpmpp_2m"),
+        ("Euler a", "euler_a"),
+        ("EULER", "euler"),
+        ("euler_ancestral", "euler_a"),
+        ("k_euler_a", "euler_a"),
+        ("EulerDiscreteScheduler", "euler"),
+        ("EulerAncestralDiscreteScheduler", "euler_a"),
+        ("DPMSolverMultistepScheduler", "dpmpp_2m"),
+        ("DPMSolverSinglestepScheduler", "dpmpp_2s"),
+        ("DDIMScheduler", "ddim"),
+        ("TCDScheduler", "tcd_ode"),  # whose eta diffusers' pipelines set to 0
+        ("plms", "pndm"),
+        ("uni_pc", "unipc"),
+        ("dpm_2_ancestral", "dpm2_a"),
+        ("kdpm_2_a_k", "dpm2_a_karras"),
+        ("DPM++ 3M SDE Exponential", "dpmpp_3m_sde_exponential"),
+        ("ddim_a", "ddim_a"),
+    ],
+)
+def test_samplers_have_the_names_that_people_know(theirs, ours):
+    assert full_name(theirs) == ours
+    assert DrawOptions(prompt="a fox", scheduler=theirs).scheduler == ours
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("DPM++ SDE", "dpmpp_2m_sde"), ("DPM++ 2S a", "dpmpp_2s"), ("eulr", "euler"), ("Euler a Karras", "euler_")],
+)
+def test_a_method_that_is_only_near_is_not_taken_for_another(name, nearest):
+    with pytest.raises(UnknownSchedulerError, match=f"Did you mean .*{nearest}"):
+        full_name(name)
+
+
+def test_no_two_samplers_answer_to_one_name():
+    """Each name of the table means itself, in capital letters too."""
+    from nano_runtime.sampling.sampler_names import SPREADS, _folded, _known  # noqa: PLC0415 - of this test only
+    from nano_runtime.sampling.sampler_table import RECORDS  # noqa: PLC0415
+
+    names = [*RECORDS, *(f"{name}_{spread}" for name in RECORDS for spread in SPREADS if RECORDS[name].spreadable)]
+    assert {name: _known()[_folded(name.upper())] for name in names} == {name: name for name in names}
