@@ -28,7 +28,7 @@ from nano_export.quantize import (
     tensors_to_calibrate,
     write_watching_graph,
 )
-from nano_export.quantize.equalize import Place, divide, place_of
+from nano_export.quantize.equalize import Place, can_shift, divide, place_of, shift
 from nano_export.quantize.layers import Layer, readers_together
 from nano_export.quantize.written import first_fault
 
@@ -79,7 +79,7 @@ class Attending(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.attention = Attention(8, heads=2, dim_head=4)
+        self.attention = Attention(8, heads=2, dim_head=4, bias=True)
         write_out(self.attention)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -175,6 +175,41 @@ def test_a_division_is_found_its_place_and_changes_nothing(case):
         assert apart(compute(model, {"x": x}), compute(build(), {"x": x})) > 0.05
     else:
         assert apart(compute(model, {"x": x}), compute(build(), {"x": x})) < TOLERANCE
+
+
+TAKES_A_CONSTANT = {"layer norm", "group norm", "values of an attention"}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("anywhere", [False, True])
+def test_a_constant_is_taken_from_an_activation_and_changes_nothing(name, anywhere):
+    _, shape, reader, _ = CASES[name]
+    x = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+    model = ir.from_proto(traced(name))
+    layers = readers_of(model, reader)
+    source = layers[0].source
+    possible = name in TAKES_A_CONSTANT or (anywhere and name == "a sum")
+    assert can_shift(source, layers, anywhere=anywhere) == possible
+    if not possible:
+        return
+    offset = 5 * np.log(scale_for(layers))
+    shifted = shift(model, source, layers, offset)
+    assert (shifted is source) == (name in TAKES_A_CONSTANT)
+    expected = compute(ir.from_proto(traced(name)), {"x": x})
+    assert apart(compute(model, {"x": x}), expected) < TOLERANCE
+    moved = activation(ir.from_proto(traced(name)), source, x) - activation(model, shifted, x)
+    np.testing.assert_allclose(moved, np.broadcast_to(offset, moved.shape), atol=1e-4)  # it was really taken away
+    assert divide(model, shifted, layers, scale_for(layers))[0] in {"norm", "affine", "product", "multiply"}
+    assert apart(compute(model, {"x": x}), expected) < TOLERANCE  # both together, too
+
+
+def activation(model: ir.Model, wanted: ir.Value, x: np.ndarray) -> np.ndarray:
+    """Return what a value is in a graph for an input, its channels last."""
+    model = ir.from_proto(ir.to_proto(model))
+    value = next(value for node in model.graph for value in node.outputs if value.name == wanted.name)
+    value.type = ir.TensorType(ir.DataType.FLOAT)
+    model.graph.outputs[:] = [value]
+    return compute(model, {"x": x})
 
 
 def test_weights_alone_change_the_result(case):

@@ -63,6 +63,23 @@ def test_weights_alone_are_scaled_for_the_activations_that_they_read(rows, weigh
     assert unscaled.errors["linear/MatMul"].db < plain.errors["linear/MatMul"].db - 8
 
 
+@pytest.mark.parametrize("rounded", [True, False], ids=["w8a8", "w8"])
+def test_a_constant_part_costs_nothing(rows, weight, rounded):
+    constant = np.where(np.arange(CHANNELS) % 12, 0, 40).astype(np.float32)
+    plain = choose(seen(rows), [product(weight)], rounded=rounded)
+    shifted = choose(seen(rows + constant), [product(weight)], shifted=0.95, rounded=rounded)
+    assert shifted.offset is not None
+    assert np.abs(shifted.offset - constant).max() < 2
+    error, without = (np.mean(one.errors["linear/MatMul"].squared) for one in (shifted, plain))
+    assert error < 1.3 * without
+    left = choose(seen(rows + constant), [product(weight)], rounded=rounded)
+    assert np.mean(left.errors["linear/MatMul"].squared) > 4 * without  # what it costs
+
+
+def test_a_small_constant_part_stays(rows, weight):
+    assert choose(seen(rows + np.float32(0.1)), [product(weight)], shifted=0.95).offset is None
+
+
 def test_the_reported_error_is_that_of_the_product(rows, weight):
     chosen = choose(seen(rows), [product(weight)], scaled=False)
     steps = np.abs(weight).max(axis=0) / 63

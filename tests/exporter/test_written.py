@@ -105,8 +105,8 @@ def test_learned_rounding_is_no_fault(floats, tmp_path):
     weights = lowered(floats()).graph.initializers["linear.weight"].const_value
     assert weights is not None
     exact = weights.numpy()
-    scale = np.abs(exact).max(axis=0) / 63
-    assert fault(floats, put("linear.weight.int8", lambda _: np.ceil(exact / scale).clip(-63, 63)), tmp_path) is None
+    scale = np.abs(exact).max(axis=0) / 127
+    assert fault(floats, put("linear.weight.int8", lambda _: np.ceil(exact / scale).clip(-127, 127)), tmp_path) is None
     assert "linear.weight is" in (fault(floats, put("linear.weight.int8", lambda q: q + 2), tmp_path) or "")
 
 

@@ -46,13 +46,14 @@ from nano_export.quantize.recipe import Recipe
 from nano_export.quantize.search import Candidate
 from nano_runtime.arrays import F32
 from nano_runtime.bundle import manifest
-from nano_runtime.bundle.wiring import UNET, UNET_PROMPT, UNET_SHALLOW
+from nano_runtime.bundle.wiring import TEXT_ENCODER, UNET, UNET_PROMPT, UNET_SHALLOW
 from nano_runtime.options import DrawOptions
 
 __all__ = ["quantize_graphs", "quantize_graphs_with_nncf"]
 
 _CALIBRATION_STEPS = 4  # twice as many: the same ranges to 0.2 dB, in twice the time (bench/LOG.md)
 _PLAIN = "plain.onnx"  # the float graph, while a watching graph has its name
+_PRICES = {TEXT_ENCODER: 0.1}  # of arithmetic: it runs once, and its error stays in every step
 _ROUNDS = 3  # of writing and measuring; a plan that still falls short then is kept, and the user is told
 
 
@@ -115,7 +116,7 @@ def quantize_graphs(  # noqa: PLR0917 (both bundles, and all that is known of th
         if name in sensitivities and name in goals:
             macs, by = macs_of_layers(model, part.rules), sensitivities[name]
             part.layers = candidates(part.rules, part.recipe.errors, macs, by.squares, by.size)
-            part.changes = fit(part.layers, goals[name], by.peak)
+            part.changes = fit(part.layers, goals[name], by.peak, price=_PRICES.get(name, 1.0))
         del model
         gc.collect()
 
@@ -211,7 +212,8 @@ def _improve(
     """Fit the plan again where what was reached falls short; return whether it changed."""
     if not part.layers or reached[name] >= goals[name]:
         return False
-    changes = fit(part.layers, goals[name], sensitivities[name].peak, (part.changes, reached[name]))
+    peak, price = sensitivities[name].peak, _PRICES.get(name, 1.0)
+    changes = fit(part.layers, goals[name], peak, (part.changes, reached[name]), price)
     if changes == part.changes:
         return False
     part.changes = changes

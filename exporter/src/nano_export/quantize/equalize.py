@@ -13,6 +13,10 @@ The division costs nothing where it can be folded into what computes the activat
     multiply    x * (1 / s), one more operator
 
 Weights are scaled one by one while the file is written.
+
+A constant is taken from the channels in the same way, before the division: ``x W = (x - c) W + c W``. A norm, an affine
+and the bias of values in an attention take it for nothing, since an attention's weights sum to 1; and the layers that
+read the activation add ``c W`` to their biases.
 """
 
 from __future__ import annotations
@@ -26,10 +30,10 @@ import onnx_ir as ir
 
 from nano_export.graph.passes import initializer
 from nano_export.quantize.calibration import channel_axis
-from nano_export.quantize.layers import WEIGHT_INPUT, Layer, bias_of, reader_of
+from nano_export.quantize.layers import WEIGHT_INPUT, Layer, bias_of, reader_of, weight_of
 from nano_runtime.arrays import F32
 
-__all__ = ["Place", "divide", "divide_output", "map_before", "place_of"]
+__all__ = ["Place", "can_shift", "divide", "divide_output", "map_before", "place_of", "shift"]
 
 Place: TypeAlias = Literal["norm", "affine", "product", "input", "quantizer", "multiply"]
 
@@ -90,7 +94,7 @@ def divide(model: ir.Model, source: ir.Value, layers: Sequence[Layer], scale: F3
         elif values is not None:
             name = str(values.name)
     elif place == "multiply":
-        _multiply(model.graph, source, layers, inverse)
+        _insert(model.graph, source, layers, "Mul", inverse)
     return place, name
 
 
@@ -105,6 +109,42 @@ def divide_output(model: ir.Model, name: str, scale: F32) -> None:
     if product is None:
         raise ValueError(f"{name} is not a product")
     scale_columns(model.graph, product, np.reciprocal(scale))
+
+
+def can_shift(source: ir.Value, layers: Sequence[Layer], *, anywhere: bool = False) -> bool:
+    """Return whether a constant can be taken from an activation.
+
+    Args:
+        source: the activation.
+        layers: all layers that read it by a quantized product. None may see the edge of a picture: the zeros there
+            would have to be shifted, too.
+        anywhere: whether a subtraction may be put where nothing takes the constant for nothing.
+    """
+    if not all(_reads_one_place(layer) for layer in layers):
+        return False
+    place = place_of(source, layers)
+    return _shift_of(source, place) is not None or (anywhere and place in {"multiply", "quantizer"})
+
+
+def shift(model: ir.Model, source: ir.Value, layers: Sequence[Layer], offset: F32) -> ir.Value:
+    """Take a constant from an activation, and add what it makes to the outputs of all layers that read it, in place.
+
+    Args:
+        model: float.
+        source: the activation; ``can_shift`` allows it.
+        layers: that read it.
+        offset: float32 [C].
+
+    Returns:
+        The activation that the layers read now.
+    """
+    found = _shift_of(source, place_of(source, layers))
+    for layer in layers:
+        _add_to_output(model.graph, layer.node, offset @ layer.matrices(len(offset))[0])
+    if found is None:
+        return _insert(model.graph, source, layers, "Sub", offset)
+    _change_constant(model.graph, *found, np.subtract, offset)
+    return source
 
 
 def map_before(source: ir.Value) -> tuple[ir.Value, list[ir.Node]] | None:
@@ -170,6 +210,46 @@ def _affine_of(value: ir.Value) -> list[tuple[ir.Node, int]] | None:
     return [(node, shift), (factor, index)]
 
 
+def _reads_one_place(layer: Layer) -> bool:
+    """Return whether a layer is a product at each place alone."""
+    shape = weight_of(layer.node).shape.numpy()
+    if layer.node.op_type == "Conv":
+        return set(shape[2:]) == {1} and not any(layer.node.attributes.get_ints("pads", []))
+    return reader_of(layer) is layer.node
+
+
+def _shift_of(source: ir.Value, place: Place) -> tuple[ir.Node, int] | None:
+    """Return the node that adds a constant to each channel of an activation, and which input the constant is."""
+    if place == "norm" and (norm := _norm_of(source)) is not None:
+        return (norm, 2) if len(norm.inputs) > 2 else None  # noqa: PLR2004 (ONNX: X, Scale, B)
+    if place == "affine" and (affine := _affine_of(source)) is not None:
+        return affine[0]
+    node = source.producer()
+    if place == "product" and node is not None and node.op_type != "Mul":  # a gate would change the constant
+        values = _values_of(source)
+        return bias_of(values) if isinstance(values, ir.Node) else None
+    return None
+
+
+def _add_to_output(graph: ir.Graph, node: ir.Node, constant: F32) -> None:
+    """Add a constant to each channel of a layer's output: to its bias, or by one more operator."""
+    if (bias := bias_of(node)) is not None:
+        _change_constant(graph, *bias, np.add, constant)
+        return
+    if node.op_type == "Conv":
+        node.resize_inputs(3)
+        node.replace_input_with(2, initializer(graph, f"{node.name}.shift", constant))
+        return
+    output = node.outputs[0]
+    add = ir.node("Add", [output, initializer(graph, f"{node.name}.shift", constant)], name=f"{node.name}/Shift")
+    shifted = add.outputs[0]
+    shifted.name, shifted.shape, shifted.type = f"{output.name}.shifted", output.shape, output.type
+    for use in list(output.uses()):
+        if use.node is not add:
+            use.node.replace_input_with(use.idx, shifted)
+    graph.insert_after(node, add)
+
+
 def _vector(node: ir.Node) -> int | None:
     """Return which input of a node is a constant [C, 1, ...]: one number for each channel of a feature map."""
     for index, value in enumerate(node.inputs):
@@ -226,19 +306,20 @@ def _linear_before(value: ir.Value) -> ir.Node | None:
     return node if adds == ([] if bias is None else [bias[0]]) else None  # whatever else is added would stay undivided
 
 
-def _multiply(graph: ir.Graph, source: ir.Value, layers: Sequence[Layer], inverse: F32) -> None:
-    """Let the layers read ``source * inverse``."""
+def _insert(graph: ir.Graph, source: ir.Value, layers: Sequence[Layer], operator: str, constant: F32) -> ir.Value:
+    """Let the layers read the result of an operator with one number for each channel, and return it."""
     if source.shape is None:
         raise ValueError(f"{source.name} has no shape")
     shape = [-1] + [1] * (len(source.shape) - 1 - channel_axis(source))
-    factor = initializer(graph, f"{source.name}.equalizer", inverse.reshape(shape))
-    node = ir.node("Mul", [source, factor], name=f"{source.name}/Equalize")
+    name = f"{source.name}.{operator.lower()}"
+    node = ir.node(operator, [source, initializer(graph, f"{name}.by", constant.reshape(shape))], name=name)
     output = node.outputs[0]
-    output.name, output.shape, output.type = f"{source.name}.equal", source.shape, source.type
+    output.name, output.shape, output.type = f"{name}.out", source.shape, source.type
     readers = [reader_of(layer) for layer in layers]
     graph.insert_before(next(other for other in graph if other in readers), node)
     for reader in readers:
         reader.replace_input_with(0, output)
+    return output
 
 
 def _scale_rows(graph: ir.Graph, layer: Layer, scale: F32) -> None:
@@ -255,20 +336,19 @@ def _scale_rows(graph: ir.Graph, layer: Layer, scale: F32) -> None:
 
 def _scale_constant(graph: ir.Graph, node: ir.Node, index: int, factor: F32) -> None:
     """Multiply a constant of one number per channel."""
-    value = node.inputs[index]
-    if value is None or value.const_value is None:
-        raise ValueError(f"{node.name}: input {index} is not constant")
-    _replace_constant(graph, node, index, factor.reshape(value.const_value.shape.numpy()))
+    _replace_constant(graph, node, index, factor.reshape(_constant_of(node, index).shape.numpy()))
+
+
+def _change_constant(graph: ir.Graph, node: ir.Node, index: int, change: np.ufunc, other: F32) -> None:
+    """Change a constant of one number per channel by another."""
+    numbers = _constant_of(node, index).numpy()
+    changed = change(numbers, other.reshape(numbers.shape)).astype(np.float32)
+    node.replace_input_with(index, initializer(graph, _free_name(graph, f"{node.name}.{index}.shifted"), changed))
 
 
 def _replace_constant(graph: ir.Graph, node: ir.Node, index: int, factor: F32) -> None:
     """Let a node read a constant times a factor; the product is computed only when it is written."""
-    value = node.inputs[index]
-    if value is None or value.const_value is None:
-        raise ValueError(f"{node.name}: input {index} is not constant")
-    source, name = value.const_value, f"{node.name}.{index}.scaled"
-    while name in graph.initializers:
-        name += ".scaled"
+    source, name = _constant_of(node, index), _free_name(graph, f"{node.name}.{index}.scaled")
     lazy = ir.LazyTensor(
         lambda: ir.Tensor((source.numpy() * factor).astype(np.float32), name=name),
         dtype=ir.DataType.FLOAT,
@@ -276,3 +356,21 @@ def _replace_constant(graph: ir.Graph, node: ir.Node, index: int, factor: F32) -
         name=name,
     )
     node.replace_input_with(index, initializer(graph, name, lazy))
+
+
+def _constant_of(node: ir.Node, index: int) -> ir.TensorProtocol:
+    """Return a constant input of a node.
+
+    Raises:
+        ValueError: it is none.
+    """
+    value = node.inputs[index]
+    if value is None or value.const_value is None:
+        raise ValueError(f"{node.name}: input {index} is not constant")
+    return value.const_value
+
+
+def _free_name(graph: ir.Graph, name: str) -> str:
+    while name in graph.initializers:
+        name += ".again"
+    return name

@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from nano_runtime.arrays import F32
 
-__all__ = ["WEIGHT_LIMIT", "Range", "quantized_weight", "weight_scale"]
+__all__ = ["ALONE_LIMIT", "WEIGHT_LIMIT", "Range", "quantized_weight", "weight_scale"]
 
 # Weights use [-63, 63]. Without VNNI, engines add two u8 x s8 products in 16 bits: 2 * 255 * 127 saturates, and
 # 2 * 255 * 63 does not. On such a processor the full range cost 13 dB of a UNet call's PSNR; half the range costs 1 dB
 # everywhere (bench/LOG.md, 2026-11-23), and the picture is the same on every machine.
 WEIGHT_LIMIT = 63
+ALONE_LIMIT = 127  # of weights that are multiplied in float, and of tables: nothing overflows there
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,18 @@ class Range:
         return (np.clip(shifted, 0, 255) - np.float32(zero_point)) * scale
 
 
-def quantized_weight(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Quantize symmetrically per channel: ``weight ~ q * scale``, q int8 in [-63, 63], scales float32 [channels]."""
+def quantized_weight(
+    weight: NDArray[np.float32], axis: int, limit: int = WEIGHT_LIMIT
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Quantize symmetrically per channel: ``weight ~ q * scale``, q int8 in +-limit, scales float32 [channels]."""
     others = tuple(i for i in range(weight.ndim) if i != axis)
-    scale = weight_scale(weight, axis)
+    scale = weight_scale(weight, axis, limit)
     q = np.round(weight / np.expand_dims(scale, others))
-    return np.clip(q, -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8), scale
+    return np.clip(q, -limit, limit).astype(np.int8), scale
 
 
-def weight_scale(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """Return the largest |w| / 63 per channel; 1 for a channel of zeros."""
+def weight_scale(weight: NDArray[np.float32], axis: int, limit: int = WEIGHT_LIMIT) -> NDArray[np.float32]:
+    """Return the largest |w| / limit per channel; 1 for a channel of zeros."""
     others = tuple(i for i in range(weight.ndim) if i != axis)
     largest = np.maximum(weight.max(axis=others), -weight.min(axis=others))
-    return np.where(largest > 0, largest / np.float32(WEIGHT_LIMIT), np.float32(1.0)).astype(np.float32)
+    return np.where(largest > 0, largest / np.float32(limit), np.float32(1.0)).astype(np.float32)

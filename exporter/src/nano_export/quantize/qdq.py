@@ -27,7 +27,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from nano_export.graph.passes import initializer
 from nano_export.quantize.convolutions import gathering_before
 from nano_export.quantize.equalize import map_before
-from nano_export.quantize.grids import Range, quantized_weight, weight_scale
+from nano_export.quantize.grids import ALONE_LIMIT, WEIGHT_LIMIT, Range, quantized_weight, weight_scale
 from nano_export.quantize.layers import WEIGHT_INPUT, activation_of, readers_together, scheme_of
 from nano_export.quantize.plan import Rule, Scheme, looked_at
 from nano_runtime.arrays import F32
@@ -195,7 +195,8 @@ def _position(graph: ir.Graph, node: ir.Node) -> int:
 def _quantize_weight(graph: ir.Graph, node: ir.Node, scheme: Scheme) -> None:
     """Store a weight as int8 with a DequantizeLinear; for w8a8, a convolution's bias as int32 as well."""
     position, axis = WEIGHT_INPUT[node.op_type], _CHANNEL_AXIS[node.op_type]
-    weight, int8, scale_value, scale = _int8_constant(graph, node, position, axis)
+    limit = WEIGHT_LIMIT if scheme == "w8a8" else ALONE_LIMIT
+    weight, int8, scale_value, scale = _int8_constant(graph, node, position, axis, limit)
     zero_point = initializer(graph, f"{weight.name}.zero_point", np.zeros(scale.shape, np.int8))
     node.replace_input_with(position, _dequantize(graph, node, [int8, scale_value, zero_point], axis, weight.shape))
     bias = node.inputs[2] if node.op_type == "Conv" and len(node.inputs) > 2 else None  # noqa: PLR2004 (ONNX: X, W, B)
@@ -216,7 +217,7 @@ def _quantize_weight(graph: ir.Graph, node: ir.Node, scheme: Scheme) -> None:
 
 
 def _int8_constant(
-    graph: ir.Graph, node: ir.Node, position: int, axis: int
+    graph: ir.Graph, node: ir.Node, position: int, axis: int, limit: int
 ) -> tuple[ir.Value, ir.Value, ir.Value, NDArray[np.float32]]:
     """Register the int8 form of a constant, converted only when it is written; return (float, int8, scale, scales)."""
     weight = node.inputs[position]
@@ -224,9 +225,9 @@ def _int8_constant(
         raise ValueError(f"{node.name} has no constant weight")
     source = weight.const_value
     name = f"{weight.name}.int8"
-    scale = weight_scale(source.numpy(), axis)
+    scale = weight_scale(source.numpy(), axis, limit)
     lazy = ir.LazyTensor(
-        lambda: ir.Tensor(quantized_weight(source.numpy(), axis)[0], name=name),
+        lambda: ir.Tensor(quantized_weight(source.numpy(), axis, limit)[0], name=name),
         dtype=ir.DataType.INT8,
         shape=ir.Shape(source.shape.numpy()),
         name=name,
@@ -236,7 +237,7 @@ def _int8_constant(
 
 def _quantize_table(graph: ir.Graph, node: ir.Node) -> None:
     """Look up int8 rows and their scales, and multiply: Gather(W) --> Cast(Gather(W int8)) * Gather(scales)."""
-    weight, int8, _, scale = _int8_constant(graph, node, 0, 0)
+    weight, int8, _, scale = _int8_constant(graph, node, 0, 0, ALONE_LIMIT)
     column = initializer(graph, f"{weight.name}.scale_column", scale.reshape(-1, 1))
     output = node.outputs[0]
     rows = ir.node("Gather", [int8, node.inputs[1]], name=f"{node.name}.int8")

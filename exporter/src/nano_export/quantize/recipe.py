@@ -9,16 +9,17 @@ import numpy as np
 import onnx_ir as ir
 
 from nano_export.quantize.calibration import Seen
-from nano_export.quantize.equalize import divide, place_of
+from nano_export.quantize.equalize import can_shift, divide, place_of, shift
 from nano_export.quantize.grids import Range
-from nano_export.quantize.layers import activation_of, readers_together, scheme_of, weight_of
+from nano_export.quantize.layers import Layer, activation_of, bias_of, readers_together, scheme_of, weight_of
 from nano_export.quantize.plan import Rule, looked_at
 from nano_export.quantize.scales import Choice, LayerError, choose, choose_range
 from nano_runtime.arrays import F32
 
 __all__ = ["Prepared", "Recipe", "macs_of_layers", "prepare", "recipe_for"]
 
-_WORTH_AN_OPERATOR_DB = 3.0  # a division that cannot be folded costs time in every call
+_WORTH_AN_OPERATOR_DB = 3.0  # a division or a bias that cannot be folded costs time in every call
+_FOR_NOTHING = 0.95  # share of the squared error that a constant may leave if nobody pays for it
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Prepared:
         ranges: of all activations that are quantized.
         divided: by the quantizer itself, with a scale for each channel.
         inputs: names of graph inputs that the graph which computes them has to divide, with the scale.
-        scalings: activations that are divided.
+        scalings: activations that are divided or shifted.
     """
 
     ranges: dict[str, Range] = field(default_factory=dict)
@@ -70,8 +71,12 @@ def recipe_for(model: ir.Model, rules: tuple[Rule, ...], seen: Mapping[str, Seen
     for layers in readers_together(model, looked):
         source, watched = layers[0].source, seen[str(layers[0].source.name)]
         rounded = any(scheme_of(layer.node, looked) == "w8a8" for layer in layers)
-        choice = choose(watched, layers, scaled=str(source.name) not in outputs, rounded=rounded)
         # Weights alone are quantized in graphs that run once, where an operator costs nothing.
+        shifted = 0.0
+        if can_shift(source, layers, anywhere=not rounded):
+            free = not rounded or all(bias_of(layer.node) is not None for layer in layers)
+            shifted = _FOR_NOTHING if free else 10 ** (-_WORTH_AN_OPERATOR_DB / 10)
+        choice = choose(watched, layers, scaled=str(source.name) not in outputs, shifted=shifted, rounded=rounded)
         if rounded and place_of(source, layers) == "multiply" and 0 < choice.gain_db < _WORTH_AN_OPERATOR_DB:
             choice = choose(watched, layers, scaled=False)
         choices[str(source.name)] = choice
@@ -94,21 +99,31 @@ def prepare(model: ir.Model, plan: tuple[Rule, ...], rules: tuple[Rule, ...], re
         choice = recipe.choices[str(source.name)]
         if not layers:
             continue
-        if "w8a8" in schemes.values():
+        rounded = "w8a8" in schemes.values()
+        if rounded:
             made.ranges.setdefault(str(source.name), choice.range)
-        if choice.scale is None:
-            continue
+        made.scalings += choice.scale is not None or choice.offset is not None
         if place_of(source, readers) in {"norm", "affine", "product", "input"}:
-            layers = list(readers)  # floats read the divided activation, too
-        place, of_input = divide(model, source, layers, choice.scale)
-        made.scalings += 1
-        if place == "quantizer":
-            made.divided[str(source.name)] = choice.scale
-        elif place == "multiply" and "w8a8" in schemes.values():
-            made.ranges[str(activation_of(layers[0].node).name)] = choice.range
-        elif place == "input":
-            made.inputs[of_input] = choice.scale
+            layers = list(readers)  # floats read the changed activation, too
+        if choice.offset is not None:
+            source = shift(model, source, layers, choice.offset)
+        _divide(model, source, layers, choice, made, rounded=rounded)
     return made
+
+
+def _divide(
+    model: ir.Model, source: ir.Value, layers: list[Layer], choice: Choice, made: Prepared, *, rounded: bool
+) -> None:
+    """Divide an activation, and note what others have to do for it."""
+    if choice.scale is None:
+        return
+    place, of_input = divide(model, source, layers, choice.scale)
+    if place == "quantizer":
+        made.divided[str(source.name)] = choice.scale
+    elif place == "multiply" and rounded:
+        made.ranges[str(activation_of(layers[0].node).name)] = choice.range
+    elif place == "input":
+        made.inputs[of_input] = choice.scale
 
 
 def macs_of_layers(model: ir.Model, rules: tuple[Rule, ...]) -> dict[str, int]:

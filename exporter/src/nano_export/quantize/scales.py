@@ -9,8 +9,14 @@ The first is that of Nagel et al. 2019 (arXiv:1906.04721, equation 11), and Smoo
 0.5. A network whose channels were scaled up in one layer and down in the next gets the same ``x / s`` and ``s W``.
 Other exponents, chosen for each layer by its error, made the network's output worse (bench/LOG.md). The second leaves
 all channels but outliers as they are. The range is that of all values seen, or a part of it: where few values are
-large, cutting them off costs less than the coarser grid that holds them. Of all choices, the one is taken whose
-products of watched rows, quantized as the graph will quantize them, differ least from the float products.
+large, cutting them off costs less than the coarser grid that holds them.
+
+A constant part ``c`` of the channels can be taken out as well: ``x W = (x - c) W + c W``, where ``c W`` is exact. It is
+the middle between the smallest and the largest value of each channel (Outlier Suppression+, arXiv:2304.09145), or the
+mean where weights alone are quantized.
+
+Of all choices, the one is taken whose products of watched rows, quantized as the graph will quantize them, differ least
+from the float products.
 """
 
 from __future__ import annotations
@@ -21,7 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nano_export.quantize.calibration import Seen
-from nano_export.quantize.grids import WEIGHT_LIMIT, Range
+from nano_export.quantize.grids import ALONE_LIMIT, WEIGHT_LIMIT, Range
 from nano_export.quantize.layers import Layer
 from nano_runtime.arrays import F32
 
@@ -30,6 +36,7 @@ __all__ = ["Choice", "LayerError", "choose", "choose_range"]
 _SHARES = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5)  # of the largest value, where large ones are cut off
 _ROWS, _TAPS, _COLUMNS = 96, 3, 256  # looked at, of each product: enough to choose by
 _LEAST_GAIN = 0.95  # share of the squared error that may be left, or the simpler choice stays
+_CONSTANT = 0.2  # share of the activation's power; a smaller constant part is not worth a try
 
 
 @dataclass(frozen=True)
@@ -52,28 +59,51 @@ class Choice:
     """How one activation is quantized.
 
     Attributes:
+        offset: what is taken from its channels first, float32 [C]; None for 0.
         scale: what its channels are divided by, and the weights' rows multiplied with, float32 [C]; None for 1.
-        range: of the divided activation.
+        range: of the activation after both.
         gain_db: how much less error than without ``scale``.
         errors: by name of the layer.
     """
 
+    offset: F32 | None
     scale: F32 | None
     range: Range
     gain_db: float
     errors: dict[str, LayerError]
 
 
-def choose(seen: Seen, layers: Sequence[Layer], *, scaled: bool = True, rounded: bool = True) -> Choice:
-    """Choose scale and range of an activation for all the layers that read it.
+def choose(
+    seen: Seen, layers: Sequence[Layer], *, scaled: bool = True, shifted: float = 0.0, rounded: bool = True
+) -> Choice:
+    """Choose offset, scale and range of an activation for all the layers that read it.
 
     Args:
         seen: the activation during calibration.
         layers: that read it.
         scaled: whether a scale is allowed at all.
+        shifted: share of the squared error that an offset may leave; 0 allows none.
         rounded: whether the activation is quantized; otherwise the weights alone are, and the range means nothing.
     """
     products = [_Product(seen, layer, rounded=rounded) for layer in layers]
+    best, plain = _best(seen, products, scaled=scaled, rounded=rounded)
+    offset: F32 | None = None
+    if shifted and (constant := _constant_part(seen, rounded=rounded)) is not None:
+        rest = Seen(seen.low - constant, seen.high - constant, seen.rows - constant)
+        others = [
+            _Product(rest, layer, rounded=rounded, power=product.power)
+            for layer, product in zip(layers, products, strict=True)
+        ]
+        found, without = _best(rest, others, scaled=scaled, rounded=rounded)
+        if found.error < shifted * best.error:
+            offset, products, best, plain = constant, others, found, without
+    errors = {layer.name: product.report(best) for layer, product in zip(layers, products, strict=True)}
+    gain = 10 * np.log10(max(plain.error, 1e-30) / max(best.error, 1e-30)) if best.scale is not None else 0.0
+    return Choice(offset, best.scale, best.range, float(gain), errors)
+
+
+def _best(seen: Seen, products: Sequence[_Product], *, scaled: bool, rounded: bool) -> tuple[_Try, _Try]:
+    """Return the scale and range of least error, and the error without both."""
     full = _full_range(seen, None)
     plain = best = _Try(None, full, sum(product.error(None, full) for product in products))
     if scaled:
@@ -89,9 +119,7 @@ def choose(seen: Seen, layers: Sequence[Layer], *, scaled: bool = True, rounded:
         found = _Try(best.scale, extent, sum(product.error(best.scale, extent) for product in products))
         if found.error < _LEAST_GAIN * best.error:
             best = found
-    errors = {layer.name: product.report(best) for layer, product in zip(layers, products, strict=True)}
-    gain = 10 * np.log10(max(plain.error, 1e-30) / max(best.error, 1e-30)) if best.scale is not None else 0.0
-    return Choice(best.scale, best.range, float(gain), errors)
+    return best, plain
 
 
 def choose_range(seen: Seen) -> Range:
@@ -117,7 +145,7 @@ class _Try:
 class _Product:
     """A part of a layer's product, in float: rows of its activation times some taps and columns of its weight."""
 
-    def __init__(self, seen: Seen, layer: Layer, *, rounded: bool) -> None:
+    def __init__(self, seen: Seen, layer: Layer, *, rounded: bool, power: float | None = None) -> None:
         self._rounded = rounded
         rng = np.random.default_rng(0)
         channels = seen.rows.shape[1]
@@ -131,17 +159,17 @@ class _Product:
         self._share = taps / len(chosen)
         self._rows = seen.rows[:_ROWS]
         self._product = self._rows @ self._weight
-        self._power = float(np.square(self._product).sum()) + 1e-20
+        self.power = float(np.square(self._product).sum()) + 1e-20 if power is None else power
 
     def error(self, scale: F32 | None, extent: Range) -> float:
         """Return the squared error as a share of the squared output."""
-        return float(np.square(self._difference(scale, extent)).sum()) / self._power
+        return float(np.square(self._difference(scale, extent)).sum()) / self.power
 
     def report(self, chosen: _Try) -> LayerError:
         """Return the error of each column, all taps together."""
         difference = self._difference(chosen.scale, chosen.range).reshape(len(self._rows), -1, len(self._columns))
         squared = np.square(difference).mean(axis=0).sum(axis=0) * self._share
-        total = float(np.square(difference).sum()) / self._power
+        total = float(np.square(difference).sum()) / self.power
         return LayerError(self._columns, squared.astype(np.float32), float(-10 * np.log10(max(total, 1e-30))))
 
     def _difference(self, scale: F32 | None, extent: Range) -> F32:
@@ -149,7 +177,7 @@ class _Product:
         rows, weight, largest = self._rows, self._weight, self._largest_of_columns
         if scale is not None:
             rows, weight, largest = rows / scale, weight * scale[:, np.newaxis], largest * scale[:, np.newaxis]
-        steps = np.maximum(largest.max(axis=0), 1e-30) / WEIGHT_LIMIT  # [n]
+        steps = np.maximum(largest.max(axis=0), 1e-30) / (WEIGHT_LIMIT if self._rounded else ALONE_LIMIT)  # [n]
         steps = np.tile(steps, weight.shape[1] // len(steps))
         rows = extent.rounded(rows) if self._rounded else rows
         difference: F32 = rows @ (np.round(weight / steps) * steps) - self._product
@@ -170,6 +198,15 @@ def _bring_down(largest: F32) -> F32:
     """Return the scale that brings channels of more than twice the usual size down to that, and leaves the others."""
     scale: F32 = np.maximum(largest / max(2 * float(np.median(largest)), 1e-30), 1).astype(np.float32)
     return scale
+
+
+def _constant_part(seen: Seen, *, rounded: bool) -> F32 | None:
+    """Return the constant part of each channel; None if it is small."""
+    mean: F32 = seen.rows.mean(axis=0)
+    if float(np.square(mean).sum()) < _CONSTANT * float(np.square(seen.rows).mean(axis=0).sum()):
+        return None
+    middle: F32 = ((seen.low + seen.high) / 2).astype(np.float32)
+    return middle if rounded else mean
 
 
 def _full_range(seen: Seen, scale: F32 | None) -> Range:

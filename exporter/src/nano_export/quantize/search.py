@@ -112,6 +112,7 @@ def fit(
     goal_db: float,
     peak: float,
     measured: tuple[Sequence[Change], float] | None = None,
+    price: float = 1.0,
 ) -> list[Change]:
     """Return the changes to the plan that should reach a goal.
 
@@ -120,6 +121,7 @@ def fit(
         goal_db: PSNR of the network's output.
         peak: range of the output.
         measured: changes that were made, and the PSNR that was reached with them; it corrects the prediction.
+        price: of the arithmetic: 1 for a network that runs in every step, less for one that runs once.
     """
     factor = _UNEXPLAINED
     if measured is not None:
@@ -131,8 +133,8 @@ def fit(
     floats = 0
     for layer in sorted((one for one in layers if one.scheme == "w8a8"), key=lambda one: -one.error / max(one.macs, 1)):
         done = floats + layer.macs
-        bargain = layer.error * total > _BARGAIN * begun * layer.macs and done <= _MOST_BARGAINS * total
-        needed = noise > allowed and layer.error >= _LEAST_SHARE * noise and done <= _MOST_FLOAT * total
+        bargain = layer.error * total > _BARGAIN * price * begun * layer.macs and price * done <= _MOST_BARGAINS * total
+        needed = noise > allowed and layer.error >= _LEAST_SHARE * noise and price * done <= _MOST_FLOAT * total
         if bargain or needed:
             reason = f"{100 * layer.error / begun:.0f} % of the network's error"
             changes.append(Change(layer.layer, "float", reason, layer.macs / total))

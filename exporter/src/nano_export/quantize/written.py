@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from nano_export.quantize.grids import WEIGHT_LIMIT, Range
+from nano_export.quantize.grids import Range
 from nano_runtime.arrays import F32
 
 __all__ = ["first_fault"]
@@ -86,7 +86,7 @@ def _return(node: ir.Node, divided: Mapping[str, F32]) -> Iterator[str]:
 
 
 def _weight(value: ir.Value, scale: NDArray[Any], axis: int, floats: ir.Model) -> Iterator[str]:
-    """Yield a weight that lies more than one step from its float value, where its grid reaches that far."""
+    """Yield a weight that lies more than one step from its float value."""
     name = _float_name(value)
     exact = floats.graph.initializers.get(name)
     if exact is None or exact.const_value is None or value.const_value is None:
@@ -97,7 +97,6 @@ def _weight(value: ir.Value, scale: NDArray[Any], axis: int, floats: ir.Model) -
         yield f"the weight {name} has another shape than its float form"
         return
     steps = array / np.expand_dims(scale, [i for i in range(array.ndim) if i != axis])
-    np.clip(steps, -WEIGHT_LIMIT, WEIGHT_LIMIT, out=steps)
     np.subtract(steps, value.const_value.numpy(), out=steps)
     if not (farthest := max(float(steps.max()), -float(steps.min()))) <= _ONE_STEP:
         yield f"the weight {name} is {farthest:.0f} steps from its float value"
