@@ -48,6 +48,7 @@ def test_kind(warm, name):
     assert warm.ask({"kind": name}).short is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_generated(warm, seed):
     assert warm.ask({"seed": seed, "networks": "plain"}).short is None

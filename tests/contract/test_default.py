@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from tests.results import arrays
 
 from nano_export.choose.sampler import choose_default
@@ -65,6 +66,7 @@ def test_a_bundle_without_one_draws_as_before(tmp_path):
     assert not np.array_equal(arrays(old(PROMPTS, **options)), arrays(new(PROMPTS, **options)))
 
 
+@pytest.mark.slow
 def test_the_demo_comes_as_near_to_the_finished_picture_in_half_the_calls():
     """The choice again, by more prompts and others than the export's, and by another reference: 100 steps of DDIM."""
     pipe = Pipeline.from_pretrained(backend="onnxruntime")

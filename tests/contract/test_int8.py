@@ -179,7 +179,7 @@ def test_onnxruntime_fuses_all_integer_layers(int8, component, tmp_path):
     assert counts["QLinearConv"] == planned(int8, component, "conv")
     assert counts["MatMulIntegerToFloat"] == planned(int8, component, "matmul")
     assert counts["Conv"] + counts["FusedConv"] == floats(int8, component, "Conv")
-    assert counts["QLinearConv"] + counts["MatMulIntegerToFloat"] > 10
+    assert counts["QLinearConv"] + counts["MatMulIntegerToFloat"] > 5
     masked = component == "text_encoder"  # its attention stays as it was traced
     assert (counts["Softmax"] > 0, counts["MultiHeadAttention"] > 0) == (masked, not masked)
 

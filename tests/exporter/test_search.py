@@ -45,6 +45,13 @@ def test_no_more_becomes_float_than_the_budget_allows():
     assert 0 < sum(change.share for change in changes) <= 0.0601
 
 
+def test_more_becomes_float_where_arithmetic_is_cheap():
+    layers = [*even(), Candidate("third/MatMul", "w8a8", 5e-5, 5000)]  # a third of the error, a twentieth of the work
+    assert fit(layers, 10.0, PEAK) == []
+    assert [change.layer for change in fit(layers, 10.0, PEAK, price=0.1)] == ["third/MatMul"]
+    assert 0.5 < sum(change.share for change in fit(even(), 150.0, PEAK, price=0.1)) <= 0.601
+
+
 def test_what_was_measured_corrects_the_estimate():
     layers = even()
     predicted = predicted_db(layers, [], PEAK)

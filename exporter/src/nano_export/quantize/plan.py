@@ -54,7 +54,10 @@ _W8A8: Plan = {
     "unet_prompt": (
         Rule("*/MatMul*", "w8", "runs once per prompt, and its error would stay in every step: keep activations exact"),
     ),
-    "unet_time": (Rule("*/*", "w8", "runs once per schedule: only its bytes matter"),),
+    "unet_time": (
+        Rule("linear_*/*", "float", "2 million of 866 million weights; all blocks read what they make, in every step"),
+        Rule("*/*", "w8", "runs once per schedule: only its bytes matter"),
+    ),
     "unet": (
         Rule("conv_in/Conv", "float", "0.03 % of the arithmetic, sees the raw latents and feeds the outermost skip"),
         Rule("conv_out/Conv", "float", "0.03 % of the arithmetic, and its error is the prediction's error"),
