@@ -156,10 +156,8 @@ SCHEDULERS: dict[str, Kind] = {
 UNETS: dict[str, Kind] = {
     "no mid block, as tiny-sd": _unet(mid_block_type=None),
     "heads of each level, linear projections": _unet(attention_head_dim=(2, 4), use_linear_projection=True),
-    "the prompt's mean beside the timestep": replace(
-        _unet(addition_embed_type="text", addition_embed_type_num_heads=4),
-        result="refused",
-        words=("addition_embed_type", "prompt's mean"),
+    "the prompt's mean beside the timestep": _unet(
+        "standard", addition_embed_type="text", addition_embed_type_num_heads=4
     ),
     "layers of each level": _unet(layers_per_block=(1, 2)),
     "four levels": _unet(

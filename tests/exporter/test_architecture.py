@@ -28,7 +28,6 @@ def folder_of(path: Path, **configs: dict[str, Any]) -> Path:
         ("unet", {"class_embed_type": "projection"}, "class_embed_type='projection'"),
         ("unet", {"addition_embed_type": "text_time"}, "addition_embed_type='text_time'"),
         ("unet", {"addition_embed_type": "image"}, "addition_embed_type='image'"),
-        ("unet", {"addition_embed_type": "text"}, "addition_embed_type='text'"),
         ("unet", {"encoder_hid_dim_type": "image_proj"}, "encoder_hid_dim_type='image_proj'"),
         ("unet", {"dual_cross_attention": True}, "dual_cross_attention=true"),
         ("unet", {"out_channels": 8}, "out_channels=8"),
@@ -48,6 +47,7 @@ def test_what_needs_more_than_a_prompt_is_refused_by_its_key(part, config, named
     "unet",
     [
         {},
+        {"addition_embed_type": "text"},
         {"mid_block_type": None},
         {"class_embed_type": "no such kind"},  # diffusers takes it for none
         {"class_embed_type": "no such kind", "num_class_embeds": 10},

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+from types import MethodType
 
 import torch
 from diffusers.models.attention_processor import Attention
+from diffusers.models.embeddings import AttentionPooling
 from torch import Tensor, nn
 
 __all__ = ["attend", "split_heads", "write_out"]
@@ -38,10 +40,12 @@ def attend(attn: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor
 
 
 def write_out(part: nn.Module) -> None:
-    """Replace the processors of all attentions of a network."""
+    """Replace the processors of all attentions of a network, and what pools its prompt by attention."""
     for module in part.modules():
         if isinstance(module, Attention):
             module.set_processor(_Written() if module.added_kv_proj_dim is None else _WrittenAdded())
+        elif isinstance(module, AttentionPooling):
+            module.forward = MethodType(_pool, module)
 
 
 class _Written:
@@ -85,15 +89,30 @@ class _WrittenAdded:
         if not attn.only_cross_attention:
             parts.append((attn.to_k(tokens), attn.to_v(tokens)))
         query = split_heads(attn.to_q(tokens) * attn.scale, attn.heads)
-        # One softmax over both parts. They are not joined: the sum of their lengths would be traced as a number.
-        scores = [query @ split_heads(key, attn.heads).transpose(2, 3) for key, _ in parts]
-        largest = functools.reduce(torch.maximum, (score.amax(-1, keepdim=True) for score in scores))
-        shares = [torch.exp(score - largest) for score in scores]
-        values = [share @ split_heads(value, attn.heads) for share, (_, value) in zip(shares, parts, strict=True)]
-        total = functools.reduce(torch.add, (share.sum(-1, keepdim=True) for share in shares))
-        mixed = functools.reduce(torch.add, values) / total
-        projected: Tensor = attn.to_out[0](mixed.transpose(1, 2).flatten(2))
+        projected: Tensor = attn.to_out[0](_attend_to_parts(query, parts, attn.heads))
         return projected.transpose(1, 2).reshape(hidden_states.shape) + hidden_states
+
+
+def _pool(pooling: AttentionPooling, tokens: Tensor) -> Tensor:
+    """Diffusers' ``AttentionPooling``: the mean of tokens [B, L, C] attends to itself and to them; [B, C]."""
+    mean = tokens.mean(dim=1, keepdim=True) + pooling.positional_embedding
+    query = split_heads(pooling.q_proj(mean) * pooling.dim_per_head**-0.5, pooling.num_heads)
+    parts = [(pooling.k_proj(part), pooling.v_proj(part)) for part in (mean, tokens)]
+    return _attend_to_parts(query, parts, pooling.num_heads)[:, 0]
+
+
+def _attend_to_parts(query: Tensor, parts: list[tuple[Tensor, Tensor]], heads: int) -> Tensor:
+    """Return attention to several lists of keys and values [B, T, heads * d], heads merged: [B, L, heads * d].
+
+    There is one softmax over all parts. They are not joined: the sum of their lengths would be traced as a number.
+    """
+    scores = [query @ split_heads(key, heads).transpose(2, 3) for key, _ in parts]
+    largest = functools.reduce(torch.maximum, (score.amax(-1, keepdim=True) for score in scores))
+    shares = [torch.exp(score - largest) for score in scores]
+    values = [share @ split_heads(value, heads) for share, (_, value) in zip(shares, parts, strict=True)]
+    total = functools.reduce(torch.add, (share.sum(-1, keepdim=True) for share in shares))
+    mixed = functools.reduce(torch.add, values) / total
+    return mixed.transpose(1, 2).flatten(2)
 
 
 def _normed_tokens(attn: Attention, hidden_states: Tensor) -> Tensor:

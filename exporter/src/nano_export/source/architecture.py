@@ -20,7 +20,6 @@ _NEEDS_MORE: dict[str, dict[str, str]] = {
     "class_embed_type": dict.fromkeys(("timestep", "identity", "projection", "simple_projection"), "class labels"),
     "addition_embed_type": {
         "text_image": "a picture's embedding",
-        "text": "the prompt's mean beside the timestep, which no graph here has",
         "text_time": "a pooled prompt and sizes, as Stable Diffusion XL has",
         "image": "a picture's embedding",
         "image_hint": "a picture's embedding and a hint",
