@@ -184,7 +184,7 @@ def test_generate_refuses_before_it_draws(folder, tmp_path, monkeypatch, capsys)
     bundled = ["a fox", "--bundle", str(folder)]
     assert generate.main(["a fox", "--bundle", "nowhere"]) == 3
     assert generate.main([*bundled, "-o", "there.png"]) == 2
-    assert generate.main([*bundled, "-o", "fox.jpg"]) == 2
+    assert generate.main([*bundled, "-o", "fox.gif"]) == 2
     assert generate.main([*bundled, "-o", "nowhere/fox.png"]) == 4
     assert generate.main([*bundled, "-n", "0"]) == 2
     assert "Traceback" not in capsys.readouterr().err
@@ -234,7 +234,7 @@ def test_nothing_is_replaced_unasked(tmp_path):
 
 def test_places_that_cannot_be_written_are_refused(tmp_path):
     with pytest.raises(OutputNameError):
-        Output.plan(tmp_path / "fox.webp", 1, force=False)
+        Output.plan(tmp_path / "fox.gif", 1, force=False)
     with pytest.raises(OutputError):
         Output.plan(tmp_path / "nowhere" / "fox.png", 1, force=False)
     if os.geteuid() != 0:  # root may write anywhere

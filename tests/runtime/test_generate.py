@@ -165,7 +165,7 @@ def test_the_prompt_may_come_from_standard_input(run, monkeypatch):
         (["a fox", "--strength", 0.5], "--strength means nothing without --image"),
         (["a fox", "--grid", "steps=1,2", "-n", 2], "--grid and --count exclude each other"),
         (["a fox", "--grid", "steps=1", "--grid", "steps=2"], "--grid 'steps steps'"),
-        (["a fox", "-o", "a.jpg"], "a.jpg is not the name of a PNG file"),
+        (["a fox", "-o", "a.gif"], "a.gif is not the name of a picture"),
         (["a fox", "--image", "none.png"], "none.png cannot be used: No such file or directory"),
         (["--from", "none.png"], "none.png holds no drawing parameters"),
     ],

@@ -24,11 +24,14 @@ if TYPE_CHECKING:
 
     from nano_runtime.arrays import F32
 
-__all__ = ["REQUIRED", "DrawKeywords", "DrawOptions", "OutputType", "Stored", "stored_options"]
+__all__ = ["MOST_PICTURES", "REQUIRED", "DrawKeywords", "DrawOptions", "OutputType", "Stored", "stored_options"]
 
 OutputType: TypeAlias = Literal["pil", "np", "latent"]
 
 _STORED: Final = "stored"
+MOST_PICTURES: Final = 100_000
+"""Of a call, which lists its pictures before it draws."""
+
 REQUIRED: Final = object()
 """The default of a stored option that every file must have."""
 
@@ -190,7 +193,7 @@ _CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     "num_inference_steps": whole,
     "guidance_scale": number,
     "seed": whole,
-    "num_images_per_prompt": positive,
+    "num_images_per_prompt": partial(positive, most=MOST_PICTURES),
     "scheduler": lambda name, value: full_name(text(name, value)),
     "latents": _as_it_is,  # by ``drawing.arguments``
     "output_type": partial(one_of, known=get_args(OutputType)),

@@ -202,11 +202,18 @@ class Pipeline:
         at_once = 1 if self.low_memory else _MOST_AT_ONCE
         return plan_of(DrawOptions.of(prompt, **options), self.bundle, self._schedule, self._defaults, at_once=at_once)
 
-    def draw(self, plan: Plan) -> Iterator[Progress | Result]:
-        """Carry out a plan; see ``stream``."""
+    def draw(self, plan: Plan, *, more: bool = False) -> Iterator[Progress | Result]:
+        """Carry out a plan; see ``stream``.
+
+        Args:
+            plan: of this pipeline.
+            more: whether other pictures of the same prompts follow: UNet and decoder then stay loaded after the result,
+                unless memory matters more than time.
+        """
+        staying = more and not self.low_memory
         watch = Stopwatch()
         runner = self._runner(watch)
-        self._interrupt = False
+        self._interrupt = finished = False
         try:
             self._prepare(plan)
             keeping = self._keeping(runner)
@@ -223,15 +230,18 @@ class Pipeline:
                 runner, self.bundle, self._schedule, plan, texts, times, encoded, free_unet=self._free_unet
             )
             latents, stopped = yield from drawing.run(lambda: self._interrupt)
-            self._release(UNET, UNET_SHALLOW)
+            if not staying:
+                self._release(UNET, UNET_SHALLOW)
             images: list[Image] | F32 = latents
             if plan.output_type != "latent":
                 unit = decode(runner, self.bundle, latents, plan.seeds)
                 images = unit if plan.output_type == "np" else [to_pil(pixels) for pixels in to_uint8(unit)]
-            parameters = tuple(self._parameters(plan, picture, stopped) for picture in range(len(latents)))
+            parameters = tuple(self.parameters_of(plan, picture, stopped) for picture in range(len(latents)))
+            finished = True
             yield Result(images, plan.seeds[: len(latents)], parameters, watch.timings())
         finally:
-            self._release()  # whatever is left, also when the caller stops early
+            if not (staying and finished):
+                self._release()  # whatever is left, also when the caller stops early
 
     @property
     def interrupt(self) -> bool:
@@ -259,6 +269,21 @@ class Pipeline:
         """
         weighted, long = switch("prompt_weighting", prompt_weighting), switch("long_prompts", long_prompts)
         return self._conditioner.tokens(checked_prompt(prompt), Reading(weighted=weighted, long=long))
+
+    def parameters_of(self, plan: Plan, picture: int, stopped: int | None = None) -> Parameters:
+        """Describe how one picture of a plan is drawn; ``stopped`` after so many UNet calls, if it was."""
+        edit = plan.edit
+        return Parameters(
+            options=plan.options_of(picture),
+            bundle=self.bundle.manifest.name,
+            bundle_digest=self.bundle.digest,
+            backend=self.backend,
+            precision=self.options.precision,
+            version=__version__,
+            edited=None if edit is None else edit.digest,
+            masked=edit is not None and edit.mask is not None,
+            interrupted_after=stopped,
+        )
 
     def close(self) -> None:
         """Free all loaded graphs; a later call loads them again."""
@@ -302,21 +327,6 @@ class Pipeline:
 
     def _free_unet(self) -> None:
         self._graphs.close(UNET, UNET_SHALLOW)
-
-    def _parameters(self, plan: Plan, picture: int, stopped: int | None) -> Parameters:
-        """Describe how one picture was drawn; ``stopped`` after so many UNet calls, if it was."""
-        edit = plan.edit
-        return Parameters(
-            options=plan.options_of(picture),
-            bundle=self.bundle.manifest.name,
-            bundle_digest=self.bundle.digest,
-            backend=self.backend,
-            precision=self.options.precision,
-            version=__version__,
-            edited=None if edit is None else edit.digest,
-            masked=edit is not None and edit.mask is not None,
-            interrupted_after=stopped,
-        )
 
 
 def _replace(latents: F32, by: Any) -> None:  # noqa: ANN401 - what a caller's function returned

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from nano_runtime.bundle.folder import DEMO
 from nano_runtime.bundle.manifest import Backend
 from nano_runtime.cli import Parser, digest, make_parser, number, run_command
 from nano_runtime.cli.cache_options import CacheOptions, add_cache_options, cache_folder
-from nano_runtime.cli.grid import GRID_OPTIONS, Axis, cells, check_axes, parse_axis
+from nano_runtime.cli.grid import GRID_OPTIONS, Axis, check_axes, parse_axis
 from nano_runtime.cli.live_preview import Preview
 from nano_runtime.cli.origin import check_origin, without_strangers
 from nano_runtime.cli.output import Output
 from nano_runtime.cli.picture_flags import add_picture_flags, options_from
+from nano_runtime.cli.saving import Place
 from nano_runtime.cli.token_count import print_tokens
+from nano_runtime.cli.work import Work
+from nano_runtime.errors import ConflictError, NanoError
 from nano_runtime.errors.escaping import escaped
 from nano_runtime.system.machine import peak_rss_bytes
+from nano_runtime.system.timing import Timings
+from nano_runtime.values import positive
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
+    from nano_runtime.drawing.events import Progress
     from nano_runtime.drawing.plan import Plan
     from nano_runtime.engines.base import Precision
     from nano_runtime.pipeline import Pipeline, Result
@@ -69,7 +74,9 @@ class _Options(CacheOptions):
     @property
     def count(self) -> int:
         """Number of pictures."""
-        return getattr(self, "num_images_per_prompt", 1)
+        from nano_runtime.options import MOST_PICTURES
+
+        return positive("num_images_per_prompt", getattr(self, "num_images_per_prompt", 1), MOST_PICTURES)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,7 +103,9 @@ def _parser() -> Parser:
     add = parser.add_argument_group("files").add_argument
     add("--bundle", type=Path, metavar="DIR", help="a folder that nano-export wrote (default: the built-in demo model)")
     add("--expect-digest", type=digest, metavar="SHA256", help="refuse a bundle that has another digest")
-    add("-o", "--output", type=Path, metavar="FILE", help="a .png file or an existing folder (default: nano-SEED.png)")
+    add("-o", "--output", type=Path, metavar="FILE",
+        help="a .png, .jpg or .webp file, an existing folder, or - for standard output; given again after an "
+        "interruption, the command goes on (default: nano-SEED.png)")  # fmt: skip
     add("--preview", type=Path, metavar="FILE", help="a .png file that shows the pictures while they are drawn")
     add(
         "--no-metadata",
@@ -120,6 +129,10 @@ def _parser() -> Parser:
 def _generate(options: _Options) -> int:
     """Draw, save, and report: paths on stdout, talk on stderr."""
     check_axes(options.grid, options.count)
+    to_stdout = options.output is not None and str(options.output) == "-"
+    for name, taken in (("json", to_stdout and options.json), ("preview", options.preview == options.output)):
+        if taken and options.output is not None:
+            raise ConflictError("output", name)
     output = None if options.count_tokens else Output.plan(options.output, options.count, force=options.force)
 
     from nano_runtime.pictures.png import read_parameters
@@ -145,99 +158,96 @@ def _generate(options: _Options) -> int:
         picture = without_strangers(options.origin, picture, options, pipe.bundle)
         check_origin(options.origin, origin, picture, pipe.bundle, chosen=options.bundle is not None)
     preview = None if options.preview is None else Preview.plan(options.preview, pipe.bundle, force=options.force)
-    plans = [pipe.plan(one) for one in (cells(picture, options.grid) if options.grid else [picture])]
-    _say(_announced(pipe, plans))
-    results = [_draw(pipe, plan, preview) for plan in plans]
-    paths = _save_sheet(results, output, options) if options.grid else _save(results, output, options)
+    work = Work.of_sheet(pipe, picture, output, options.grid) if options.grid else Work.of(pipe, picture, output)
+    _say(_announced(pipe, work))
+    timings = _draw(pipe, work, preview, options)
+    work.finish()
     if options.json:
-        print(json.dumps(_report(pipe, results, paths), indent=1))
-    _say(_summary(results))
+        print(json.dumps(_report(pipe, work, timings), indent=1))
+    elif work.sheet is not None:
+        print(work.sheet)
+    _say(_summary(work, timings))
     return 0
 
 
-def _save(results: Sequence[Result], output: Output, options: _Options) -> list[Path]:
-    """Write each picture to a file of its own, and print its path."""
-    from nano_runtime.pictures.png import save_png
-
-    paths: list[Path] = []
-    for result in results:
-        for image, seed, parameters in zip(_images(result), result.seeds, result.parameters, strict=True):
-            paths.append(output.path(len(paths), seed))
-            save_png(image, paths[-1], parameters if options.metadata else None)
-            if not options.json:
-                print(paths[-1], flush=True)  # one by one: should the next fail, this one is there
-    return paths
-
-
-def _save_sheet(results: Sequence[Result], output: Output, options: _Options) -> list[Path]:
-    """Write one sheet of all pictures, and print its path; return it once for each picture."""
-    from nano_runtime.pictures.png import save_png
-    from nano_runtime.pictures.sheet import labelled_sheet
-
-    down = options.grid[1].labels if len(options.grid) > 1 else []
-    images = [image for result in results for image in _images(result)]
-    path = output.path(0, results[0].seeds[0])
-    save_png(labelled_sheet(images, options.grid[0].labels, down), path)
-    if not options.json:
-        print(path)
-    return [path] * len(images)
-
-
-def _images(result: Result) -> list[Image]:
-    """Return the pictures of a result, which is drawn as Pillow images here."""
-    return cast("list[Image]", result.images)
-
-
-def _draw(pipe: Pipeline, plan: Plan, preview: Preview | None) -> Result:
-    """Run the pipeline behind a progress bar, which only a terminal shows."""
+def _draw(pipe: Pipeline, work: Work, preview: Preview | None, options: _Options) -> list[Timings]:
+    """Draw and save what is missing behind a progress bar, which only a terminal shows; print the path of each file."""
     from tqdm import tqdm
 
-    from nano_runtime.pipeline import Result
+    quiet = options.json or work.cells is not None
+    timings: list[Timings] = []
+    _show(work.places, quiet=quiet)
+    with tqdm(total=work.unet_calls, unit="call", leave=False, file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
 
-    with tqdm(unit="call", leave=False, file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
-        for event in pipe.draw(plan):
-            if isinstance(event, Result):
-                return event
-            bar.total = event.calls
+        def told(event: Progress) -> None:
             bar.update()
             if preview is not None:
                 preview.write(event)
+
+        try:
+            for finished in work.draw(partial(_drawn, pipe, told), metadata=options.metadata):
+                timings.append(finished.timings)
+                _show(finished.places, quiet=quiet)
+        except (KeyboardInterrupt, NanoError):
+            if (said := work.how_to_go_on(metadata=options.metadata)) is not None:
+                _say(said)
+            raise
+    return timings
+
+
+def _drawn(pipe: Pipeline, told: Callable[[Progress], None], plan: Plan, more: bool) -> Result:  # noqa: FBT001 - as Draw
+    """Draw one plan, and tell of every UNet call."""
+    from nano_runtime.pipeline import Result
+
+    for event in pipe.draw(plan, more=more):
+        if isinstance(event, Result):
+            return event
+        told(event)
     raise AssertionError("a stream ends with its result")
 
 
-def _announced(pipe: Pipeline, plans: Sequence[Plan]) -> str:
+def _show(places: Sequence[Place], *, quiet: bool) -> None:
+    """Print the path of each picture that is there, at once: should the next fail, this one is."""
+    for place in places if not quiet else ():
+        if place.file is not None:
+            print(place.file, flush=True)
+
+
+def _announced(pipe: Pipeline, work: Work) -> str:
     """Return a line about the work to come."""
-    calls = sum(plan.unet_calls for plan in plans)
+    plans = work.plans
     first, name = plans[0], f"{pipe.bundle.manifest.name} on {pipe.backend}"
+    there = len(work.places) - len(work.missing)
+    more = "" if len(work.places) == 1 else f", seed {first.seeds[0]}"
+    more += f"; {there} of {len(work.places)} pictures are there already" if there else ""
     if len(plans) > 1:
-        return f"{name}: {len(plans)} pictures = {calls} UNet calls"
-    line = f"{name}: {first.steps} steps of {first.scheduler} = {calls} UNet calls"
-    return line + "".join(f", {part}" for part in first.shortcuts.described())
+        return f"{name}: {len(plans)} pictures = {work.unet_calls} UNet calls{more}"
+    line = f"{name}: {first.steps} steps of {first.scheduler} = {work.unet_calls} UNet calls"
+    return line + "".join(f", {part}" for part in first.shortcuts.described()) + more
 
 
-def _summary(results: Sequence[Result]) -> str:
+def _summary(work: Work, timings: Sequence[Timings]) -> str:
     """Say which seeds were drawn and where the time went."""
-    seeds = ", ".join(map(str, dict.fromkeys(seed for result in results for seed in result.seeds)))
-    total = sum(result.timings.total_ms for result in results)
-    before = total - sum(sum(map(sum, result.timings.run_ms.values())) for result in results)
-    call = median(sample for result in results for sample in result.timings.run_ms["unet"])
-    return f"seed {seeds}; {total / 1e3:.1f} s, of it {before / 1e3:.1f} s loading; {call:.0f} ms a UNet call"
+    seeds = ", ".join(map(str, dict.fromkeys(seed for plan in work.plans for seed in plan.seeds)))
+    if not timings:
+        return f"seed {seeds}; nothing was left to draw"
+    joined = Timings.joined(timings)
+    before = joined.total_ms - sum(map(sum, joined.run_ms.values()))
+    call = median(joined.run_ms["unet"])
+    return f"seed {seeds}; {joined.total_ms / 1e3:.1f} s, of it {before / 1e3:.1f} s loading; {call:.0f} ms a UNet call"
 
 
-def _report(pipe: Pipeline, results: Sequence[Result], paths: list[Path]) -> dict[str, Any]:
+def _report(pipe: Pipeline, work: Work, timings: Sequence[Timings]) -> dict[str, Any]:
     """Return everything about the call, with units in the keys; a sheet has a list of timings, one for each picture."""
-    parameters = [one for result in results for one in result.parameters]
-    timings = [asdict(result.timings) for result in results]
+    joined = Timings.joined(timings)
+    each = [asdict(one) for one in timings] if work.cells is not None and len(timings) > 1 else asdict(joined)
+    paths = [place.file if work.sheet is None else work.sheet for place in work.places]
+    parameters = [place.parameters.as_dict() for place in work.places]
     return {
-        "images": [{"path": str(path), **one.as_dict()} for path, one in zip(paths, parameters, strict=True)],
+        "images": [{"path": str(path), **one} for path, one in zip(paths, parameters, strict=True)],
         "threads": pipe.options.threads,
-        "unet_calls": sum(
-            len(ms)
-            for result in results
-            for name, ms in result.timings.run_ms.items()
-            if name in ("unet", "unet_shallow")
-        ),
-        "timings": timings if len(timings) > 1 else timings[0],
+        "unet_calls": sum(len(ms) for name, ms in joined.run_ms.items() if name in ("unet", "unet_shallow")),
+        "timings": each,
         "peak_rss_bytes": peak_rss_bytes(),
     }
 

@@ -22,6 +22,7 @@ from nano_runtime.errors import (
     SizeError,
     VariationError,
 )
+from nano_runtime.options import MOST_PICTURES
 from nano_runtime.sampling.variation import Variation
 from nano_runtime.values import number
 
@@ -40,7 +41,6 @@ __all__ = [
 _IMAGE_GUIDANCE = 1.5  # diffusers' default
 _SEEDS = 1 << 64
 _RANDOM_SEED_BYTES = 4
-_MOST_PICTURES = 100_000  # of a call, which lists its pictures before it draws
 
 
 def random_seed() -> int:
@@ -55,8 +55,8 @@ def repeated(prompt: str | Sequence[str], count: int) -> tuple[str, ...]:
         OptionError: there are more pictures than one call draws.
     """
     texts = (prompt,) if isinstance(prompt, str) else tuple(prompt)
-    if count * len(texts) > _MOST_PICTURES:
-        raise OptionError("num_images_per_prompt", count, f"at most {_MOST_PICTURES} pictures to a call")
+    if count * len(texts) > MOST_PICTURES:
+        raise OptionError("num_images_per_prompt", count, f"at most {MOST_PICTURES} pictures to a call")
     return tuple(text for text in texts for _ in range(count))
 
 

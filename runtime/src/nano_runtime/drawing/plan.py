@@ -108,6 +108,16 @@ class Plan:
         """The UNet graphs that the first group runs, each with its rows; see ``rows_by_graph``."""
         return rows_by_graph(self.calls, len(self.groups[0]))
 
+    def only(self, pictures: Sequence[int]) -> Plan:
+        """Return the plan of some of the pictures, which are the same pictures then."""
+        return replace(
+            self,
+            prompts=tuple(self.prompts[i] for i in pictures),
+            seeds=tuple(self.seeds[i] for i in pictures),
+            latents=None if self.latents is None else self.latents[list(pictures)],
+            variation=None if self.variation is None else self.variation.only(pictures),
+        )
+
     def options_of(self, picture: int) -> DrawOptions:
         """Return the complete options of one picture: drawn with them, alone, it is the same picture."""
         return replace(

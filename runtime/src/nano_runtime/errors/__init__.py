@@ -14,7 +14,7 @@ prints the message and ends with ``exit_code``; a traceback means a bug in this 
     │   ├── CommandLineError · UnknownFlagError
     │   ├── NoPictureError · OtherTaskError · ImageGuidanceError
     │   ├── BackendNotInBundleError · NoShortcutError · PrecisionError
-    │   ├── OutputNameError · OutputExistsError · NoPreviewError · NoCardError
+    │   ├── OutputNameError · OutputExistsError · TerminalError · NoPreviewError · NoCardError
     │   └── NoParametersError · OtherBundleError · NoOriginalError
     ├── BundleError           3   ValueError          the bundle is not one, is damaged, or computes nonsense
     │   ├── NotABundleError · ManifestError · TamperedFileError · ExtraFileError
@@ -92,6 +92,7 @@ from nano_runtime.errors.usage import (
     SizeError,
     StepsError,
     StrengthError,
+    TerminalError,
     UnknownFlagError,
     UnknownOptionError,
     UnknownSchedulerError,
@@ -149,6 +150,7 @@ __all__ = [
     "StepsError",
     "StrengthError",
     "TamperedFileError",
+    "TerminalError",
     "UnknownFlagError",
     "UnknownOptionError",
     "UnknownSchedulerError",

@@ -39,6 +39,7 @@ __all__ = [
     "SizeError",
     "StepsError",
     "StrengthError",
+    "TerminalError",
     "UnknownFlagError",
     "UnknownOptionError",
     "UnknownSchedulerError",
@@ -309,11 +310,12 @@ class PrecisionError(UsageError):
 
 
 class OutputNameError(UsageError):
-    """An output name that is not a PNG file's."""
+    """An output name that is not a picture's."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(
-            f"{path} is not the name of a PNG file", "Give a name that ends in .png, or an existing folder."
+            f"{path} is not the name of a picture",
+            "Give a name that ends in .png, .jpg, .jpeg or .webp, an existing folder, or - for standard output.",
         )
 
 
@@ -322,6 +324,13 @@ class OutputExistsError(UsageError):
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"{path} exists already", "Choose another name with -o, or add --force to replace it.")
+
+
+class TerminalError(UsageError):
+    """A picture that would be written to a terminal."""
+
+    def __init__(self) -> None:
+        super().__init__("a terminal shows no picture", "Send standard output to a file or a program, or give -o FILE.")
 
 
 class NoPreviewError(UsageError):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from nano_runtime.errors import NoParametersError, OptionError
 from nano_runtime.pictures.parameters import Parameters
@@ -15,7 +16,13 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.PngImagePlugin import PngInfo
 
-__all__ = ["read_parameters", "save_png"]
+__all__ = ["EXIF_IFD", "MAKER_NOTE", "read_parameters", "save_png"]
+
+EXIF_IFD: Final = 0x8769
+"""The EXIF tag of the part with the next one, in pictures that are no PNG."""
+
+MAKER_NOTE: Final = 0x927C
+"""The EXIF tag that holds the JSON in them; viewers leave a maker's notes alone."""
 
 
 def save_png(image: Image, target: str | Path | BinaryIO, parameters: Parameters | None = None) -> None:
@@ -47,25 +54,27 @@ def save_png(image: Image, target: str | Path | BinaryIO, parameters: Parameters
 
 
 def read_parameters(path: str | Path) -> Parameters:
-    """Read the parameters that ``save_png`` wrote into a file.
+    """Read the parameters that ``save_png`` or the command wrote into a PNG, JPEG or WebP.
 
     Raises:
-        NoParametersError: the file cannot be read, is not a PNG, or carries no parameters of ours.
+        NoParametersError: the file cannot be read, is no such picture, or carries no parameters of ours.
         OptionError: the path is none.
     """
     from PIL import Image  # noqa: PLC0415 - drawing arrays needs no Pillow
 
     path = path_of("path", path)
     try:
-        with Image.open(path, formats=("PNG",)) as image:
+        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
             image.load()  # text chunks may come after the pixels
             text = image.info.get("nano")
-    except (OSError, SyntaxError, ValueError) as error:
+            note = None if image.format == "PNG" else image.getexif().get_ifd(EXIF_IFD).get(MAKER_NOTE)
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
         raise NoParametersError(path, str(error)) from error
-    if text is None:
+    content = note if text is None else text.encode()
+    if not isinstance(content, bytes):
         raise NoParametersError(path, "there is no text chunk named 'nano'")
     try:
-        return Parameters.from_json(text.encode())
+        return Parameters.from_json(content)
     except ValueError as error:  # msgspec's errors are
         raise NoParametersError(path, str(error)) from error
 

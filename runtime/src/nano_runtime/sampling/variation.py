@@ -28,6 +28,10 @@ class Variation:
     seeds: tuple[int, ...]
     strength: float
 
+    def only(self, pictures: Sequence[int]) -> Variation:
+        """Return the mix of some of the pictures."""
+        return Variation(tuple(self.seeds[i] for i in pictures), self.strength)
+
     def apply(self, noise: F32, pictures: Sequence[int]) -> F32:
         """Turn the noise of some pictures, float32 [len(pictures), C, h, w], towards that of their other seeds."""
         others = (randn(self.seeds[picture], noise.shape[1:]) for picture in pictures)

@@ -28,6 +28,16 @@ class Timings:
     load_ms: Mapping[str, tuple[float, ...]]
     run_ms: Mapping[str, tuple[float, ...]]
 
+    @classmethod
+    def joined(cls, parts: Sequence[Timings]) -> Timings:
+        """Return the timings of calls in a row as those of one call."""
+        return cls(
+            total_ms=sum(part.total_ms for part in parts),
+            verify_ms=_joined([part.verify_ms for part in parts]),
+            load_ms=_joined([part.load_ms for part in parts]),
+            run_ms=_joined([part.run_ms for part in parts]),
+        )
+
 
 class Stopwatch:
     """Collects samples by (kind, name) from its creation on; a stopwatch belongs to one call."""
@@ -54,6 +64,12 @@ class Stopwatch:
 
     def _of(self, kind: str) -> dict[str, tuple[float, ...]]:
         return {name: tuple(values) for (of, name), values in self._samples.items() if of == kind}
+
+
+def _joined(parts: Sequence[Mapping[str, tuple[float, ...]]]) -> dict[str, tuple[float, ...]]:
+    """Put the samples of each name in a row."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: tuple(sample for part in parts for sample in part.get(name, ())) for name in names}
 
 
 def percentile(samples: Sequence[float], percent: float) -> float:

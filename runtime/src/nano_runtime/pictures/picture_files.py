@@ -1,0 +1,67 @@
+"""Pictures in the format that a file's name asks for: PNG, JPEG or WebP, each of which remembers how it was drawn."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from nano_runtime.pictures.parameters import Parameters
+from nano_runtime.pictures.png import EXIF_IFD, MAKER_NOTE, save_png
+from nano_runtime.system.files import write_whole
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["SUFFIXES", "save_picture"]
+
+SUFFIXES: Final = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+"""Endings of names, in small letters, and Pillow's names of the formats."""
+
+_USER_COMMENT: Final = 0x9286  # of Exif 2.3; A1111 writes its text there, too
+_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"lossless": True},
+}
+_MOST_EXIF_BYTES: Final = 65533 - len("Exif\0\0")  # of a JPEG, whose lengths have 16 bits
+
+_log = logging.getLogger(__name__)
+
+
+def save_picture(image: Image, path: Path, parameters: Parameters | None) -> None:
+    """Write a picture in the format of its name; it appears under that name only when it is complete.
+
+    WebP is written without loss, JPEG with quality 95 and full colour.
+
+    Args:
+        image: the picture.
+        path: a name with one of ``SUFFIXES``.
+        parameters: written into the file; None writes none.
+
+    Raises:
+        OutputError: the folder is missing, full, or not writable.
+    """
+    name = SUFFIXES[path.suffix.lower()]
+    if name == "PNG":
+        save_png(image, path, parameters)
+        return
+    exif = b"" if parameters is None else _exif(parameters)
+    if name == "JPEG" and len(exif) > _MOST_EXIF_BYTES:
+        _log.warning("%s cannot hold so long a prompt; it is written without its parameters", path)
+        exif = b""
+
+    def write(file: BinaryIO) -> None:
+        image.save(file, format=name, exif=exif, **_OPTIONS[name])
+
+    write_whole(path, write)
+
+
+def _exif(parameters: Parameters) -> bytes:
+    """Return the parameters as EXIF: A1111's text as the comment, JSON as the maker's note."""
+    from PIL import Image  # noqa: PLC0415 - drawing arrays needs no Pillow
+
+    exif = Image.Exif()
+    comment = b"UNICODE\0" + parameters.as_text().encode("utf-16-be")
+    exif.get_ifd(EXIF_IFD).update({_USER_COMMENT: comment, MAKER_NOTE: parameters.as_json()})
+    return exif.tobytes()
