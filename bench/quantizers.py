@@ -22,7 +22,7 @@ from nano_runtime.engines import Batch, EngineOptions
 from nano_runtime.engines.base import Runner
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.pipeline import Pipeline
-from nano_runtime.system.machine import usable_cores
+from nano_runtime.system.processors import usable_cores
 
 JUDGE_PROMPT = "A watercolor painting of an otter"
 STEPS = 8

@@ -31,7 +31,8 @@ from PIL import Image
 
 from nano_export.source.builtin import DEMO
 from nano_runtime.pipeline import Pipeline
-from nano_runtime.system.machine import describe_machine, usable_cores
+from nano_runtime.system.machine import describe_machine
+from nano_runtime.system.processors import usable_cores
 
 _ROOT = Path(__file__).parents[2]
 _BUILDERS = _ROOT / "bench/peers/builders"

@@ -26,7 +26,8 @@ from bench.peers.report import control_psnr_db, markdown, rows
 
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.errors import NanoError
-from nano_runtime.system.machine import describe_machine, instruction_sets, usable_cores
+from nano_runtime.system.machine import describe_machine, instruction_sets
+from nano_runtime.system.processors import usable_cores
 
 _ROOT = Path(__file__).parents[2]
 _NAMED = (*PEERS, *(peer for peer in OURS if peer.optional))
@@ -66,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         help="of the checkpoint; tiny has no speed to speak of (default: synthetic)")  # fmt: skip
     add("--runs", type=int, default=5, metavar="N", help="warm pictures of each (default: %(default)s)")
     add("--starts", type=int, default=2, metavar="N", help="warm starts of each (default: %(default)s)")
-    add("--threads", type=int, default=usable_cores(), metavar="N", help="(default: physical cores, %(default)s)")
+    add("--threads", type=int, default=usable_cores(), metavar="N", help="(default: performance cores, %(default)s)")
     add("--steps", type=int, default=20, metavar="N", help="of PNDM, one UNet call more (default: %(default)s)")
     add("--guidance", type=float, default=7.5, metavar="X", help="over 1 (default: %(default)s)")
     add("--work", type=Path, default=_ROOT / "build/peers", metavar="DIR", help="(default: build/peers)")

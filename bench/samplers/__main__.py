@@ -31,7 +31,7 @@ def main() -> None:
     )
     parser.add_argument("bundle", type=Path, nargs="?", default=BUNDLE, help="of the demo (default: the one inside)")
     parser.add_argument("--backend", choices=("onnxruntime", "openvino"), default="openvino")
-    parser.add_argument("--threads", type=int, help="default: one per physical core")
+    parser.add_argument("--threads", type=int, help="default: one per performance core")
     parser.add_argument("--count", type=int, default=60, help="prompts, a quarter of them held out")
     parser.add_argument("--output", type=Path, default=ROOT / "bench/results", help="folder of the report")
     parser.add_argument("--report-only", action="store_true", help="draw nothing; report on what is kept")

@@ -22,7 +22,8 @@ from nano_runtime.engines import BACKENDS, EngineOptions
 from nano_runtime.engines import onnxruntime as door
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.pipeline import Pipeline
-from nano_runtime.system.machine import describe_machine, usable_cores
+from nano_runtime.system.machine import describe_machine
+from nano_runtime.system.processors import usable_cores
 
 OPTIONS = EngineOptions(threads=usable_cores(), precision="f32")
 QUANTIZED = ("text_encoder", "unet", "vae_decoder", "vae_encoder")  # those with integer arithmetic

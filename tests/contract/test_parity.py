@@ -22,7 +22,7 @@ from nano_runtime.bundle.folder import Bundle
 from nano_runtime.engines import BACKENDS, EngineOptions
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.pipeline import Pipeline
-from nano_runtime.system.machine import usable_cores
+from nano_runtime.system.processors import usable_cores
 
 SCHEDULERS = {
     "pndm": "PNDMScheduler",

@@ -27,7 +27,7 @@ from nano_runtime.networks.conditioning import Conditioner, UNetInputs
 from nano_runtime.networks.tokenizer import Reading
 from nano_runtime.pictures.png import read_parameters
 from nano_runtime.pipeline import Pipeline
-from nano_runtime.system.machine import usable_cores
+from nano_runtime.system.processors import usable_cores
 from nano_runtime.system.timing import Stopwatch
 
 # Of the largest number. Engines sum in another order than torch; in pictures, guidance magnifies that in every call.

@@ -61,7 +61,7 @@ from nano_runtime.errors.escaping import escaped, first_line
 from nano_runtime.options import DrawOptions
 from nano_runtime.pipeline import Pipeline
 from nano_runtime.system.files import paths_below
-from nano_runtime.system.machine import usable_cores
+from nano_runtime.system.processors import usable_cores
 
 __all__ = ["Exported", "export"]
 

@@ -42,7 +42,7 @@ from nano_runtime.pictures.parameters import Parameters
 from nano_runtime.pictures.pixels import to_pil, to_uint8
 from nano_runtime.sampling.schedule import Schedule
 from nano_runtime.system.disk_cache import DiskCache
-from nano_runtime.system.machine import usable_cores
+from nano_runtime.system.processors import thread_count
 from nano_runtime.system.timing import Stopwatch
 from nano_runtime.values import one_of, path, positive, switch
 from nano_runtime.values import prompt as checked_prompt
@@ -117,7 +117,7 @@ class Pipeline:
         Args:
             bundle: folder that ``nano-export`` wrote; by default the small demo model that comes with this package.
             backend: the engine; None takes onnxruntime if it is installed and the bundle serves it, otherwise openvino.
-            threads: None means one per physical core.
+            threads: at most one per processor, more are taken for that; None means one per performance core.
             precision: arithmetic of the layers that are not quantized; None means ``"f32"``. ``"bf16"`` is quicker
                 with openvino on processors that have it, and rounds.
             keep_loaded: see the class.
@@ -133,7 +133,7 @@ class Pipeline:
             BackendMissingError: the engine is not installed.
         """
         options = EngineOptions(
-            threads=usable_cores() if threads is None else positive("threads", threads),
+            threads=thread_count(None if threads is None else positive("threads", threads)),
             precision="f32" if precision is None else one_of("precision", precision, PRECISIONS),
             cache=None if cache is None else path("cache", cache),
         )

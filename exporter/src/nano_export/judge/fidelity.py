@@ -36,7 +36,7 @@ from nano_runtime.engines import EngineOptions
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.networks.conditioning import UNetInputs
 from nano_runtime.pipeline import Pipeline, Result
-from nano_runtime.system.machine import usable_cores
+from nano_runtime.system.processors import usable_cores
 
 __all__ = [
     "GOALS_DB",

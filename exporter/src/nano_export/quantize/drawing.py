@@ -17,7 +17,7 @@ from nano_runtime.options import DrawOptions
 from nano_runtime.pipeline import Pipeline, Result
 from nano_runtime.sampling.samplers import FALLBACK, RECORDS, make_sampler
 from nano_runtime.sampling.schedule import Schedule
-from nano_runtime.system.machine import usable_cores
+from nano_runtime.system.processors import usable_cores
 
 __all__ = ["draw"]
 

@@ -15,7 +15,8 @@ from nano_export.source.picture_size import picture_size
 from nano_export.source.place import Place
 from nano_export.source.workload import Network, Workload, workload_of
 from nano_runtime.errors import DiskSpaceError, NotEnoughMemoryError
-from nano_runtime.system.machine import memory_available_bytes, usable_cores
+from nano_runtime.system.machine import memory_available_bytes
+from nano_runtime.system.processors import usable_cores
 
 __all__ = ["Needs", "check_resources"]
 

@@ -12,7 +12,7 @@ from nano_runtime.bundle.manifest import Backend, Quality
 from nano_runtime.engines import BACKENDS, installed
 from nano_runtime.engines.base import PRECISIONS, Precision
 from nano_runtime.errors import BackendMissingError, OptionError
-from nano_runtime.system.machine import usable_cores
+from nano_runtime.system.processors import thread_count
 from nano_runtime.values import positive
 
 __all__ = ["cases_of"]
@@ -36,7 +36,7 @@ def cases_of(
         engines: names, alone or with a precision (``"openvino:bf16"``); None takes all that are installed and that a
             bundle has graphs for.
         precision: of engines that are named without one.
-        threads: numbers of threads; None takes one per physical core.
+        threads: numbers of threads; None takes one per performance core.
         counts: numbers of pictures per call.
         qualities: None takes ``"exact"``.
 
@@ -46,7 +46,8 @@ def cases_of(
         BackendMissingError: no engine is installed that a bundle has graphs for.
     """
     known = _engines(precision)
-    numbers = [usable_cores()] if threads is None else [positive("threads", number) for number in threads]
+    asked = [None] if threads is None else [positive("threads", number) for number in threads]
+    numbers = [thread_count(number) for number in asked]
     pictures = [positive("num_images_per_prompt", number) for number in counts]
     expected = [None] * len(bundles) if digests is None else digests
     if len(expected) != len(bundles):

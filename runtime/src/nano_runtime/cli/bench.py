@@ -88,7 +88,7 @@ def _parser() -> Parser:
     add("-n", "--count", dest="num_images_per_prompt", type=_numbers, default=[1], metavar="N,...",
         help="pictures per call, one or several numbers (default: 1)")  # fmt: skip
     add("--threads", type=_numbers, metavar="N,...",
-        help="processor threads, one or several numbers (default: one per physical core)")  # fmt: skip
+        help="processor threads, one or several numbers (default: one per performance core)")  # fmt: skip
     add("--quality", dest="qualities", action="append", choices=get_args(Quality),
         help="work to leave out, see nano-generate; repeatable (default: exact)")  # fmt: skip
     add("--runs", type=number, default=5, metavar="N", help="calls after the first (default: %(default)s)")

@@ -118,7 +118,7 @@ def _parser() -> Parser:
     add("--count-tokens", action="store_true", help="draw nothing; print the prompt's length, and the words left out")
     add = parser.add_argument_group("the machine").add_argument
     add("--backend", choices=get_args(Backend), help="the engine (default: onnxruntime if installed)")
-    add("--threads", type=number, metavar="N", help="processor threads (default: one per physical core)")
+    add("--threads", type=number, metavar="N", help="processor threads (default: one per performance core)")
     precision = "arithmetic of layers that are not INT8; bf16 needs openvino (default: f32)"
     add("--precision", choices=("f32", "bf16"), help=precision)
     add("--low-memory", action="store_true", help="take less memory: one picture at a time, and one graph")

@@ -5,13 +5,14 @@ Most of it comes from ``/proc`` and ``/sys`` on Linux. A value that another syst
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+
+from nano_runtime.system.processors import usable_cores
 
 __all__ = [
     "ISA_FLAGS",
@@ -21,7 +22,6 @@ __all__ = [
     "instruction_sets",
     "memory_available_bytes",
     "peak_rss_bytes",
-    "usable_cores",
 ]
 
 ISA_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16")
@@ -39,7 +39,7 @@ class Machine:
 
     Attributes:
         cpu: model name as the processor gives it.
-        cores: physical cores this process may use.
+        cores: performance cores this process may use.
         isa: those of ``ISA_FLAGS`` the processor has; None where the system does not say.
         memory_available_bytes: memory a new process could take now; None where the system does not say.
         system: kernel name, release and architecture.
@@ -74,14 +74,6 @@ def describe_machine() -> Machine:
 def instruction_sets() -> tuple[str, ...] | None:
     """Return those of ``ISA_FLAGS`` the processor has, or None where the system does not say."""
     return _isa(_read(_CPUINFO))
-
-
-def usable_cores() -> int:
-    """Return the physical cores this process may use: by affinity, then by the container's quota; at least 1."""
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
-    cores = _physical(_read(_CPUINFO), allowed)
-    quota = _cgroup_quota(_read(_CGROUP / "cpu.max"))
-    return max(1, cores if quota is None else min(cores, quota))
 
 
 def memory_available_bytes() -> int | None:
@@ -127,22 +119,6 @@ def _isa(cpuinfo: str) -> tuple[str, ...] | None:
         return None
     present = set(flags.group(1).split())
     return tuple(flag for flag in ISA_FLAGS if flag in present)
-
-
-def _physical(cpuinfo: str, allowed: set[int]) -> int:
-    """Count the (package, core) pairs behind the allowed logical processors; the processors where pairs are unknown."""
-    pairs = set()
-    for block in cpuinfo.split("\n\n"):
-        fields = dict(re.findall(r"^(processor|physical id|core id)\s*:\s*(\d+)$", block, re.MULTILINE))
-        if len(fields) == len(("processor", "physical id", "core id")) and int(fields["processor"]) in allowed:
-            pairs.add((fields["physical id"], fields["core id"]))
-    return len(pairs) or len(allowed)
-
-
-def _cgroup_quota(cpu_max: str) -> int | None:
-    """Return the whole processors a ``cpu.max`` line ("quota period", in microseconds) allows; None for no limit."""
-    found = re.match(r"(\d+) (\d+)", cpu_max)
-    return None if found is None else max(1, int(found.group(1)) // int(found.group(2)))
 
 
 def _versions() -> dict[str, str]:

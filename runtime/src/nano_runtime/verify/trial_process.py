@@ -25,7 +25,7 @@ from nano_runtime.errors import BundleError, LoaderDiedError, NanoError, NotEnou
 from nano_runtime.networks.tokenizer import Tokenizer
 from nano_runtime.options import DrawOptions
 from nano_runtime.pipeline import Pipeline
-from nano_runtime.system.machine import usable_cores
+from nano_runtime.system.processors import usable_cores
 from nano_runtime.verify.trial import REPORT_BYTES
 
 __all__ = ["main"]
