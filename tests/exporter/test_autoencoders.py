@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
+from torch.utils.flop_counter import FlopCounterMode
 
 from nano_export.errors import CheckpointError, UnsupportedModelError
 from nano_export.source.autoencoders import open_autoencoder
@@ -37,6 +38,20 @@ def test_both_classes_are_read_from_their_own_folder_and_from_a_pipelines(made, 
     found = open_autoencoder(tmp_path, latents=4)
     assert type(found) is type(made)
     assert all(torch.equal(value, made.state_dict()[name]) for name, value in found.state_dict().items())
+
+
+def test_the_tiny_one_decodes_with_a_tenth_of_the_arithmetic():
+    """The published sizes: TAESD is diffusers' default, the other is Stable Diffusion's; 64 x 64 latents."""
+    counts = []
+    with torch.device("meta"):
+        levels = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+        large = AutoencoderKL(**levels, block_out_channels=(128, 256, 512, 512), layers_per_block=2)
+        latents = torch.zeros(1, 4, 64, 64)
+        for vae in (large, AutoencoderTiny()):
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                vae.decode(latents)
+            counts.append(counter.get_total_flops())
+    assert 0 < counts[1] < counts[0] / 10
 
 
 def test_other_latents_are_refused(tmp_path):

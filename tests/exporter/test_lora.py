@@ -364,6 +364,13 @@ NAN = torch.full((2, 32), math.nan)
         pytest.param({}, "it holds no tensors", id="empty"),
         pytest.param({"conv_in.weight": torch.ones(1)}, "'conv_in.weight' is no part of a LoRA", id="a checkpoint"),
         pytest.param({f"{ATTENTION}.oft_blocks": torch.ones(1)}, "oft_blocks' is of OFT", id="OFT"),
+        pytest.param({"unet.conv_in.boft_R": torch.ones(1)}, "boft_R' is of BOFT", id="BOFT"),
+        pytest.param({"unet.conv_in.vera_lambda_d": torch.ones(1)}, "vera_lambda_d' is of VeRA", id="VeRA"),
+        pytest.param(
+            {"text_encoder.embeddings.token_embedding.lora_embedding_A": torch.ones(2, 9)},
+            "is of an embedding's LoRA",
+            id="LoRA of an embedding",
+        ),
         pytest.param({f"{ATTENTION}.hada_w1_a": torch.ones(2, 2)}, f"no hada_w1_b for '{ATTENTION}'", id="half a LoHa"),
         pytest.param(
             {f"{ATTENTION}.hada_w{side}_{end}": torch.ones(2, 3) for side in "12" for end in "ab"},

@@ -7,6 +7,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import lycoris
@@ -290,6 +291,76 @@ def test_kohyas_layout_as_lycoris_writes_it_computes_what_lycoris_computes(check
     assert (checkpoint.text_encoder(ids).last_hidden_state - expected[0]).abs().max() < EQUAL_OUTPUTS
     assert (before - expected[0]).abs().max() > 100 * EQUAL_OUTPUTS
     assert largest_difference(outputs(checkpoint), expected[1]) < EQUAL_OUTPUTS
+
+
+def kohya_layer(name: str, alpha: float, seed: int) -> dict[str, torch.Tensor]:
+    """A LoRA of one linear layer of 32 x 32."""
+    noise = torch.Generator().manual_seed(seed)
+    stem = f"lora_unet_{name.replace('.', '_')}"
+    ends, shapes = ("down", "up"), ((4, 32), (32, 4))
+    factors = {
+        f"{stem}.lora_{end}.weight": torch.randn(shape, generator=noise)
+        for end, shape in zip(ends, shapes, strict=True)
+    }
+    return {**factors, f"{stem}.alpha": torch.tensor(alpha)}
+
+
+def fused_by_diffusers(file: Path, plain: builtin.Parts) -> builtin.Parts:
+    parts = copy.deepcopy(plain)
+    pipeline = diffusers_pipeline(parts)
+    pipeline.load_lora_weights(str(file))
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()
+    return parts
+
+
+def test_diffusers_draws_a_dora_of_kohyas_layout_as_a_plain_lora(plain, tmp_path):
+    """What the documents say of it. That ours is LyCORIS's is tested above."""
+    name = f"{BLOCK}.attn1.to_q"
+    content = kohya_layer(name, 4, 1)
+    save_file(content, tmp_path / "lora.safetensors")
+    dora = {f"lora_unet_{name.replace('.', '_')}.dora_scale": torch.full((32, 1), 3.0)}
+    save_file(content | dora, tmp_path / "dora.safetensors")
+    files = [fused_by_diffusers(tmp_path / f"{kind}.safetensors", plain) for kind in ("lora", "dora")]
+    assert distance(*files) == 0
+    assert distance(files[0], plain) > 0.1
+
+
+def test_diffusers_gives_attention_layers_the_commonest_alpha(plain, checkpoint, tmp_path):
+    """What the documents say of it. Ours uses them all."""
+    layers = [f"{BLOCK}.{attention}.{layer}" for attention in ("attn1", "attn2") for layer in ("to_q", "to_out.0")]
+
+    def written(alphas: tuple[float, ...], name: str) -> Path:
+        parts = [kohya_layer(layer, alpha, 1) for layer, alpha in zip(layers, alphas, strict=True)]
+        save_file({key: value for part in parts for key, value in part.items()}, tmp_path / name)
+        return tmp_path / name
+
+    mixed = written((1, 2, 2, 2), "mixed.safetensors")
+    theirs = fused_by_diffusers(mixed, plain)
+    assert distance(theirs, fused_by_diffusers(written((2, 2, 2, 2), "common.safetensors"), plain)) == 0
+    merge(checkpoint, open_loras(LoraFile(mixed)))
+    first, *others = (
+        (checkpoint.unet.get_submodule(layer).weight - theirs.unet.get_submodule(layer).weight).abs().max()
+        for layer in layers
+    )
+    assert first > 0.1
+    assert max(others) < EQUAL_WEIGHTS
+
+
+@pytest.mark.parametrize("algorithm", ["loha", "lokr"])
+def test_lycoris_merges_with_its_scale_twice(algorithm, checkpoint):
+    """What the documents say of it: alpha / rank is a half here, and its own merge is half of what it trains."""
+    lycoris.logger.setLevel(logging.ERROR)
+    layers = nn.Module()
+    layers.add_module("layer", checkpoint.unet.get_submodule(f"{BLOCK}.attn1.to_q"))
+    network = lycoris.create_lycoris(layers, 1.0, linear_dim=4, linear_alpha=2, algo=algorithm, factor=4)
+    train(network)
+    before = layers.get_submodule("layer").weight.clone()
+    drawn = network.loras[0].get_diff_weight()[0]
+    network.merge_to(1.0)
+    difference = layers.get_submodule("layer").weight - before
+    assert (difference - drawn / 2).abs().max() < EQUAL_WEIGHTS
+    assert drawn.abs().max() > 100 * EQUAL_WEIGHTS
 
 
 @pytest.mark.parametrize(
