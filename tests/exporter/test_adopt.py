@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from onnx import helper, numpy_helper
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 from transformers import CLIPTokenizer
 
 from nano_export.adoption.adopting import _in_words, adopt
@@ -195,6 +201,51 @@ def test_sizes_come_from_graphs_then_from_the_caller_then_from_configs(folder):
         sizes_of(found, graphs(), 77, 100)
     sizes = sizes_of(found, graphs(), None, None)
     assert (sizes.length, sizes.tokens, sizes.width, sizes.latents) == (77, "tokens", 768, (4, 64, 64))
+
+
+def test_a_size_that_halves_with_a_rest_is_taken_where_the_graphs_were_traced_at_one(folder):
+    found = open_folder(folder)
+    with pytest.raises(ImageSizeError, match="72"):  # they double: 9 would become 5, then 10
+        sizes_of(found, graphs(), 77, 72)
+    write(folder / "unet/config.json", {"sample_size": 9, "block_out_channels": [320, 640, 1280, 1280]})
+    found = open_folder(folder)
+    assert sizes_of(found, graphs(), 77, None).latents == (4, 9, 9)
+    assert sizes_of(found, graphs(), 77, 88).pixels == (88, 88)
+    with pytest.raises(ImageSizeError, match="76"):
+        sizes_of(found, graphs(), 77, 76)
+
+
+def test_a_graph_that_was_traced_at_a_size_with_a_rest_draws_others_too(tmp_path):
+    """With torch's older tracer, as optimum and diffusers' script use it; the other way round it draws nothing."""
+    levels = {"block_out_channels": (8, 8, 8), "norm_num_groups": 4, "attention_head_dim": 4, "layers_per_block": 1}
+    down, up = ("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"), ("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D")
+    unet = UNet2DConditionModel(
+        **levels, cross_attention_dim=8, down_block_types=down, up_block_types=up, mid_block_type=None
+    ).eval()
+    unet.set_attn_processor(AttnProcessor())
+    names = ["sample", "timestep", "encoder_hidden_states"]
+    sides = {"sample": {2: "height", 3: "width"}}
+
+    def inputs(side: int) -> tuple[torch.Tensor, ...]:
+        noise = torch.Generator().manual_seed(side)
+        return torch.randn(1, 4, side, side, generator=noise), torch.tensor(9), torch.randn(1, 5, 8, generator=noise)
+
+    def far(traced: int, side: int) -> float:
+        path = tmp_path / f"{traced}.onnx"
+        if not path.exists():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                torch.onnx.export(
+                    unet, inputs(traced), path, input_names=names, dynamic_axes=sides, opset_version=17, dynamo=False
+                )
+        session = onnxruntime.InferenceSession(path)
+        found = session.run(None, {name: value.numpy() for name, value in zip(names, inputs(side), strict=True)})[0]
+        with torch.no_grad():
+            return float(np.abs(found - unet(*inputs(side))[0].numpy()).max())
+
+    assert max(far(9, side) for side in (9, 10, 11, 12)) < 1e-5
+    with pytest.raises(Fail):
+        far(12, 9)
 
 
 def test_a_unet_with_the_guidance_scale_as_an_input_is_taken(folder):

@@ -132,6 +132,12 @@ def test_a_built_in_model_needs_no_files(parts):
     assert checkpoint.licence.id == "Apache-2.0"
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 300 + ".safetensors"])
+def test_a_name_that_no_system_takes_is_refused(name):
+    with pytest.raises(CheckpointError, match=r"it cannot be looked at \(File name too long\)"):
+        open_checkpoint(name, None)
+
+
 def test_what_is_neither_a_folder_nor_a_hub_id_is_named():
     with pytest.raises(CheckpointError, match=r"^no/such/folder is not a usable checkpoint: there is no such folder"):
         open_checkpoint("no/such/folder", None)

@@ -489,6 +489,7 @@ def test_files_that_do_not_fit_are_refused_and_nothing_is_written(content, why, 
         ("{", "cannot be read"),
         ("[]", None),  # nothing about any network
         ('["unet.r"]', "cannot be read"),
+        ("5", "cannot be read"),
         ('{"unet.r": 2}', "cannot be read"),
         ('{"unet.lora_alpha": "two"}', "cannot be read"),
         ('{"unet.lora_alpha": 1e999}', "is not finite"),
@@ -508,13 +509,25 @@ def test_a_config_that_is_not_pefts_is_refused(config, why, file):
 
 @pytest.mark.parametrize(
     "damage",
-    ["missing", "an empty folder", "a pickle", "cut short", "longer than a LoRA", "a long header", "a false length"],
+    [
+        "missing",
+        "a name too long",
+        "an empty folder",
+        "a pickle",
+        "cut short",
+        "longer than a LoRA",
+        "a long header",
+        "a false length",
+    ],
 )
 def test_files_that_cannot_be_read_are_refused(damage, file, tmp_path, capsys):
     save_file(FITTING, file)
     if damage == "missing":
         file.unlink()
         why = "there is no such file or folder"
+    elif damage == "a name too long":
+        file = file.with_name("x" * 300 + ".safetensors")
+        why = "it cannot be looked at (File name too long)"
     elif damage == "an empty folder":
         file.unlink()
         file.mkdir()

@@ -351,16 +351,20 @@ def test_diffusers_gives_attention_layers_the_commonest_alpha(plain, checkpoint,
 def test_lycoris_merges_with_its_scale_twice(algorithm, checkpoint):
     """What the documents say of it: alpha / rank is a half here, and its own merge is half of what it trains."""
     lycoris.logger.setLevel(logging.ERROR)
+    layer, every = checkpoint.unet.get_submodule(f"{BLOCK}.attn1.to_q"), torch.eye(32)
     layers = nn.Module()
-    layers.add_module("layer", checkpoint.unet.get_submodule(f"{BLOCK}.attn1.to_q"))
-    network = lycoris.create_lycoris(layers, 1.0, linear_dim=4, linear_alpha=2, algo=algorithm, factor=4)
+    layers.add_module("layer", layer)
+    network = lycoris.create_lycoris(layers, 1.0, linear_dim=2, linear_alpha=1, algo=algorithm, factor=4)
+    plain = layer(every)
+    network.apply_to()
     train(network)
-    before = layers.get_submodule("layer").weight.clone()
-    drawn = network.loras[0].get_diff_weight()[0]
+    network.eval()
+    trained = layer(every) - plain
+    network.restore()
     network.merge_to(1.0)
-    difference = layers.get_submodule("layer").weight - before
-    assert (difference - drawn / 2).abs().max() < EQUAL_WEIGHTS
-    assert drawn.abs().max() > 100 * EQUAL_WEIGHTS
+    merged = layer(every) - plain
+    assert (merged - trained / 2).abs().max() < EQUAL_WEIGHTS
+    assert trained.abs().max() > 1000 * EQUAL_WEIGHTS
 
 
 @pytest.mark.parametrize(

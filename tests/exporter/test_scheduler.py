@@ -7,13 +7,22 @@ import logging
 import math
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from tests.parity.scheduler_trajectories import pipelines_scheduler
 
 from nano_export.errors import CheckpointError, SchedulerError, UnsupportedModelError
+from nano_export.source.diffusers_scheduler import diffusers_scheduler
 from nano_export.source.scheduler import check_whole_timesteps, completed, config_file, scheduler_of
+from nano_runtime.sampling.samplers import make_sampler
+from nano_runtime.sampling.schedule import Schedule
+from nano_runtime.sampling.settings import settings_of
 
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 PNDM = {"_class_name": "PNDMScheduler", "skip_prk_steps": True, "steps_offset": 1}
 
 
@@ -54,6 +63,38 @@ def test_each_pipeline_corrects_what_diffusers_corrects(checkpoint, task, correc
     said = {**PNDM, "steps_offset": 0, "clip_sample": True, "skip_prk_steps": False}
     found = scheduler_of(checkpoint(said), task)
     assert {key: found[key] for key in corrected} == corrected
+
+
+@pytest.mark.parametrize("on", [True, 1])
+def test_a_number_for_a_switch_is_drawn_as_diffusers_draws_it(checkpoint, on):
+    """Its pipelines correct only what "is True" or "is False"; its schedulers take 1 for on."""
+    said = {"_class_name": "DDIMScheduler", **BETAS, "clip_sample": on, "clip_sample_range": 0.5, "thresholding": 0}
+    found = scheduler_of(checkpoint(said), "text-to-image")
+    theirs = pipelines_scheduler(said, "DDIMScheduler")
+    assert found["clip_sample"] == theirs.config.clip_sample == (on is not True)
+    mine = make_sampler("ddim", Schedule.from_config(found), 4)
+    theirs.set_timesteps(4)
+    noise = np.random.default_rng(1).normal(size=(1, 4, 8, 8)).astype(np.float32)
+    expected = theirs.step(torch.from_numpy(noise[::-1].copy()), theirs.timesteps[0], torch.from_numpy(noise))
+    assert np.abs(mine.step(noise[::-1], 0, noise) - expected.prev_sample.numpy()).max() < 1e-5
+    assert settings_of({**found, "skip_prk_steps": 0}, "PNDMScheduler").skip_prk_steps is False
+    of_pndm = {**PNDM, "skip_prk_steps": 0}
+    corrected = pipelines_scheduler(of_pndm, "PNDMScheduler", "inpainting").config.skip_prk_steps
+    assert completed(of_pndm, "PNDMScheduler", "inpainting")["skip_prk_steps"] == corrected == 0
+
+
+@pytest.mark.parametrize("said", [None, "-Infinity", -math.inf])
+def test_minus_infinity_is_read_in_all_forms_that_programs_give_it(checkpoint, said):
+    """JavaScript writes null, and others a string; diffusers itself draws the third alone."""
+    config = {"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": said}
+    assert scheduler_of(checkpoint(config), "text-to-image")["lambda_min_clipped"] == -math.inf
+
+
+@pytest.mark.parametrize("key", [{"use_karras_sigmas": None}, {"use_karras_sigmas": "true"}, {"trained_betas": "x"}])
+def test_what_diffusers_itself_fails_with_is_said_in_its_words(key):
+    config = completed({"_class_name": "DPMSolverMultistepScheduler", **BETAS, **key}, "DPMSolverMultistepScheduler")
+    with pytest.raises(SchedulerError, match="diffusers' DPMSolverMultistepScheduler fails with it"):
+        diffusers_scheduler(config, Path("scheduler_config.json"))
 
 
 def test_minus_infinity_survives_and_the_note_of_defaults_is_not_written(checkpoint):

@@ -229,6 +229,7 @@ def some(*keys: str, shape: tuple[int, ...] = (4, 4)) -> dict[str, torch.Tensor]
     return {key: torch.zeros(shape) for key in keys}
 
 
+AVERAGED = "a model whose UNet is there as its moving average alone"
 FIRST = {f"{SD}input_blocks.0.0.weight": torch.zeros(320, 4, 3, 3)}
 SDXL = FIRST | {f"{SD}input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight": torch.zeros(640, 2048)}
 
@@ -251,6 +252,7 @@ SDXL = FIRST | {f"{SD}input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight": 
         (some("input_blocks.0.0.weight"), "a UNet alone", "whole folder"),
         (some("down_blocks.0.resnets.0.conv1.weight", "conv_in.weight"), "a UNet alone, in diffusers'", "whole folder"),
         (some("text_model.encoder.layers.0.mlp.fc1.weight"), "a text encoder alone", "whole folder"),
+        (some("model_ema.diffusion_modelout2bias", "first_stage_model.decoder.conv_in.weight"), AVERAGED, "pruned"),
         (some(*"abcde"), "no Stable Diffusion; one of its 5 tensors is a", "Supported"),
         ({}, "a file without tensors", "whole folder"),
     ],
@@ -292,6 +294,18 @@ def test_what_is_missing_or_left_over_is_named(damage, why, tensors, tmp_path):
     with pytest.raises(SingleFileError) as caught:
         opened(damage(tensors), tmp_path / "damaged.safetensors")
     assert why in str(caught.value)
+
+
+def test_what_is_wrong_with_its_configs_is_said_of_the_file(tensors, tmp_path):
+    """They are written into a folder that nobody has seen, and that is gone by then."""
+    clip_of(tmp_path)
+    seven = {f"{SD}input_blocks.0.0.weight": torch.zeros(64, 7, 3, 3)}
+    with pytest.raises(SingleFileError, match=r"seven\.safetensors cannot be exported: its unet has in_channels=7"):
+        opened(tensors | seven, tmp_path / "seven.safetensors")
+    file = write_file(tmp_path / "odd.safetensors", tensors)
+    file.with_suffix(".yaml").write_text("model: {params: {timesteps: 1e9}}")
+    with pytest.raises(SingleFileError, match=r"odd\.safetensors .* its scheduler/scheduler_config.json .*1000000000"):
+        open_checkpoint(str(file), None)
 
 
 def test_a_pickle_is_refused_and_converted_by_the_command_in_the_refusal(tmp_path):
@@ -381,6 +395,52 @@ def test_configs_beside_the_file_decide(tensors, tmp_path):
         open_checkpoint(str(tmp_path / "small.safetensors"), None)
     with pytest.raises(CheckpointError, match="are for single files"):
         open_checkpoint("tiny", None, asked=asked)
+
+
+def test_configs_beside_the_file_may_leave_out_what_is_the_default(tensors, tmp_path):
+    """As diffusers and transformers leave it out: four channels, PNDM, and CLIP's words and length."""
+    model = networks(1, words=600)
+    scheduler = {"_class_name": "PNDMScheduler", **BETAS, "skip_prk_steps": True}
+    configs = write_configs(tmp_path / "config", model, scheduler, "StableDiffusionPipeline")
+    clip_of(configs)
+    (configs / "model_index.json").unlink()
+    (configs / "scheduler" / "scheduler_config.json").write_text(json.dumps(BETAS))
+    unet, text = (configs / part / "config.json" for part in ("unet", "text_encoder"))
+    shorter = {key: value for key, value in json.loads(unet.read_text()).items() if key != "in_channels"}
+    unet.write_text(json.dumps(shorter))
+    asked = SingleFileOptions(config=configs)
+    ours = opened(tensors, tmp_path / "small.safetensors", asked)
+    assert (ours.unet.config.in_channels, ours.scheduler["_class_name"]) == (4, "PNDMScheduler")
+    shutil.rmtree(configs / "tokenizer")
+    clip_of(tmp_path)
+    whole = json.loads(text.read_text())
+    text.write_text(json.dumps({**whole, "max_position_embeddings": "77"}))
+    with pytest.raises(CheckpointError, match="max_position_embeddings is '77', not a whole number"):
+        opened(tensors, tmp_path / "small.safetensors", asked)
+    text.write_text(json.dumps({key: value for key, value in whole.items() if key != "vocab_size"}))
+    with pytest.raises(SingleFileError, match=r"token_embedding.*49408"):
+        opened(tensors, tmp_path / "small.safetensors", asked)
+    (configs / "scheduler" / "scheduler_config.json").write_text(json.dumps({"prediction_type": ["epsilon"]}))
+    with pytest.raises(CheckpointError, match="prediction_type is"):
+        opened(tensors, tmp_path / "small.safetensors", asked)
+
+
+SPECIAL = {"<|startoftext|>": 0, "<|endoftext|>": 1}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"model": 3},
+        {"model": {"vocab": SPECIAL, "merges": [5]}},
+        {"model": {"vocab": SPECIAL, "merges": [["a", "b", "c"]]}},
+        {"model": {"vocab": ["a"]}, "added_tokens": 5},
+    ],
+)
+def test_a_damaged_tokenizer_is_no_vocabulary(content, tmp_path):
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(SingleFileError, match="holds no vocabulary"):
+        find_vocabulary(tmp_path / "file", tmp_path)
 
 
 def test_places_of_the_vocabulary(vocabulary, tmp_path, monkeypatch):

@@ -100,7 +100,7 @@ def test_steps_that_do_not_fit_name_the_most_that_do(steps, most):
         ({"prediction_type": "flow"}, "prediction_type"),
         ({"timestep_spacing": 1}, "timestep_spacing"),
         ({"steps_offset": -1}, "steps_offset"),
-        ({"clip_sample": 1}, "clip_sample"),
+        ({"clip_sample": [True]}, "clip_sample"),
         ({"clip_sample_range": 0}, "clip_sample_range"),
         ({"trained_betas": [0.1, 2]}, "trained_betas"),
         ({"trained_betas": [0.1]}, "trained_betas"),
@@ -134,6 +134,13 @@ def test_keys_that_a_class_filled_in_by_itself_count_as_absent():
     assert (own.beta_end, own.timestep_spacing) == (0.5, "trailing")
     assert settings_of({"beta_end": 0.5}, "DDIMScheduler") == replace(plain, beta_end=0.5)
     assert settings_of({"colour": "teal", "_note": 1}, "DDIMScheduler") == plain
+
+
+@pytest.mark.parametrize("said", [True, 1, 1.0, "true", "false", False, 0, "", None])
+def test_a_switch_is_on_where_python_takes_it_for_true(said):
+    """As diffusers' ``if self.config.thresholding`` does."""
+    settings = settings_of({"thresholding": said, "clip_sample": said}, "DDIMScheduler")
+    assert (settings.thresholding, settings.clip_sample) == (bool(said), bool(said))
 
 
 def test_strings_stand_for_numbers_that_json_has_not():

@@ -271,8 +271,12 @@ def _side(folder: GraphFolder, axis: int, fixed: tuple[int | None, ...], factor:
     config = folder.config(UNET)
     own = config.get("sample_size")
     own = own[axis - 2] if isinstance(own, list) and len(own) == 2 else own  # noqa: PLR2004 - height and width
-    pixels = size if size is not None else own * factor if isinstance(own, int) else _SIZE
-    multiple = factor * 2 ** (_levels(config.get("block_out_channels"), _LEVELS) - 1)
+    own = own if isinstance(own, int) else _SIZE // factor
+    pixels = own * factor if size is None else size
+    halvings = 2 ** (_levels(config.get("block_out_channels"), _LEVELS) - 1)
+    # diffusers' UNet doubles a side on its way up, and other tools trace that at the config's size. If a level halves
+    # that size with a rest, it enlarges to the size of the level above instead: such a graph draws any other, too.
+    multiple = factor * halvings if own % halvings == 0 else factor
     if pixels % multiple or not multiple <= pixels <= _LARGEST_SIZE:
         raise ImageSizeError(pixels, multiple, _LARGEST_SIZE)
     return pixels // factor

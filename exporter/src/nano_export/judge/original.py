@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import diffusers
 import numpy as np
 import torch
 from diffusers import (
@@ -21,10 +21,10 @@ from nano_export.judge.pictures import Pictures, pictures_for
 from nano_export.source.autoencoders import Autoencoder
 from nano_export.source.builtin import Parts
 from nano_export.source.checkpoint import Checkpoint
+from nano_export.source.diffusers_scheduler import diffusers_scheduler
 from nano_runtime.arrays import F32
 from nano_runtime.bundle.wiring import HIDDEN_STATES, LATENT_SAMPLE, PREVIEW_DECODER, SAMPLE, TIMESTEP, TIMESTEP_COND
 from nano_runtime.errors.escaping import first_line
-from nano_runtime.sampling.samplers import FALLBACK, RECORDS, is_replaced
 from nano_runtime.system.out_of_memory import is_out_of_memory
 
 __all__ = ["Probe", "Reference", "diffusers_pipeline", "draw_references", "preview_probe"]
@@ -87,7 +87,7 @@ def diffusers_pipeline(model: Checkpoint | Parts) -> Any:  # noqa: ANN401 (diffu
         text_encoder=model.text_encoder.eval(),
         tokenizer=model.tokenizer,
         unet=model.unet.eval(),
-        scheduler=_scheduler(model.scheduler),
+        scheduler=diffusers_scheduler(model.scheduler, Path("scheduler") / "scheduler_config.json"),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -190,9 +190,3 @@ def _draw(  # noqa: PLR0917 (all of them define one picture)
     ]
     image = (picture[0] / 2 + 0.5).permute(1, 2, 0).numpy()
     return Reference(prompt, seed, steps, guidance_scale, pictures, latents.numpy(), image, probes)
-
-
-def _scheduler(config: dict[str, Any]) -> Any:  # noqa: ANN401 (diffusers' schedulers share no typed base)
-    """Return the checkpoint's own scheduler, or the one that replaces it in the runtime."""
-    kind = RECORDS[FALLBACK].diffusers if is_replaced(config) else config["_class_name"]
-    return getattr(diffusers, kind).from_config(config)

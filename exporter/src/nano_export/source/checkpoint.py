@@ -17,6 +17,7 @@ from nano_export.errors import CheckpointError
 from nano_export.options import NOTHING_ASKED, SingleFileOptions
 from nano_export.source import builtin
 from nano_export.source.autoencoders import Autoencoder, load_autoencoder, open_autoencoder
+from nano_export.source.diffusers_scheduler import diffusers_scheduler
 from nano_export.source.folder import DiffusersFolder
 from nano_export.source.licences import LicenceText, licence_of
 from nano_export.source.network_loading import load_network
@@ -81,8 +82,10 @@ def load(place: Place) -> Checkpoint:
     if place.file is None:
         return _load(place.folder, place.source)
     with TemporaryDirectory() as path:
-        place.file.write_configs(Path(path))
-        return _load(replace(place.folder, path=Path(path)), place.source, place.file)
+        folder = Path(path)
+        with place.file.blamed(folder):
+            place.file.write_configs(folder)
+            return _load(replace(place.folder, path=folder), place.source, place.file)
 
 
 def with_autoencoder(checkpoint: Checkpoint, path: Path | None) -> Checkpoint:
@@ -134,6 +137,7 @@ def _load(found: DiffusersFolder, source: Source, file: SingleFile | None = None
     folder = found.path
     readme = folder / "README.md"
     card = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else None
+    diffusers_scheduler(found.scheduler, folder / "scheduler" / "scheduler_config.json")
     tokenizer = load_tokenizer(folder / "tokenizer")
     networks = {
         component: load_network(kind, component, found.configs[component], found.weights[component])

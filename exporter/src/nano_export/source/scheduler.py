@@ -9,6 +9,7 @@ the pipeline's constructor sets ``steps_offset`` to 1 and ``clip_sample`` to fal
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -39,6 +40,7 @@ _CORRECTED: Final[Mapping[Task, Mapping[str, object]]] = {
     "inpainting": {"steps_offset": 1, "skip_prk_steps": True},
     "instruct-pix2pix": {},
 }
+_UNLIMITED: Final = "lambda_min_clipped"
 JUDGE_STEPS: Final = 10
 """Steps in which an export compares pictures with diffusers'."""
 
@@ -157,11 +159,15 @@ def completed(said: Mapping[str, Any], kind: str, task: Task = "text-to-image") 
     if "_class_name" in config:
         config["_class_name"] = kind
     known = normalised(kind, {**CLASSES[kind], **{key: config[key] for key in CLASSES[kind] if key in config}})
+    if known.get(_UNLIMITED, 0) is None or known.get(_UNLIMITED) == "-Infinity":  # as programs keep to JSON
+        known[_UNLIMITED] = -math.inf
     config = {**config, **known, "_class_name": kind}
     if filled_in:
         config[_FILLED_IN] = filled_in
     for key, value in _CORRECTED[task].items():
-        if config.get(key, value) != value:
+        found = config.get(key, value)
+        # diffusers asks whether a switch "is True" or "is False": 1 and 0 stay.
+        if found is (not value) if isinstance(value, bool) else found != value:
             config[key] = value
     return config
 

@@ -304,15 +304,19 @@ def _levels_that_may_hide(kind: str) -> Mapping[str, object]:
 
 
 def _mended(values: Mapping[str, object]) -> dict[str, Any]:
-    """Return values in the types of ``Settings``: a switch may be null, and a number that JSON has not a string."""
+    """Return values in the types of ``Settings``.
+
+    A switch may be null, a number or a string, which Python takes for on or off; and a number that JSON has not is a
+    string.
+    """
     mended: dict[str, Any] = dict(values)
     for key, value in values.items():
-        if isinstance(value, str):
+        if _TESTS.get(key) is _SWITCH and isinstance(value, int | float | str | None):
+            mended[key] = bool(value)
+        elif isinstance(value, str):
             mended[key] = _NOT_IN_JSON.get(value, value)
         elif isinstance(value, list):
             mended[key] = tuple(value)
-        elif value is None and _TESTS.get(key) is _SWITCH:
-            mended[key] = False
     if mended.get("lambda_min_clipped", 0.0) is None:  # as older exporters wrote minus infinity
         mended["lambda_min_clipped"] = -math.inf
     if mended.get("prediction_type") == "original_sample":

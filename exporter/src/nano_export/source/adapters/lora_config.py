@@ -95,7 +95,7 @@ def configs_within(file: Path, metadata: Mapping[str, str] | None) -> dict[str, 
             for name in names
             if not name or any(key.startswith(f"{name}.") for key in fields)
         }
-    except (AttributeError, RecursionError, ValueError) as error:
+    except (AttributeError, RecursionError, TypeError, ValueError) as error:
         raise LoraError(file, f"{where} cannot be read ({error})") from error
     return {name: _config(file, part, where) for name, part in parts.items()}
 

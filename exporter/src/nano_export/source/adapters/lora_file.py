@@ -43,8 +43,8 @@ _OTHER_PART = re.compile(
 )
 _WHOLE_NUMBERS = ("alpha", "on_input")  # parts that may be integers
 _OTHER_KINDS = {
-    "oft_": "OFT",
     "boft": "BOFT",
+    "oft_": "OFT",
     "ia3_l": "IA3 as PEFT writes it",
     "vera_lambda": "VeRA",
     "lora_embedding_": "an embedding's LoRA",

@@ -48,9 +48,13 @@ def find(given: Path) -> list[Found]:
         NetworkError: the Hub could not be reached, or refused.
         OutputError: the Hub's cache cannot be written.
     """
-    if given.is_file():
+    try:
+        is_file, is_folder = given.is_file(), given.is_dir()
+    except OSError as error:  # a name that is too long, a folder on the way that may not be entered
+        raise LoraError(given, f"it cannot be looked at ({error.strerror})") from error
+    if is_file:
         return [Found(given, _short(given))]
-    if given.is_dir():
+    if is_folder:
         names = [path.relative_to(given).as_posix() for path in sorted(given.glob("*")) + sorted(given.glob("*/*"))]
         folder = given.resolve().name
         return [Found(given / name, f"{folder}/{name}") for name in _chosen(given, names)]

@@ -12,6 +12,7 @@ __all__ = ["Kind", "kind_of"]
 _FOLDER = "Give the whole folder that it is from (with model_index.json), or one file with all networks."
 _BAKED = "Give one with --vae FOLDER, or take the file that has it baked in."
 _NOT_SUPPORTED = "Supported: Stable Diffusion 1.x and 2.x, their inpainting models and instruct-pix2pix."
+_PRUNED = "Take the pruned file that such models also come as, or rename its tensors to model.diffusion_model."
 _LORA = "Merge it into the model that it was trained for: nano-export MODEL --lora FILE."
 _EMBEDDING = "Add it to the model that it was trained for: nano-export MODEL --embedding FILE."
 _ADD_ON = "Nano has no place for it; give the model that it was made for alone."
@@ -48,6 +49,11 @@ _KINDS = tuple(
 _PARTS = tuple(
     (re.compile(pattern), Kind(name, remedy))
     for pattern, name, remedy in (
+        (
+            r"^model_ema\.diffusion_model",
+            "a model whose UNet is there as its moving average alone (model_ema)",
+            _PRUNED,
+        ),
         (r"^(input|output)_blocks\.\d", "a UNet alone", _FOLDER),
         (r"^(down|up)_blocks\.\d", "a UNet alone, in diffusers' layout", _FOLDER),
         (

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from nano_export.errors import SingleFileError
+from nano_export.errors import CheckpointError, SingleFileError
 from nano_export.options import PredictionType, SingleFileOptions
 from nano_export.source.architecture import check_architecture
 from nano_export.source.folder import DiffusersFolder
 from nano_export.source.json_file import read_json
 from nano_export.source.layout import WEIGHTS
+from nano_export.source.picture_size import vae_factor
 from nano_export.source.pipelines import task_of
 from nano_export.source.scheduler import scheduler_of
 from nano_export.source.single_file.kinds import kind_of
@@ -37,6 +40,7 @@ from nano_export.source.single_file.shapes import (
 from nano_export.source.single_file.tensors import read_header, stored_bytes
 from nano_export.source.single_file.vocabulary import find_vocabulary, write_tokenizer
 from nano_export.source.weights import Weights, find_weights
+from nano_runtime.errors import UsageError
 from nano_runtime.errors.escaping import first_line
 
 __all__ = ["SingleFile"]
@@ -54,6 +58,7 @@ _SCHEDULE: dict[str, Any] = {
     "trained_betas": None,
 }
 _LATENTS = 4
+_WORDS, _LENGTH = 49408, 77  # of CLIP, and transformers' defaults
 # (Input channels of the UNet, family) -> scheduler of the repository whose configs diffusers takes for such a file.
 _SCHEDULERS = {
     (4, 1): "PNDMScheduler",
@@ -114,6 +119,8 @@ class SingleFile:
         stated: PredictionType | None = None
         if configs is not None and (configs / _SCHEDULER).is_file():
             stated = read_json(configs / _SCHEDULER).get("prediction_type", "epsilon")
+            if not isinstance(stated, str):
+                raise CheckpointError(configs / _SCHEDULER, f"its prediction_type is {stated!r}, not a name")
         usual: PredictionType | None = "epsilon"
         if FAMILIES[prefix] != 1 and shapes[f"{UNET}input_blocks.0.0.weight"][1] == _LATENTS:
             usual = None
@@ -134,7 +141,7 @@ class SingleFile:
             CheckpointError: a config that came with the file is damaged.
         """
         parts = self._parts()
-        channels, family = parts["unet"]["in_channels"], FAMILIES[self.prefix]
+        channels, family = parts["unet"].get("in_channels", _LATENTS), FAMILIES[self.prefix]
         scheduler = self._config(_SCHEDULER)
         if scheduler is None:
             name = _SCHEDULERS.get((channels, family), "PNDMScheduler")
@@ -145,7 +152,8 @@ class SingleFile:
         index = self._config(Path("model_index.json"))
         if index is None:
             kind = parts["vae"].get("_class_name", "AutoencoderKL")
-            index = _index(_PIPELINES.get(channels, "StableDiffusionPipeline"), scheduler["_class_name"], kind)
+            sampler = scheduler.get("_class_name", "PNDMScheduler")
+            index = _index(_PIPELINES.get(channels, "StableDiffusionPipeline"), sampler, kind)
         for name, config in parts.items():
             _write(folder / name / "config.json", config)
         _write(folder / _SCHEDULER, scheduler)
@@ -163,17 +171,33 @@ class SingleFile:
         """
         with TemporaryDirectory() as path:
             folder = Path(path)
-            self.write_configs(folder)
-            task = task_of(folder)
-            check_architecture(folder)
-            configs = {name: read_json(folder / name / "config.json") for name in WEIGHTS}
-            return DiffusersFolder(
-                path=folder,
-                task=task,
-                scheduler=scheduler_of(folder, task),
-                configs=configs,
-                weights={name: self._weights(name, config) for name, config in configs.items()},
-            )
+            with self.blamed(folder):
+                self.write_configs(folder)
+                task = task_of(folder)
+                check_architecture(folder)
+                configs = {name: read_json(folder / name / "config.json") for name in WEIGHTS}
+                return DiffusersFolder(
+                    path=folder,
+                    task=task,
+                    scheduler=scheduler_of(folder, task),
+                    configs=configs,
+                    weights={name: self._weights(name, config) for name, config in configs.items()},
+                )
+
+    @contextmanager
+    def blamed(self, folder: Path) -> Iterator[None]:
+        """Let errors name the file, and not the folder that was written for it, which nobody has.
+
+        Raises:
+            SingleFileError: something is wrong with a config in that folder.
+        """
+        try:
+            yield
+        except UsageError as error:
+            if str(folder) not in error.what:
+                raise
+            why = error.what.replace(f"{folder}/", "its ").replace(str(folder), "its configs")
+            raise SingleFileError(self.path, why, error.hint) from error
 
     def _weights(self, component: str, config: dict[str, Any]) -> Weights:
         """Return a network's weights by the names that its tensors get."""
@@ -217,8 +241,7 @@ class SingleFile:
             if unet is None:
                 large = family != 1 and hints.prediction == "v_prediction"
                 size = (_SIZE_OF_V if large else _SIZE) if hints.size is None else hints.size
-                reduction = 2 ** (len(vae["block_out_channels"]) - 1)
-                unet = unet_config(self._below(UNET), family) | {"sample_size": size // reduction} | hints.unet
+                unet = unet_config(self._below(UNET), family) | {"sample_size": size // vae_factor(vae)} | hints.unet
             text = self._config(Path("text_encoder", "config.json"))
             if text is None:
                 text = text_config(self._below(self.prefix), family)
@@ -243,14 +266,15 @@ class SingleFile:
             shutil.copytree(self.configs / "tokenizer", folder)
             return
         vocabulary = find_vocabulary(self.path, self.tokenizer)
-        count, rows = 1 + max(vocabulary.words.values()), text["vocab_size"]
+        count, rows = 1 + max(vocabulary.words.values()), _whole(text, "vocab_size", _WORDS)
         if count > rows:
             raise SingleFileError(
                 self.path,
                 f"its text encoder has {rows} words, and the vocabulary that was found {count}",
                 "Give the tokenizer that the model was trained with: --tokenizer FOLDER.",
             )
-        write_tokenizer(folder, vocabulary, FAMILIES[self.prefix], text["max_position_embeddings"])
+        length = _whole(text, "max_position_embeddings", _LENGTH)
+        write_tokenizer(folder, vocabulary, FAMILIES[self.prefix], length)
 
 
 def _configs_of(path: Path, asked: Path | None) -> Path | None:
@@ -277,6 +301,18 @@ def _index(pipeline: str, scheduler: str, vae: str) -> dict[str, Any]:
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", vae],
     }
+
+
+def _whole(config: dict[str, Any], key: str, default: int) -> int:
+    """Return a whole number of a text encoder's config; CLIP's where it names none.
+
+    Raises:
+        CheckpointError: it is no whole number.
+    """
+    value = config.get(key, default)
+    if not isinstance(value, int):
+        raise CheckpointError("text_encoder/config.json", f"{key} is {value!r}, not a whole number")
+    return value
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

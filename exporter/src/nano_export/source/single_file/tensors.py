@@ -32,9 +32,16 @@ _OLD_TEXT = re.compile(r"^cond_stage_model\.transformer\.(?=(embeddings|encoder|
 
 
 def is_single_file(model: str) -> bool:
-    """Return whether a model is a file, or is named like one; such a name is never looked up on the Hub."""
+    """Return whether a model is a file, or is named like one; such a name is never looked up on the Hub.
+
+    Raises:
+        CheckpointError: the system does not say: the name is too long, or a folder on the way is closed.
+    """
     path = Path(model).expanduser()
-    return path.is_file() or (path.suffix.lower() in (_SAFETENSORS, *_PICKLES, *_OTHERS) and not path.is_dir())
+    try:
+        return path.is_file() or (path.suffix.lower() in (_SAFETENSORS, *_PICKLES, *_OTHERS) and not path.is_dir())
+    except OSError as error:
+        raise CheckpointError(path, f"it cannot be looked at ({error.strerror})") from error
 
 
 def read_header(path: Path) -> tuple[Shapes, dict[str, str]]:

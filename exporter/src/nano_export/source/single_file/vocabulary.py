@@ -19,6 +19,7 @@ from huggingface_hub import constants
 
 from nano_export.errors import SingleFileError, VocabularyNotFoundError
 from nano_export.source.json_file import read_json
+from nano_export.source.readable import require_readable
 
 __all__ = ["Vocabulary", "find_vocabulary", "write_tokenizer"]
 
@@ -113,6 +114,7 @@ def _of_folder(folder: Path) -> Vocabulary:
     added: list[Any] = []
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         words = read_json(folder / "vocab.json")
+        require_readable(folder / "merges.txt")
         lines = (folder / "merges.txt").read_text(encoding="utf-8", errors="replace").split("\n")
         merges = [line.split() for line in lines if line.strip() and not line.startswith("#version")]
         if (folder / "added_tokens.json").is_file():
@@ -122,12 +124,12 @@ def _of_folder(folder: Path) -> Vocabulary:
         model = content.get("model")
         model = model if isinstance(model, dict) else {}
         words = model.get("vocab")
-        added = [token.get("content") for token in content.get("added_tokens") or [] if isinstance(token, dict)]
-        merges = [merge.split() if isinstance(merge, str) else merge for merge in model.get("merges") or []]
+        added = [token.get("content") for token in _listed(content, "added_tokens") if isinstance(token, dict)]
+        merges = [merge.split() if isinstance(merge, str) else merge for merge in _listed(model, "merges")]
     else:
         raise SingleFileError(folder, "it has neither vocab.json and merges.txt nor tokenizer.json", _GIVE)
     whole = isinstance(words, dict) and all(isinstance(index, int) for index in words.values())
-    if not whole or not {_BOS, _EOS} <= words.keys() or not all(len(merge) == 2 for merge in merges):  # noqa: PLR2004
+    if not whole or not {_BOS, _EOS} <= words.keys() or not all(map(_is_pair, merges)):
         raise SingleFileError(folder, f"it holds no vocabulary of CLIP, with {_BOS} and {_EOS}", _GIVE)
     further = sorted(set(map(str, added)) - words.keys())
     if further:
@@ -137,6 +139,16 @@ def _of_folder(folder: Path) -> Vocabulary:
             "Add each with nano-export --embedding FILE; a whole tokenizer comes with --config FOLDER.",
         )
     return Vocabulary(words, [(left, right) for left, right in merges])
+
+
+def _listed(content: dict[str, Any], key: str) -> list[Any]:
+    """Return a list of a JSON object; none where there is something else."""
+    found = content.get(key)
+    return found if isinstance(found, list) else []
+
+
+def _is_pair(merge: object) -> bool:
+    return isinstance(merge, list) and len(merge) == 2 and all(isinstance(part, str) for part in merge)  # noqa: PLR2004
 
 
 _GIVE = "Give --tokenizer FOLDER with vocab.json and merges.txt, as every Stable Diffusion repository has them."
