@@ -129,6 +129,17 @@ def test_verify_is_3_for_changed_and_for_unknown_files(folder, capsys):
     assert len(json.loads(capsys.readouterr().out)["faults"]) == 2
 
 
+def test_without_a_folder_the_demo_is_meant(capsys):
+    from nano_runtime.bundle.folder import DEMO  # noqa: PLC0415
+
+    for command in ("verify", "info", "card"):
+        assert bundle.main([command]) == 0
+        without = capsys.readouterr().out
+        assert bundle.main([command, str(DEMO)]) == 0
+        assert without == capsys.readouterr().out
+    assert bundle.main(["sign", "--key", "my.pem"]) == 2  # nobody signs the demo by mistake
+
+
 def test_info_shows_the_manifest(folder, capsys):
     assert bundle.main(["info", str(folder)]) == 0
     text = capsys.readouterr().out

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from nano_runtime.bundle.folder import DEMO
 from nano_runtime.bundle.manifest import Quality
 from nano_runtime.cli import Parser, digest, make_parser, number, run_command
 from nano_runtime.system.files import check_folder, write_whole
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _EXAMPLES = """\
+  nano-bench                                            the demo
   nano-bench nano-int8                                  every engine the bundle serves
   nano-bench nano-int8 --profile                        and where the time inside its graphs goes
   nano-bench nano-int8 -n 1,4 --threads 1,2             a sweep: every combination
@@ -62,7 +64,8 @@ def _parser() -> Parser:
         _EXAMPLES,
     )
     add = parser.add_argument
-    add("bundles", nargs="+", type=Path, metavar="DIR", help="folders that nano-export wrote")
+    add("bundles", nargs="*", type=Path, default=[DEMO], metavar="DIR",
+        help="folders that nano-export wrote (default: the demo)")  # fmt: skip
     add("--expect-digest", dest="expect_digests", action="append", type=digest, metavar="SHA256",
         help="refuse bundles that have another digest; once for each DIR, in their order")  # fmt: skip
     add("--backend", dest="backends", action="append", metavar="NAME",

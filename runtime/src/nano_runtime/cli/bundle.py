@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nano_runtime.bundle.folder import Bundle
+from nano_runtime.bundle.folder import DEMO, Bundle
 from nano_runtime.cli import Parser, digest, make_parser, run_command
 from nano_runtime.errors import MissingArgumentError
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _EXAMPLES = """\
+  nano-bundle info                           the demo's model, licence, precision, graphs, sizes
   nano-bundle verify nano-int8               compare every file with its checksums; exit code 3 if one differs
   nano-bundle verify nano-int8 --deep        also run every graph once, in a process of its own
   nano-bundle sign nano-int8 --key my.pem    write nano-int8.sig, which nano-bundle verify --signature compares
@@ -65,7 +66,7 @@ def _parser() -> Parser:
     hub = "show only the metadata for the Hugging Face Hub, made from the manifest"
     command.add_argument("--hub", action="store_true", help=hub)
 
-    command = _command(commands, "sign", _sign, "sign every file, for people who have your public key")
+    command = _command(commands, "sign", _sign, "sign every file, for people who have your public key", demo=False)
     command.add_argument("--key", type=Path, required=True, metavar="PEM", help="your private elliptic-curve key")
     command.add_argument("-o", "--output", type=Path, metavar="FILE", help="the signature (default: DIR.sig)")
     command.add_argument("--force", action="store_true", help="replace a signature that exists")
@@ -73,11 +74,21 @@ def _parser() -> Parser:
 
 
 def _command(
-    commands: argparse._SubParsersAction[Parser], name: str, act: Callable[[_Options], int], job: str
+    commands: argparse._SubParsersAction[Parser],
+    name: str,
+    act: Callable[[_Options], int],
+    job: str,
+    *,
+    demo: bool = True,
 ) -> Parser:
-    """Return the parser of one command, with the options that all commands have."""
+    """Return the parser of one command, with the options that all commands have; ``demo``: it takes no folder, too."""
     command = commands.add_parser(name, help=job, description=job)
-    command.add_argument("bundle", type=Path, metavar="DIR", help="a folder that nano-export wrote")
+    folder = "a folder that nano-export wrote"
+    if demo:
+        folder = f"{folder} (default: the demo)"
+        command.add_argument("bundle", nargs="?", type=Path, default=DEMO, metavar="DIR", help=folder)
+    else:
+        command.add_argument("bundle", type=Path, metavar="DIR", help=folder)
     command.add_argument("--json", action="store_true", help="print one JSON document")
     command.add_argument("--expect-digest", type=digest, metavar="SHA256", help="refuse a bundle with another digest")
     command.set_defaults(act=act)
