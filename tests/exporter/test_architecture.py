@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nano_export.errors import UnsupportedModelError
+from nano_export.errors import CheckpointError, UnsupportedModelError
 from nano_export.source.architecture import check_architecture
 
 
@@ -41,6 +41,13 @@ def test_what_needs_more_than_a_prompt_is_refused_by_its_key(part, config, named
         check_architecture(folder_of(tmp_path, **{part: config}))
     assert named in caught.value.what
     assert "\n" not in caught.value.what
+
+
+@pytest.mark.parametrize("factor", [None, 0, -0.18215, "0.18215", True, float("nan"), float("inf"), [1.0]])
+def test_latents_that_cannot_be_divided_are_refused(factor, tmp_path):
+    """diffusers fails with them, or draws nothing."""
+    with pytest.raises(CheckpointError, match=r"vae/config\.json .* its scaling_factor is .*, not a number above 0"):
+        check_architecture(folder_of(tmp_path, vae={"scaling_factor": factor}))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,15 @@ def test_examples_are_the_texts_of_the_widgets():
 
 
 @pytest.mark.parametrize(
-    "metadata", ["widget: cat", "widget: [1, {src: a.png}, {text: 3}, {text: ' '}]", "widget: {text: cat}", "[", "a: b"]
+    "metadata",
+    [
+        "widget: cat",
+        "widget: [1, {src: a.png}, {text: 3}, {text: ' '}]",
+        "widget: {text: cat}",
+        "[",
+        "a: b",
+        "date: 2023-02-30",
+    ],
 )
 def test_other_widgets_give_nothing(metadata):
     assert example_prompts(card(metadata)) == ()
@@ -46,6 +54,8 @@ def test_the_guidance_scale_is_the_inference_parameter():
         "inference: {parameters: {guidance_scale: strong}}",
         "inference: {parameters: {guidance_scale: .nan}}",
         "inference: {parameters: {guidance_scale: -1}}",
+        "inference: {parameters: {guidance_scale: 101}}",
+        f"inference: {{parameters: {{guidance_scale: {10**400}}}}}",
         "guidance_scale: 3",
     ],
 )

@@ -48,6 +48,8 @@ def test_a_file_without_a_card_is_a_licence_without_a_name(tmp_path):
         ("license: other\nlicense_name: house-rules\nlicense_link: https://example.org/rules", "house-rules"),
         ("license: other", "other"),
         ("license: [mit, apache-2.0]", "mit and apache-2.0"),
+        ('license: "my\\nown  licence"', "my own licence"),
+        (f"license: {'x' * 500}", "x" * 200),
     ],
 )
 def test_a_licence_we_have_no_text_of_is_named_and_pointed_to(metadata, name, tmp_path):

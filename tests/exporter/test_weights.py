@@ -359,7 +359,11 @@ def test_other_floats_are_loaded_as_diffusers_does(dtype, folder):
 
 def test_old_buffers_and_tensors_that_no_network_has_are_left_out(folder):
     tensors = load_file(folder / TEXT)
-    more = {"text_model.embeddings.position_ids": torch.arange(77)[None], "logit_scale": torch.ones(1)}
+    more = {
+        "text_model.embeddings.position_ids": torch.arange(77)[None],
+        "logit_scale": torch.ones(1),
+        "num_updates": torch.tensor(9),
+    }
     save_file(tensors | more, folder / TEXT, {"format": "pt"})
     assert loaded(folder, "text_encoder").config.max_position_embeddings == 77
 

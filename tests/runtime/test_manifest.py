@@ -30,6 +30,21 @@ def test_round_trip_keeps_every_byte(folder):
     assert (folder / MANIFEST_NAME).read_bytes() == before
 
 
+def test_what_no_reader_takes_is_not_written(folder):
+    """Names of files and licences, and keys that a scheduler's config has beside its own, may hold anything."""
+    manifest = read_manifest(folder)
+    odd = {"size": 10**30, "loras": [{"name": "a\nb\x1b\u202ec.safetensors"}], "\x07": -(10**30), "note": float("nan")}
+    write_manifest(folder, msgspec.structs.replace(manifest, name="my\nmodel 狐", options=odd))
+    found = read_manifest(folder)
+    assert found.name == "my_model 狐"
+    assert found.options == {
+        "size": str(10**30),
+        "loras": [{"name": "a_b__c.safetensors"}],
+        "_": str(-(10**30)),
+        "note": "NaN",
+    }
+
+
 def test_records_cannot_be_changed(folder):
     manifest: Any = read_manifest(folder)
     with pytest.raises(AttributeError):

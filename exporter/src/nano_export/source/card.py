@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Any
 
@@ -10,6 +9,7 @@ import yaml
 
 __all__ = ["example_prompts", "front_matter", "parameter"]
 
+_LARGEST = 100
 # The Hub's convention: nothing stands before it but a byte order mark and blanks.
 _FRONT_MATTER = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 
@@ -21,7 +21,7 @@ def front_matter(card: str | None) -> dict[str, Any]:
         return {}
     try:
         meta = yaml.safe_load(found[1])
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # a date of no calendar is a ValueError
         return {}
     return meta if isinstance(meta, dict) else {}
 
@@ -34,8 +34,11 @@ def example_prompts(card: str | None) -> tuple[str, ...]:
 
 
 def parameter(card: str | None, name: str) -> float | None:
-    """Return a number, at least 0, of the Hub's ``inference.parameters``, such as ``guidance_scale``; None without."""
+    """Return a number of the Hub's ``inference.parameters``, such as ``guidance_scale``; None without.
+
+    Numbers below 0 and beyond 100 are mistakes, and count as none.
+    """
     inference = front_matter(card).get("inference")
     parameters = inference.get("parameters") if isinstance(inference, dict) else None
     value = parameters.get(name) if isinstance(parameters, dict) else None
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) and value >= 0 else None
+    return float(value) if isinstance(value, (int, float)) and 0 <= value <= _LARGEST else None

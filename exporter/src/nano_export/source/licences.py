@@ -17,6 +17,7 @@ from nano_export.source.card import front_matter
 __all__ = ["LicenceText", "licence_of"]
 
 _SHIPPED = ("creativeml-openrail-m", "openrail++")
+_LONGEST_NAME = 200  # letters, in the manifest
 # Models whose licence is known without their card: the last part of the Hub id.
 _KNOWN_MODELS = {"stable-diffusion-nano-2-1": "creativeml-openrail-m"}
 
@@ -81,7 +82,7 @@ def _name(meta: dict[str, Any]) -> str | None:
         name = meta.get("license_name", name)
     if isinstance(name, list):
         name = " and ".join(map(str, name))
-    return str(name).lower() if name else None
+    return " ".join(str(name).lower().split())[:_LONGEST_NAME] or None if name else None
 
 
 def _read(path: Path) -> str:

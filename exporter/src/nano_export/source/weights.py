@@ -18,6 +18,7 @@ __all__ = ["Weights", "find_weights", "no_weights"]
 
 _FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 _IDS = "position_ids"  # a buffer of whole numbers in old checkpoints; no weight, and not read
+_PARAMETERS = (".weight", ".bias")
 _QUANTIZED = (".absmax", ".quant_map", ".SCB", ".weight_format")
 _ADAPTED = ".base_layer."  # PEFT's name for a weight beside which an adapter stands
 _SHOWN_FILES = 3
@@ -121,8 +122,8 @@ def _tensors_of(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(path, f"it is damaged or cut short ({error})") from error
     for name, kind, shape in tensors:
-        if name.endswith(_IDS):
-            continue
+        if name.endswith(_IDS) or (kind not in _FLOATS and not name.endswith((*_QUANTIZED, *_PARAMETERS))):
+            continue  # counters and the like, which diffusers does not read either
         if name.endswith(_QUANTIZED) or kind not in _FLOATS:
             raise CheckpointError(
                 path,

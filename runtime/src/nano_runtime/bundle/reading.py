@@ -13,7 +13,7 @@ import msgspec
 from nano_runtime.bundle.manifest import FORMAT_VERSION, MANIFEST_NAME, OLDEST_VERSION, Manifest
 from nano_runtime.bundle.rules import first_contradiction
 from nano_runtime.bundle.safe_paths import fault_of_place, open_plain
-from nano_runtime.bundle.strict_json import check_json
+from nano_runtime.bundle.strict_json import REFUSED, check_json
 from nano_runtime.errors import ManifestError, NotABundleError
 
 __all__ = ["manifest_bytes", "parse_manifest", "read_manifest", "write_manifest"]
@@ -94,6 +94,8 @@ def write_manifest(bundle: Path, manifest: Manifest) -> None:
     """Write ``bundle/manifest.json``, indented, with the keys in the order of the fields.
 
     JSON has no infinity. In the scheduler's config and the options it becomes a string; msgspec alone would write null.
+    So does a whole number of more than 64 bits there. Characters that no manifest may hold, which names of files and
+    licences can have, become underscores.
 
     Raises:
         ManifestError: another number is not finite.
@@ -103,16 +105,27 @@ def write_manifest(bundle: Path, manifest: Manifest) -> None:
     document = {**document, **{key: _as_strings(document[key]) for key in _FREE}}
     if (found := _not_finite(document, "")) is not None:
         raise ManifestError(path, f"{found} is not finite")
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(_readable(document)), indent=1) + b"\n")
 
 
 def _as_strings(value: Any) -> Any:  # noqa: ANN401 - any JSON
-    """Return the same value with strings for numbers that are not finite."""
+    """Return the same value with strings for numbers that are not finite, or that do not fit 64 bits."""
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        return str(value)
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, dict):
         return {key: _as_strings(one) for key, one in value.items()}
     return [_as_strings(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _readable(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """Return the same value without the characters that readers of a manifest refuse."""
+    if isinstance(value, str):
+        return REFUSED.sub("_", value)
+    if isinstance(value, dict):
+        return {_readable(key): _readable(one) for key, one in value.items()}
+    return [_readable(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _not_finite(value: Any, place: str) -> str | None:  # noqa: ANN401 - any JSON

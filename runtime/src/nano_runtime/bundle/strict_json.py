@@ -12,14 +12,14 @@ from typing import Any, Final
 
 from nano_runtime.errors.escaping import CONTROLS, HALVES, OVERRIDES, pattern_of
 
-__all__ = ["check_json"]
+__all__ = ["REFUSED", "check_json"]
 
 _MAX_DEPTH: Final = 32
 _MAX_DIGITS: Final = 20  # of a 64-bit number
 _MAX_NUMBER_CHARACTERS: Final = 40
 _SHOWN: Final = 60  # characters of a text in a message
 # Fewer than UNPRINTABLE: bundles of all formats stay readable, and messages show the other characters as escapes.
-_REFUSED: Final = pattern_of(CONTROLS | OVERRIDES | HALVES)
+REFUSED: Final = pattern_of(CONTROLS | OVERRIDES | HALVES)
 
 
 def check_json(raw: bytes) -> None:
@@ -82,7 +82,7 @@ def _check_tree(document: object) -> None:
             return
         inner: list[object] = []
         for value in level:
-            if isinstance(value, str) and (found := _REFUSED.search(value)) is not None:
+            if isinstance(value, str) and (found := REFUSED.search(value)) is not None:
                 raise ValueError(f"the text {value[:_SHOWN]!r} has the character U+{ord(found.group()):04X}")
             if isinstance(value, dict):
                 inner += [*value, *value.values()]
