@@ -15,7 +15,7 @@ from nano_export.options import Options, Precision, PredictionType, SingleFileOp
 from nano_export.progress import Progress
 from nano_runtime.bundle.manifest import Backend, Quantizer
 from nano_runtime.bundle.wiring import GraphForm
-from nano_runtime.cli import Parser, make_parser, megabytes, run_command
+from nano_runtime.cli import Parser, make_parser, megabytes, number, run_command
 from nano_runtime.errors import ConflictError
 from nano_runtime.errors.escaping import escaped
 
@@ -109,7 +109,7 @@ def _parser() -> Parser:
     )
     add(
         "--min-psnr",
-        type=float,
+        type=number,
         metavar="DB",
         help="goal of each INT8 network: its distance from fp32 on equal inputs (default: 36 to 40 dB, by network)",
     )
@@ -129,7 +129,7 @@ def _parser() -> Parser:
     add("--compact", action="store_true", help="one set of files for both engines; OpenVINO loads it more slowly")
     add(
         "--size",
-        type=int,
+        type=number,
         metavar="PX",
         help="width and height of the pictures (default: the checkpoint's own; Nano's is 128)",
     )

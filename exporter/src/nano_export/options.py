@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from nano_export.errors import GoalRangeError, LoraError, QuantizerError
 from nano_runtime.bundle.manifest import Backend, Quantizer
 from nano_runtime.bundle.wiring import GraphForm
-from nano_runtime.errors import ConflictError, MissingArgumentError
+from nano_runtime.errors import ConflictError, MissingArgumentError, OptionError
+from nano_runtime.values import number, one_of, path, switch, text, whole
 
 __all__ = [
     "BUILT_IN",
@@ -138,11 +141,16 @@ class Options:
     force: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse options that contradict each other.
+        """Check the type of every value, and refuse options that contradict each other.
 
         Raises:
-            UsageError: what is asked of INT8 graphs is asked of others, or cannot be had.
+            UsageError: a value is not one of its option's (``OptionError``); what is asked of INT8 graphs is asked of
+                others, or cannot be had.
         """
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if value is not None or option.default is not None:
+                object.__setattr__(self, option.name, _CHECKS[option.name](option.name, value))
         if self.precision != "int8":
             for flag, given in (
                 ("--quantizer", self.quantizer != "nano"),
@@ -162,6 +170,53 @@ class Options:
         """Return the options of the float bundle that INT8 is made of, which onnxruntime runs."""
         floats: Backend = "onnxruntime"
         return replace(self, precision="fp32", quantizer="nano", min_psnr=None, strict=False, backends=(floats,))
+
+
+def _model(name: str, value: Any) -> str:  # noqa: ANN401 - it is checked here
+    """Return the name of a model, which may be a path."""
+    return text(name, str(value) if isinstance(value, Path) else value)
+
+
+def _all_of(kind: type[Any] | tuple[str, ...], wanted: str, name: str, value: Any) -> tuple[Any, ...]:  # noqa: ANN401 - it is checked here
+    """Return a sequence of records of one kind, or of choices, as a tuple."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise OptionError(name, value, wanted)
+    if isinstance(kind, tuple):
+        return tuple(one_of(name, one, kind) for one in value)
+    if not all(isinstance(one, kind) for one in value):
+        raise OptionError(name, value, wanted)
+    return tuple(value)
+
+
+def _single_file(name: str, value: Any) -> SingleFileOptions:  # noqa: ANN401 - it is checked here
+    """Return facts about a single file."""
+    if not isinstance(value, SingleFileOptions):
+        raise OptionError(name, value, "a SingleFileOptions")
+    return value
+
+
+_CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
+    "model": _model,
+    "output": path,
+    "precision": partial(one_of, known=get_args(Precision)),
+    "plan": partial(one_of, known=get_args(PlanName)),
+    "quantizer": partial(one_of, known=get_args(Quantizer)),
+    "min_psnr": number,
+    "strict": switch,
+    "backends": partial(_all_of, get_args(Backend), "a sequence of engines"),
+    "graph": partial(one_of, known=get_args(GraphForm)),
+    "compact": switch,
+    "size": whole,
+    "vae": path,
+    "preview_vae": path,
+    "loras": partial(_all_of, LoraFile, "a sequence of LoraFile, as parse_lora makes them"),
+    "embeddings": partial(_all_of, EmbeddingFile, "a sequence of EmbeddingFile, as parse_embedding makes them"),
+    "revision": text,
+    "variant": text,
+    "single_file": _single_file,
+    "force": switch,
+}
+"""For each option: takes its name and a value, and returns the value in the option's type, or raises ``UsageError``."""
 
 
 def parse_lora(text: str) -> LoraFile:
