@@ -103,12 +103,11 @@ def test_what_was_finished_when_a_command_was_ended_is_whole_and_the_same_comman
     drawing.clear()
     for case in range(FULL if full else 1):
         drawing.end(SIGNALS[case % len(SIGNALS)] if full else SIGNALS[-1], dice.uniform(0.3, 1.02))
-        if case % 4 == 3 or not full:  # the others: upon what the last one left
-            whole = "sheet.png" in visible(drawing.out)  # which is not replaced unasked
-            assert drawing.complete() == (2 if whole else 0)
-            if whole:
-                drawing.clear()
-                continue
+        if "sheet.png" in visible(drawing.out):  # which is finished, and is not replaced unasked
+            assert drawing.complete() == 2
+            drawing.clear()
+        elif case % 4 == 3 or not full:  # the others: upon what the last one left
+            assert drawing.complete() == 0
             assert {name: pixels(path).tobytes() for name, path in visible(drawing.out).items()} == {
                 name: picture.tobytes() for name, picture in drawing.expected.items()
             }

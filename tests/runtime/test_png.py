@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import struct
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -132,6 +134,22 @@ def test_other_files_have_no_parameters(tmp_path, content):
         read_parameters(tmp_path / "a.png")
     with pytest.raises(NoParametersError):
         read_parameters(tmp_path / "missing.png")
+
+
+def test_hostile_pictures_have_no_parameters(tmp_path, picture):
+    """30,000 pixels a side, and lists 100,000 deep; the warning is Pillow's, of a size below its limit."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0))
+    (tmp_path / "large.png").write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
+    chunks = PngInfo()
+    chunks.add_itxt("nano", '{"x":' + "[" * 100_000 + "]" * 100_000 + "}")
+    picture.save(tmp_path / "deep.png", pnginfo=chunks)
+    for name in ("large.png", "deep.png"):
+        with pytest.raises(NoParametersError, match=name):
+            read_parameters(tmp_path / name)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, picture, monkeypatch):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from nano_runtime.errors import NoParametersError, OptionError
+from nano_runtime.errors.escaping import first_line
 from nano_runtime.pictures.parameters import Parameters
 from nano_runtime.system.files import write_whole
 from nano_runtime.values import path as path_of
@@ -23,6 +24,8 @@ EXIF_IFD: Final = 0x8769
 
 MAKER_NOTE: Final = 0x927C
 """The EXIF tag that holds the JSON in them; viewers leave a maker's notes alone."""
+
+_DAMAGE: Final = (OSError, SyntaxError, ValueError, EOFError, TypeError, KeyError, OverflowError, struct.error)
 
 
 def save_png(image: Image, target: str | Path | BinaryIO, parameters: Parameters | None = None) -> None:
@@ -68,15 +71,15 @@ def read_parameters(path: str | Path) -> Parameters:
             image.load()  # text chunks may come after the pixels
             text = image.info.get("nano")
             note = None if image.format == "PNG" else image.getexif().get_ifd(EXIF_IFD).get(MAKER_NOTE)
-    except (OSError, SyntaxError, ValueError, struct.error) as error:
-        raise NoParametersError(path, str(error)) from error
+    except (*_DAMAGE, Image.DecompressionBombError) as error:
+        raise NoParametersError(path, first_line(error)) from error
     content = note if text is None else text.encode()
     if not isinstance(content, bytes):
         raise NoParametersError(path, "there is no text chunk named 'nano'")
     try:
         return Parameters.from_json(content)
-    except ValueError as error:  # msgspec's errors are
-        raise NoParametersError(path, str(error)) from error
+    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+        raise NoParametersError(path, first_line(error)) from error
 
 
 def _chunks(parameters: Parameters) -> PngInfo:
