@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from tests.runtime.fakes import FakeGraphs
 
+from nano_runtime.errors.wording import shown
 from nano_runtime.pipeline import Pipeline
 from nano_runtime.system import processors
 
@@ -145,12 +146,12 @@ def test_affinity_is_respected():
     assert done.stdout.split() == ["1", "1"]
 
 
-@pytest.mark.parametrize("asked", [64, 1000, 10**30])
+@pytest.mark.parametrize("asked", [64, 1000, 10**30, 10**5000])
 def test_more_threads_than_processors_are_refused_with_a_word(hoisted, monkeypatch, caplog, asked):
     monkeypatch.setattr(processors, "most_threads", lambda: 2)
     pipe: Any = Pipeline.from_pretrained(FakeGraphs(hoisted).bundle.path, threads=asked)
     assert pipe.options.threads == 2
-    assert f"this process may use 2 processors, so it runs 2 threads instead of {asked}" in caplog.text
+    assert f"this process may use 2 processors, so it runs 2 threads instead of {shown(asked)}" in caplog.text
     caplog.clear()
     assert processors.thread_count(2) == 2
     assert caplog.records == []

@@ -18,6 +18,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from nano_runtime.errors.wording import shown
+
 __all__ = ["most_threads", "thread_count", "usable_cores"]
 
 _ROOT = Path("/")
@@ -42,7 +44,8 @@ def thread_count(asked: int | None) -> int:
         return usable_cores()
     if asked > (most := most_threads()):
         plural = "processor" if most == 1 else "processors"
-        _log.warning("this process may use %d %s, so it runs %d threads instead of %d", most, plural, most, asked)
+        instead = f"{most} threads instead of {shown(asked)}"
+        _log.warning("this process may use %d %s, so it runs %s", most, plural, instead)
         return most
     return asked
 
