@@ -14,7 +14,7 @@ TRUST := $(addprefix tests/,runtime/test_manifest_fuzz.py runtime/test_safe_path
 	contract/test_mutated.py contract/test_hostile.py contract/test_drawing_faults.py contract/test_memory_limits.py \
 	contract/test_many_drawings.py contract/test_quiet.py exporter/test_publish_faults.py exporter/test_whole_exports.py)
 
-.PHONY: help setup demo embedded-demo quality samplers test test-slow test-trust test-checkpoints test-lowest coverage lint docs ci bench bench-peers interop outliers clean
+.PHONY: help setup demo embedded-demo quality processors samplers test test-slow test-trust test-checkpoints test-lowest coverage lint docs ci bench bench-peers interop outliers clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,9 @@ embedded-demo: $(READY)  ## make the demo bundle inside the runtime's wheel anew
 
 quality: build/demo/manifest.json  ## 400 prompts: does the demo model draw what was asked, in fp32 and INT8
 	$(BIN)/python -m bench.quality build/demo
+
+processors: build/demo/manifest.json  ## the same pictures on emulated processors (qemu-user-static): how far apart; 10 minutes
+	$(BIN)/python -m bench.processors build/demo
 
 samplers: $(READY)  ## every sampler from 4 to 50 steps: quality against cost, as a table and a chart; an hour
 	$(BIN)/python -m bench.samplers

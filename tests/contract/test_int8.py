@@ -20,6 +20,8 @@ from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import Backend
 from nano_runtime.engines import BACKENDS, EngineOptions
 from nano_runtime.engines import onnxruntime as door
+from nano_runtime.engines import openvino as openvino_door
+from nano_runtime.engines.base import CheckedGraph
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.pipeline import Pipeline
 from nano_runtime.system.machine import describe_machine
@@ -218,3 +220,57 @@ def test_integer_kernels_do_not_saturate(int8, component, inputs, tmp_path):
     peak = float(outputs[0].max() - outputs[0].min())
     score = psnr_db(outputs[1], outputs[0], peak)
     assert score > LEAST_FUSED_DB, describe_machine().isa
+
+
+# Arithmetic that is the same on every processor
+
+
+def rounded_in_groups(values: np.ndarray, size: int = 32) -> np.ndarray:
+    """As engines may round the activations of products with INT8 weights alone: 8 bits and a scale for each group."""
+    groups = np.split(values, range(size, values.shape[-1], size), axis=-1)
+    steps = [np.abs(group).max(-1, keepdims=True) / 127 for group in groups]
+    return np.concatenate([np.rint(group / step) * step for group, step in zip(groups, steps, strict=True)], axis=-1)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("component", ["unet_prompt", "unet_time"])
+def test_weights_alone_are_computed_as_written(int8, backend, component, inputs, tmp_path):
+    """Both engines can round activations to 8 bits there, but do so on some processors only."""
+    graphs = LoadedGraphs(Bundle.open(int8), backend, OPTIONS)
+    feeds = {name: np.resize(values, (2, *values.shape[1:])) for name, values in inputs[component].items()}
+    actual = graphs.run(component, feeds, batch=2)
+    graphs.close()
+    level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    written = optimized(int8 / component / "model.onnx", tmp_path / "written.onnx", level)
+    names = [output.name for output in written.get_outputs()]
+
+    def furthest(feeds: dict[str, np.ndarray]) -> float:
+        expected = written.run(names, feeds)
+        pairs = [(actual[name], values) for name, values in zip(names, expected, strict=True)]
+        return max(float(np.abs(one - other).max() / np.abs(other).max()) for one, other in pairs)
+
+    assert furthest(feeds) < 1e-5  # sums in another order
+    if component == "unet_prompt":
+        control = {name: rounded_in_groups(values) for name, values in feeds.items()}
+        assert furthest(control) > 1e-3
+
+
+def test_openvino_is_told_to_round_no_activations(int8):
+    """Its default is groups of 32, which only shows on processors with VNNI."""
+    name = "DYNAMIC_QUANTIZATION_GROUP_SIZE"
+    checked = CheckedGraph(int8 / "unet_prompt" / "openvino_model.xml", digest="")
+    session = openvino_door.open_graph(checked, batch=1, tokens=77, options=OPTIONS)
+    compiled = session._compiled  # noqa: SLF001 - what was asked for
+    assert compiled is not None
+    assert compiled.get_property(name) == 0
+    assert openvino.Core().compile_model(int8 / "unet_prompt" / "openvino_model.xml", "CPU").get_property(name) > 0
+
+
+@pytest.mark.parametrize("component", [*QUANTIZED, "unet_prompt", "unet_time"])
+def test_no_graph_chooses_scales_while_it_runs(int8, component):
+    """Operators that round activations by what they see leave open how, and each kind of processor has its own way."""
+    graph = ir.load(int8 / component / "model.onnx").graph
+    names = [
+        node.op_type for node in graph if node.op_type.startswith("Dynamic") or "accuracy_level" in node.attributes
+    ]
+    assert not names

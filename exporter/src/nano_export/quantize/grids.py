@@ -13,7 +13,7 @@ __all__ = ["ALONE_LIMIT", "WEIGHT_LIMIT", "Range", "quantized_weight", "weight_s
 
 # Weights use [-63, 63]. Without VNNI, engines add two u8 x s8 products in 16 bits: 2 * 255 * 127 saturates, and
 # 2 * 255 * 63 does not. On such a processor the full range cost 13 dB of a UNet call's PSNR; half the range costs 1 dB
-# everywhere (bench/LOG.md, 2026-11-23), and the picture is the same on every machine.
+# everywhere (bench/LOG.md, 2026-11-23), and no processor saturates.
 WEIGHT_LIMIT = 63
 ALONE_LIMIT = 127  # of weights that are multiplied in float, and of tables: nothing overflows there
 

@@ -33,6 +33,8 @@ __all__ = ["LoadedGraphs"]
 
 _WORKERS = 2  # the largest graph, and beside it the others
 _Sizes = tuple[Batch, int]  # of the free dimensions batch and tokens
+# To be changed with the settings of an engine that decide what it computes: earlier outputs are not taken for new ones.
+_ARITHMETIC = "weights alone in f32"
 
 
 class LoadedGraphs:
@@ -58,7 +60,7 @@ class LoadedGraphs:
     def identity(self, component: str) -> str:
         """Name all that a component's outputs depend on besides its inputs: its files, the engine, the processor."""
         options = (self.backend, engine_version(self.backend), self.options.threads, self.options.precision)
-        return repr((self._digest(component), *options, instruction_sets()))
+        return repr((self._digest(component), *options, instruction_sets(), _ARITHMETIC))
 
     def prepare(self, components: Iterable[str]) -> None:
         """Begin to compare the files of these components with their checksums, and import the engine meanwhile.

@@ -88,9 +88,9 @@ def open_graph(graph: CheckedGraph, *, batch: Batch, tokens: int, options: Engin
     choices.enable_mem_pattern = False
     # Weights live as long as the session, so they are kept out of the arena, which rounds the sizes of blocks up.
     choices.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
-    # A MatMul with INT8 weights alone rounds its activations too, 32 by 32, which adds a tenth to its weights' error.
-    # In f32, level 1, it would unpack its weights in every call, and take 2.4 times as long.
-    choices.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "4")
+    # A MatMul with INT8 weights alone computes in f32, level 1. Level 4 is quicker (bench/LOG.md), but rounds
+    # activations to 8 bits on some processors and in some releases only: pictures of one seed would be further apart.
+    choices.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     # Threads that keep spinning after a call would slow down the next component's threads.
     choices.add_session_config_entry("session.force_spinning_stop", "1")
     profile = TemporaryDirectory(prefix="nano-profile-") if options.profile else None
