@@ -62,7 +62,7 @@ def model(inputs: Sequence[ir.Value], nodes: Sequence[ir.Node], outputs: Sequenc
 def compute(source: ir.Model, feeds: Feeds, level: onnxruntime.GraphOptimizationLevel = LEVELS[0]) -> np.ndarray:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = level
-    # In f32, to be compared exactly; the runtime lets it round.
+    # In f32, as the runtime has it.
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     content = ir.to_proto(source).SerializeToString()
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"]).run(None, feeds)[0]
