@@ -143,6 +143,18 @@ SCHEDULERS: dict[str, Kind] = {
     "trained betas": Kind(
         recipe=Recipe(scheduler={**PNDM, "trained_betas": [0.001 + 0.00001 * i for i in range(1000)]})
     ),
+    "1 and 0 for switches": _scheduler("DDIMScheduler", clip_sample=1, thresholding=0, steps_offset=1),
+    "minus infinity as null, which diffusers does not draw": replace(
+        _scheduler("DPMSolverMultistepScheduler", lambda_min_clipped=None),
+        make=made.broken(lambda _: None),
+        result="accepted",
+    ),
+    "null for a spread": replace(
+        _scheduler("DPMSolverMultistepScheduler", use_karras_sigmas=None),
+        make=made.broken(lambda _: None),
+        result="refused",
+        words=("fails with it",),
+    ),
     "SA-Solver": _substituted("SASolverScheduler"),
     "SDE with a Brownian tree, for which diffusers wants torchsde": replace(
         _substituted("DPMSolverSDEScheduler"), make=made.broken(lambda _: None), result="accepted"
@@ -247,6 +259,10 @@ FILES: dict[str, Kind] = {
     "fp16 only": _files(dtype="float16", variant="fp16"),
     "fp16 only, sharded": _files(dtype="float16", variant="fp16", shard="60KB"),
     "bf16": _files(dtype="bfloat16"),
+    "fp64": _files(dtype="float64"),
+    "float8": Kind(make=made.altered(made.in_8_bits)),
+    "a counter among the weights": Kind(make=made.altered(made.with_a_counter)),
+    "the autoencoder's attention in its old names": Kind(make=made.altered(made.in_old_names)),
     "shards": _files(shard="100KB"),
     "leftover shards beside a full file": Kind(make=made.with_full_weights_beside_shards),
     "a training folder": Kind(make=made.training_folder),

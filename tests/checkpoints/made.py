@@ -21,6 +21,7 @@ from tests.exporter.original_layout import original_text, original_unet, origina
 from nano_export.options import EmbeddingFile, LoraFile, SingleFileOptions
 
 __all__ = [
+    "altered",
     "another_vae",
     "broken",
     "cache_root",
@@ -30,6 +31,8 @@ __all__ = [
     "embedding_file",
     "embedding_inside",
     "git_lfs_pointers",
+    "in_8_bits",
+    "in_old_names",
     "inpainted",
     "links_to_nowhere",
     "lora",
@@ -39,6 +42,7 @@ __all__ = [
     "single_file",
     "training_folder",
     "with_a_changed_manifest",
+    "with_a_counter",
     "with_full_weights_beside_shards",
 ]
 
@@ -236,6 +240,45 @@ def broken(damage: Callable[[Path], None]) -> Callable[..., Given]:
         return Given(options=_options(folder, options), drawing=recipe.drawing, reference=lambda: None)
 
     return make
+
+
+def altered(change: Callable[[Path], None]) -> Callable[..., Given]:
+    """Return a maker of a checkpoint that is changed after it was written; diffusers draws what it is then."""
+
+    def make(recipe: Recipe, folder: Path, **options: Any) -> Given:
+        found = plain(recipe, folder, **options)
+        change(folder)
+        return found
+
+    return make
+
+
+def in_8_bits(folder: Path) -> None:
+    """Store the UNet in float8, as files for small graphics cards are."""
+    _rewrite(folder / "unet", lambda tensors: {key: value.to(torch.float8_e4m3fn) for key, value in tensors.items()})
+
+
+def with_a_counter(folder: Path) -> None:
+    """Leave a training's counter among the UNet's weights."""
+    _rewrite(folder / "unet", lambda tensors: tensors | {"num_updates": torch.tensor(9)})
+
+
+def in_old_names(folder: Path) -> None:
+    """Name the autoencoder's attention as diffusers did before 0.13, and most repositories still do."""
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+    def older(key: str) -> str:
+        for new, old in names.items():
+            key = key.replace(f"attentions.0.{new}.", f"attentions.0.{old}.")
+        return key
+
+    _rewrite(folder / "vae", lambda tensors: {older(key): value for key, value in tensors.items()})
+
+
+def _rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+    """Write a network's weights anew."""
+    (file,) = folder.glob("*.safetensors")
+    save_file(change(load_file(file)), file, metadata={"format": "pt"})
 
 
 def not_a_number(folder: Path) -> None:

@@ -32,6 +32,8 @@ def folder_of(path: Path, **configs: dict[str, Any]) -> Path:
         ("unet", {"dual_cross_attention": True}, "dual_cross_attention=true"),
         ("unet", {"out_channels": 8}, "out_channels=8"),
         ("vae", {"latent_channels": 16}, "16 latent channels"),
+        ("vae", {"out_channels": 4}, "out_channels=4"),
+        ("vae", {"in_channels": 1}, "in_channels=1"),
         ("unet", {"_class_name": "UNet3DConditionModel"}, "UNet3DConditionModel"),
         ("text_encoder", {"use_attention_mask": True}, "use_attention_mask"),
     ],

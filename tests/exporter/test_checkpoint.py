@@ -234,6 +234,13 @@ def test_what_is_neither_a_folder_nor_a_hub_id_is_named():
             "addition_embed_type='text_time'",
             id="SDXL's UNet",
         ),
+        pytest.param(
+            lambda f: edit(f / "vae/config.json", block_out_channels=[32]),
+            CheckpointError,
+            "vae",
+            "its config.json is that of no AutoencoderKL",
+            id="levels that are not there",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_refused_by_name(damage, error, named, why, folder):

@@ -13,7 +13,7 @@ from nano_export.errors import CheckpointError, UnsupportedModelError
 from nano_export.source.json_file import read_json
 from nano_export.source.layout import WEIGHTS
 
-__all__ = ["check_architecture", "check_scaling"]
+__all__ = ["check_architecture", "check_autoencoder"]
 
 # Options of diffusers' UNet for which it wants inputs that the Stable Diffusion pipelines never give it.
 _NEEDS_MORE: dict[str, dict[str, str]] = {
@@ -26,6 +26,7 @@ _NEEDS_MORE: dict[str, dict[str, str]] = {
     },
     "encoder_hid_dim_type": dict.fromkeys(("text_image_proj", "image_proj"), "a picture's embedding"),
 }
+_COLOURS = 3
 _LARGEST_FACTOR = 1e6  # in the manifest
 _CLASSES = {"unet": "UNet2DConditionModel"}
 _UNET = ["UNets that StableDiffusionPipeline draws with"]
@@ -46,7 +47,7 @@ def check_architecture(folder: Path) -> None:
         raise UnsupportedModelError(folder / "unet", found, _UNET)
     if configs["text_encoder"].get("use_attention_mask"):
         raise UnsupportedModelError(folder / "text_encoder", "use_attention_mask=true", ["text encoders without it"])
-    check_scaling(configs["vae"], folder / "vae" / "config.json")
+    check_autoencoder(configs["vae"], folder / "vae" / "config.json")
     outputs, latents = configs["unet"].get("out_channels", 4), configs["vae"].get("latent_channels", 4)
     if outputs != latents:
         raise UnsupportedModelError(
@@ -54,8 +55,8 @@ def check_architecture(folder: Path) -> None:
         )
 
 
-def check_scaling(vae: Mapping[str, Any], place: Path) -> None:
-    """Refuse latents that cannot be divided by the autoencoder's factor.
+def check_autoencoder(vae: Mapping[str, Any], place: Path) -> None:
+    """Refuse an autoencoder of other pictures than coloured ones, or by whose factor no latents can be divided.
 
     Args:
         vae: its config.
@@ -63,7 +64,11 @@ def check_scaling(vae: Mapping[str, Any], place: Path) -> None:
 
     Raises:
         CheckpointError: the factor is no number above 0.
+        UnsupportedModelError: its pictures have another number of channels.
     """
+    for key in ("in_channels", "out_channels"):
+        if (count := vae.get(key, _COLOURS)) != _COLOURS:
+            raise UnsupportedModelError(place, f"{key}={count!r}", ["pictures of 3 channels"])
     factor = vae.get("scaling_factor", 1)
     if type(factor) not in {int, float} or not 0 < factor <= _LARGEST_FACTOR:
         raise CheckpointError(place, f"its scaling_factor is {factor!r}, not a number above 0")

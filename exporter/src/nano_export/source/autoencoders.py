@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from diffusers import AutoencoderKL, AutoencoderTiny
 
 from nano_export.errors import CheckpointError, UnsupportedModelError
-from nano_export.source.architecture import check_scaling
+from nano_export.source.architecture import check_autoencoder
 from nano_export.source.json_file import read_json
 from nano_export.source.network_loading import load_network
 from nano_export.source.weights import Weights, find_weights
@@ -53,7 +53,7 @@ def open_autoencoder(path: Path, latents: int) -> Autoencoder:
     """
     folder = path / "vae" if (path / "vae").is_dir() else path
     config = read_json(folder / "config.json")
-    check_scaling(config, folder / "config.json")
+    check_autoencoder(config, folder / "config.json")
     loaded = load_autoencoder(config, find_weights(folder, "vae", None))
     if (channels := loaded.config.latent_channels) != latents:
         raise CheckpointError(folder, f"its latents have {channels} channels, and the checkpoint's have {latents}")

@@ -22,6 +22,8 @@ from nano_runtime.system.out_of_memory import is_out_of_memory
 
 __all__ = ["load_network"]
 
+_MEANINGLESS = (ArithmeticError, AttributeError, LookupError, TypeError)  # that a number or list in a config leads to
+
 
 def load_network(kind: Any, component: str, config: dict[str, Any], weights: Weights) -> Any:  # noqa: ANN401 - diffusers' and transformers' classes have no common base
     """Load one network in fp32.
@@ -53,6 +55,8 @@ def load_network(kind: Any, component: str, config: dict[str, Any], weights: Wei
             if is_out_of_memory(error):
                 raise
             why = first_line(error).replace(str(folder), str(weights.folder))
+            if isinstance(error, _MEANINGLESS):
+                why = f"its config.json is that of no {kind.__name__} ({why})"
             raise CheckpointError(weights.folder, why) from error
     if missing := sorted(report["missing_keys"]):
         raise CheckpointError(weights.folder, f"{len(missing)} of its tensors are missing, {missing[0]} for one")
