@@ -146,7 +146,7 @@ def test_affinity_is_respected():
     assert done.stdout.split() == ["1", "1"]
 
 
-@pytest.mark.parametrize("asked", [64, 1000, 10**30, 10**5000])
+@pytest.mark.parametrize("asked", [64, 1000, 10**30, 10**5000], ids=["64", "1000", "huge", "unwritable"])
 def test_more_threads_than_processors_are_refused_with_a_word(hoisted, monkeypatch, caplog, asked):
     monkeypatch.setattr(processors, "most_threads", lambda: 2)
     pipe: Any = Pipeline.from_pretrained(FakeGraphs(hoisted).bundle.path, threads=asked)
