@@ -17,7 +17,20 @@ from typing import Any, TypeVar
 
 from nano_runtime.errors import ImageError, OptionError, PromptError
 
-__all__ = ["number", "one_of", "path", "picture", "positive", "prompt", "prompts", "sha256", "switch", "text", "whole"]
+__all__ = [
+    "natural",
+    "number",
+    "one_of",
+    "path",
+    "picture",
+    "positive",
+    "prompt",
+    "prompts",
+    "sha256",
+    "switch",
+    "text",
+    "whole",
+]
 
 Choice = TypeVar("Choice", bound=str)
 
@@ -41,6 +54,15 @@ def positive(argument: str, value: Any, most: int | None = None) -> int:  # noqa
     wanted = "a whole number from 1" + ("" if most is None else f" to {most}")
     found = whole(argument, value, wanted)
     if found < 1 or (most is not None and found > most):
+        raise OptionError(argument, value, wanted)
+    return found
+
+
+def natural(argument: str, value: Any) -> int:  # noqa: ANN401 - it is checked here
+    """Return a whole number of at least 0, or raise ``OptionError``."""
+    wanted = "a whole number from 0"
+    found = whole(argument, value, wanted)
+    if found < 0:
         raise OptionError(argument, value, wanted)
     return found
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, get_args
 from nano_runtime.bundle.folder import DEMO
 from nano_runtime.bundle.manifest import Quality
 from nano_runtime.cli import Parser, digest, make_parser, number, run_command
-from nano_runtime.system.files import check_folder, write_whole
+from nano_runtime.system.files import check_file, write_whole
 from nano_runtime.system.machine import describe_machine
 
 if TYPE_CHECKING:
@@ -115,10 +115,10 @@ def _bench(options: _Options) -> int:
     from nano_runtime.benchmark import Measured, Settings, as_document, cases_of, measure
     from nano_runtime.cli.bench_report import print_report
     from nano_runtime.options import DrawOptions
-    from nano_runtime.values import positive
+    from nano_runtime.values import natural, positive
 
     if options.json is not None:
-        check_folder(options.json.parent)  # minutes before the file is written
+        check_file(options.json)  # minutes before the file is written
     cases = cases_of(
         options.bundles,
         options.expect_digests,
@@ -140,7 +140,7 @@ def _bench(options: _Options) -> int:
         scheduler=drawn.scheduler,
         guidance_scale=drawn.guidance_scale,
         runs=positive("runs", options.runs),
-        starts=options.starts if options.starts == 0 else positive("starts", options.starts),
+        starts=natural("starts", options.starts),
         profile=options.profile,
     )
     results: list[Measured] = []

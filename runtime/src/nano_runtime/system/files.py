@@ -24,7 +24,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["MACHINE_ERRNOS", "check_folder", "paths_below", "sync_folder", "sync_tree", "write_whole"]
+__all__ = ["MACHINE_ERRNOS", "check_file", "check_folder", "paths_below", "sync_folder", "sync_tree", "write_whole"]
 
 MACHINE_ERRNOS = frozenset(
     {
@@ -48,10 +48,25 @@ def check_folder(folder: Path) -> None:
     Raises:
         OutputError: the folder is missing or not writable.
     """
-    if not folder.is_dir():
+    try:
+        there = folder.is_dir()
+    except OSError as error:
+        raise OutputError(folder, str(error.strerror)) from error
+    if not there:
         raise OutputError(folder, "there is no such folder")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(folder, "no permission")
+
+
+def check_file(path: Path) -> None:
+    """Raise the errors of ``write_whole`` for one file that can be foreseen before there is anything to write.
+
+    Raises:
+        OutputError: the folder is missing or not writable, or the name is that of a folder, or none.
+    """
+    check_folder(path.parent)
+    if not path.name or path.is_dir():
+        raise OutputError(path, "it is a folder")
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object], *, private: bool = False) -> None:
