@@ -39,15 +39,17 @@ def drawing() -> tuple[list[Progress], np.ndarray]:
     return steps, arrays(result)
 
 
-def test_the_last_preview_is_the_picture_in_small(drawing):
+def test_the_last_preview_is_nearly_the_picture(drawing):
     steps, pictures = drawing
     previews = [np.asarray(image, np.float32) for image in steps[-1].preview()]
-    size = Bundle.open(DEMO).manifest.latent_shape[1:]
+    size = Bundle.open(DEMO).manifest.image_size
     assert [preview.shape for preview in previews] == [(*size, 3)] * len(PROMPTS)
-    found = [correlation(*pair) for pair in zip(previews, pictures, strict=True)]
+    side = size[0] // Bundle.open(DEMO).manifest.latent_shape[1]
+    small = [preview.reshape(-1, side, size[1] // side, side, 3).mean((1, 3)) for preview in previews]
+    found = [correlation(*pair) for pair in zip(small, pictures, strict=True)]
     assert min(found) > LEAST, found
     for index in range(len(PROMPTS)):
-        assert correlation(previews[index], pictures[index - 1]) < LEAST  # another picture
+        assert correlation(small[index], pictures[index - 1]) < LEAST  # another picture
 
 
 def test_another_matrix_shows_another_picture(drawing):

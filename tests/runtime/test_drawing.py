@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from tests.results import arrays, run_through
 from tests.runtime.by_hand import SHARES, conditions, draw_by_hand, pixels_by_hand, timesteps_by_hand
 from tests.runtime.fakes import FakeGraphs, make_bundle, pipeline_of
@@ -167,7 +168,10 @@ def test_previews_show_what_the_network_believes_in(graphs):
     weights = np.array(graphs.bundle.manifest.preview)
     colours = np.clip(predicted.transpose(1, 2, 0) @ weights[:-1] + weights[-1], 0, 1)
     (preview,) = first.preview()
-    assert distance(np.asarray(preview) / 255, colours) < 0.51 / 255
+    height, width = graphs.bundle.manifest.image_size
+    small = Image.fromarray((colours * 255).round().astype(np.uint8))
+    enlarged = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC), np.float32)
+    assert np.abs(np.asarray(preview) - enlarged).max() <= 2  # one step of rounding, before and after
     assert np.ptp(np.asarray(preview)) > 50
 
 

@@ -95,6 +95,7 @@ class Drawing:
 @pytest.mark.skipif(os.name == "nt", reason="sends signals")
 @pytest.mark.parametrize("kind", ["pictures", "sheet"])
 def test_what_was_finished_when_a_command_was_ended_is_whole_and_the_same_command_goes_on(tmp_path, full, kind):
+    arguments: tuple[str, ...]
     if kind == "pictures":
         arguments = (*PICTURES, "-n", "40" if full else "8")
     else:

@@ -157,7 +157,7 @@ def test_an_option_that_does_not_exist_is_both_kinds_of_error_and_names_the_near
     assert isinstance(caught.value, (UsageError, TypeError))
 
 
-PUBLIC = {
+PUBLIC: dict[str, Callable[..., Any]] = {
     "Pipeline.from_pretrained": Pipeline.from_pretrained,
     "Bundle.open": Bundle.open,
     "verify_bundle": verify_bundle,

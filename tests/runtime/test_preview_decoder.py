@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from tests.runtime.fakes import FORMULAS, IMAGE, LATENTS, FakeGraphs, make_bundle, pipeline_of
+from tests.runtime.fakes import FORMULAS, IMAGE, FakeGraphs, make_bundle, pipeline_of
 
 from nano_runtime.bundle.checksums import entry_of
 from nano_runtime.bundle.folder import Bundle
@@ -53,6 +53,6 @@ def test_a_decoder_that_nobody_asks_does_not_run(tmp_path):
     assert not graphs.ran("preview_decoder")
 
 
-def test_other_bundles_show_one_pixel_a_latent(hoisted):
+def test_other_bundles_enlarge_a_colour_for_each_latent(hoisted):
     (first, _) = events_of(FakeGraphs(hoisted))
-    assert {image.size for image in first.preview()} == {LATENTS[:0:-1]}
+    assert {image.size for image in first.preview()} == {(IMAGE, IMAGE)}

@@ -72,7 +72,7 @@ def _parser() -> Parser:
         help="onnxruntime, openvino, or with a precision: openvino:bf16; repeatable (default: bundle's)")  # fmt: skip
     add("--precision", choices=("f32", "bf16"), default="f32",
         help="arithmetic of layers that are not INT8, where --backend names none (default: %(default)s)")  # fmt: skip
-    add("--prompt", default="a red fox", metavar="TEXT", help="text to draw (default: %(default)s)")
+    add("--prompt", default="an otter on a teal background", metavar="TEXT", help="text to draw (default: %(default)s)")
     add(
         "--steps",
         dest="num_inference_steps",

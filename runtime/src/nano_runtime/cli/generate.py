@@ -15,6 +15,7 @@ from nano_runtime.bundle.folder import DEMO
 from nano_runtime.bundle.manifest import Backend
 from nano_runtime.cli import Parser, digest, make_parser, number, run_command
 from nano_runtime.cli.cache_options import CacheOptions, add_cache_options, cache_folder
+from nano_runtime.cli.demo_prompts import COLOURS, EXAMPLES, THINGS, demo_hint
 from nano_runtime.cli.grid import GRID_OPTIONS, Axis, check_axes, parse_axis
 from nano_runtime.cli.live_preview import Preview
 from nano_runtime.cli.origin import check_origin, without_strangers
@@ -44,11 +45,12 @@ _EXAMPLES = """\
   nano-generate "a red fox" --bundle nano-int8 --image fox.jpg --strength 0.6
   nano-generate "a red fox" --bundle inpainting-int8 --image photo.jpg --mask mask.png
   nano-generate "make it winter" --bundle pix2pix-int8 --image photo.jpg --image-guidance 1.2
-  nano-generate "an otter" --grid steps=4,8,16 --grid guidance=1,3,7.5 -o sheet.png
+  nano-generate "an otter on a teal background" --grid steps=4,8,16 --grid guidance=1,3,7.5 -o sheet.png
   nano-generate --from nano-7.png -n 4 --variation-strength 0.2       siblings of a picture
   nano-generate "a (red:1.3) fox, [snow]" --weights --bundle nano-int8
   nano-generate "a red fox" --bundle nano-int8 --quality fast              in less than half the time
-  echo "a red fox" | nano-generate - --json
+  echo "an owl on a purple background" | nano-generate - --json
+  nano-generate --examples                                 what the demo knows
 """
 
 
@@ -56,6 +58,7 @@ class _Options(CacheOptions):
     """The command line, typed, but for the picture options that it has."""
 
     prompt: str | None
+    examples: bool
     origin: Path | None
     bundle: Path | None
     expect_digest: str | None
@@ -91,6 +94,7 @@ def _parser() -> Parser:
     picture.add_argument(
         "--from", dest="origin", type=Path, metavar="PNG", help="repeat this picture, with the other options given"
     )
+    picture.add_argument("--examples", action="store_true", help="draw nothing; print what the demo knows")
     add_picture_flags(picture.add_argument)
     picture.add_argument(
         "--grid",
@@ -128,6 +132,9 @@ def _parser() -> Parser:
 
 def _generate(options: _Options) -> int:
     """Draw, save, and report: paths on stdout, talk on stderr."""
+    if options.examples:
+        print(*EXAMPLES, f"things: {', '.join(THINGS)}", f"backgrounds: {', '.join(COLOURS)}", sep="\n")
+        return 0
     check_axes(options.grid, options.count)
     to_stdout = options.output is not None and str(options.output) == "-"
     for name, taken in (("json", to_stdout and options.json), ("preview", options.preview == options.output)):
@@ -157,6 +164,8 @@ def _generate(options: _Options) -> int:
     if origin is not None and options.origin is not None:
         picture = without_strangers(options.origin, picture, options, pipe.bundle)
         check_origin(options.origin, origin, picture, pipe.bundle, chosen=options.bundle is not None)
+    if pipe.bundle.path == DEMO and (hint := demo_hint(str(picture.prompt))) is not None:
+        _say(hint)
     preview = None if options.preview is None else Preview.plan(options.preview, pipe.bundle, force=options.force)
     work = Work.of_sheet(pipe, picture, output, options.grid) if options.grid else Work.of(pipe, picture, output)
     _say(_announced(pipe, work))

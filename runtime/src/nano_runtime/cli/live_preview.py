@@ -24,11 +24,9 @@ class Preview:
 
     Attributes:
         path: of a PNG file.
-        size: of one picture in it, (width, height) in pixels.
     """
 
     path: Path
-    size: tuple[int, int]
 
     @classmethod
     def plan(cls, path: Path, bundle: Bundle, *, force: bool) -> Preview:
@@ -45,8 +43,7 @@ class Preview:
         if path.is_dir():
             raise OutputNameError(path)
         Output.plan(path, 1, force=force)
-        height, width = bundle.manifest.image_size
-        return cls(path, (width, height))
+        return cls(path)
 
     def write(self, progress: Progress) -> None:
         """Show the pictures that are being drawn now, side by side in a square.
@@ -54,10 +51,8 @@ class Preview:
         Raises:
             OutputError: the disk is full, or the folder went away.
         """
-        from PIL.Image import Resampling
-
         from nano_runtime.pictures.png import save_png
         from nano_runtime.pictures.sheet import contact_sheet
 
-        images = [image.resize(self.size, Resampling.BICUBIC) for image in progress.preview()]
+        images = progress.preview()
         save_png(contact_sheet(images, math.ceil(math.sqrt(len(images)))), self.path)

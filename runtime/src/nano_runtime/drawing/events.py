@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Progress", "Result"]
 
+_BICUBIC = 3  # PIL.Image.Resampling.BICUBIC, without importing Pillow for those who look at no preview
+
 
 @dataclass(frozen=True, eq=False)
 class Progress:
@@ -31,6 +33,7 @@ class Progress:
         latents: float32 [n, *latent_shape] after it, for the n pictures drawn together. The next step starts from this
             array, with whatever was written into it.
         predicted: float32 like the latents: the pictures without noise, as the network predicts them by now.
+        image_size: height and width of a picture, in pixels.
         preview_weights: float32 [channels + 1, 3], the manifest's ``preview``; None in bundles that have none.
         decode: turns latents into pixels, roughly: float32 [n, height, width, 3] in [0, 1]; None in bundles without a
             decoder for previews.
@@ -42,11 +45,12 @@ class Progress:
     timestep: float
     latents: F32
     predicted: F32
+    image_size: tuple[int, int]
     preview_weights: F32 | None
     decode: Callable[[F32], F32] | None = None
 
     def preview(self) -> list[Image]:
-        """Return each picture as it looks by now: one pixel a latent, within a millisecond.
+        """Return each picture as it looks by now, as large as it will be: a colour for each latent, enlarged.
 
         Bundles with a decoder for previews (``nano-export --preview-vae``) show all pixels, in a few milliseconds more.
 
@@ -57,7 +61,8 @@ class Progress:
             return [to_pil(pixels) for pixels in to_uint8(self.decode(self.predicted))]
         if self.preview_weights is None:
             raise NoPreviewError
-        return [to_pil(pixels) for pixels in to_uint8(colours(self.predicted, self.preview_weights))]
+        small = to_uint8(colours(self.predicted, self.preview_weights))
+        return [to_pil(pixels).resize(self.image_size[::-1], _BICUBIC) for pixels in small]
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ class Drawing:
         """
         plan = self.plan
         preview = self.bundle.manifest.preview
+        height, width = self.bundle.manifest.image_size
         weights = None if preview is None else np.array(preview, np.float32)
         previews = PREVIEW_DECODER in self.bundle.manifest.components
         decoder = partial(decode_preview, self.runner, self.bundle) if previews else None
@@ -92,6 +93,7 @@ class Drawing:
                         timestep=step.timestep,
                         latents=step.latents,
                         predicted=predicted_latents(step, self.schedule),
+                        image_size=(height, width),
                         preview_weights=weights,
                         decode=decoder,
                     )

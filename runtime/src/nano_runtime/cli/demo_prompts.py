@@ -1,0 +1,55 @@
+"""What the built-in demo was taught, a hundred things on twelve colours: ``models/demo/concepts.json`` has the same."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["COLOURS", "EXAMPLES", "THINGS", "demo_hint"]
+
+_THINGS = (
+    "otter cat dog fox bear panda koala tiger lion cow pig frog monkey chicken penguin duck owl bat unicorn "
+    "bee butterfly snail ladybug spider turtle snake octopus crab fish dolphin whale shark crocodile elephant "
+    "giraffe flamingo parrot rabbit hedgehog sloth apple pear lemon banana watermelon grapes strawberry "
+    "cherries peach pineapple tomato avocado eggplant carrot corn broccoli mushroom bread croissant cheese "
+    "pizza hamburger taco donut cookie cupcake cactus tree rose sunflower car bus tractor bicycle train "
+    "airplane rocket helicopter sailboat truck guitar trumpet drum umbrella camera clock key bulb book crown "
+    "hat balloon gift bell trophy basketball robot ghost snowman house "
+)
+THINGS = tuple(_THINGS.split())
+"""All that the demo can draw."""
+
+COLOURS = ("red", "orange", "yellow", "green", "teal", "blue", "purple", "pink", "brown", "gray", "black", "white")
+"""The backgrounds that it knows."""
+
+EXAMPLES = (
+    "an otter on a teal background",
+    "a cactus on an orange background",
+    "an owl on a purple background",
+    "a rocket on a black background",
+    "a penguin on a blue background",
+    "a strawberry on a white background",
+    "a robot on a green background",
+    "a pizza on a red background",
+)
+"""Prompts of which it draws a recognisable picture."""
+
+_SENTENCE = re.compile(r"(?:(?:a|an|the) )?(?P<thing>\w+)(?: on (?:a |an )?(?P<colour>\w+)(?: background)?)?")
+
+
+def demo_hint(prompt: str) -> str | None:
+    """Say what the demo makes of a prompt that it was not taught; None for one that it was.
+
+    Args:
+        prompt: as it was typed.
+    """
+    text = prompt.strip().rstrip(".!").lower()
+    found = _SENTENCE.fullmatch(text)
+    if not text or (found is not None and found["thing"] in THINGS and (found["colour"] or COLOURS[0]) in COLOURS):
+        return None
+    known = {"a", "an", "the", "on", "background", *THINGS, *COLOURS}
+    unknown = list(dict.fromkeys(word for word in re.findall(r"\w+", text) if word not in known))
+    what = f"was not taught {', '.join(unknown[:5])}" if unknown else "was taught no such sentence"
+    return (
+        f"the demo {what}: it knows a hundred things, as in \u201c{EXAMPLES[0]}\u201d "
+        "(nano-generate --examples shows them); for other prompts, export a model"
+    )

@@ -1,0 +1,56 @@
+"""The demo's hint knows what the demo was taught, and says what it was not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nano_runtime.cli import generate
+from nano_runtime.cli.demo_prompts import COLOURS, EXAMPLES, THINGS, demo_hint
+
+CONCEPTS = Path(__file__).parents[2] / "models/demo/concepts.json"
+
+
+def test_the_lists_are_those_of_the_training():
+    taught = json.loads(CONCEPTS.read_text())
+    assert tuple(concept["name"] for concept in taught["concepts"]) == THINGS
+    assert tuple(taught["colors"]) == COLOURS
+    for thing in THINGS:
+        for colour in COLOURS:
+            article = "an" if thing[0] in "aeiou" and not thing.startswith("uni") else "a"
+            assert demo_hint(taught["prompt"].format(article=article, concept=thing, color=colour)) is None
+
+
+@pytest.mark.parametrize("prompt", [*EXAMPLES, "", "otter", "An Otter.", "an otter on teal", "  a fox  "])
+def test_what_the_demo_knows_gets_no_hint(prompt):
+    assert demo_hint(prompt) is None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ("a cat sitting on a table", "was not taught sitting, table:"),
+        ("sunset over mountains", "was not taught sunset, over, mountains:"),
+        ("a red fox", "was taught no such sentence"),
+        ("un zorro rojo", "was not taught un, zorro, rojo"),
+        ("一只狐狸", "was not taught 一只狐狸"),
+        ("red", "was taught no such sentence"),
+        ("a fox on a fox background", "was taught no such sentence"),
+    ],
+)
+def test_what_it_does_not_know_is_named(prompt, words):
+    hint = demo_hint(prompt)
+    assert hint is not None
+    assert words in hint
+    assert "--examples" in hint
+
+
+def test_examples_are_printed_and_nothing_is_drawn(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert generate.main(["--examples"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[: len(EXAMPLES)] == list(EXAMPLES)
+    assert len(printed) == len(EXAMPLES) + 2
+    assert list(tmp_path.iterdir()) == []
