@@ -63,6 +63,7 @@ def test_what_a_file_says_does_nothing_to_a_terminal():
 def test_a_message_of_another_library_becomes_one_short_line():
     pages = ValueError("\n\n  \nit is broken\nat line 1\n\nbecause of you\n \n")
     assert (first_line(pages), last_line(pages)) == ("it is broken", "because of you")
+    assert first_line(ValueError("it does not fit:\n    5 are no 6\n")) == "it does not fit: 5 are no 6"
     for empty in (KeyError(), OSError(""), RuntimeError(" \n\t")):
         assert first_line(empty) == last_line(empty) == type(empty).__name__
     for line in (first_line, last_line):

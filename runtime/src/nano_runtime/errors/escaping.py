@@ -73,10 +73,14 @@ def escaped_lines(text: str) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of another library's message, which may have pages; its class where it has no message.
 
+    A line that ends in a colon only announces the next one, which then stands behind it.
+
     Returns:
         1 to 300 characters, not yet escaped: every error of ours escapes its message.
     """
-    return _lines(error)[0][:_LONGEST_LINE]
+    first, *further = _lines(error)
+    announced = f"{first} {further[0].strip()}" if further and first.endswith(":") else first
+    return announced[:_LONGEST_LINE]
 
 
 def last_line(error: BaseException) -> str:
