@@ -248,6 +248,12 @@ TEXTS: dict[str, Kind] = {
     "another activation": _text(hidden_act="gelu_new"),
     "32 tokens": Kind(recipe=Recipe(text={"max_position_embeddings": 32}, tokenizer={"model_max_length": 32})),
     "keys of transformers 5": _files(prefixed=False),
+    "prompts padded at their beginning": replace(
+        _files(tokenizer={"padding_side": "left"}),
+        make=made.broken(lambda _: None),
+        result="refused",
+        words=("padding_side",),
+    ),
     "tokenizer.json alone": _files(tokenizer={"files": "fast"}),
     "tokenizer longer than the text encoder, which diffusers does not draw": Kind(
         recipe=Recipe(text={"max_position_embeddings": 32}), make=made.broken(lambda _: None), result="accepted"

@@ -360,6 +360,7 @@ def test_a_tokenizer_of_transformers_5_alone_is_read(vocabulary, tmp_path):
         ("merges.txt", None, "it is missing"),
         ("vocab.json", "[]", "not a JSON object"),
         ("merges.txt", "a b c\n", "the merge 'a b c' is no pair"),
+        ("tokenizer_config.json", '{"padding_side": "left"}', "padding_side is 'left'"),
     ],
 )
 def test_a_damaged_tokenizer_is_refused(vocabulary, name, content, why):

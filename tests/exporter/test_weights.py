@@ -12,9 +12,9 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
-from transformers import CLIPTextModel
+from transformers import CLIPTextModel, CLIPTokenizer
 
-from nano_export.errors import CheckpointError, PickleOnlyError
+from nano_export.errors import CheckpointError, PickleOnlyError, UnsupportedModelError
 from nano_export.source import builtin
 from nano_export.source.checkpoint import open_checkpoint
 from nano_export.source.folder import open_folder
@@ -393,6 +393,26 @@ def test_a_tokenizer_of_another_model_is_refused(edits, why, copy):
         open_checkpoint(str(copy), None)
     assert caught.value.what.startswith(f"{copy / 'tokenizer'} ")
     assert why in caught.value.what
+
+
+@pytest.mark.parametrize("side", ["padding_side", "truncation_side"])
+def test_a_tokenizer_that_pads_or_cuts_at_the_beginning_is_refused(side, copy):
+    edit(copy / "tokenizer/tokenizer_config.json", **{side: "left"})
+    with pytest.raises(UnsupportedModelError, match=f"{side}='left'"):
+        open_checkpoint(str(copy), None)
+
+
+def test_a_tokenizers_own_padding_at_the_beginning_is_refused(copy):
+    """In tokenizer.json, where transformers takes its side from; a limit of length there counts for nobody."""
+    CLIPTokenizer.from_pretrained(copy / "tokenizer").save_pretrained(copy / "tokenizer")
+    fill = {"strategy": {"Fixed": 9}, "pad_to_multiple_of": None, "pad_id": 3, "pad_type_id": 0, "pad_token": "!"}
+    cut = {"direction": "Right", "max_length": 6, "strategy": "LongestFirst", "stride": 0}
+    edit(copy / "tokenizer/tokenizer.json", truncation=cut, padding={"direction": "Right", **fill})
+    tokenizer = open_checkpoint(str(copy), None).tokenizer
+    assert len(tokenizer("a cat " * 20, padding="max_length", truncation=True).input_ids) == 77
+    edit(copy / "tokenizer/tokenizer.json", padding={"direction": "Left", **fill})
+    with pytest.raises(UnsupportedModelError, match="padding_side='left'"):
+        open_checkpoint(str(copy), None)
 
 
 @pytest.mark.parametrize(("asked", "length"), [(None, 77), (10**30, 77), (40, 40)])

@@ -50,11 +50,15 @@ def clip_tokenizer(folder: Path) -> ClipTokenizer:
     count if the files disagree, and which tokens are added.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or a special token is not in the vocabulary.
+        CheckpointError: a file is missing or damaged, a special token is not in the vocabulary, or prompts are padded
+            or cut at their beginning.
     """
     config_file = folder / "tokenizer_config.json"
     config = read_json(config_file) if config_file.is_file() else {}
     special = _special_tokens(folder, config)
+    for key in ("padding_side", "truncation_side"):
+        if (side := config.get(key, "right")) != "right":
+            raise CheckpointError(config_file, f"its {key} is {side!r}; Nano pads and cuts prompts at their end")
     try:
         encoder = _encoder(folder, special)
         encoder.add_tokens(_added_tokens(folder, config))

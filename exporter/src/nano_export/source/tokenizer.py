@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from nano_export.errors import CheckpointError
+from nano_export.errors import CheckpointError, UnsupportedModelError
 from nano_export.source.json_file import read_json
 from nano_export.source.readable import require_readable
 from nano_runtime.errors.escaping import first_line
@@ -22,6 +22,7 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
 
     Raises:
         CheckpointError: a file is missing, damaged, or cannot be read.
+        UnsupportedModelError: it pads or cuts prompts at their beginning.
     """
     needed = ("tokenizer.json",) if (folder / "tokenizer.json").is_file() else ("vocab.json", "merges.txt")
     for name in needed:
@@ -37,6 +38,9 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
         raise CheckpointError(folder, first_line(error)) from error
     if not isinstance(tokenizer, CLIPTokenizer):
         raise CheckpointError(folder, f"it is a {type(tokenizer).__name__}, not a CLIPTokenizer")
+    for key in ("padding_side", "truncation_side"):
+        if (side := getattr(tokenizer, key)) != "right":  # prompts would be padded, or cut, at their beginning
+            raise UnsupportedModelError(folder, f"{key}={side!r}", ["'right', as every Stable Diffusion has it"])
     return tokenizer
 
 
