@@ -209,7 +209,7 @@ BAD = {
     "no bundle": ("empty", [], 3, "is not a bundle"),
     "no steps": ("good", ["--steps", "0"], 2, "0 steps cannot be run"),
     "more steps than the schedule has": ("good", ["--steps", "1001"], 2, "1001 steps cannot be run"),
-    "a negative seed": ("good", ["--seed", "-1"], 2, "the seed -1 is out of range"),
+    "a negative seed": ("good", ["--seed", "-2"], 2, "the seed -2 is out of range"),
     "a seed of 65 bits": ("good", ["--seed", str(2**64)], 2, f"the seed {2**64} is out of range"),
     "an unknown scheduler": ("good", ["--scheduler", "DPM fast"], 2, "there is no scheduler 'DPM fast'"),
     "a guidance that is no number": ("good", ["--guidance", "nan"], 2, "the guidance scale nan cannot be used"),

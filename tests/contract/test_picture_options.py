@@ -214,5 +214,5 @@ def test_bad_input_is_told_in_two_lines_and_leaves_nothing(case, run, files, pla
 @pytest.mark.parametrize("axis", ["steps", "steps=", "steps=1,,2", "prompt=a,b", "steps=1.5", "=1", "guidance=two"])
 def test_a_malformed_axis_is_a_malformed_command_line(axis, run, place, capsys):
     assert run("x", "--grid", axis) == 2
-    assert axis.rpartition("=")[2].rpartition(",")[2] in capsys.readouterr().err
+    assert axis in capsys.readouterr().err
     assert list(place.iterdir()) == []

@@ -208,6 +208,8 @@ def test_in_a_folder_pictures_go_on_by_their_seeds(run, tmp_path, monkeypatch, c
     assert f"3 of 6 pictures are finished; the same command with --seed {seed} draws the rest" in err
     assert run("a red fox", "-n", 6, "--seed", seed) == 0
     assert sorted(visible(tmp_path)) == sorted(f"nano-{seed + i}.png" for i in range(6))
+    assert run("a red fox", "-n", 2, "--seed", seed - 1) == 0  # whose first picture is not there: another command
+    assert {f"nano-{seed - 1}.png", f"nano-{seed}-2.png"} <= set(visible(tmp_path))
     varied = ("a red fox", "-n", 6, "--seed", 5, "--variation-strength", 0.2, "--variation-seed", 8)
     with interrupted_after(1, monkeypatch):
         assert run(*varied) == 130
@@ -265,6 +267,8 @@ def test_everything_is_checked_before_the_first_call(run, tmp_path, capsys):
         ("-o", "-", "--json"): "exclude each other",
         ("-o", "a.png", "--preview", "a.png"): "exclude each other",
         ("-o", "a.tiff"): "is not the name of a picture",
+        ("--preview", "now.jpg"): "is not the name of a PNG file",
+        ("--grid", "steps=1,,2"): "'steps=1,,2': steps '' cannot be used",
     }.items():
         assert run("a red fox", *arguments) in {2, 4}, arguments
         out, err = capsys.readouterr()

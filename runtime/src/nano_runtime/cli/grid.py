@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from nano_runtime.cli.parser import number
 from nano_runtime.cli.picture_flags import FLAGS
-from nano_runtime.errors import ConflictError, OptionError
+from nano_runtime.errors import ConflictError, OptionError, UsageError
 from nano_runtime.options import DrawOptions
 
 __all__ = ["GRID_OPTIONS", "Axis", "cells", "check_axes", "parse_axis"]
@@ -46,10 +47,15 @@ def parse_axis(text: str) -> Axis:
     option, equals, values = text.partition("=")
     if not equals or option not in _FLAGS:
         raise argparse.ArgumentTypeError(f"{text!r} is not OPTION=VALUE,VALUE,... with one of: {', '.join(_FLAGS)}")
-    try:
-        return Axis(option, tuple(map(_FLAGS[option].read, values.split(","))))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
+    values_read = tuple(map(_FLAGS[option].read, values.split(",")))
+    if _FLAGS[option].read is number:
+        for value in values_read:
+            known: dict[str, Any] = {_FLAGS[option].field: value}
+            try:
+                DrawOptions(**known)
+            except UsageError as error:
+                raise argparse.ArgumentTypeError(f"{text!r}: {error.worded(lambda _: option)[0]}") from error
+    return Axis(option, values_read)
 
 
 def check_axes(axes: Sequence[Axis], count: int) -> None:

@@ -40,8 +40,8 @@ class Preview:
         """
         if bundle.manifest.preview is None and PREVIEW_DECODER not in bundle.manifest.components:
             raise NoPreviewError
-        if path.is_dir():
-            raise OutputNameError(path)
+        if path.is_dir() or path.suffix.lower() != ".png":
+            raise OutputNameError(path, preview=True)
         Output.plan(path, 1, force=force)
         return cls(path)
 

@@ -135,6 +135,9 @@ def with_seeds_of(options: DrawOptions, paths: Sequence[Path], *, counting: bool
 def places_of(pipe: Pipeline, plan: Plan, output: Output) -> list[Place]:
     """Return the places of a plan's pictures; where there are several, some may be in their files already.
 
+    Files that are named by their seeds are of the same command only if its first picture is there: others drew some of
+    the same seeds.
+
     Args:
         pipe: that draws them.
         plan: of them.
@@ -149,7 +152,8 @@ def places_of(pipe: Pipeline, plan: Plan, output: Output) -> list[Place]:
         place = Place(plan, index, pipe.parameters_of(plan, index), None)
         if output.folder is not None:
             place.path = partial(output.path, index, seed)
-            if len(plan.seeds) > 1 and not output.force:
+            begun = output.names is not None or index == 0 or places[0].file is not None
+            if len(plan.seeds) > 1 and not output.force and begun:
                 present = list(output.present(index, seed, taken))
                 place.file = next((path for path in present if _parameters(path) == place.parameters), None)
                 if place.file is not None:

@@ -310,12 +310,13 @@ class PrecisionError(UsageError):
 
 
 class OutputNameError(UsageError):
-    """An output name that is not a picture's."""
+    """An output name that is not a picture's; a preview is a PNG."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, preview: bool = False) -> None:
+        usual = "Give a name that ends in .png, .jpg, .jpeg or .webp, an existing folder, or - for standard output."
         super().__init__(
-            f"{path} is not the name of a picture",
-            "Give a name that ends in .png, .jpg, .jpeg or .webp, an existing folder, or - for standard output.",
+            f"{path} is not the name of a {'PNG file' if preview else 'picture'}",
+            "Give a name that ends in .png." if preview else usual,
         )
 
 
