@@ -26,7 +26,7 @@ from nano_runtime.cli.work import Work
 from nano_runtime.pictures.png import read_parameters
 from nano_runtime.pipeline import Pipeline
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL) if os.name != "nt" else ()
+SIGNALS: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL) if os.name != "nt" else ()
 QUICK = ("--steps", "1", "--scheduler", "ddim", "--guidance", "1", "--threads", "1", "--no-cache")
 PICTURES = ("an otter", "--seed", "7", "-o", "out/otter.png", *QUICK)
 SHEET = ("an otter", "--grid", "steps=1,2", "-o", "out/sheet.png", *QUICK[2:])
