@@ -11,7 +11,14 @@ from tests.results import run_through
 from tests.runtime.by_hand import SHARES, Kept, conditions, draw_by_hand, timesteps_by_hand
 from tests.runtime.fakes import FORMULAS, FakeGraphs, pipeline_of
 
-from nano_runtime.errors import ConflictError, ImageError, MaskSizeError, MissingArgumentError, StrengthError
+from nano_runtime.errors import (
+    ConflictError,
+    ImageError,
+    MaskSizeError,
+    MissingArgumentError,
+    StrengthError,
+    UsageError,
+)
 from nano_runtime.sampling.noise import TorchGenerator
 
 FOX, EMPTY = conditions(["a", "red", "fox"]), conditions([])
@@ -112,6 +119,37 @@ def test_what_the_mask_leaves_black_stays_and_the_rest_is_drawn_by_hand(draw, st
     turned = Kept(clean, noise, 1 - MASK)
     mistake = draw_by_hand(start, FOX, EMPTY, scale=3.0, letters="W" * calls, steps=4, kept=turned)
     assert distance(mistake, expected) > MISTAKE
+
+
+def test_kept_pixels_are_those_of_the_picture_and_the_others_are_drawn(draw):
+    asked: dict[str, Any] = {"mask_image": Image.fromarray(LEFT), "output_type": "pil"}
+    (plain,), (kept,), (soft,) = (
+        [np.asarray(image) for image in draw(**asked, **options)]
+        for options in ({}, {"keep_unmasked": True}, {"keep_unmasked": True, "mask_blur": 1.5})
+    )
+    np.testing.assert_array_equal(kept[:, 16:], PIXELS[:, 16:])
+    np.testing.assert_array_equal(kept[:, :16], plain[:, :16])
+    assert np.abs(plain[:, 16:].astype(int) - PIXELS[:, 16:]).max() > 20  # what diffusers' pipelines do with them
+    np.testing.assert_array_equal(soft[:, 24:], PIXELS[:, 24:])  # far from the edge
+    np.testing.assert_array_equal(soft[:, :8], plain[:, :8])
+    low, high = np.minimum(plain, PIXELS)[:, 14:18], np.maximum(plain, PIXELS)[:, 14:18]
+    assert ((soft[:, 14:18] >= low.astype(int) - 1) & (soft[:, 14:18] <= high.astype(int) + 1)).all()
+    assert (soft[:, 14:18] != kept[:, 14:18]).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"keep_unmasked": True}, "keep_unmasked"),
+        ({"mask_image": Image.fromarray(LEFT), "mask_blur": 2.0}, "keep_unmasked"),
+        ({"mask_image": Image.fromarray(LEFT), "keep_unmasked": True, "mask_blur": -1.0}, "mask_blur"),
+        ({"mask_image": Image.fromarray(LEFT), "keep_unmasked": True, "mask_blur": float("nan")}, "mask_blur"),
+    ],
+)
+def test_pixels_are_kept_only_with_a_mask(draw, graphs, options, words):
+    with pytest.raises(UsageError, match=words):
+        draw(**options)
+    assert not graphs.ran("vae_encoder")
 
 
 def test_a_mask_draws_once_more_from_the_seed_before_the_sampler_does(draw):

@@ -32,6 +32,8 @@ STORED: dict[str, Any] = {
     "width": 64,
     "prompt_weighting": True,
     "long_prompts": True,
+    "keep_unmasked": True,
+    "mask_blur": 2.5,
     "strength": 0.75,
     "image_guidance_scale": 1.25,
     "variation_seed": 9,
@@ -101,6 +103,8 @@ def test_an_option_that_is_missing_in_a_file_has_its_old_meaning_or_is_refused(n
     later = {
         "prompt_weighting": False,
         "long_prompts": False,
+        "keep_unmasked": False,
+        "mask_blur": 0.0,
         "strength": None,
         "image_guidance_scale": None,
         "variation_seed": None,

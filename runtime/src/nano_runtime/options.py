@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict, get_args
 
 from nano_runtime.bundle.manifest import Quality
-from nano_runtime.errors import UnknownOptionError
+from nano_runtime.errors import OptionError, UnknownOptionError
 from nano_runtime.sampling.sampler_names import full_name
 from nano_runtime.values import number, one_of, picture, positive, prompt, prompts, switch, text, whole
 
@@ -30,6 +30,7 @@ OutputType: TypeAlias = Literal["pil", "np", "latent"]
 
 _STORED: Final = "stored"
 MOST_PICTURES: Final = 100_000
+_MOST_BLUR: Final = 256  # pixels
 """Of a call, which lists its pictures before it draws."""
 
 REQUIRED: Final = object()
@@ -84,6 +85,10 @@ class DrawOptions:
         image: Pillow image to start from (``open_picture`` reads one from a file), scaled to cover the bundle's size
             and cropped around its centre. Bundles for inpainting and for instruct-pix2pix need one.
         mask_image: Pillow image of the same size: white is painted anew, black stays. Bundles for inpainting need one.
+        keep_unmasked: True puts the image's own pixels back where the mask is black, as A1111 does. False leaves all
+            pixels to the autoencoder, as diffusers does: those outside the mask change a little.
+        mask_blur: 0 to 256 pixels of the picture: how softly the kept pixels meet the drawn ones, the radius of a
+            Gaussian blur. Needs ``keep_unmasked``.
         strength: share of the steps that is run on the image, in (0, 1]. None means diffusers' 0.8, with a mask 1,
             which then starts at pure noise. Bundles for instruct-pix2pix have no such choice.
         image_guidance_scale: nearness to the image, for bundles for instruct-pix2pix only; at least 0, and below 1 it
@@ -114,6 +119,8 @@ class DrawOptions:
     long_prompts: bool = field(default=False, metadata={_STORED: Stored(bool, default=False)})
     image: Image | None = None
     mask_image: Image | None = None
+    keep_unmasked: bool = field(default=False, metadata={_STORED: Stored(bool, default=False)})
+    mask_blur: float = field(default=0.0, metadata={_STORED: Stored(float, 0.0)})
     strength: float | None = field(default=None, metadata={_STORED: Stored(float | None, None)})
     image_guidance_scale: float | None = field(default=None, metadata={_STORED: Stored(float | None, None)})
     variation_seed: int | None = field(default=None, metadata={_STORED: Stored(int | None, None)})
@@ -167,6 +174,8 @@ class DrawKeywords(TypedDict, total=False):
     long_prompts: bool
     image: Image | None
     mask_image: Image | None
+    keep_unmasked: bool
+    mask_blur: float
     strength: float | None
     image_guidance_scale: float | None
     variation_seed: int | None
@@ -187,6 +196,14 @@ def _picture(name: str, value: Any) -> Any:  # noqa: ANN401 - it is checked here
     return value
 
 
+def _blur(name: str, value: Any) -> float:  # noqa: ANN401 - it is checked here
+    """Return a radius in pixels."""
+    radius: float = number(name, value)
+    if not 0 <= radius <= _MOST_BLUR:
+        raise OptionError(name, value, f"a number of pixels from 0 to {_MOST_BLUR}")
+    return radius
+
+
 _CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     "prompt": lambda _name, value: prompts(value),
     "negative_prompt": lambda _name, value: prompt(value, "negative prompt"),
@@ -203,6 +220,8 @@ _CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     "long_prompts": switch,
     "image": _picture,
     "mask_image": _picture,
+    "keep_unmasked": switch,
+    "mask_blur": _blur,
     "strength": number,
     "image_guidance_scale": number,
     "variation_seed": whole,

@@ -235,6 +235,7 @@ class Pipeline:
             images: list[Image] | F32 = latents
             if plan.output_type != "latent":
                 unit = decode(runner, self.bundle, latents, plan.seeds)
+                unit = unit if plan.edit is None else plan.edit.pasted(unit)
                 images = unit if plan.output_type == "np" else [to_pil(pixels) for pixels in to_uint8(unit)]
             parameters = tuple(self.parameters_of(plan, picture, stopped) for picture in range(len(latents)))
             finished = True

@@ -72,6 +72,8 @@ def _seed(value: object) -> object:
     return None if value == -1 else value
 
 
+_BLUR = 4.0  # pixels, as in A1111
+
 FLAGS: Final = (
     Flag(("--negative-prompt",), "negative_prompt", "text to move away from", metavar="TEXT"),
     Flag(("--weights",), "prompt_weighting", "read (word), (word:1.3), [word] and BREAK as A1111 does", bool),
@@ -102,6 +104,14 @@ FLAGS: Final = (
     Flag(
         ("--mask",), "mask_image", "as large as the image: white is painted anew, black stays",
         Path, "FILE", finish=_picture,
+    ),
+    Flag(
+        ("--mask-blur",), "mask_blur", "how softly kept pixels meet drawn ones, in pixels (default: 4)", number, "PX",
+    ),
+    Flag(
+        ("--no-keep-unmasked",), "keep_unmasked",
+        "let all pixels go through the autoencoder, as diffusers does: those outside the mask change a little",
+        bool, finish=lambda said: not said,
     ),
     Flag(
         ("--strength",), "strength",
@@ -190,6 +200,8 @@ def options_from(given: argparse.Namespace, base: DrawOptions | None) -> DrawOpt
         raise NoPromptError
     if base is None:
         base = DrawOptions()
+        if "mask_image" in changes and "keep_unmasked" not in changes:  # as A1111 does; Python does as diffusers
+            changes = {"keep_unmasked": True, "mask_blur": _BLUR, **changes}
     if "quality" in changes:  # a preset takes the place of the intervals that the picture was drawn with
         base = replace(base, cache_interval=None, guidance_interval=None)
     return replace(base, **changes)

@@ -23,7 +23,7 @@ from nano_runtime.drawing.arguments import (
     variation_of,
 )
 from nano_runtime.drawing.defaults import Defaults
-from nano_runtime.errors import ConflictError, NoShortcutError
+from nano_runtime.errors import ConflictError, MissingArgumentError, NoShortcutError
 from nano_runtime.networks.guidance import embedding_width
 from nano_runtime.networks.tokenizer import Reading
 from nano_runtime.networks.unet_calls import EXACT, Call, Shortcuts, plan_calls, rows_by_graph
@@ -160,7 +160,16 @@ def plan_of(options: DrawOptions, bundle: Bundle, schedule: Schedule, defaults: 
     variation = variation_of(options.variation_seed, options.variation_strength, len(prompts))
     seeds = seeds_from(options.seed, len(prompts), counting=variation is None)
     shapes = manifest.image_size, manifest.latent_shape
-    edit = edit_of(options.image, options.mask_image, options.strength, *shapes, task=manifest.task)
+    if options.mask_blur and not options.keep_unmasked:
+        raise MissingArgumentError("mask_blur", "keep_unmasked")
+    edit = edit_of(
+        options.image,
+        options.mask_image,
+        options.strength,
+        *shapes,
+        keep_unmasked=options.mask_blur if options.keep_unmasked else None,
+        task=manifest.task,
+    )
     starting = edit is not None and edit.is_start
     for name, given in (("image", starting), ("variation_strength", variation is not None)):
         if options.latents is not None and given:

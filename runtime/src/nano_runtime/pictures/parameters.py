@@ -84,6 +84,7 @@ class Parameters:
         """Return the items that not every picture has, each with the comma after it."""
         of = self.options
         denoising = "" if of.strength is None else f"Denoising strength: {of.strength:g}, "
+        denoising += f"Mask blur: {of.mask_blur:g}, " if of.keep_unmasked else ""
         nearness = "" if of.image_guidance_scale is None else f"Image CFG scale: {of.image_guidance_scale:g}, "
         if of.variation_strength is None:
             return denoising + nearness

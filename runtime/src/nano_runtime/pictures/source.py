@@ -53,6 +53,8 @@ class Edit:
         task: of the bundle.
         mask: float32 [1, 1, h, w] for latents of that size, 1 where they are drawn anew and 0 where they stay; None
             draws all of them anew.
+        shown: float32 [height, width, 1], 1 where the drawn picture is shown and 0 where these pixels are; None shows
+            the drawn one everywhere.
         hidden: bool [height, width], True where a UNet made for inpainting must not see the picture; None for others.
         strength: the share of the steps that is run, in (0, 1]; the larger, the less is left of the picture. None for
             UNets that see the picture and start from noise.
@@ -61,6 +63,7 @@ class Edit:
     pixels: U8
     task: Task
     mask: F32 | None
+    shown: F32 | None
     hidden: NDArray[np.bool_] | None
     strength: float | None
 
@@ -76,6 +79,14 @@ class Edit:
         if self.hidden is not None:
             return np.where(self.hidden, np.float32(0), self.sample)
         return self.sample if self.task == "instruct-pix2pix" else None
+
+    def pasted(self, drawn: F32) -> F32:
+        """Return drawn pictures with the pixels that stay, both float32 [n, height, width, 3] in [0, 1]."""
+        if self.shown is None:
+            return drawn
+        own = self.pixels.astype(np.float32) / np.float32(255)
+        joined: F32 = drawn * self.shown + own * (1 - self.shown)
+        return joined
 
     @property
     def is_start(self) -> bool:
@@ -128,6 +139,7 @@ def edit_of(
     image_size: tuple[int, int],
     latent_shape: tuple[int, int, int],
     *,
+    keep_unmasked: float | None = None,
     task: Task = "text-to-image",
 ) -> Edit | None:
     """Check the arguments of a call that concern a picture, and fill in those that were left out.
@@ -141,6 +153,7 @@ def edit_of(
         strength: see ``strength_of``.
         image_size: of the bundle, (height, width).
         latent_shape: of the bundle, (channels, height, width).
+        keep_unmasked: radius in pixels of the blur with which kept pixels meet drawn ones; None keeps no pixels.
         task: of the bundle.
 
     Returns:
@@ -156,7 +169,7 @@ def edit_of(
     """
     _check_task(task, image, mask_image, strength)
     if image is None:
-        for name, value in (("mask_image", mask_image), ("strength", strength)):
+        for name, value in (("mask_image", mask_image), ("strength", strength), ("keep_unmasked", keep_unmasked)):
             if value is not None:
                 raise MissingArgumentError(name, "image")
         return None
@@ -164,12 +177,16 @@ def edit_of(
     require_picture("image", image)
     pixels = np.asarray(_fitted(_opaque(image, "white"), image_size))
     if mask_image is None:
-        return Edit(pixels, task, None, None, share)
+        if keep_unmasked is not None:
+            raise MissingArgumentError("keep_unmasked", "mask_image")
+        return Edit(pixels, task, None, None, None, share)
     require_picture("mask_image", mask_image)
     if mask_image.size != image.size:
         raise MaskSizeError(mask_image.size, image.size)
     white = _white(_opaque(mask_image, "black"), image_size)
-    return Edit(pixels, task, _latent_mask(white, latent_shape), white if task == "inpainting" else None, share)
+    shown = None if keep_unmasked is None else _shown(white, keep_unmasked)
+    hidden = white if task == "inpainting" else None
+    return Edit(pixels, task, _latent_mask(white, latent_shape), shown, hidden, share)
 
 
 def strength_of(strength: float | None, *, masked: bool) -> float:
@@ -240,6 +257,16 @@ def _white(mask: Image, image_size: tuple[int, int]) -> NDArray[np.bool_]:
     """Round a mask to black and white: bool [height, width], True where it is white."""
     white: NDArray[np.bool_] = np.asarray(_fitted(mask.convert("L"), image_size)) >= _HALF
     return white
+
+
+def _shown(white: NDArray[np.bool_], blur: float) -> F32:
+    """Return how much of the drawn picture each pixel shows, softly where black meets white: [height, width, 1]."""
+    from PIL import Image as Pillow  # noqa: PLC0415 - see open_picture
+    from PIL import ImageFilter  # noqa: PLC0415
+
+    mask = Pillow.fromarray(white.astype(np.uint8) * np.uint8(255)).filter(ImageFilter.GaussianBlur(blur))
+    shown: F32 = np.asarray(mask, np.float32)[..., np.newaxis] / np.float32(255)
+    return shown
 
 
 def _latent_mask(white: NDArray[np.bool_], latent_shape: tuple[int, int, int]) -> F32:
