@@ -12,7 +12,7 @@ from nano_export.judge.sensitivity import Sensitivity, sensitivity_of
 from nano_export.quantize import Rule, candidates, fit, with_changes
 from nano_export.quantize.plan import rule_for
 from nano_export.quantize.scales import LayerError
-from nano_export.quantize.search import Candidate, predicted_db
+from nano_export.quantize.search import Candidate, factor_of, predicted_db
 
 PEAK = 2.0
 
@@ -56,8 +56,8 @@ def test_what_was_measured_corrects_the_estimate():
     layers = even()
     predicted = predicted_db(layers, [], PEAK)
     goal = predicted - 2
-    assert fit(layers, goal, PEAK, ([], predicted)) == []
-    assert fit(layers, goal, PEAK, ([], predicted - 4)) != []
+    assert fit(layers, goal, PEAK, factor_of(layers, [], PEAK, predicted)) == []
+    assert fit(layers, goal, PEAK, factor_of(layers, [], PEAK, predicted - 4)) != []
 
 
 def test_a_float_layer_that_may_be_moved_becomes_int8_only_if_the_goal_is_met():

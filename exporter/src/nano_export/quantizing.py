@@ -43,7 +43,7 @@ from nano_export.quantize import (
     write_watching_graph,
 )
 from nano_export.quantize.recipe import Recipe
-from nano_export.quantize.search import Candidate
+from nano_export.quantize.search import Candidate, factor_of
 from nano_runtime.arrays import F32
 from nano_runtime.bundle import manifest
 from nano_runtime.bundle.wiring import TEXT_ENCODER, UNET, UNET_PROMPT, UNET_SHALLOW
@@ -55,6 +55,7 @@ _CALIBRATION_STEPS = 4  # twice as many: the same ranges to 0.2 dB, in twice the
 _PLAIN = "plain.onnx"  # the float graph, while a watching graph has its name
 _PRICES = {TEXT_ENCODER: 0.1}  # of arithmetic: it runs once, and its error stays in every step
 _ROUNDS = 3  # of writing and measuring; a plan that still falls short then is kept, and the user is told
+_SPARE_DB = 3.0  # above a goal: float layers that may be quantized are worth another try
 
 
 @dataclass
@@ -66,6 +67,8 @@ class _Component:
         recipe: scales and ranges.
         layers: that the search may move; none without a goal.
         changes: that it made.
+        safe: changes with which the goal was met, while others that cost less are tried.
+        factor: of the plan that was tried last, and whether that met the goal.
         inputs: scales by which other graphs have to divide their outputs for this one.
         scalings: activations that were divided.
     """
@@ -74,6 +77,8 @@ class _Component:
     recipe: Recipe
     layers: Sequence[Candidate] = ()
     changes: list[Change] = field(default_factory=list)
+    safe: list[Change] | None = None
+    factor: tuple[float, bool] | None = None
     inputs: Mapping[str, F32] = field(default_factory=dict)
     scalings: int = 0
 
@@ -120,7 +125,7 @@ def quantize_graphs(  # noqa: PLR0917 (both bundles, and all that is known of th
         del model
         gc.collect()
 
-    begun, stale = 0.0, names
+    begun, stale, reached = 0.0, names, dict[str, float]()
     for turn in range(_ROUNDS):
         for index, name in enumerate(stale):
             yield progress("quantize", f"quantizing {name}", 0.4 + (0.5 if turn == 0 else 0.1) * index / len(stale))
@@ -135,6 +140,8 @@ def quantize_graphs(  # noqa: PLR0917 (both bundles, and all that is known of th
             break
         if UNET in stale and UNET_PROMPT in parts:
             stale.append(UNET_PROMPT)
+    for name in (name for name in names if _went_too_far(parts[name], name, reached, goals)):
+        _write(floats, bundle, name, parts)
     _record(bundle, parts, perf_counter() - begun)
 
 
@@ -209,14 +216,34 @@ def _improve(
     goals: Mapping[str, float],
     sensitivities: Mapping[str, Sensitivity],
 ) -> bool:
-    """Fit the plan again where what was reached falls short; return whether it changed."""
-    if not part.layers or reached[name] >= goals[name]:
+    """Fit the plan again where what was reached falls short or has much to spare; return whether it changed."""
+    if not part.layers:
         return False
-    peak, price = sensitivities[name].peak, _PRICES.get(name, 1.0)
-    changes = fit(part.layers, goals[name], peak, (part.changes, reached[name]), price)
+    met = reached[name] >= goals[name]
+    moved = {change.layer for change in part.changes}
+    if met and (
+        reached[name] < goals[name] + _SPARE_DB
+        or all(layer.scheme == "w8a8" or layer.layer in moved for layer in part.layers)
+    ):
+        return False
+    peak = sensitivities[name].peak
+    factor = factor_of(part.layers, part.changes, peak, reached[name])
+    if part.factor is not None and part.factor[1] != met:  # one plan went too far, the other not far enough
+        factor = (factor * part.factor[0]) ** 0.5
+    part.factor = factor, met
+    changes = fit(part.layers, goals[name], peak, factor, _PRICES.get(name, 1.0))
     if changes == part.changes:
         return False
+    part.safe = part.changes if met else part.safe
     part.changes = changes
+    return True
+
+
+def _went_too_far(part: _Component, name: str, reached: Mapping[str, float], goals: Mapping[str, float]) -> bool:
+    """Take changes back that lost the goal, if it was met with others; return whether that was so."""
+    if part.safe is None or reached[name] >= goals[name]:
+        return False
+    part.changes = part.safe
     return True
 
 

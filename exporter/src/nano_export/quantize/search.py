@@ -20,12 +20,23 @@ from numpy.typing import NDArray
 from nano_export.quantize.plan import Rule, Scheme, rule_for
 from nano_export.quantize.scales import LayerError
 
-__all__ = ["Candidate", "Change", "Gradients", "candidates", "fit", "predicted_db", "with_changes"]
+__all__ = [
+    "UNEXPLAINED",
+    "Candidate",
+    "Change",
+    "Gradients",
+    "candidates",
+    "factor_of",
+    "fit",
+    "predicted_db",
+    "with_changes",
+]
 
 Gradients: TypeAlias = Mapping[str, NDArray[np.float64]]
 """Path of a module -> mean squared gradient of each of its output channels; see ``judge.sensitivity``."""
 
-_UNEXPLAINED = 2.5  # error that was measured over error that was predicted, on the demo (bench/LOG.md)
+UNEXPLAINED = 2.5
+"""Error that was measured over error that was predicted, on the demo (bench/LOG.md)."""
 _MARGIN = 0.8  # of the error that the goal allows, to be used by the prediction
 _LEAST_SHARE = 0.002  # of the error; a layer that adds less is not worth a change
 _MOST_FLOAT = 0.06  # of the arithmetic that may become float, so that no network becomes slow without being asked
@@ -107,11 +118,23 @@ def predicted_db(layers: Sequence[Candidate], changes: Sequence[Change], peak: f
     return float(10 * np.log10(peak**2 / max(noise, 1e-30)))
 
 
+def factor_of(layers: Sequence[Candidate], changes: Sequence[Change], peak: float, reached_db: float) -> float:
+    """Return the error that was measured over the error that was predicted.
+
+    Args:
+        layers: that can be moved.
+        changes: that were made.
+        peak: range of the output.
+        reached_db: PSNR that was measured with them.
+    """
+    return float(10 ** ((predicted_db(layers, changes, peak) - reached_db) / 10))
+
+
 def fit(
     layers: Sequence[Candidate],
     goal_db: float,
     peak: float,
-    measured: tuple[Sequence[Change], float] | None = None,
+    factor: float = UNEXPLAINED,
     price: float = 1.0,
 ) -> list[Change]:
     """Return the changes to the plan that should reach a goal.
@@ -120,12 +143,9 @@ def fit(
         layers: that can be moved; their arithmetic is all that counts.
         goal_db: PSNR of the network's output.
         peak: range of the output.
-        measured: changes that were made, and the PSNR that was reached with them; it corrects the prediction.
+        factor: error that is measured over error that is predicted; see ``factor_of``.
         price: of the arithmetic: 1 for a network that runs in every step, less for one that runs once.
     """
-    factor = _UNEXPLAINED
-    if measured is not None:
-        factor = 10 ** ((predicted_db(layers, measured[0], peak) - measured[1]) / 10)
     allowed = _MARGIN * peak**2 / 10 ** (goal_db / 10) / max(factor, 1e-6)
     total = sum(layer.macs for layer in layers)
     noise = begun = sum(layer.error for layer in layers if layer.scheme == "w8a8")
