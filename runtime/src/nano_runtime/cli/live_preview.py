@@ -41,7 +41,7 @@ class Preview:
         if bundle.manifest.preview is None and PREVIEW_DECODER not in bundle.manifest.components:
             raise NoPreviewError
         if path.is_dir() or path.suffix.lower() != ".png":
-            raise OutputNameError(path, preview=True)
+            raise OutputNameError(path, "PNG file")
         Output.plan(path, 1, force=force)
         return cls(path)
 

@@ -310,13 +310,12 @@ class PrecisionError(UsageError):
 
 
 class OutputNameError(UsageError):
-    """An output name that is not a picture's; a preview is a PNG."""
+    """An output name that is not a picture's; a preview is a PNG file."""
 
-    def __init__(self, path: Path, *, preview: bool = False) -> None:
+    def __init__(self, path: Path, kind: str = "picture") -> None:
         usual = "Give a name that ends in .png, .jpg, .jpeg or .webp, an existing folder, or - for standard output."
         super().__init__(
-            f"{path} is not the name of a {'PNG file' if preview else 'picture'}",
-            "Give a name that ends in .png." if preview else usual,
+            f"{path} is not the name of a {kind}", usual if kind == "picture" else "Give a name that ends in .png."
         )
 
 
