@@ -39,6 +39,7 @@ from nano_runtime.bundle.wiring import (
 from nano_runtime.engines.base import Runner
 from nano_runtime.errors import LongPromptError
 from nano_runtime.networks.guidance import embed_guidance, embedding_width
+from nano_runtime.networks.other_syntax import read_as_words
 from nano_runtime.networks.tokenizer import LITERAL, Reading, TokenIds, Tokenizer
 from nano_runtime.networks.weighting import weigh
 
@@ -119,7 +120,7 @@ class Conditioner:
     def read(self, texts: Iterable[str], reading: Reading = LITERAL) -> ReadTexts:
         """Tokenize texts and give all the length of the longest: chunks of the empty text follow a shorter one.
 
-        A1111 does the same.
+        A1111 does so with its option "Pad prompt/negative prompt to be same length"; by default it runs both apart.
 
         Raises:
             PromptError: a text cannot be tokenized, or its weights are too large.
@@ -133,6 +134,8 @@ class Conditioner:
         empty = self.tokens("", LITERAL)
         chunks = {}
         for text, tokens in read.items():
+            for instruction, instead in read_as_words(text, weighted=reading.weighted):
+                _log.warning("%s in the prompt is read as words: %s", instruction, instead)
             if tokens.cut:
                 unused = tokens.count - tokens.used
                 _log.warning(
