@@ -181,10 +181,9 @@ def test_an_argument_of_a_public_function_is_refused_by_an_error_of_ours(
     assert len([words for words in answers if words is not None]) > len(VALUES) / 2
 
 
-@pytest.mark.parametrize(
-    "value", [VALUES[name] for name in ("words", "an object", "digits", "an array", "bytes")], ids=str
-)
-def test_callbacks_and_what_they_return(hoisted, value):
+@pytest.mark.parametrize("kind", ["words", "an object", "digits", "an array", "bytes"])
+def test_callbacks_and_what_they_return(hoisted, kind):
+    value = VALUES[kind]
     pipe: Any = pipeline_of(FakeGraphs(hoisted))
     with pytest.raises(UsageError, match="callback_on_step_end"):
         pipe("a red fox", callback_on_step_end=value)
