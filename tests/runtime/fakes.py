@@ -31,8 +31,8 @@ from nano_runtime.bundle.manifest import (
 )
 from nano_runtime.bundle.reading import write_manifest
 from nano_runtime.bundle.wiring import GraphForm, Task, sample_channels
-from nano_runtime.engines.base import Batch, EngineOptions, Runner
-from nano_runtime.engines.loaded_graphs import LoadedGraphs
+from nano_runtime.engines.base import Batch, EngineOptions
+from nano_runtime.engines.loaded_graphs import GraphsOfCall, LoadedGraphs
 from nano_runtime.errors import NonFiniteError, OutOfMemoryError
 from nano_runtime.pipeline import Pipeline
 from nano_runtime.system.timing import Stopwatch
@@ -291,8 +291,8 @@ class FakeGraphs:
             self._ahead[component] = (batch, tokens)
             self.log.append(("ahead", component, batch, tokens))
 
-    def timed(self, watch: Stopwatch) -> Runner:
-        return _Timed(self, watch)
+    def timed(self, watch: Stopwatch) -> GraphsOfCall:
+        return cast("GraphsOfCall", _Timed(self, watch))
 
     def close(self, *components: str) -> None:
         for name in components or tuple({**self._loaded, **self._ahead}):
@@ -354,9 +354,14 @@ class FakeGraphs:
 class _Timed:
     """The graphs as one call sees them."""
 
+    over = False
+
     def __init__(self, graphs: FakeGraphs, watch: Stopwatch) -> None:
         self._graphs = graphs
         self._watch = watch
+
+    def close(self, *components: str) -> None:
+        self._graphs.close(*components)
 
     def run(self, component: str, feeds: Mapping[str, Array], *, batch: Batch) -> dict[str, Array]:
         with self._watch.time("run", component):

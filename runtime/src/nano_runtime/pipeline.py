@@ -8,6 +8,7 @@ seed ────noise───────────────────�
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -29,9 +30,10 @@ from nano_runtime.drawing.defaults import Defaults
 from nano_runtime.drawing.events import Progress, Result
 from nano_runtime.drawing.groups import Drawing
 from nano_runtime.drawing.plan import Plan, plan_of
+from nano_runtime.drawing.stops import Stops
 from nano_runtime.engines import BACKENDS, ENGINES, Batch, EngineOptions, choose
 from nano_runtime.engines.base import PRECISIONS, Precision, Runner
-from nano_runtime.engines.loaded_graphs import LoadedGraphs
+from nano_runtime.engines.loaded_graphs import GraphsOfCall, LoadedGraphs
 from nano_runtime.errors import LatentsError, OptionError
 from nano_runtime.networks.autoencoder import decode, encode
 from nano_runtime.networks.conditioning import Conditioner, EncodedTexts
@@ -63,7 +65,13 @@ _CHECKED_AHEAD = (UNET, VAE_ENCODER, VAE_DECODER)
 
 
 class Pipeline:
-    """Draws from one bundle with one engine; for one thread at a time.
+    """Draws from one bundle with one engine, for any number of threads.
+
+    Threads may call one pipeline at the same time, and streams may be mixed, in one thread or several: each draws what
+    it draws alone. The engine computes for one of them at a time, so together they take as long as one after the other.
+    No stream keeps another one waiting, also if nobody goes on with it. Graphs and remembered prompts are shared; a
+    graph is loaded again, beside the others, for calls under way that need it for another number of pictures at once.
+    One stream belongs to one thread at a time.
 
     Args:
         graphs: of an open bundle on one engine.
@@ -92,7 +100,7 @@ class Pipeline:
         self._around = around
         self._schedule = Schedule.from_config(self.bundle.manifest.scheduler)
         self._defaults = Defaults.of(self.bundle, self._schedule)
-        self._interrupt = False
+        self._stops = Stops()
         self._graphs = graphs
         self._conditioner = Conditioner(self.bundle)
         cache = self.options.cache if keep_prompts else None
@@ -159,7 +167,7 @@ class Pipeline:
             prompt: text or texts to draw, or a whole ``DrawOptions``.
             callback_on_step_end: called after every UNet call with (pipe, step_index, timestep, {"latents": ...}); may
                 return {"latents": replacement}, and may set ``pipe.interrupt = True``: then the latents of that moment
-                are decoded.
+                are decoded. Calls in other threads go on.
             **options: as in diffusers' ``StableDiffusionPipeline``; ``DrawOptions`` documents each. Beside a
                 ``DrawOptions`` they replace its fields.
 
@@ -210,28 +218,27 @@ class Pipeline:
             more: whether other pictures of the same prompts follow: UNet and decoder then stay loaded after the result,
                 unless memory matters more than time.
         """
-        staying = more and not self.low_memory
-        watch = Stopwatch()
-        runner = self._runner(watch)
-        self._interrupt = finished = False
+        staying, finished = more and not self.low_memory, False
+        watch, stop = Stopwatch(), self._stops.begin()
+        call = self._graphs.timed(watch)
+        runner = call if self._around is None else self._around(call)
         try:
             self._prepare(plan)
             keeping = self._keeping(runner)
-            texts = self._conditioner.project(keeping, self._encoded(plan, keeping), plan.guidance_scale)
+            texts = self._conditioner.project(keeping, self._encoded(plan, keeping, call), plan.guidance_scale)
             times = self._conditioner.timesteps(keeping, plan.timesteps, plan.guidance_scale)
-            self._graphs.close(UNET_TIME)  # another schedule needs another batch size
+            call.close(UNET_TIME)  # another schedule needs another batch size
             encoded = None if plan.edit is None else encode(runner, self.bundle, plan.edit)
-            self._release(UNET_PROMPT, VAE_ENCODER)
+            self._release(call, UNET_PROMPT, VAE_ENCODER)
             if plan.output_type != "latent":
                 self._load_ahead({VAE_DECODER: 1})
             if self.low_memory:
                 self._conditioner.forget()
-            drawing = Drawing(
-                runner, self.bundle, self._schedule, plan, texts, times, encoded, free_unet=self._free_unet
-            )
-            latents, stopped = yield from drawing.run(lambda: self._interrupt)
+            free_unet = partial(call.close, UNET, UNET_SHALLOW)
+            drawing = Drawing(runner, self.bundle, self._schedule, plan, texts, times, encoded, free_unet, stop)
+            latents, stopped = yield from drawing.run()
             if not staying:
-                self._release(UNET, UNET_SHALLOW)
+                self._release(call, UNET, UNET_SHALLOW)
             images: list[Image] | F32 = latents
             if plan.output_type != "latent":
                 unit = decode(runner, self.bundle, latents, plan.seeds)
@@ -241,20 +248,26 @@ class Pipeline:
             finished = True
             yield Result(images, plan.seeds[: len(latents)], parameters, watch.timings())
         finally:
+            stop.over = call.over = True
             if not (staying and finished):
-                self._release()  # whatever is left, also when the caller stops early
+                self._release(call)  # whatever is left, also when the caller stops early
 
     @property
     def interrupt(self) -> bool:
-        """Whether the call that is running, or ran last, was told to draw no further; set it from its callback.
+        """Whether a drawing was told to draw no further: then it decodes the latents as they are.
 
-        diffusers' own pipelines want ``pipe._interrupt = True``, which works here too.
+        Set it from a callback, or between two events of a stream: it means the drawing that this thread went on with
+        last. Set from a thread that has none under way, it means all that are under way in others.
+        ``Progress.cancel`` means one drawing, wherever it is called. diffusers' own pipelines want
+        ``pipe._interrupt = True``, which works here too.
         """
-        return self._interrupt
+        return self._stops.asked
 
     @interrupt.setter
     def interrupt(self, value: bool) -> None:
-        self._interrupt = value
+        self._stops.asked = value
+
+    _interrupt = interrupt
 
     @property
     def own_scheduler(self) -> str:
@@ -287,13 +300,11 @@ class Pipeline:
         )
 
     def close(self) -> None:
-        """Free all loaded graphs; a later call loads them again."""
-        self._graphs.close()
+        """Free all loaded graphs, when the engine has computed what it is at; a later call loads them again.
 
-    def _runner(self, watch: Stopwatch) -> Runner:
-        """Return the graphs as one call sees them: timed and, if asked for, watched."""
-        timed = self._graphs.timed(watch)
-        return timed if self._around is None else self._around(timed)
+        Drawings under way in other threads go on: they load what they still need.
+        """
+        self._graphs.close()
 
     def _keeping(self, runner: Runner) -> Runner:
         """Return a runner that looks for outputs in the cache folder first, and leaves them there."""
@@ -307,12 +318,12 @@ class Pipeline:
         if plan.output_type == "pil":
             import PIL.Image  # noqa: F401, PLC0415 - when the pictures are drawn there may be no memory left for it
 
-    def _encoded(self, plan: Plan, runner: Runner) -> EncodedTexts:
+    def _encoded(self, plan: Plan, runner: Runner, call: GraphsOfCall) -> EncodedTexts:
         """Run the text encoder, while the UNet loads; free it."""
         read = self._conditioner.read(plan.texts, plan.reading)
         self._load_ahead(plan.unet_rows, read.tokens)
         encoded = self._conditioner.encode(runner, read)
-        self._release(TEXT_ENCODER)
+        self._release(call, TEXT_ENCODER)
         return encoded
 
     def _load_ahead(self, batches: Mapping[str, Batch], tokens: int = 1) -> None:
@@ -321,13 +332,10 @@ class Pipeline:
             for component, batch in batches.items():
                 self._graphs.load_ahead(component, batch=batch, tokens=tokens)
 
-    def _release(self, *components: str) -> None:
-        """Free graphs whose part of the work is done, all if none is named, unless they are to be kept."""
+    def _release(self, call: GraphsOfCall, *components: str) -> None:
+        """Free graphs that a call is done with, all if none is named, unless they are to be kept."""
         if not self.keep_loaded:
-            self._graphs.close(*components)
-
-    def _free_unet(self) -> None:
-        self._graphs.close(UNET, UNET_SHALLOW)
+            call.close(*components)
 
 
 def _replace(latents: F32, by: Any) -> None:  # noqa: ANN401 - what a caller's function returned

@@ -16,6 +16,7 @@ from nano_runtime.bundle.wiring import PREVIEW_DECODER
 from nano_runtime.drawing.events import Progress
 from nano_runtime.drawing.plan import Plan, grouped
 from nano_runtime.drawing.start import start_of
+from nano_runtime.drawing.stops import Stop
 from nano_runtime.engines.base import Runner
 from nano_runtime.networks.autoencoder import EncodedEdit, decode_preview
 from nano_runtime.networks.conditioning import Conditions, UNetInputs
@@ -44,6 +45,7 @@ class Drawing:
         times: the UNet's inputs for each timestep.
         encoded: the pictures to start from, or that the UNet sees; None for neither.
         free_unet: frees the UNet's graphs, where memory ran out.
+        stop: tells when to draw no further.
     """
 
     runner: Runner
@@ -54,9 +56,10 @@ class Drawing:
     times: UNetInputs
     encoded: EncodedEdit | None
     free_unet: Callable[[], None]
+    stop: Stop
 
-    def run(self, interrupted: Callable[[], bool]) -> Generator[Progress, None, tuple[F32, int | None]]:
-        """Draw, until all is done or ``interrupted`` returns True after a UNet call.
+    def run(self) -> Generator[Progress, None, tuple[F32, int | None]]:
+        """Draw, until all is done or the caller stops it after a UNet call.
 
         Returns:
             Final latents, and the number of UNet calls after which the caller interrupted; None if it did not.
@@ -72,7 +75,7 @@ class Drawing:
         per_group = calls = len(plan.timesteps) - first
         drawn: list[F32] = []
         done = 0
-        while groups and not interrupted():
+        while groups and not self.stop.asked:
             group = groups[0]
             noise = noise_source([plan.seeds[i] for i in group], self.bundle.manifest.latent_shape)
             sampler = make_sampler(plan.scheduler, self.schedule, plan.steps, noise)
@@ -86,6 +89,7 @@ class Drawing:
                     done = len(drawn) * per_group + step.index - first + 1
                     if start.unmasked is not None:
                         start.unmasked.put_back(sampler, step.index, step.latents)
+                    self.stop.is_here()
                     yield Progress(
                         call=done,
                         calls=calls,
@@ -97,7 +101,7 @@ class Drawing:
                         preview_weights=weights,
                         decode=decoder,
                     )
-                    if interrupted():
+                    if self.stop.asked:
                         break
             except MemoryError:
                 if len(group) == 1:

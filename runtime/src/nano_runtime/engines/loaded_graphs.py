@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from weakref import WeakSet
 
 import numpy as np
 
@@ -22,14 +27,14 @@ from nano_runtime.engines import (
     import_engine,
     open_session,
 )
-from nano_runtime.engines.base import LayerTime, Runner
+from nano_runtime.engines.base import LayerTime
 from nano_runtime.engines.own_tensors import as_the_component
 from nano_runtime.engines.pages import give_back_heap
 from nano_runtime.errors import NonFiniteError, OutOfMemoryError, OutputShapeError
 from nano_runtime.system.machine import instruction_sets
 from nano_runtime.system.timing import Stopwatch
 
-__all__ = ["LoadedGraphs"]
+__all__ = ["GraphsOfCall", "LoadedGraphs"]
 
 _WORKERS = 2  # the largest graph, and beside it the others
 _Sizes = tuple[Batch, int]  # of the free dimensions batch and tokens
@@ -37,17 +42,35 @@ _Sizes = tuple[Batch, int]  # of the free dimensions batch and tokens
 _ARITHMETIC = "weights alone in f32"
 
 
-class LoadedGraphs:
-    """Holds at most one loaded engine per component; asking for another batch or prompt length replaces it.
+@dataclass(frozen=True, eq=False)
+class _Loaded:
+    """A graph in an engine, and the calls that use it."""
 
-    For one thread at a time; it checks and loads ahead in threads of its own.
+    session: Session
+    users: WeakSet[GraphsOfCall] = field(default_factory=WeakSet)
+
+    def used_beside(self, call: GraphsOfCall | None) -> bool:
+        """Return whether a call that is not over uses it, other than this one."""
+        return any(user is not call and not user.over for user in self.users)
+
+
+class LoadedGraphs:
+    """Holds one loaded engine per component; for as many calls as there are, in as many threads.
+
+    Engines compute one at a time, under one lock: a call waits while another one computes or loads. The lock is never
+    held between two runs, so a call that nobody goes on with is in nobody's way. A component is loaded once. If calls
+    under way want it for several sizes of batch or prompt, it is loaded once for each size; otherwise another size
+    takes the place of the last. It checks and loads ahead in threads of its own.
     """
 
     def __init__(self, bundle: Bundle, backend: Backend, options: EngineOptions) -> None:
         self.bundle = bundle
         self.backend = backend
         self.options = options
-        self._loaded: dict[str, tuple[_Sizes, Session]] = {}
+        self._lock = threading.Lock()
+        self._holder: int | None = None  # the thread that has the lock
+        self._given_back: deque[tuple[GraphsOfCall | None, tuple[str, ...]]] = deque()
+        self._loaded: dict[tuple[str, _Sizes], _Loaded] = {}  # the one unused for longest first
         self._workers: ThreadPoolExecutor | None = None
         self._checks: dict[str, Future[CheckedGraph]] = {}
         self._ahead: dict[str, tuple[_Sizes, Future[Session]]] = {}
@@ -55,7 +78,7 @@ class LoadedGraphs:
     @property
     def loaded(self) -> frozenset[str]:
         """Names of the components that occupy memory now."""
-        return frozenset(self._loaded)
+        return frozenset(component for component, _ in tuple(self._loaded))
 
     def identity(self, component: str) -> str:
         """Name all that a component's outputs depend on besides its inputs: its files, the engine, the processor."""
@@ -71,9 +94,10 @@ class LoadedGraphs:
         Raises:
             BackendMissingError: the engine is not installed.
         """
-        for name in components:
-            if name not in self._loaded and name not in self._checks and name not in self._ahead:
-                self._checks[name] = self._pool().submit(self._checked, name)
+        with self._alone():
+            for name in components:
+                if name not in self.loaded and name not in self._checks and name not in self._ahead:
+                    self._checks[name] = self._pool().submit(self._checked, name)
         import_engine(self.backend)
 
     def load_ahead(self, component: str, *, batch: Batch, tokens: int = 1) -> None:
@@ -81,39 +105,92 @@ class LoadedGraphs:
 
         What goes wrong is raised by that ``run``; where memory ran out, it first lets go of all that was loaded ahead.
         """
-        if component not in self._loaded and component not in self._ahead:
-            check = self._checks.pop(component, None)
-            opening = self._pool().submit(self._opened, component, check, (batch, tokens))
-            self._ahead[component] = (batch, tokens), opening
+        with self._alone():
+            if component not in self.loaded and component not in self._ahead:
+                check = self._checks.pop(component, None)
+                opening = self._pool().submit(self._opened, component, check, (batch, tokens))
+                self._ahead[component] = (batch, tokens), opening
 
     def run(self, component: str, feeds: Arrays, *, batch: Batch) -> dict[str, F32]:
         """Compute one component's outputs, untimed; see ``Runner``."""
         return self.timed(Stopwatch()).run(component, feeds, batch=batch)
 
-    def timed(self, watch: Stopwatch) -> Runner:
+    def timed(self, watch: Stopwatch) -> GraphsOfCall:
         """Return a view of these graphs for one call, which takes the time of all that the call makes them do.
 
         A ``run`` leaves a ``run`` sample in the stopwatch, and a ``verify`` and a ``load`` sample if the graph was not
-        loaded. If loading began ahead, it leaves only a ``load`` sample, of the time that was left to wait.
+        loaded. If loading began ahead, it leaves only a ``load`` sample, of the time that was left to wait. Waiting
+        for other calls is in none of them.
         """
-        return _Timed(self, watch)
+        return GraphsOfCall(self, watch)
 
     def layer_times(self) -> dict[str, list[LayerTime]]:
         """Return the time of each operator of the loaded components; see ``Session.layer_times``."""
-        return {name: session.layer_times() for name, (_, session) in self._loaded.items()}
+        with self._alone():
+            return {name: loaded.session.layer_times() for (name, _), loaded in self._loaded.items()}
 
     def close(self, *components: str) -> None:
-        """Let these components go; all of them if none is named."""
-        for name in components or (*self._loaded, *self._checks, *self._ahead):
-            if name in self._checks:
-                self._checks.pop(name).cancel()
-            self._close_ahead(name)
-            if name in self._loaded:
-                self._loaded.pop(name)[1].close()
-                give_back_heap()
-        if not components and self._workers is not None:
-            self._workers.shutdown(wait=False, cancel_futures=True)
-            self._workers = None
+        """Let these components go; all of them if none is named. Calls that still need one load it again.
+
+        This waits for an engine that is computing in another thread.
+        """
+        self._given_back.append((None, components))
+        if self._holder != threading.get_ident():  # as in a signal handler: then it is done when the engine returns
+            with self._alone():
+                pass
+
+    def give_back(self, call: GraphsOfCall, components: tuple[str, ...]) -> None:
+        """Let those of these components go that no other call uses, all if none is named; nobody waits here.
+
+        If an engine is computing, its thread does this afterwards: the garbage collector may end a drawing anywhere.
+        """
+        self._given_back.append((call, components))
+        self._settle()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let no other thread use engines or this object, after freeing what was given back before."""
+        try:
+            with self._lock:
+                self._holder = threading.get_ident()
+                try:
+                    self._free_given_back()
+                    yield
+                finally:
+                    self._holder = None
+        finally:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Free what was given back, unless somebody is at work, who does it afterwards."""
+        while self._given_back and self._lock.acquire(blocking=False):
+            self._holder = threading.get_ident()
+            try:
+                self._free_given_back()
+            finally:
+                self._holder = None
+                self._lock.release()
+
+    def _free_given_back(self) -> None:
+        """Free what calls gave back and no other call uses, and what was closed."""
+        while self._given_back:
+            call, components = self._given_back.popleft()
+            alone = call is None or not self._others(call)
+            for name in components or (*self.loaded, *self._checks, *self._ahead):
+                if alone and name in self._checks:
+                    self._checks.pop(name).cancel()
+                if alone:
+                    self._close_ahead(name)
+                for key in [key for key in self._loaded if key[0] == name]:
+                    if call is None or not self._loaded[key].used_beside(call):
+                        self._close(key)
+            if call is None and not components and self._workers is not None:
+                self._workers.shutdown(wait=False, cancel_futures=True)
+                self._workers = None
+
+    def _close(self, key: tuple[str, _Sizes]) -> None:
+        self._loaded.pop(key).session.close()
+        give_back_heap()
 
     def _pool(self) -> ThreadPoolExecutor:
         if self._workers is None:
@@ -128,48 +205,68 @@ class LoadedGraphs:
                 return size
         return 1
 
-    def _run(self, component: str, feeds: Arrays, watch: Stopwatch, batch: Batch) -> dict[str, F32]:
-        """Compute and check a component's outputs; where memory ran out, free what was loaded ahead and try again."""
+    def _run(self, component: str, feeds: Arrays, call: GraphsOfCall, batch: Batch) -> dict[str, F32]:
+        """Compute and check a component's outputs; where memory ran out, free what others need and try again."""
         tokens = self._free(component, feeds, TOKENS)
-        ahead = bool(self._ahead)
-        try:
-            outputs = self._computed(component, feeds, watch, (batch, tokens))
-        except OutOfMemoryError:
-            if not ahead:
-                raise
-            self._close_ahead(*self._ahead)
-            outputs = self._computed(component, feeds, watch, (batch, tokens))
+        with self._alone():
+            ahead = bool(self._ahead)
+            try:
+                outputs = self._computed(component, feeds, call, (batch, tokens))
+            except OutOfMemoryError:
+                others = [key for key, loaded in self._loaded.items() if call not in loaded.users]
+                if not ahead and not others:
+                    raise
+                self._close_ahead(*self._ahead)
+                for key in others:
+                    self._close(key)
+                outputs = self._computed(component, feeds, call, (batch, tokens))
         self._check_shapes(component, outputs, {BATCH: self._free(component, feeds, BATCH), TOKENS: tokens})
         for name, values in outputs.items():
             if not np.isfinite(values).all():
                 raise NonFiniteError(component, f"output {name!r}")
         return outputs
 
-    def _computed(self, component: str, feeds: Arrays, watch: Stopwatch, sizes: _Sizes) -> dict[str, F32]:
+    def _computed(self, component: str, feeds: Arrays, call: GraphsOfCall, sizes: _Sizes) -> dict[str, F32]:
         """Compute a component's outputs, loading it if needed."""
-        session = self._session(component, watch, sizes)
+        session = self._session(component, call, sizes)
         try:
-            with watch.time("run", component):
+            with call.watch.time("run", component):
                 return session.run(feeds)
         except MemoryError as error:
             raise OutOfMemoryError(f"running the {component} of {self.bundle.path}") from error
 
-    def _session(self, component: str, watch: Stopwatch, sizes: _Sizes) -> Session:
+    def _session(self, component: str, call: GraphsOfCall, sizes: _Sizes) -> Session:
         """Return the loaded engine for a component, loading it if needed."""
-        if component in self._loaded and self._loaded[component][0] == sizes:
-            return self._loaded[component][1]
-        if component in self._ahead and self._ahead[component][0] == sizes:
-            with watch.time("load", component):
-                session = self._ahead.pop(component)[1].result()
+        key = component, sizes
+        if key in self._loaded:
+            loaded = self._loaded.pop(key)
+        elif component in self._ahead and self._ahead[component][0] == sizes:
+            with call.watch.time("load", component):
+                loaded = _Loaded(self._ahead.pop(component)[1].result())
         else:
             check = self._checks.pop(component, None)
-            self.close(component)
-            with watch.time("verify", component):
+            self._make_room(component, call)
+            with call.watch.time("verify", component):
                 graph = self._checked(component) if check is None else check.result()
-            with watch.time("load", component):
-                session = self._open(component, graph, sizes)
-        self._loaded[component] = (sizes, session)
-        return session
+            with call.watch.time("load", component):
+                loaded = _Loaded(self._open(component, graph, sizes))
+        loaded.users.add(call)
+        self._loaded[key] = loaded  # the last of all
+        return loaded.session
+
+    def _make_room(self, component: str, call: GraphsOfCall) -> None:
+        """Free a component of other sizes, unless there are no more of them than other calls under way."""
+        most = self._others(call)
+        if not most:
+            self._close_ahead(component)
+        keys = [key for key in self._loaded if key[0] == component]
+        for key in sorted(keys, key=lambda key: self._loaded[key].used_beside(call))[: max(len(keys) - most, 0)]:
+            self._close(key)
+
+    def _others(self, call: GraphsOfCall) -> int:
+        """Return the number of other calls under way that use any graph."""
+        users = {user for loaded in self._loaded.values() for user in loaded.users}
+        return sum(user is not call and not user.over for user in users)
 
     def _opened(self, component: str, check: Future[CheckedGraph] | None, sizes: _Sizes) -> Session:
         """Load a component in the background."""
@@ -219,13 +316,23 @@ class LoadedGraphs:
         return hashlib.sha256(repr(digests).encode()).hexdigest()
 
 
-class _Timed:
-    """The graphs as one call sees them; see ``LoadedGraphs.timed``."""
+class GraphsOfCall:
+    """The graphs as one call sees them: a ``Runner``; see ``LoadedGraphs.timed``.
+
+    Attributes:
+        watch: takes the time.
+        over: whether the call has ended.
+    """
 
     def __init__(self, graphs: LoadedGraphs, watch: Stopwatch) -> None:
+        self.watch = watch
+        self.over = False
         self._graphs = graphs
-        self._watch = watch
 
     def run(self, component: str, feeds: Arrays, *, batch: Batch) -> dict[str, F32]:
         """Compute one component's outputs; see ``Runner``."""
-        return self._graphs._run(component, feeds, self._watch, batch)  # noqa: SLF001 - the other half of one class
+        return self._graphs._run(component, feeds, self, batch)  # noqa: SLF001 - the other half of one class
+
+    def close(self, *components: str) -> None:
+        """Let components go that this call needs no more, all if none is named; those that other calls use stay."""
+        self._graphs.give_back(self, components)

@@ -14,6 +14,7 @@ can begin to load; after encoding, the text encoder can be freed.
 from __future__ import annotations
 
 import logging
+import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ class Conditions:
 
 
 class Conditioner:
-    """Turns texts and schedules into UNet inputs.
+    """Turns texts and schedules into UNet inputs, for calls in any number of threads.
 
     Args:
         bundle: describes the graphs and the tokenizer.
@@ -241,25 +242,29 @@ def _joined(rows: Sequence[UNetInputs], axes: Mapping[str, int]) -> UNetInputs:
 
 
 class _Recent(Generic[Key]):
-    """The last few results by key; ``functools.lru_cache`` would take all arguments for the key."""
+    """The last few results by key, for many threads; ``functools.lru_cache`` would take all arguments for the key."""
 
     def __init__(self, size: int) -> None:
         self._size = size
+        self._lock = threading.Lock()
         self._items: OrderedDict[Key, UNetInputs] = OrderedDict()
 
     def get(self, key: Key) -> UNetInputs | None:
         """Return a result and mark it as used, or None."""
-        if key in self._items:
-            self._items.move_to_end(key)
-        return self._items.get(key)
+        with self._lock:
+            if key in self._items:
+                self._items.move_to_end(key)
+            return self._items.get(key)
 
     def clear(self) -> None:
         """Forget all."""
-        self._items.clear()
+        with self._lock:
+            self._items.clear()
 
     def put(self, key: Key, value: UNetInputs) -> UNetInputs:
         """Remember a result, forgetting the one longest unused if there are too many; return it."""
-        self._items[key] = value
-        if len(self._items) > self._size:
-            self._items.popitem(last=False)
+        with self._lock:
+            self._items[key] = value
+            if len(self._items) > self._size:
+                self._items.popitem(last=False)
         return value

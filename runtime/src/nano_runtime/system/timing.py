@@ -63,7 +63,8 @@ class Stopwatch:
         )
 
     def _of(self, kind: str) -> dict[str, tuple[float, ...]]:
-        return {name: tuple(values) for (of, name), values in self._samples.items() if of == kind}
+        # A preview may be drawn meanwhile, in another thread: only a copy can be walked through.
+        return {name: tuple(values) for (of, name), values in self._samples.copy().items() if of == kind}
 
 
 def _joined(parts: Sequence[Mapping[str, tuple[float, ...]]]) -> dict[str, tuple[float, ...]]:
