@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 import numpy as np
 
@@ -67,8 +67,10 @@ class LoadedGraphs:
         self.bundle = bundle
         self.backend = backend
         self.options = options
-        self._lock = threading.Lock()
-        self._holder: int | None = None  # the thread that has the lock
+        self._lock = threading.RLock()  # a signal handler may call ``close`` in the thread that has it
+        self._busy = False  # that thread is at work, so nothing may change under its hands
+        self._counting = threading.RLock()  # so that no call waits for an engine before it needs one
+        self._calls: tuple[ref[GraphsOfCall], ...] = ()  # replaced, never changed
         self._given_back: deque[tuple[GraphsOfCall | None, tuple[str, ...]]] = deque()
         self._loaded: dict[tuple[str, _Sizes], _Loaded] = {}  # the one unused for longest first
         self._workers: ThreadPoolExecutor | None = None
@@ -113,7 +115,11 @@ class LoadedGraphs:
 
     def run(self, component: str, feeds: Arrays, *, batch: Batch) -> dict[str, F32]:
         """Compute one component's outputs, untimed; see ``Runner``."""
-        return self.timed(Stopwatch()).run(component, feeds, batch=batch)
+        call = self.timed(Stopwatch())
+        try:
+            return call.run(component, feeds, batch=batch)
+        finally:
+            call.over = True
 
     def timed(self, watch: Stopwatch) -> GraphsOfCall:
         """Return a view of these graphs for one call, which takes the time of all that the call makes them do.
@@ -122,7 +128,10 @@ class LoadedGraphs:
         loaded. If loading began ahead, it leaves only a ``load`` sample, of the time that was left to wait. Waiting
         for other calls is in none of them.
         """
-        return GraphsOfCall(self, watch)
+        call = GraphsOfCall(self, watch)
+        with self._counting:
+            self._calls = (*(of for of in self._calls if (known := of()) is not None and not known.over), ref(call))
+        return call
 
     def layer_times(self) -> dict[str, list[LayerTime]]:
         """Return the time of each operator of the loaded components; see ``Session.layer_times``."""
@@ -135,9 +144,9 @@ class LoadedGraphs:
         This waits for an engine that is computing in another thread.
         """
         self._given_back.append((None, components))
-        if self._holder != threading.get_ident():  # as in a signal handler: then it is done when the engine returns
-            with self._alone():
-                pass
+        with self._lock:  # at once, but in a signal handler when the engine returns
+            pass
+        self._settle()
 
     def give_back(self, call: GraphsOfCall, components: tuple[str, ...]) -> None:
         """Let those of these components go that no other call uses, all if none is named; nobody waits here.
@@ -149,26 +158,36 @@ class LoadedGraphs:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Let no other thread use engines or this object, after freeing what was given back before."""
+        """Let no other thread use engines or this object, after freeing what was given back before.
+
+        Raises:
+            RuntimeError: this thread does already: a signal handler, or a finalizer, draws.
+        """
         try:
             with self._lock:
-                self._holder = threading.get_ident()
+                if self._busy:
+                    raise RuntimeError("nothing can be drawn in a signal handler or finalizer while an engine computes")
                 try:
+                    self._busy = True
                     self._free_given_back()
                     yield
                 finally:
-                    self._holder = None
+                    self._busy = False
         finally:
             self._settle()
 
     def _settle(self) -> None:
         """Free what was given back, unless somebody is at work, who does it afterwards."""
         while self._given_back and self._lock.acquire(blocking=False):
-            self._holder = threading.get_ident()
             try:
-                self._free_given_back()
+                if self._busy:
+                    return
+                try:
+                    self._busy = True
+                    self._free_given_back()
+                finally:
+                    self._busy = False
             finally:
-                self._holder = None
                 self._lock.release()
 
     def _free_given_back(self) -> None:
@@ -264,9 +283,9 @@ class LoadedGraphs:
             self._close(key)
 
     def _others(self, call: GraphsOfCall) -> int:
-        """Return the number of other calls under way that use any graph."""
-        users = {user for loaded in self._loaded.values() for user in loaded.users}
-        return sum(user is not call and not user.over for user in users)
+        """Return the number of other calls under way."""
+        known = (of() for of in self._calls)
+        return sum(other is not None and other is not call and not other.over for other in known)
 
     def _opened(self, component: str, check: Future[CheckedGraph] | None, sizes: _Sizes) -> Session:
         """Load a component in the background."""
