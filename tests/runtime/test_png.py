@@ -14,6 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from nano_runtime.errors import NoParametersError, OutputError
+from nano_runtime.networks.weighting import Fragment, parse
 from nano_runtime.options import DrawOptions
 from nano_runtime.pictures.parameters import Parameters
 from nano_runtime.pictures.pixels import to_pil, to_uint8, to_unit_range
@@ -96,12 +97,24 @@ def test_viewers_are_told_of_edits_and_variations_in_their_words():
     assert ", Denoising strength: 0.6, Variation seed: 3, Variation seed strength: 0.25, Model hash: 01" in text
 
 
+@pytest.mark.parametrize("prompt", ["a (red:1.3) fox", "[snow]", "C:\\dir", r"a \(red\) fox", "((", "a red fox"])
+def test_prompts_drawn_as_they_stand_are_written_so_that_no_weight_is_read(prompt):
+    text, negative, _ = changed(prompt=prompt, negative_prompt=prompt).as_text().splitlines()
+    assert parse(text) == ((Fragment(prompt, 1.0),),)
+    assert negative == f"Negative prompt: {text}"
+
+
+def test_prompts_drawn_with_weights_are_written_as_typed():
+    text = changed(prompt="a (red:1.3) fox", prompt_weighting=True).as_text()
+    assert text.splitlines()[0] == "a (red:1.3) fox"
+
+
 def test_control_characters_reach_no_terminal(tmp_path, picture):
     nasty = changed(prompt="red\x1b[31m\nSteps: 1\x00")
     save_png(picture, tmp_path / "a.png", nasty)
     assert read_parameters(tmp_path / "a.png") == nasty
     with Image.open(tmp_path / "a.png") as again:
-        assert again.info["parameters"].splitlines()[0] == "red [31m Steps: 1 "
+        assert again.info["parameters"].splitlines()[0] == r"red \[31m Steps: 1 "
 
 
 def test_pictures_of_earlier_versions_can_be_read(tmp_path, picture):

@@ -202,6 +202,8 @@ def options_from(given: argparse.Namespace, base: DrawOptions | None) -> DrawOpt
         base = DrawOptions()
         if "mask_image" in changes and "keep_unmasked" not in changes:  # as A1111 does; Python does as diffusers
             changes = {"keep_unmasked": True, "mask_blur": _BLUR, **changes}
+    elif "mask_image" not in changes:  # the picture's own mask is not in its file; what needs one goes with it
+        base = replace(base, keep_unmasked=False, mask_blur=0.0)
     if "quality" in changes:  # a preset takes the place of the intervals that the picture was drawn with
         base = replace(base, cache_interval=None, guidance_interval=None)
     return replace(base, **changes)

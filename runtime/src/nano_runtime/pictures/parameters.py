@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import MISSING, dataclass, replace
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any, Final, get_type_hints
 
 import msgspec
 
@@ -13,6 +14,8 @@ from nano_runtime.options import REQUIRED, DrawOptions, stored_options
 from nano_runtime.sampling.sampler_names import a1111_name
 
 __all__ = ["Parameters"]
+
+_SYNTAX: Final = re.compile(r"[()\[\]\\]")  # what ``parse_prompt_attention`` of the web UI takes for itself
 
 
 @dataclass(frozen=True)
@@ -69,16 +72,24 @@ class Parameters:
         return cls(DrawOptions(**options), **{name: getattr(stored, name) for name in _drawn_by()})
 
     def as_text(self) -> str:
-        """Return the ``parameters`` text in the layout that AUTOMATIC1111's web UI made common, which viewers show."""
+        """Return the ``parameters`` text in the layout that AUTOMATIC1111's web UI made common, which viewers show.
+
+        The web UI always reads weights, so the brackets of a prompt that was drawn as it stands have a backslash.
+        """
         of = self.options
-        negative = f"Negative prompt: {_printable(of.negative_prompt)}\n" if of.negative_prompt else ""
+        negative = f"Negative prompt: {self._written(of.negative_prompt)}\n" if of.negative_prompt else ""
         return (
-            f"{_printable(of.prompt)}\n{negative}"
+            f"{self._written(of.prompt)}\n{negative}"
             f"Steps: {of.num_inference_steps}, Sampler: {a1111_name(str(of.scheduler))}, "
             f"CFG scale: {of.guidance_scale:g}, Seed: {of.seed}, Size: {of.width}x{of.height}, "
             f"{self._extras()}Model hash: {self.bundle_digest[:10]}, Model: {_printable(self.bundle)}, "
             f"Version: nano-runtime {self.version}"
         )
+
+    def _written(self, prompt: object) -> str:
+        """Return a prompt as the web UI would have to be given it."""
+        text = _printable(prompt)
+        return text if self.options.prompt_weighting else _SYNTAX.sub(r"\\\g<0>", text)
 
     def _extras(self) -> str:
         """Return the items that not every picture has, each with the comma after it."""
