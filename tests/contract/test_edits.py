@@ -203,7 +203,7 @@ def test_what_was_edited_is_remembered_with_the_picture(pipe, picture, mask):
     ("options", "words"),
     [
         ({"image": None, "strength": 0.5}, "strength means nothing without image"),
-        ({"image": None, "mask_image": "mask"}, "mask_image means nothing without image"),
+        ({"image": None, "mask_image": Image.new("L", (8, 8))}, "mask_image means nothing without image"),
         ({"image": "fox.png"}, "it is a str"),
         ({"mask_image": Image.new("L", (64, 64))}, "64 x 64 pixels and its picture 128 x 128"),
         ({"strength": 0.0}, "the strength 0.0 cannot be used"),

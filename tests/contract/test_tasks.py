@@ -261,7 +261,7 @@ def test_commands_draw_and_refuse(bundles, task, place, capsys):
     with Image.open(place / "nano-3.png") as drawn:
         assert drawn.size == (SIZE, SIZE)
     assert generate.main(["a fox", *on]) == 2
-    assert f"the bundle is for {task}, and there is no image" in capsys.readouterr().err
+    assert f"the bundle is for {task}, and there is no --image" in capsys.readouterr().err
     assert bundle_command.main(["info", str(bundles[task])]) == 0
     assert task in capsys.readouterr().out
 

@@ -34,6 +34,7 @@ from nano_export.adoption.adopting import Adopted
 from nano_export.exporting import Exported
 from nano_export.options import Options
 from nano_runtime.bundle.folder import DEMO
+from nano_runtime.errors import UsageError
 
 MAINS: dict[str, Callable[[list[str]], int]] = {
     "nano-generate": nano_runtime.cli.generate.main,
@@ -167,7 +168,7 @@ def _explained(command: str) -> Iterator[io.StringIO]:
             yield said
     except SystemExit as error:
         raise AssertionError(f"{command}\n{said.getvalue()}") from error
-    except AssertionError as error:
+    except (AssertionError, UsageError) as error:
         raise AssertionError(f"{command}\n{error}") from error
 
 
