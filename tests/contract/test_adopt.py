@@ -77,6 +77,7 @@ def test_what_diffusers_script_exports_draws_the_same_picture(sd1, original, tmp
     assert np.abs(again - before).max() <= 1
 
 
+@pytest.mark.slow
 def test_half_precision_stays_half(sd1, original, tmp_path):
     folder = foreign.optimum(sd1, tmp_path / "half", half=True)
     adopted(folder, tmp_path / "bundle")

@@ -179,6 +179,7 @@ def test_what_another_graph_made_is_not_taken(int8, tmp_path, component, again):
     assert draw_kept(other, tmp_path / "cache", "onnxruntime")[1] == again
 
 
+@pytest.mark.slow
 def test_what_another_engine_made_is_not_taken(int8, tmp_path):
     draw_kept(int8, tmp_path, "onnxruntime")
     assert draw_kept(int8, tmp_path, "openvino")[1] == [2, 2, 1]
@@ -228,6 +229,7 @@ def test_a_full_cache_still_draws(int8, expected, tmp_path, monkeypatch):
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 1_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have other places")
 def test_the_command_keeps_something_unless_told_not_to(int8, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

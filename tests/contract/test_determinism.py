@@ -102,6 +102,7 @@ def test_a_process_does_not_grow_with_what_it_draws(int8, backend, count):
     assert descriptors.min() == descriptors.max()
 
 
+@pytest.mark.slow
 def test_a_process_that_keeps_something_of_each_picture_is_found(int8):
     memory, _, _ = draw_many(int8, "onnxruntime", count=100, kept_bytes=100_000)
     assert growth(memory) > allowed(100)

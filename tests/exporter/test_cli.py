@@ -202,7 +202,8 @@ def test_an_output_that_exists_is_refused_before_anything_heavy_is_imported(tmp_
     assert [path.name for path in (tmp_path / "bundle").iterdir()] == ["mine.txt"]
 
 
-@pytest.mark.parametrize("offline", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("offline", [False, True])
 def test_a_hub_that_cannot_be_reached_is_the_networks_fault(offline, target, tmp_path):
     with socket.socket() as closed:  # bound but not listening: connections are refused
         closed.bind(("127.0.0.1", 0))

@@ -192,6 +192,7 @@ def demo():
     return open_checkpoint(str(DEMO), None)
 
 
+@pytest.mark.slow
 def test_a_folded_demo_draws_the_same_with_channels_that_stand_out(demo, tmp_path):
     folded, changed = fold(demo, Folding(share=0.05, scale=100.0, spread=0.4, shift=10.0, seed=3))
     write(folded, tmp_path)
@@ -223,6 +224,7 @@ def test_a_rotation_keeps_ones_and_gathers_the_largest_part():
     assert power[-1] > 50 * power[30]
 
 
+@pytest.mark.slow
 def test_a_lesson_pushes_channels_up_and_stays_close(tmp_path):
     def lesson():
         torch.manual_seed(0)
