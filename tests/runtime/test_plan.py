@@ -34,7 +34,7 @@ def make(folder):
 
 def test_defaults_are_filled_in(make):
     plan = make()
-    assert (plan.prompts, plan.negative_prompt, plan.seeds) == (("a fox",), "", (5,))
+    assert (plan.prompts, plan.negative_prompts, plan.seeds) == (("a fox",), ("",), (5,))
     assert (plan.latents, plan.variation, plan.edit) == (None, None, None)
 
 

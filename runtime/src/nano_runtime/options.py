@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict, get
 from nano_runtime.bundle.manifest import Quality
 from nano_runtime.errors import OptionError, UnknownOptionError
 from nano_runtime.sampling.sampler_names import full_name
-from nano_runtime.values import number, one_of, picture, positive, prompt, prompts, switch, text, whole
+from nano_runtime.values import number, one_of, one_or_more, picture, positive, prompts, switch, text, whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -62,14 +62,16 @@ class DrawOptions:
     Attributes:
         prompt: text to draw, or a list of texts. A text longer than the text encoder takes is cut, with a warning in
             the log, unless ``long_prompts`` is set.
-        negative_prompt: text to move away from; None means the empty text.
+        negative_prompt: text to move away from, or a list with one for each prompt; None means the empty text.
         num_inference_steps: 1 to the length of the training schedule. PNDM makes one UNet call more, Heun one less than
             twice as many. None takes the bundle's default, or 20 if another sampler is asked for.
         guidance_scale: at least 0; up to 1 turns guidance off, and each UNet call does half the work. None takes the
             bundle's own, 7.5 for most.
-        seed: 0 to 2**64 - 1; picture i is drawn from seed + i. None takes a random one. The noise is that of
+        seed: 0 to 2**64 - 1; picture i is drawn from seed + i. Or a list with one for each picture, where diffusers has
+            a list of generators. None takes a random one. The noise is that of
             ``torch.Generator("cpu").manual_seed(seed)``, so diffusers draws the same picture.
-        num_images_per_prompt: at least 1, and at most 100,000 pictures to a call; up to 4 share a UNet call.
+        num_images_per_prompt: at least 1, and at most 100,000 pictures to a call, those of the first prompt first. Up
+            to 4 share a UNet call, whatever their prompts and seeds; each is the picture that it is alone.
         scheduler: name of a sampler, as ``--scheduler`` takes it: one of ours ("dpmpp_2m_karras"), or what A1111,
             diffusers, ComfyUI or InvokeAI call it ("DPM++ 2M Karras", "DPMSolverMultistepScheduler"). None takes the
             bundle's default, which was measured at export (``nano-bundle info``). ``pipe.own_scheduler`` is the one
@@ -105,10 +107,10 @@ class DrawOptions:
     """
 
     prompt: str | Sequence[str] = field(default="", metadata={_STORED: Stored(str)})
-    negative_prompt: str | None = field(default=None, metadata={_STORED: Stored(str)})
+    negative_prompt: str | Sequence[str] | None = field(default=None, metadata={_STORED: Stored(str)})
     num_inference_steps: int | None = field(default=None, metadata={_STORED: Stored(int, name="steps")})
     guidance_scale: float | None = field(default=None, metadata={_STORED: Stored(float)})
-    seed: int | None = field(default=None, metadata={_STORED: Stored(int)})
+    seed: int | Sequence[int] | None = field(default=None, metadata={_STORED: Stored(int)})
     num_images_per_prompt: int = 1
     scheduler: str | None = field(default=None, metadata={_STORED: Stored(str)})
     latents: F32 | None = None
@@ -160,10 +162,10 @@ class DrawOptions:
 class DrawKeywords(TypedDict, total=False):
     """The fields of ``DrawOptions`` but for the prompt, as keywords; see there."""
 
-    negative_prompt: str | None
+    negative_prompt: str | Sequence[str] | None
     num_inference_steps: int | None
     guidance_scale: float | None
-    seed: int | None
+    seed: int | Sequence[int] | None
     num_images_per_prompt: int
     scheduler: str | None
     latents: F32 | None
@@ -206,10 +208,10 @@ def _blur(name: str, value: Any) -> float:  # noqa: ANN401 - it is checked here
 
 _CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     "prompt": lambda _name, value: prompts(value),
-    "negative_prompt": lambda _name, value: prompt(value, "negative prompt"),
+    "negative_prompt": lambda _name, value: prompts(value, "negative prompt"),
     "num_inference_steps": whole,
     "guidance_scale": number,
-    "seed": whole,
+    "seed": lambda name, value: one_or_more(name, value, whole, MOST_PICTURES),
     "num_images_per_prompt": partial(positive, most=MOST_PICTURES),
     "scheduler": lambda name, value: full_name(text(name, value)),
     "latents": _as_it_is,  # by ``drawing.arguments``

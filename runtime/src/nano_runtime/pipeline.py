@@ -8,6 +8,7 @@ seed ────noise───────────────────�
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -164,7 +165,7 @@ class Pipeline:
         """Draw pictures of a prompt.
 
         Args:
-            prompt: text or texts to draw, or a whole ``DrawOptions``.
+            prompt: text or texts to draw, or a whole ``DrawOptions``. Texts may have a negative prompt and a seed each.
             callback_on_step_end: called after every UNet call with (pipe, step_index, timestep, {"latents": ...}); may
                 return {"latents": replacement}, and may set ``pipe.interrupt = True``: then the latents of that moment
                 are decoded. Calls in other threads go on.
@@ -194,7 +195,7 @@ class Pipeline:
 
         Arguments and errors are those of a call. Work begins with the first ``next``; closing the iterator ends it.
         Where memory does not suffice for so many pictures at once, their group begins again as two: ``Progress`` then
-        goes back and counts more calls.
+        goes back and counts more calls. ``Progress.cancel`` leaves pictures out, and ends a drawing from any thread.
 
         Yields:
             A ``Progress`` after every UNet call and, last, the ``Result``.
@@ -206,9 +207,19 @@ class Pipeline:
 
         Raises:
             UsageError: an option is out of range.
+            TamperedFileError: the tokenizer, which long prompts need here, is not the one the manifest describes.
         """
         at_once = 1 if self.low_memory else _MOST_AT_ONCE
-        return plan_of(DrawOptions.of(prompt, **options), self.bundle, self._schedule, self._defaults, at_once=at_once)
+        asked = DrawOptions.of(prompt, **options)
+        plan = plan_of(asked, self.bundle, self._schedule, self._defaults, at_once=at_once)
+        if not plan.reading.long or len({*zip(plan.prompts, plan.negative_prompts, strict=True)}) == 1:
+            return plan
+        fill = {
+            text: len(self._conditioner.tokens(text, plan.reading).ids)
+            for text in plan.texts_of(range(len(plan.seeds)))
+        }
+        pairs = zip(plan.prompts, plan.negative_prompts if plan.guided else plan.prompts, strict=True)
+        return replace(plan, chunks=tuple(max(fill[one], fill[other]) for one, other in pairs))
 
     def draw(self, plan: Plan, *, more: bool = False) -> Iterator[Progress | Result]:
         """Carry out a plan; see ``stream``.
@@ -225,28 +236,31 @@ class Pipeline:
         try:
             self._prepare(plan)
             keeping = self._keeping(runner)
-            texts = self._conditioner.project(keeping, self._encoded(plan, keeping, call), plan.guidance_scale)
+            texts = {
+                chunks: self._conditioner.project(keeping, encoded, plan.guidance_scale)
+                for chunks, encoded in self._encoded(plan, keeping, call).items()
+            }
             times = self._conditioner.timesteps(keeping, plan.timesteps, plan.guidance_scale)
             call.close(UNET_TIME)  # another schedule needs another batch size
-            encoded = None if plan.edit is None else encode(runner, self.bundle, plan.edit)
+            edited = None if plan.edit is None else encode(runner, self.bundle, plan.edit)
             self._release(call, UNET_PROMPT, VAE_ENCODER)
             if plan.output_type != "latent":
                 self._load_ahead({VAE_DECODER: 1})
             if self.low_memory:
                 self._conditioner.forget()
             free_unet = partial(call.close, UNET, UNET_SHALLOW)
-            drawing = Drawing(runner, self.bundle, self._schedule, plan, texts, times, encoded, free_unet, stop)
-            latents, stopped = yield from drawing.run()
+            drawing = Drawing(runner, self.bundle, self._schedule, plan, texts, times, edited, free_unet, stop)
+            latents, pictures, stopped = yield from drawing.run()
             if not staying:
                 self._release(call, UNET, UNET_SHALLOW)
             images: list[Image] | F32 = latents
             if plan.output_type != "latent":
-                unit = decode(runner, self.bundle, latents, plan.seeds)
+                unit = decode(runner, self.bundle, latents, [plan.seeds[i] for i in pictures])
                 unit = unit if plan.edit is None else plan.edit.pasted(unit)
                 images = unit if plan.output_type == "np" else [to_pil(pixels) for pixels in to_uint8(unit)]
-            parameters = tuple(self.parameters_of(plan, picture, stopped) for picture in range(len(latents)))
+            parameters = tuple(self.parameters_of(plan, picture, stopped) for picture in pictures)
             finished = True
-            yield Result(images, plan.seeds[: len(latents)], parameters, watch.timings())
+            yield Result(images, tuple(plan.seeds[i] for i in pictures), parameters, watch.timings(), pictures)
         finally:
             stop.over = call.over = True
             if not (staying and finished):
@@ -318,11 +332,12 @@ class Pipeline:
         if plan.output_type == "pil":
             import PIL.Image  # noqa: F401, PLC0415 - when the pictures are drawn there may be no memory left for it
 
-    def _encoded(self, plan: Plan, runner: Runner, call: GraphsOfCall) -> EncodedTexts:
-        """Run the text encoder, while the UNet loads; free it."""
-        read = self._conditioner.read(plan.texts, plan.reading)
-        self._load_ahead(plan.unet_rows, read.tokens)
-        encoded = self._conditioner.encode(runner, read)
+    def _encoded(self, plan: Plan, runner: Runner, call: GraphsOfCall) -> dict[int, EncodedTexts]:
+        """Run the text encoder, while the UNet loads; free it. Return the texts by the chunks that they fill."""
+        alike = plan.alike(range(len(plan.seeds)))
+        read = {chunks: self._conditioner.read(plan.texts_of(of), plan.reading) for chunks, of in alike.items()}
+        self._load_ahead(plan.unet_rows, next(iter(read.values())).tokens)
+        encoded = {chunks: self._conditioner.encode(runner, texts) for chunks, texts in read.items()}
         self._release(call, TEXT_ENCODER)
         return encoded
 

@@ -11,7 +11,7 @@ import operator
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ __all__ = [
     "natural",
     "number",
     "one_of",
+    "one_or_more",
     "path",
     "picture",
     "positive",
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 Choice = TypeVar("Choice", bound=str)
+Item = TypeVar("Item")
 
 _BOOLS = ("bool", "bool_")  # Python's and numpy's, which this file does not import
 
@@ -100,19 +102,33 @@ def text(argument: str, value: Any) -> str:  # noqa: ANN401 - it is checked here
     return value
 
 
-def prompts(value: Any) -> str | Sequence[str]:  # noqa: ANN401 - it is checked here
-    """Return a text or a sequence of texts.
+def prompts(value: Any, which: str = "prompt") -> str | Sequence[str]:  # noqa: ANN401 - it is checked here
+    """Return a text or a sequence of texts; ``which`` names it in the message.
 
     Raises:
         PromptError: it is neither, or there is none in the sequence.
     """
     if isinstance(value, (str, bytes, bytearray)) or not isinstance(value, Sequence):
-        return prompt(value)
+        return prompt(value, which)
     if not value:
-        raise PromptError("the list of prompts is empty")
+        raise PromptError(f"the list of {which}s is empty", which)
     for one in value:
-        prompt(one)
+        prompt(one, which)
     return value
+
+
+def one_or_more(argument: str, value: Any, check: Callable[[str, Any], Item], most: int) -> Item | tuple[Item, ...]:  # noqa: ANN401
+    """Return a checked value, or up to ``most`` of a list, a range or an array of one dimension, each checked.
+
+    Raises:
+        UsageError: that of ``check``, which gets the place in the list with the argument's name.
+    """
+    listed = isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
+    if not listed and getattr(value, "ndim", 0) != 1:
+        return check(argument, value)
+    if len(value) > most:
+        raise OptionError(argument, value, f"at most {most} values")
+    return tuple(check(f"{argument}[{index}]", one) for index, one in enumerate(value))
 
 
 def prompt(value: Any, which: str = "prompt") -> str:  # noqa: ANN401 - it is checked here

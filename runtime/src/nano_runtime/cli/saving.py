@@ -124,7 +124,7 @@ def with_seeds_of(options: DrawOptions, paths: Sequence[Path], *, counting: bool
         if (found := _parameters(path)) is None:
             continue
         seed, variation = found.options.seed, found.options.variation_seed
-        if options.seed is None and seed is not None:
+        if options.seed is None and isinstance(seed, int):  # of one picture
             options = replace(options, seed=max(0, seed - (index if counting and variation is None else 0)))
         if varied and options.variation_seed is None and variation is not None:
             options = replace(options, variation_seed=max(0, variation - (index if counting else 0)))
@@ -210,14 +210,11 @@ def image_of(place: Place) -> Image:
 
 def _parts(places: Sequence[Place]) -> Iterator[tuple[Plan, list[Place]]]:
     """Yield plans of pictures that share UNet calls, each with its places."""
-    from nano_runtime.drawing.plan import grouped
-
     plans = {id(place.plan): place.plan for place in places}
     for key, plan in plans.items():
-        of = [place for place in places if id(place.plan) == key]
-        for group in grouped(range(len(of)), plan.at_once):
-            chosen = [of[i] for i in group]
-            yield plan.only([place.index for place in chosen]), chosen
+        of = {place.index: place for place in places if id(place.plan) == key}
+        for group in plan.grouped(of, plan.at_once):
+            yield plan.only(group), [of[i] for i in group]
 
 
 def _write(place: Place, image: Image, *, metadata: bool) -> None:

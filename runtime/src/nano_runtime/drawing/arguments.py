@@ -15,6 +15,7 @@ from nano_runtime.errors import (
     ImageGuidanceError,
     IntervalError,
     LatentsError,
+    ListLengthError,
     MissingArgumentError,
     OptionError,
     OtherTaskError,
@@ -22,6 +23,7 @@ from nano_runtime.errors import (
     SizeError,
     VariationError,
 )
+from nano_runtime.errors.wording import named
 from nano_runtime.options import MOST_PICTURES
 from nano_runtime.sampling.variation import Variation
 from nano_runtime.values import number
@@ -31,6 +33,7 @@ __all__ = [
     "guidance",
     "image_guidance",
     "interval",
+    "negatives_from",
     "random_seed",
     "repeated",
     "seeds_from",
@@ -85,12 +88,33 @@ def image_guidance(scale: float | None, task: Task) -> float | None:
     return float(scale)
 
 
-def seeds_from(seed: int | None, count: int, *, counting: bool) -> tuple[int, ...]:
+def negatives_from(negative: str | Sequence[str] | None, prompts: int, count: int) -> tuple[str, ...]:
+    """Return the negative prompt of each picture, of ``count`` pictures to a prompt; None means the empty text.
+
+    Raises:
+        ListLengthError: there is a list, and not one for each prompt.
+    """
+    if negative is None or isinstance(negative, str):
+        return ("" if negative is None else negative,) * (prompts * count)
+    if len(negative) != prompts:
+        wanted = "one for each prompt, or one text for all"
+        raise ListLengthError("negative_prompt", len(negative), prompts, "prompt", wanted)
+    return repeated(negative, count)
+
+
+def seeds_from(seed: int | Sequence[int] | None, count: int, *, counting: bool) -> tuple[int, ...]:
     """Return a seed for each picture, consecutive if ``counting``, else all the same; None starts at a random one.
 
     Raises:
         SeedError: one of them does not fit into 64 bits.
+        ListLengthError: there is a list, and not one for each picture.
     """
+    if isinstance(seed, Sequence):
+        if len(seed) != count:
+            pictures = f"{named('num_images_per_prompt')} of each prompt, those of the first prompt first"
+            wanted = f"one for each picture ({pictures}), or one number to count from"
+            raise ListLengthError("seed", len(seed), count, "picture", wanted)
+        return tuple(seeds_from(one, 1, counting=True)[0] for one in seed)
     first = random_seed() if seed is None else int(seed)
     if not 0 <= first <= _SEEDS - (count if counting else 1):
         raise SeedError(first)

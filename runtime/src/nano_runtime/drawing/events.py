@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nano_runtime.arrays import F32
-from nano_runtime.errors import NoPreviewError
+from nano_runtime.drawing.stops import Stop
+from nano_runtime.errors import NoPreviewError, OptionError
 from nano_runtime.pictures.parameters import Parameters
 from nano_runtime.pictures.pixels import to_pil, to_uint8
 from nano_runtime.pictures.preview import colours
 from nano_runtime.system.timing import Timings
+from nano_runtime.values import whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,6 +39,9 @@ class Progress:
         preview_weights: float32 [channels + 1, 3], the manifest's ``preview``; None in bundles that have none.
         decode: turns latents into pixels, roughly: float32 [n, height, width, 3] in [0, 1]; None in bundles without a
             decoder for previews.
+        pictures: indices of the n pictures among all of the call.
+        of: number of all pictures of the call.
+        stop: of the drawing.
     """
 
     call: int
@@ -47,7 +52,28 @@ class Progress:
     predicted: F32
     image_size: tuple[int, int]
     preview_weights: F32 | None
-    decode: Callable[[F32], F32] | None = None
+    decode: Callable[[F32], F32] | None
+    pictures: tuple[int, ...]
+    of: int
+    stop: Stop
+
+    def cancel(self, *pictures: int) -> None:
+        """Leave pictures of this drawing out, from any thread; without arguments all of them, which ends it.
+
+        They are not decoded, and not in the result. Nothing changes for the others, not in one bit: a picture that is
+        left out keeps its place in the calls that it shares, and calls that none is waiting for are not made.
+
+        Args:
+            *pictures: indices among all pictures of the call, from 0; ``pictures`` has those of this event.
+
+        Raises:
+            OptionError: there is no such picture.
+        """
+        chosen = [whole("pictures", picture) for picture in pictures]
+        for picture in chosen:
+            if not 0 <= picture < self.of:
+                raise OptionError("pictures", picture, f"whole numbers from 0 to {self.of - 1}")
+        self.stop.leave(chosen if pictures else range(self.of))
 
     def preview(self) -> list[Image]:
         """Return each picture as it looks by now, as large as it will be: a colour for each latent, enlarged.
@@ -76,9 +102,12 @@ class Result:
             the same image and variation if it had one).
         parameters: everything it takes to draw each picture again, as ``save_png`` stores it.
         timings: of the parts of the work.
+        pictures: index of each among the pictures of the call: all, unless some were cancelled, or had not begun when
+            it was interrupted.
     """
 
     images: list[Image] | F32
     seeds: tuple[int, ...]
     parameters: tuple[Parameters, ...]
     timings: Timings
+    pictures: tuple[int, ...]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from nano_runtime.drawing.arguments import (
     guidance,
     image_guidance,
     interval,
+    negatives_from,
     repeated,
     seeds_from,
     unit_noise,
@@ -33,7 +34,7 @@ from nano_runtime.sampling.samplers import first_call, make_sampler
 from nano_runtime.sampling.schedule import Schedule
 from nano_runtime.sampling.variation import Variation
 
-__all__ = ["Plan", "grouped", "plan_of", "shortcuts_of"]
+__all__ = ["Plan", "plan_of", "shortcuts_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ class Plan:
         options: of the call, as they were given.
         image_size: of the pictures, (height, width) in pixels.
         prompts: the text of each picture.
-        negative_prompt: text to move away from; empty for none.
+        negative_prompts: the text that each picture moves away from; empty for none.
         guidance_scale: classifier-free guidance, at least 0; up to 1 means none.
         image_guidance_scale: nearness to the picture that the UNet sees, at least 0; below 1 there is no guidance at
             all. None for UNets that are not guided by a picture.
@@ -61,12 +62,13 @@ class Plan:
         first_call: index of the first call that is made: later than 0 with a picture to start from.
         calls: the UNet calls of each picture, as many as timesteps.
         at_once: most pictures that share a UNet call.
+        chunks: text encoder's lengths that the prompts of each picture fill; pictures share calls with their like.
     """
 
     options: DrawOptions
     image_size: tuple[int, int]
     prompts: tuple[str, ...]
-    negative_prompt: str
+    negative_prompts: tuple[str, ...]
     guidance_scale: float
     image_guidance_scale: float | None
     seeds: tuple[int, ...]
@@ -82,21 +84,38 @@ class Plan:
     first_call: int
     calls: tuple[Call, ...]
     at_once: int
+    chunks: tuple[int, ...]
 
     @property
     def guided(self) -> bool:
         """Whether any call needs the negative prompt."""
         return any(call.guided for call in self.calls)
 
-    @property
-    def texts(self) -> list[str]:
-        """The texts that the UNet has to know, the negative prompt first, each once."""
-        return list(dict.fromkeys([*((self.negative_prompt,) if self.guided else ()), *self.prompts]))
+    def texts_of(self, pictures: Iterable[int]) -> list[str]:
+        """Return the texts that the UNet has to know for some pictures, negative prompts first, each once."""
+        chosen = tuple(pictures)
+        negatives = [self.negative_prompts[i] for i in chosen] if self.guided else []
+        return list(dict.fromkeys([*negatives, *(self.prompts[i] for i in chosen)]))
 
     @property
     def groups(self) -> list[list[int]]:
         """Indices of the pictures that share UNet calls, group by group, if memory suffices."""
-        return grouped(range(len(self.seeds)), self.at_once)
+        return self.grouped(range(len(self.seeds)), self.at_once)
+
+    def alike(self, pictures: Iterable[int]) -> dict[int, list[int]]:
+        """Return pictures by the chunks of their prompts: alone, too, each has no more."""
+        found: dict[int, list[int]] = {}
+        for picture in pictures:
+            found.setdefault(self.chunks[picture], []).append(picture)
+        return found
+
+    def grouped(self, pictures: Iterable[int], most: int) -> list[list[int]]:
+        """Sort pictures into groups that are drawn together: at most ``most``, of equal size, or nearly."""
+        return [
+            group.tolist()
+            for like in self.alike(pictures).values()
+            for group in np.array_split(np.asarray(like), math.ceil(len(like) / most))
+        ]
 
     @property
     def unet_calls(self) -> int:
@@ -113,6 +132,8 @@ class Plan:
         return replace(
             self,
             prompts=tuple(self.prompts[i] for i in pictures),
+            negative_prompts=tuple(self.negative_prompts[i] for i in pictures),
+            chunks=tuple(self.chunks[i] for i in pictures),
             seeds=tuple(self.seeds[i] for i in pictures),
             latents=None if self.latents is None else self.latents[list(pictures)],
             variation=None if self.variation is None else self.variation.only(pictures),
@@ -123,7 +144,7 @@ class Plan:
         return replace(
             self.options,
             prompt=self.prompts[picture],
-            negative_prompt=self.negative_prompt,
+            negative_prompt=self.negative_prompts[picture],
             num_inference_steps=self.steps,
             guidance_scale=self.guidance_scale,
             image_guidance_scale=self.image_guidance_scale,
@@ -174,7 +195,8 @@ def plan_of(options: DrawOptions, bundle: Bundle, schedule: Schedule, defaults: 
     for name, given in (("image", starting), ("variation_strength", variation is not None)):
         if options.latents is not None and given:
             raise ConflictError("latents", name)
-    negative = "" if options.negative_prompt is None else options.negative_prompt
+    each = options.num_images_per_prompt
+    negatives = negatives_from(options.negative_prompt, len(prompts) // each, each)
     scale = guidance(manifest.guidance_scale if options.guidance_scale is None else options.guidance_scale)
     nearness = image_guidance(options.image_guidance_scale, manifest.task)
     noise_shape = (len(prompts), *manifest.latent_shape)
@@ -189,7 +211,7 @@ def plan_of(options: DrawOptions, bundle: Bundle, schedule: Schedule, defaults: 
         options=options,
         image_size=manifest.image_size,
         prompts=prompts,
-        negative_prompt=negative,
+        negative_prompts=negatives,
         guidance_scale=scale,
         image_guidance_scale=nearness,
         seeds=seeds,
@@ -205,6 +227,7 @@ def plan_of(options: DrawOptions, bundle: Bundle, schedule: Schedule, defaults: 
         first_call=first,
         calls=(*made[:1] * first, *made),  # those before the first only keep the indices equal
         at_once=at_once,
+        chunks=(1,) * len(prompts),
     )
 
 
@@ -228,8 +251,3 @@ def shortcuts_of(options: DrawOptions, bundle: Bundle) -> Shortcuts:
     if chosen.cache_interval > 1 and UNET_SHALLOW not in bundle.manifest.components:
         raise NoShortcutError(bundle.path, "shallow UNet, which step caching needs")
     return chosen
-
-
-def grouped(pictures: Sequence[int], most: int) -> list[list[int]]:
-    """Sort pictures into groups that are drawn together: at most ``most``, of equal size, or nearly."""
-    return [group.tolist() for group in np.array_split(np.asarray(pictures), math.ceil(len(pictures) / most))]

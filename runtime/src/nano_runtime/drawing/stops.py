@@ -1,25 +1,34 @@
-"""Stopping drawings that are under way, one or all, from any thread."""
+"""Stopping drawings that are under way, one or all, and leaving pictures out, from any thread."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from weakref import ref
 
 __all__ = ["Stop", "Stops"]
 
 
 class Stop:
-    """Whether one drawing was told to stop.
+    """The wish to stop one drawing, or to leave out some of its pictures.
 
     Attributes:
-        asked: it was: it makes no further UNet call.
+        asked: it was told to stop: it makes no further UNet call.
+        left: pictures that nobody waits for any more.
         over: it has ended.
     """
 
     def __init__(self, here: threading.local) -> None:
         self.asked = False
+        self.left: frozenset[int] = frozenset()  # replaced, never changed
         self.over = False
         self._here = here
+        self._leaving = threading.RLock()
+
+    def leave(self, pictures: Iterable[int]) -> None:
+        """Leave pictures out; the others are drawn as they would be with them."""
+        with self._leaving:
+            self.left |= frozenset(pictures)
 
     def is_here(self) -> None:
         """Note that this thread goes on with the drawing: what the thread asks of the pipeline, it asks of this one."""

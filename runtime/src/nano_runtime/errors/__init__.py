@@ -9,6 +9,7 @@ prints the message and ends with ``exit_code``; a traceback means a bug in this 
     │   ├── PromptError · NoPromptError · LongPromptError
     │   ├── UnknownSchedulerError · UnknownOptionError (TypeError)
     │   ├── StepsError · SeedError · GuidanceError · IntervalError · SizeError · LatentsError · OptionError
+    │   ├── ListLengthError
     │   ├── ImageError · MaskSizeError · StrengthError · VariationError
     │   ├── MissingArgumentError · ConflictError · KeyFileError
     │   ├── CommandLineError · UnknownFlagError
@@ -71,6 +72,7 @@ from nano_runtime.errors.usage import (
     IntervalError,
     KeyFileError,
     LatentsError,
+    ListLengthError,
     LongPromptError,
     MaskSizeError,
     MissingArgumentError,
@@ -115,6 +117,7 @@ __all__ = [
     "IntervalError",
     "KeyFileError",
     "LatentsError",
+    "ListLengthError",
     "LoaderDiedError",
     "LongPromptError",
     "MachineError",

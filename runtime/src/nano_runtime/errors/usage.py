@@ -18,6 +18,7 @@ __all__ = [
     "IntervalError",
     "KeyFileError",
     "LatentsError",
+    "ListLengthError",
     "LongPromptError",
     "MaskSizeError",
     "MissingArgumentError",
@@ -258,6 +259,14 @@ class OptionError(UsageError):
     def __init__(self, argument: str, value: object, wanted: str | Iterable[object]) -> None:
         hint = f"Give {wanted}." if isinstance(wanted, str) else f"Choose one of: {', '.join(map(str, wanted))}."
         super().__init__(f"{given(argument, value)} cannot be used", hint)
+
+
+class ListLengthError(UsageError):
+    """A list with more or fewer values than there are prompts or pictures."""
+
+    def __init__(self, argument: str, length: int, count: int, of: str, wanted: str) -> None:
+        many = f"are {count} {of}s" if count != 1 else f"is 1 {of}"
+        super().__init__(f"{named(argument)} lists {length}, and there {many}", f"Give {wanted}.")
 
 
 class CommandLineError(UsageError):

@@ -108,6 +108,8 @@ def decode(runner: Runner, bundle: Bundle, latents: F32, seeds: Sequence[int]) -
     Raises:
         BundleError: the decoder cannot be run, or computes NaN.
     """
+    if not len(latents):
+        return np.empty((0, *bundle.manifest.image_size, 3), np.float32)
     component = bundle.component(VAE_DECODER)
     scaled = latents / np.float32(bundle.manifest.scaling_factor)
     decoded = [runner.run(VAE_DECODER, {component.inputs[0].name: one[np.newaxis]}, batch=1) for one in scaled]
