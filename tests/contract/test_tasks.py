@@ -192,6 +192,35 @@ def test_pictures_drawn_together_are_diffusers_at_each_seed(ours, theirs, task):
     assert distance(together[:1], expected[1]) > MISTAKE
 
 
+LISTS = {
+    "negative_prompt": ["", NEGATIVE, "text"],
+    "num_inference_steps": STEPS,
+    "guidance_scale": 7.5,
+    "output_type": "latent",
+}
+
+
+@pytest.mark.parametrize("task", CHANNELS)
+def test_lists_are_diffusers_with_a_list_of_generators(pipes, parts, picture, mask, task):
+    seeds, prompts = [7, 3, 12345], [PROMPT, "a red fox", "snow"]
+    given: dict[str, Any] = {"image": picture}
+    given |= {"mask_image": mask, "strength": 0.6} if task == "inpainting" else {}
+    modules = {name: getattr(parts[task], name) for name in ("vae", "text_encoder", "tokenizer", "unet")}
+    none = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    scheduler = diffusers.EulerAncestralDiscreteScheduler.from_config(parts[task].scheduler)
+    original = PIPELINES[task](**modules, **none, scheduler=scheduler)
+    original.set_progress_bar_config(disable=True)
+    expected = original(
+        prompts,
+        generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+        **LISTS,
+        **{name: one if name == "strength" else [one] * 3 for name, one in given.items()},
+        **({"height": SIZE, "width": SIZE} if task == "inpainting" else {}),
+    ).images.numpy()
+    drawn = pipes[task, "onnxruntime"](prompts, seed=seeds, scheduler="euler_a", **LISTS, **given).images
+    assert distance(np.asarray(drawn), expected) < TOLERANCE
+
+
 class Swapped:
     """Runs graphs as always, but for a mistake in the order of the channels behind the latents."""
 
