@@ -17,7 +17,6 @@ from tests.results import arrays
 
 from nano_runtime.bundle.manifest import Backend
 from nano_runtime.cli import generate
-from nano_runtime.engines import BACKENDS
 from nano_runtime.errors import TamperedFileError
 from nano_runtime.pipeline import Pipeline
 from nano_runtime.system.disk_cache import DiskCache
@@ -152,7 +151,7 @@ def test_onnxruntime_keeps_no_graphs(int8, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_a_prompt_that_was_drawn_is_drawn_with_nothing_but_unet_and_decoder(int8, backend, tmp_path):
     picture, ran = draw_kept(int8, tmp_path, backend)
     assert ran == [2, 2, 1]  # the prompt, and the empty one

@@ -223,6 +223,7 @@ def test_a_hub_that_cannot_be_reached_is_the_networks_fault(offline, target, tmp
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_an_interrupted_export_leaves_nothing_and_has_printed_its_stages_alone(small, target):
     with subprocess.Popen([COMMAND, small, "-o", target], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

@@ -93,7 +93,7 @@ def test_thousands_of_calls_draw_what_each_draws_alone(pipe, full):
     check_all(pipe, CALLS if full else CALLS // 20, (2, 3), 4)
 
 
-@pytest.mark.parametrize("keep_loaded", [True, False])
+@pytest.mark.parametrize("keep_loaded", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_mixed_streams_in_one_thread_are_those_drawn_alone(pipe, keep_loaded):
     if not keep_loaded and pipe.backend == "openvino":
         pytest.skip("it loads each graph again, which takes long")
