@@ -182,7 +182,8 @@ def test_onnxruntime_fuses_all_integer_layers(int8, component, tmp_path):
     assert counts["QLinearConv"] == planned(int8, component, "conv")
     assert counts["MatMulIntegerToFloat"] == planned(int8, component, "matmul")
     assert counts["Conv"] + counts["FusedConv"] == floats(int8, component, "Conv")
-    assert counts["QLinearConv"] + counts["MatMulIntegerToFloat"] > 5
+    least = 5 if component == "text_encoder" else 10  # of its twelve layers, the search may leave some in floats
+    assert counts["QLinearConv"] + counts["MatMulIntegerToFloat"] > least
     masked = component == "text_encoder"  # its attention stays as it was traced
     assert (counts["Softmax"] > 0, counts["MultiHeadAttention"] > 0) == (masked, not masked)
 

@@ -183,6 +183,7 @@ def test_unknown_keys_are_ignored():
         ("timestep_spacing", None),
         ("steps_offset", -1),
         ("steps_offset", 1.0),
+        ("set_alpha_to_one", [1]),
         ("clip_sample_range", float("inf")),
         ("num_train_timesteps", 0),
         ("num_train_timesteps", True),
