@@ -104,6 +104,20 @@ def test_every_flag_reaches_the_options_of_the_picture(run, tmp_path):
     assert read_parameters("a.png").masked
 
 
+def test_a_mask_keeps_the_pixels_outside_also_for_a_picture_that_had_none(run, tmp_path):
+    Image.new("RGB", (IMAGE, IMAGE), "teal").save(tmp_path / "photo.png")
+    Image.new("L", (IMAGE, IMAGE), "white").save(tmp_path / "mask.png")
+    picture, mask = ["--image", "photo.png"], ["--mask", "mask.png"]
+    assert run("a red fox", "--seed", 7, *picture, "-o", "plain.png") == 0
+    assert run("--from", "plain.png", *picture, *mask, "-o", "kept.png") == 0
+    assert run("a red fox", "--seed", 7, *picture, *mask, "--no-keep-unmasked", "-o", "open.png") == 0
+    assert run("--from", "open.png", *picture, *mask, "-o", "again.png") == 0
+    assert run("--from", "kept.png", *picture, "-o", "without.png") == 0
+    for name, keeps in {"plain": False, "kept": True, "open": False, "again": False, "without": False}.items():
+        options = read_parameters(f"{name}.png").options
+        assert (options.keep_unmasked, options.mask_blur) == ((True, 4.0) if keeps else (False, 0.0)), name
+
+
 def test_a_picture_is_repeated_from_its_file_but_for_what_is_said(run):
     assert run("a red fox", "--seed", 7, "--steps", 3, "--quality", "balanced", "-o", "a.png") == 0
     assert run("--from", "a.png", "-o", "b.png") == 0

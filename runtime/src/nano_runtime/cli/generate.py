@@ -146,7 +146,10 @@ def _generate(options: _Options) -> int:
     from nano_runtime.pipeline import Pipeline
 
     origin = None if options.origin is None else read_parameters(options.origin)
-    picture = options_from(options, None if origin is None else origin.repeated())
+    if origin is None:
+        picture = options_from(options, None)
+    else:
+        picture = options_from(options, origin.repeated(), masked=origin.masked)
     pipe = Pipeline.from_pretrained(
         DEMO if options.bundle is None else options.bundle,
         options.backend,

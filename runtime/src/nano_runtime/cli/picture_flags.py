@@ -175,12 +175,13 @@ def add_picture_flags(add: Callable[..., object]) -> None:
     add("--size", action=_Size, default=argparse.SUPPRESS, metavar="PX", help=size)
 
 
-def options_from(given: argparse.Namespace, base: DrawOptions | None) -> DrawOptions:
+def options_from(given: argparse.Namespace, base: DrawOptions | None, *, masked: bool = False) -> DrawOptions:
     """Return the picture options of a command line.
 
     Args:
         given: the parsed command line, with ``prompt``, None if there is none and "-" for standard input.
         base: options to change, of a picture that is to be repeated; None starts from the defaults.
+        masked: whether that picture was drawn with a mask: then it says what to do with the pixels outside.
 
     Raises:
         NoPromptError: there is no prompt.
@@ -200,10 +201,10 @@ def options_from(given: argparse.Namespace, base: DrawOptions | None) -> DrawOpt
         raise NoPromptError
     if base is None:
         base = DrawOptions()
-        if "mask_image" in changes and "keep_unmasked" not in changes:  # as A1111 does; Python does as diffusers
-            changes = {"keep_unmasked": True, "mask_blur": _BLUR, **changes}
-    elif "mask_image" not in changes:  # the picture's own mask is not in its file; what needs one goes with it
+    if "mask_image" not in changes:  # a picture's own mask is not in its file; what needs one goes with it
         base = replace(base, keep_unmasked=False, mask_blur=0.0)
+    elif not masked and "keep_unmasked" not in changes:  # as A1111 does; Python does as diffusers
+        changes = {"keep_unmasked": True, "mask_blur": _BLUR, **changes}
     if "quality" in changes:  # a preset takes the place of the intervals that the picture was drawn with
         base = replace(base, cache_interval=None, guidance_interval=None)
     return replace(base, **changes)
