@@ -18,6 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from nano_export import cli
 from nano_export.source import builtin
+from nano_runtime.pipeline import Pipeline
 
 
 def export(model: str, target: Path, *options: str) -> Path:
@@ -56,6 +57,14 @@ def own_cache(tmp_path_factory) -> Iterator[None]:
 def fp32(exported) -> Path:
     """``tiny``, hoisted, for both engines."""
     return exported("fp32", "tiny")
+
+
+@pytest.fixture(scope="module")
+def pipe(fp32) -> Iterator[Pipeline]:
+    """The bundle in fp32 on onnxruntime, for a module."""
+    pipe = Pipeline.from_pretrained(fp32, "onnxruntime")
+    yield pipe
+    pipe.close()
 
 
 @pytest.fixture(scope="session")

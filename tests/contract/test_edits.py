@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import diffusers
@@ -86,13 +85,6 @@ def theirs(originals, picture, mask):
         return images if output == "np" else images.numpy()
 
     return draw
-
-
-@pytest.fixture(scope="module")
-def pipe(fp32) -> Iterator[Pipeline]:
-    pipe = Pipeline.from_pretrained(fp32, "onnxruntime")
-    yield pipe
-    pipe.close()
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import diffusers
@@ -15,7 +14,6 @@ from tests.results import arrays
 
 from nano_export.judge.original import diffusers_pipeline
 from nano_export.source import builtin
-from nano_runtime.pipeline import Pipeline
 
 PROMPTS, NEGATIVES = ["an otter", "a red fox in snow", "a city at night"], ["blurry", "", "text"]
 SEEDS = [7, 2**64 - 1, 12345678901]
@@ -56,13 +54,6 @@ def mask() -> Image.Image:
     image = Image.new("L", (128, 128))
     image.paste(255, (40, 0, 128, 70))
     return image
-
-
-@pytest.fixture(scope="module")
-def pipe(fp32) -> Iterator[Pipeline]:
-    pipe = Pipeline.from_pretrained(fp32, "onnxruntime")
-    yield pipe
-    pipe.close()
 
 
 @pytest.fixture(scope="module")
