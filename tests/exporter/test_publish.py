@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,13 +12,17 @@ from pathlib import Path
 import pytest
 
 from nano_export.bundle.publish import check_target, staged
+from nano_export.errors import NotReplacedError
 from nano_runtime.errors import OutputError, OutputExistsError
+
+FORMATS = Path(__file__).parents[1] / "runtime" / "formats"
 
 # Fills a bundle and is killed by signal 9 at a place that its first argument names.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from nano_export.bundle.publish import staged
+from tests.exporter.test_publish import manifest
 place, target = sys.argv[1], Path(sys.argv[2])
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -26,7 +31,7 @@ def rename_once(self, new):
     rename(self, new)
     die()
 with staged(target, force=True) as folder:
-    (folder / "manifest.json").write_text("new")
+    (folder / "manifest.json").write_text(manifest("new"))
     if place == "inside":
         die()
     Path.rename = rename_once
@@ -36,18 +41,29 @@ HOLDER = """
 import sys
 from pathlib import Path
 from nano_export.bundle.publish import staged
+from tests.exporter.test_publish import manifest
 with staged(Path(sys.argv[1]), force=True) as folder:
-    (folder / "manifest.json").write_text("holder")
+    (folder / "manifest.json").write_text(manifest("holder"))
     print("held", flush=True)
     sys.stdin.read()
 """
+
+
+def manifest(name: str, *files: str) -> str:
+    """Return the text of a manifest with what those of all formats have, and these files."""
+    document = {"format_version": 1, "name": name, "backends": [], "tokenizer": {}, "scheduler": {}, "components": {}}
+    return json.dumps({**document, "files": [{"path": file, "size": 1, "sha256": "0" * 64} for file in files]})
+
+
+def name_of(folder: Path) -> str:
+    return str(json.loads((folder / "manifest.json").read_bytes())["name"])
 
 
 def publish(target: Path, content: str, *, force: bool = False, error: type[BaseException] | None = None) -> None:
     with staged(target, force=force) as folder:
         (folder / "unet").mkdir()
         (folder / "unet" / "model.onnx").write_text(content)
-        (folder / "manifest.json").write_text(content)
+        (folder / "manifest.json").write_text(manifest(content, "unet/model.onnx"))
         if error is not None:
             raise error
 
@@ -58,11 +74,11 @@ def names(folder: Path) -> list[str]:
 
 def test_a_whole_folder_appears_and_nothing_else(tmp_path):
     with staged(tmp_path / "bundle", force=False) as folder:
-        (folder / "manifest.json").write_text("new")
+        (folder / "manifest.json").write_text(manifest("new"))
         assert not (tmp_path / "bundle").exists()
         assert folder.parent == tmp_path  # the same disk, so that a rename suffices
     assert names(tmp_path) == ["bundle"]
-    assert (tmp_path / "bundle" / "manifest.json").read_text() == "new"
+    assert name_of(tmp_path / "bundle") == "new"
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
@@ -75,7 +91,7 @@ def test_an_error_inside_leaves_things_as_they_were(tmp_path, error, before):
         publish(target, "half", force=True, error=error)
     assert names(tmp_path) == ([] if before is None else ["bundle"])
     if before is not None:
-        assert (target / "manifest.json").read_text() == before
+        assert name_of(target) == before
 
 
 def test_a_bundle_is_replaced_only_by_force(tmp_path):
@@ -83,9 +99,9 @@ def test_a_bundle_is_replaced_only_by_force(tmp_path):
     publish(target, "old")
     with pytest.raises(OutputExistsError, match="exists already"):
         publish(target, "new")
-    assert (target / "manifest.json").read_text() == "old"
+    assert name_of(target) == "old"
     publish(target, "new", force=True)
-    assert (target / "manifest.json").read_text() == "new"
+    assert name_of(target) == "new"
     assert names(tmp_path) == ["bundle"]
 
 
@@ -101,11 +117,98 @@ def test_force_never_replaces_what_is_no_bundle(tmp_path):
     file.write_text("mine")
     before = names(tmp_path)
     for target in (foreign, link, file, dangling):
-        with pytest.raises(OutputExistsError, match=target.name):
+        with pytest.raises(NotReplacedError, match=target.name):
             publish(target, "new", force=True)
     assert names(tmp_path) == before
     assert (foreign / "holiday.jpg").read_text() == file.read_text() == "mine"
-    assert (bundle / "manifest.json").read_text() == "old"
+    assert name_of(bundle) == "old"
+
+
+def put(folder: Path, name: str, text: str = "mine") -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text)
+
+
+STRANGERS = {
+    "a note": lambda folder: put(folder, "notes.txt"),
+    "a thesis": lambda folder: put(folder, "src/thesis.txt"),
+    "beside a listed file": lambda folder: put(folder, "unet/model.onnx.bak"),
+    "a hidden folder": lambda folder: (folder / ".git").mkdir(),
+    "a link": lambda folder: (folder / "photos").symlink_to(folder.parent),
+    "a folder that is a link": lambda folder: (
+        (folder / "unet").rename(folder.parent / "elsewhere"),
+        (folder / "unet").symlink_to(folder.parent / "elsewhere"),
+    ),
+    "a folder named as a file": lambda folder: (
+        (folder / "unet/model.onnx").unlink(),
+        put(folder, "unet/model.onnx/thesis.txt"),
+    ),
+    "an extension": lambda folder: put(folder, "manifest.json", '{"manifest_version": 3, "name": "my extension"}'),
+    "a web app": lambda folder: put(folder, "manifest.json", '{"format_version": 1, "files": []}'),
+    "a later format": lambda folder: put(
+        folder, "manifest.json", manifest("x", "unet/model.onnx").replace('version": 1', 'version": 999')
+    ),
+    "no JSON": lambda folder: put(folder, "manifest.json", "[" * 100_000),
+    "a manifest elsewhere": lambda folder: (
+        (folder / "manifest.json").rename(folder.parent / "m.json"),
+        (folder / "manifest.json").symlink_to(folder.parent / "m.json"),
+    ),
+    "a pipe": lambda folder: ((folder / "manifest.json").unlink(), os.mkfifo(folder / "manifest.json")),
+}
+
+
+@pytest.mark.parametrize("stranger", STRANGERS)
+def test_force_keeps_what_no_manifest_of_ours_lists(tmp_path, stranger):
+    target = tmp_path / "bundle"
+    publish(target, "old")
+    STRANGERS[stranger](target)
+    before = sorted((path, path.lstat().st_ino) for path in tmp_path.rglob("*"))
+    with pytest.raises(NotReplacedError, match=r"is not replaced: its? ") as caught:
+        publish(target, "new", force=True)
+    assert sorted((path, path.lstat().st_ino) for path in tmp_path.rglob("*")) == before
+    assert str(target) in caught.value.what
+
+
+def test_the_first_stranger_is_named(tmp_path):
+    publish(tmp_path / "bundle", "old")
+    put(tmp_path / "bundle", "src/thesis.txt")
+    put(tmp_path / "bundle", "zebra.txt")
+    with pytest.raises(NotReplacedError, match=r"it has src/thesis\.txt, which its manifest\.json does not list"):
+        check_target(tmp_path / "bundle", force=True)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [Path.unlink, lambda path: path.write_text("other"), lambda path: (path.unlink(), path.symlink_to("nowhere"))],
+    ids=["missing", "changed", "a link"],
+)
+def test_a_damaged_bundle_may_be_replaced(tmp_path, damage):
+    publish(tmp_path / "bundle", "old")
+    damage(tmp_path / "bundle" / "unet" / "model.onnx")
+    publish(tmp_path / "bundle", "new", force=True)
+    assert name_of(tmp_path / "bundle") == "new"
+
+
+@pytest.mark.parametrize("form", sorted(FORMATS.iterdir()), ids=lambda path: path.stem)
+def test_bundles_of_all_formats_may_be_replaced(tmp_path, form):
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "manifest.json").write_bytes(form.read_bytes())
+    publish(tmp_path / "bundle", "new", force=True)
+    assert name_of(tmp_path / "bundle") == "new"
+
+
+def test_a_file_that_comes_during_the_export_stays(tmp_path):
+    publish(tmp_path / "bundle", "old")
+
+    def publish_meanwhile() -> None:
+        with staged(tmp_path / "bundle", force=True) as folder:
+            put(folder, "manifest.json", manifest("new"))
+            put(tmp_path / "bundle", "thesis.txt")
+
+    with pytest.raises(NotReplacedError, match="thesis"):
+        publish_meanwhile()
+    assert names(tmp_path) == ["bundle"]
+    assert names(tmp_path / "bundle") == ["manifest.json", "thesis.txt", "unet"]
 
 
 def test_an_empty_folder_may_be_filled(tmp_path):
@@ -142,7 +245,7 @@ def test_a_run_killed_between_the_two_renames_is_undone(tmp_path):
     with pytest.raises(ZeroDivisionError):
         publish(target, "new", force=True, error=ZeroDivisionError)
     assert names(tmp_path) == ["bundle"]
-    assert (target / "manifest.json").read_text() == "old"
+    assert name_of(target) == "old"
 
 
 def test_a_second_export_into_the_same_place_is_refused(tmp_path):
@@ -158,5 +261,5 @@ def test_a_second_export_into_the_same_place_is_refused(tmp_path):
         publish(tmp_path / "elsewhere", "second")  # the lock is the target's, not the folder's
         holder.stdin.close()
         assert holder.wait(timeout=60) == 0
-    assert (target / "manifest.json").read_text() == "holder"
+    assert name_of(target) == "holder"
     assert names(tmp_path) == ["bundle", "elsewhere"]

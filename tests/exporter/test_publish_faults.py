@@ -36,7 +36,10 @@ def publish(target: Path, content: str, *, bytes_each: int = 1000) -> None:
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(data)
             sums[name] = sha256(data).hexdigest()
-        (folder / "manifest.json").write_text(json.dumps({"content": content, "files": sums}))
+        files = [{"path": name, "size": bytes_each, "sha256": digest} for name, digest in sums.items()]
+        ours: dict[str, object] = {key: {} for key in ("tokenizer", "scheduler", "components")}
+        manifest = {"format_version": 1, "content": content, "backends": [], **ours, "files": files}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 def content_of(target: Path) -> str | None:
@@ -45,9 +48,9 @@ def content_of(target: Path) -> str | None:
         return None
     manifest = json.loads((target / "manifest.json").read_bytes())
     found = {path.relative_to(target).as_posix(): path for path in target.rglob("*") if path.is_file()}
-    assert {*found} == {*manifest["files"], "manifest.json"}
-    for name, digest in manifest["files"].items():
-        assert sha256(found[name].read_bytes()).hexdigest() == digest
+    assert {*found} == {*(entry["path"] for entry in manifest["files"]), "manifest.json"}
+    for entry in manifest["files"]:
+        assert sha256(found[entry["path"]].read_bytes()).hexdigest() == entry["sha256"]
     return manifest["content"]
 
 

@@ -178,7 +178,7 @@ def _parser() -> Parser:
         metavar="NAME",
         help="of the weights' files, such as fp16 or non_ema (default: the plain files, or what there is instead)",
     )
-    add("--force", action="store_true", help="replace an existing bundle")
+    add("--force", action="store_true", help="replace an existing bundle; a folder with other files in it stays")
     add("--json", action="store_true", help="print one JSON document instead of the report")
     return parser
 

@@ -6,6 +6,7 @@ UsageError      2
 ├── SingleFileError · PickleFileError · VocabularyNotFoundError
 ├── UndrawableError · UntraceableError
 ├── GoalRangeError · QuantizerError
+├── NotReplacedError
 └── ImageSizeError · LoraError · EmbeddingError · HubFilesError
 BundleError     3
 ├── ParityError
@@ -32,6 +33,7 @@ __all__ = [
     "HubFilesError",
     "ImageSizeError",
     "LoraError",
+    "NotReplacedError",
     "ParityError",
     "PickleFileError",
     "PickleOnlyError",
@@ -195,6 +197,16 @@ class HubFilesError(UsageError):
         super().__init__(
             f"{repository} cannot be used: {why}",
             "Give the path of a file or a folder, or a public Hub id such as user/repository.",
+        )
+
+
+class NotReplacedError(UsageError):
+    """A place that ``--force`` must not replace, because not all in it is a bundle."""
+
+    def __init__(self, target: Path, why: str) -> None:
+        super().__init__(
+            f"{target} is not replaced: {why}",
+            "Nothing was changed. Move away what is not the bundle's, or choose another folder with -o.",
         )
 
 

@@ -18,6 +18,8 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
+from nano_export.bundle.replaceable import reason_to_keep
+from nano_export.errors import NotReplacedError
 from nano_runtime.errors import OutputError, OutputExistsError
 from nano_runtime.system.files import MACHINE_ERRNOS, sync_folder, sync_tree
 
@@ -31,7 +33,8 @@ def check_target(target: Path, *, force: bool) -> None:
     """Refuse a target that cannot be published to, before any work is done.
 
     Raises:
-        OutputExistsError: something is there and ``force`` is False, or it is not a bundle that may be replaced.
+        OutputExistsError: something is there and ``force`` is False.
+        NotReplacedError: it is not a bundle, or has files that are not the bundle's.
         OutputError: the parent folder does not exist or cannot be written.
     """
     parent = target.absolute().parent
@@ -40,8 +43,7 @@ def check_target(target: Path, *, force: bool) -> None:
     if not os.access(parent, os.W_OK | os.X_OK):
         raise OutputError(target, f"no permission to write in {parent}")
     try:
-        if not _may_be_replaced(target, force=force):
-            raise OutputExistsError(target)
+        _require_replaceable(target, force=force)
     except OSError as error:
         raise _output_error(target, error) from error
 
@@ -55,6 +57,7 @@ def staged(target: Path, *, force: bool) -> Iterator[Path]:
 
     Raises:
         OutputExistsError: see ``check_target``.
+        NotReplacedError: likewise.
         OutputError: another export into the same place is running, or the disk refuses.
     """
     target = target.absolute()
@@ -118,7 +121,7 @@ def _locks_work(folder: Path) -> bool:
 def _recover(target: Path, staging: Path) -> None:
     """Clean up after killed runs: restore a bundle that was caught between two renames, remove unfinished folders."""
     moved_away = sorted(_left(target, "old"), key=lambda path: path.stat().st_ctime_ns)
-    if moved_away and _may_be_replaced(target, force=False):
+    if moved_away and _obstacle(target, force=False) is None:
         moved_away.pop().rename(target)
     for old in moved_away:
         _discard(old, target)
@@ -130,14 +133,14 @@ def _recover(target: Path, staging: Path) -> None:
 def _swap(staging: Path, target: Path, *, force: bool) -> None:
     """Put the new folder in place of the old one, even if other runs do the same."""
     while not _put(staging, target):
-        if not _may_be_replaced(target, force=force):
-            raise OutputExistsError(target)
+        _require_replaceable(target, force=force)
         old = _fresh(target, "old")
         try:
             target.rename(old)
         except FileNotFoundError:
             continue  # another run has just moved it
         try:
+            _require_replaceable(old, force=force, name=target)  # nobody finds it under this name to write into it
             placed = _put(staging, target)
         except BaseException:
             with suppress(OSError):
@@ -161,23 +164,42 @@ def _put(staging: Path, target: Path) -> bool:
 
 
 def _discard(old: Path, target: Path) -> None:
-    """Remove a bundle, under a name from which a half of it is never restored."""
+    """Remove a bundle, under a name from which a half of it is never restored; what is none stays."""
+    try:
+        if _obstacle(old, force=True) is not None:
+            return
+    except OSError:
+        return
     garbage = _fresh(target, "staging")
     with suppress(OSError):
         old.rename(garbage)
     shutil.rmtree(garbage, ignore_errors=True)
 
 
-def _may_be_replaced(target: Path, *, force: bool) -> bool:
-    """Return whether there is nothing, or an empty folder, or with ``force`` a bundle, and it stays the same."""
+def _require_replaceable(folder: Path, *, force: bool, name: Path | None = None) -> None:
+    """Refuse a place that may not be replaced; ``name`` is what the caller knows it by."""
+    if (why := _obstacle(folder, force=force)) is None:
+        return
+    if not force:
+        raise OutputExistsError(folder if name is None else name)
+    raise NotReplacedError(folder if name is None else name, why)
+
+
+def _obstacle(target: Path, *, force: bool) -> str | None:
+    """Return why a place may not be replaced: None if there is nothing, an empty folder, or with ``force`` a bundle.
+
+    What is there must stay the same meanwhile.
+    """
     while (before := _identity(target)) is not None:
-        folder = target.is_dir() and not target.is_symlink()
+        why: str | None = "it is no folder"
         with suppress(FileNotFoundError):  # another run has just moved it
-            if folder and (not any(target.iterdir()) or (force and (target / "manifest.json").is_file())):
-                return True
-        if _identity(target) == before:
-            return False
-    return True
+            if target.is_dir() and not target.is_symlink():
+                why = "it is there already" if any(target.iterdir()) else None
+                if why is not None and force:
+                    why = reason_to_keep(target)
+            if why is None or _identity(target) == before:
+                return why
+    return None
 
 
 def _identity(path: Path) -> tuple[int, int, int] | None:
