@@ -2,7 +2,7 @@
 
     from nano_runtime import Pipeline
     pipe = Pipeline.from_pretrained("bundle")
-    pipe("a red fox", seed=0).images[0].save("fox.png")
+    pipe("a red fox", seed=0).save("fox.png")
 
 ``__all__`` is the public face: these names stay, all others may move. Importing the package imports no engine and not
 even numpy; each name is imported when it is first used.

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from nano_runtime.arrays import F32
 from nano_runtime.drawing.stops import Stop
 from nano_runtime.errors import NoPreviewError, OptionError
 from nano_runtime.pictures.parameters import Parameters
+from nano_runtime.pictures.picture_files import SUFFIXES, save_picture
 from nano_runtime.pictures.pixels import to_pil, to_uint8
 from nano_runtime.pictures.preview import colours
 from nano_runtime.system.timing import Timings
+from nano_runtime.values import path as path_of
 from nano_runtime.values import whole
 
 if TYPE_CHECKING:
@@ -100,7 +105,7 @@ class Result:
             float32 [n, *latent_shape], for ``"latent"``.
         seeds: the seed of each picture; it draws that picture again, alone (unless the call was given latents, and with
             the same image and variation if it had one).
-        parameters: everything it takes to draw each picture again, as ``save_png`` stores it.
+        parameters: everything it takes to draw each picture again, as ``save`` stores it.
         timings: of the parts of the work.
         pictures: index of each among the pictures of the call: all, unless some were cancelled, or had not begun when
             it was interrupted.
@@ -111,3 +116,42 @@ class Result:
     parameters: tuple[Parameters, ...]
     timings: Timings
     pictures: tuple[int, ...]
+
+    def save(self, path: str | Path) -> list[Path]:
+        """Write the pictures with everything it takes to draw them again, for ``read_parameters`` and ``--from``.
+
+        Each file appears under its name only when it is complete, and replaces one of that name.
+
+        Args:
+            path: ``x.png`` (or ``.jpg``, ``.jpeg``, ``.webp``) is the name of a call's one picture. Several are
+                ``x-1.png``, ``x-2.png`` and so on, by their place in the call.
+
+        Returns:
+            The files, in the order of the pictures.
+
+        Raises:
+            OptionError: the name does not end as a picture's does, or these are latents.
+            OutputError: the folder is missing, full, or not writable.
+        """
+        target = path_of("path", path)
+        if target.suffix.lower() not in SUFFIXES:
+            raise OptionError("path", path, f"a name that ends in {', '.join(SUFFIXES)}")
+        files: list[Path] = []
+        for place, image, parameters in zip(self.pictures, self.images, self.parameters, strict=True):
+            name = target.name if self.pictures == (0,) else f"{target.stem}-{place + 1}{target.suffix}"
+            files.append(target.with_name(name))
+            save_picture(_pillow(image, parameters), files[-1], parameters)
+        return files
+
+
+def _pillow(image: Image | F32, parameters: Parameters) -> Image:
+    """Return one of a result's images as a Pillow image.
+
+    Raises:
+        OptionError: it is latents.
+    """
+    if not isinstance(image, np.ndarray):
+        return image
+    if image.shape != (parameters.options.height, parameters.options.width, 3):
+        raise OptionError("output_type", "latent", "'pil' or 'np': latents are no pictures yet")
+    return to_pil(to_uint8(image))
