@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nano_runtime.cli import generate
-from nano_runtime.cli.demo_prompts import COLOURS, EXAMPLES, THINGS, demo_hint
+from nano_runtime.cli.demo_prompts import COLOURS, EXAMPLES, THINGS, demo_hint, guidance_hint
 
 CONCEPTS = Path(__file__).parents[2] / "models/demo/concepts.json"
 
@@ -45,6 +45,35 @@ def test_what_it_does_not_know_is_named(prompt, words):
     assert hint is not None
     assert words in hint
     assert "--examples" in hint
+
+
+@pytest.mark.parametrize(
+    ("prompt", "offered"),
+    [
+        ("a blue car", "a car on a blue background"),
+        ("two cats on a sofa, an orange cat", "a cat on an orange background"),
+        ("the unicorn sleeps", "a unicorn on a teal background"),
+        ("Apple and pear", "an apple on a teal background"),
+        ("sunset", EXAMPLES[0]),
+    ],
+)
+def test_it_offers_the_nearest_prompt_that_it_knows(prompt, offered):
+    hint = demo_hint(prompt)
+    assert hint is not None
+    assert f"\u201c{offered}\u201d" in hint
+    assert demo_hint(offered) is None
+
+
+@pytest.mark.parametrize(("scheduler", "guidance"), [("pndm", 3.0), ("ddim", 9.0), ("dpmpp_2m_karras", 9.0)])
+def test_samplers_that_hold_get_no_hint(scheduler, guidance):
+    assert guidance_hint(scheduler, guidance) is None
+
+
+def test_strong_guidance_with_a_sampler_that_does_not_stand_it_is_told_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    sheet = ["an otter on a teal background", "--scheduler", "PLMS", "--grid", "seed=1,2", "--grid", "steps=1,2"]
+    assert generate.main([*sheet, "--guidance", "7.5", "-o", "sheet.png"]) == 0
+    assert capsys.readouterr().err.count("nothing recognisable with pndm and guidance 7.5") == 1
 
 
 def test_examples_are_printed_and_nothing_is_drawn(capsys, tmp_path, monkeypatch):

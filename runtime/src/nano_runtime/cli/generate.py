@@ -15,7 +15,7 @@ from nano_runtime.bundle.folder import DEMO
 from nano_runtime.bundle.manifest import Backend
 from nano_runtime.cli import Parser, digest, make_parser, number, run_command
 from nano_runtime.cli.cache_options import CacheOptions, add_cache_options, cache_folder
-from nano_runtime.cli.demo_prompts import COLOURS, EXAMPLES, THINGS, demo_hint
+from nano_runtime.cli.demo_prompts import COLOURS, EXAMPLES, THINGS, demo_hint, guidance_hint
 from nano_runtime.cli.grid import GRID_OPTIONS, Axis, check_axes, parse_axis
 from nano_runtime.cli.live_preview import Preview
 from nano_runtime.cli.origin import check_origin, without_strangers
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from nano_runtime.drawing.events import Progress
     from nano_runtime.drawing.plan import Plan
     from nano_runtime.engines.base import Precision
+    from nano_runtime.options import DrawOptions
     from nano_runtime.pipeline import Pipeline, Result
 
 __all__ = ["main"]
@@ -45,7 +46,7 @@ _EXAMPLES = """\
   nano-generate "a red fox" --bundle nano-int8 --image fox.jpg --strength 0.6
   nano-generate "a red fox" --bundle inpainting-int8 --image photo.jpg --mask mask.png
   nano-generate "make it winter" --bundle pix2pix-int8 --image photo.jpg --image-guidance 1.2
-  nano-generate "an otter on a teal background" --grid steps=4,8,16 --grid guidance=1,3,7.5 -o sheet.png
+  nano-generate "an otter on a teal background" --grid steps=4,8,16 --grid guidance=1,2,4 -o sheet.png
   nano-generate --from nano-7.png -n 4 --variation-strength 0.2       siblings of a picture
   nano-generate "a (red:1.3) fox, [snow]" --weights --bundle nano-int8
   nano-generate "a red fox" --bundle nano-int8 --quality fast              in less than half the time
@@ -167,10 +168,10 @@ def _generate(options: _Options) -> int:
     if origin is not None and options.origin is not None:
         picture = without_strangers(options.origin, picture, options, pipe.bundle)
         check_origin(options.origin, origin, picture, pipe.bundle, chosen=options.bundle is not None)
-    if pipe.bundle.path == DEMO and (hint := demo_hint(str(picture.prompt))) is not None:
-        _say(hint)
     preview = None if options.preview is None else Preview.plan(options.preview, pipe.bundle, force=options.force)
     work = Work.of_sheet(pipe, picture, output, options.grid) if options.grid else Work.of(pipe, picture, output)
+    for hint in _hints(picture, work) if pipe.bundle.path == DEMO else ():
+        _say(hint)
     _say(_announced(pipe, work))
     timings = _draw(pipe, work, preview, options)
     work.finish()
@@ -180,6 +181,12 @@ def _generate(options: _Options) -> int:
         print(work.sheet)
     _say(_summary(work, timings))
     return 0
+
+
+def _hints(picture: DrawOptions, work: Work) -> list[str]:
+    """Return what the demo cannot draw of this, each once."""
+    hints = [demo_hint(str(picture.prompt)), *(guidance_hint(of.scheduler, of.guidance_scale) for of in work.plans)]
+    return list(dict.fromkeys(hint for hint in hints if hint is not None))
 
 
 def _draw(pipe: Pipeline, work: Work, preview: Preview | None, options: _Options) -> list[Timings]:
