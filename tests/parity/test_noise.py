@@ -32,6 +32,15 @@ def same_bits(left: np.ndarray, right: np.ndarray) -> bool:
 
 
 @needs_avx2
+def test_one_generator_for_several_pictures_gives_all_but_the_first_other_noise():
+    """As the documents say: a list of generators draws ours."""
+    shape = (4, 16, 16)
+    together, ours = drawn_by_torch(7, (2, *shape))[0], [randn(seed, shape) for seed in (7, 8)]
+    assert same_bits(together[0], ours[0])
+    assert float(np.abs(together[1] - ours[1]).max()) > 1
+
+
+@needs_avx2
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_shape_has_torchs_bits(seed):
     for shape in SHAPES:

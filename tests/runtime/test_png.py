@@ -97,6 +97,13 @@ def test_viewers_are_told_of_edits_and_variations_in_their_words():
     assert ", Denoising strength: 0.6, Variation seed: 3, Variation seed strength: 0.25, Model hash: 01" in text
 
 
+def test_viewers_are_told_of_what_was_left_out_and_of_ancestral_ddim():
+    text = changed(scheduler="ddim_a", cache_interval=3, guidance_interval=(0.0, 0.4)).as_text()
+    assert ", Sampler: DDIM, " in text
+    assert ", Eta DDIM: 1, Cache interval: 3, Guidance interval: 0-0.4, Model hash: 01" in text
+    assert not any(word in PARAMETERS.as_text() for word in ("Eta", "interval"))
+
+
 @pytest.mark.parametrize("prompt", ["a (red:1.3) fox", "[snow]", "C:\\dir", r"a \(red\) fox", "((", "a red fox"])
 def test_prompts_drawn_as_they_stand_are_written_so_that_no_weight_is_read(prompt):
     text, negative, _ = changed(prompt=prompt, negative_prompt=prompt).as_text().splitlines()

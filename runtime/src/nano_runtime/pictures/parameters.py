@@ -92,15 +92,24 @@ class Parameters:
         return text if self.options.prompt_weighting else _SYNTAX.sub(r"\\\g<0>", text)
 
     def _extras(self) -> str:
-        """Return the items that not every picture has, each with the comma after it."""
+        """Return the items that not every picture has, each with the comma after it.
+
+        The web UI calls ancestral DDIM "DDIM" with "Eta DDIM". It has no word for shortcuts, and readers keep ours.
+        """
         of = self.options
+        shortcuts = "Eta DDIM: 1, " if of.scheduler == "ddim_a" else ""
+        if of.cache_interval not in (None, 1):
+            shortcuts += f"Cache interval: {of.cache_interval}, "
+        if of.guidance_interval is not None and tuple(of.guidance_interval) != (0, 1):
+            low, high = of.guidance_interval
+            shortcuts += f"Guidance interval: {low:g}-{high:g}, "
         denoising = "" if of.strength is None else f"Denoising strength: {of.strength:g}, "
         denoising += f"Mask blur: {of.mask_blur:g}, " if of.keep_unmasked else ""
         nearness = "" if of.image_guidance_scale is None else f"Image CFG scale: {of.image_guidance_scale:g}, "
         if of.variation_strength is None:
-            return denoising + nearness
+            return shortcuts + denoising + nearness
         strength = f"Variation seed strength: {of.variation_strength:g}, "
-        return f"{denoising}{nearness}Variation seed: {of.variation_seed}, {strength}"
+        return f"{shortcuts}{denoising}{nearness}Variation seed: {of.variation_seed}, {strength}"
 
 
 def _drawn_by() -> tuple[str, ...]:

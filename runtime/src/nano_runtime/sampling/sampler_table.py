@@ -61,6 +61,7 @@ SAMPLERS: Final[Mapping[str, SamplerRecord]] = MappingProxyType(
             code="ddim:DDIM",
             arguments={"eta": 1.0},
             noisy=True,
+            a1111="DDIM",  # with "Eta DDIM: 1"
             diffusers="DDIMScheduler",
             step_options={"eta": 1.0},
         ),
