@@ -18,7 +18,7 @@ from nano_runtime.cli.cache_options import CacheOptions, add_cache_options, cach
 from nano_runtime.cli.demo_prompts import COLOURS, EXAMPLES, THINGS, demo_hint, guidance_hint
 from nano_runtime.cli.grid import GRID_OPTIONS, Axis, check_axes, parse_axis
 from nano_runtime.cli.live_preview import Preview
-from nano_runtime.cli.origin import check_origin, without_strangers
+from nano_runtime.cli.origin import check_origin, read_origin, without_strangers
 from nano_runtime.cli.output import Output
 from nano_runtime.cli.picture_flags import add_picture_flags, options_from
 from nano_runtime.cli.saving import Place
@@ -93,7 +93,11 @@ def _parser() -> Parser:
     picture = parser.add_argument_group("the picture")
     picture.add_argument("prompt", metavar="PROMPT", nargs="?", help="text to draw; - reads it from standard input")
     picture.add_argument(
-        "--from", dest="origin", type=Path, metavar="PNG", help="repeat this picture, with the other options given"
+        "--from",
+        dest="origin",
+        type=Path,
+        metavar="PNG",
+        help="repeat this picture, with the other options given; also one of A1111, sd.cpp or InvokeAI",
     )
     picture.add_argument("--examples", action="store_true", help="draw nothing; print what the demo knows")
     add_picture_flags(picture.add_argument)
@@ -143,10 +147,9 @@ def _generate(options: _Options) -> int:
             raise ConflictError("output", name)
     output = None if options.count_tokens else Output.plan(options.output, options.count, force=options.force)
 
-    from nano_runtime.pictures.png import read_parameters
     from nano_runtime.pipeline import Pipeline
 
-    origin = None if options.origin is None else read_parameters(options.origin)
+    origin = None if options.origin is None else read_origin(options.origin)
     if origin is None:
         picture = options_from(options, None)
     else:

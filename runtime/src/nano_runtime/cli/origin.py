@@ -8,14 +8,35 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nano_runtime.errors import NoOriginalError, OtherBundleError
+from nano_runtime.errors import NoOriginalError, NoParametersError, OtherBundleError
+from nano_runtime.errors.escaping import escaped
 
 if TYPE_CHECKING:
     from nano_runtime.bundle.folder import Bundle
     from nano_runtime.options import DrawOptions
+    from nano_runtime.pictures.foreign import Foreign
     from nano_runtime.pictures.parameters import Parameters
 
-__all__ = ["check_origin", "without_strangers"]
+__all__ = ["check_origin", "read_origin", "without_strangers"]
+
+_MOST_LETTERS = 400  # of a warning that quotes a file
+
+
+def read_origin(path: Path) -> Parameters | Foreign:
+    """Read how this program drew a picture, or how another one did.
+
+    Raises:
+        NoParametersError: it does not say.
+    """
+    from nano_runtime.pictures.png import read_foreign, read_parameters
+
+    try:
+        return read_parameters(path)
+    except NoParametersError as ours:
+        try:
+            return read_foreign(path)
+        except NoParametersError as foreign:
+            raise foreign from ours
 
 
 def without_strangers(path: Path, options: DrawOptions, given: argparse.Namespace, bundle: Bundle) -> DrawOptions:
@@ -39,7 +60,9 @@ def without_strangers(path: Path, options: DrawOptions, given: argparse.Namespac
     return options
 
 
-def check_origin(path: Path, origin: Parameters, options: DrawOptions, bundle: Bundle, *, chosen: bool) -> None:
+def check_origin(
+    path: Path, origin: Parameters | Foreign, options: DrawOptions, bundle: Bundle, *, chosen: bool
+) -> None:
     """Refuse to repeat a picture that cannot be, and say on stderr why another will not be the same.
 
     Args:
@@ -53,8 +76,12 @@ def check_origin(path: Path, origin: Parameters, options: DrawOptions, bundle: B
         OtherBundleError: another bundle drew it, and this one was not named.
         NoOriginalError: it was drawn from a picture, and none was given.
     """
+    from nano_runtime.pictures.foreign import Foreign
     from nano_runtime.pictures.source import edit_of
 
+    if isinstance(origin, Foreign):
+        _check_foreign(path, origin, options, bundle)
+        return
     if origin.bundle_digest != bundle.digest:
         error = OtherBundleError(path, origin.bundle, origin.bundle_digest, bundle.path)
         if not chosen:
@@ -71,5 +98,20 @@ def check_origin(path: Path, origin: Parameters, options: DrawOptions, bundle: B
             _warn(f"{path} was drawn from another picture or mask; the picture will be another")
 
 
+def _check_foreign(path: Path, origin: Foreign, options: DrawOptions, bundle: Bundle) -> None:
+    """Say what of another program's picture is not repeated.
+
+    Raises:
+        NoOriginalError: it was drawn from a picture, and none was given.
+    """
+    if origin.edited and options.image is None:
+        raise NoOriginalError(path)
+    model = "" if origin.model is None else f" with {origin.model}"
+    line = f"{path} was drawn by {origin.program}{model}; {bundle.manifest.name} draws another picture"
+    if origin.left_out:
+        line += f"; left out: {', '.join(origin.left_out)}"
+    _warn(line if len(line) <= _MOST_LETTERS else f"{line[:_MOST_LETTERS]} ...")
+
+
 def _warn(line: str) -> None:
-    print(f"nano-generate: warning: {line}", file=sys.stderr)
+    print(escaped(f"nano-generate: warning: {line}"), file=sys.stderr)

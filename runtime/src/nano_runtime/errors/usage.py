@@ -368,7 +368,7 @@ class NoParametersError(UsageError):
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(
             f"{path} holds no drawing parameters: {why}",
-            "Give a PNG that nano-generate wrote without --no-metadata.",
+            "Give a picture that nano-generate wrote without --no-metadata, or one of A1111, sd.cpp or InvokeAI.",
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from nano_runtime.pictures.parameters import Parameters
-from nano_runtime.pictures.png import EXIF_IFD, MAKER_NOTE, save_png
+from nano_runtime.pictures.png import EXIF_IFD, MAKER_NOTE, USER_COMMENT, save_png
 from nano_runtime.system.files import write_whole
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ __all__ = ["SUFFIXES", "save_picture"]
 SUFFIXES: Final = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 """Endings of names, in small letters, and Pillow's names of the formats."""
 
-_USER_COMMENT: Final = 0x9286  # of Exif 2.3; A1111 writes its text there, too
 _OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"lossless": True},
@@ -63,5 +62,5 @@ def _exif(parameters: Parameters) -> bytes:
 
     exif = Image.Exif()
     comment = b"UNICODE\0" + parameters.as_text().encode("utf-16-be")
-    exif.get_ifd(EXIF_IFD).update({_USER_COMMENT: comment, MAKER_NOTE: parameters.as_json()})
+    exif.get_ifd(EXIF_IFD).update({USER_COMMENT: comment, MAKER_NOTE: parameters.as_json()})
     return exif.tobytes()

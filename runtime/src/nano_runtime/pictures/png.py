@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from nano_runtime.errors import NoParametersError, OptionError
 from nano_runtime.errors.escaping import first_line
+from nano_runtime.pictures.foreign import Foreign, foreign_of
 from nano_runtime.pictures.parameters import Parameters
 from nano_runtime.system.files import write_whole
 from nano_runtime.values import path as path_of
@@ -17,13 +18,19 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.PngImagePlugin import PngInfo
 
-__all__ = ["EXIF_IFD", "MAKER_NOTE", "read_parameters", "save_png"]
+__all__ = ["EXIF_IFD", "MAKER_NOTE", "USER_COMMENT", "read_foreign", "read_parameters", "save_png"]
 
 EXIF_IFD: Final = 0x8769
 """The EXIF tag of the part with the next one, in pictures that are no PNG."""
 
 MAKER_NOTE: Final = 0x927C
 """The EXIF tag that holds the JSON in them; viewers leave a maker's notes alone."""
+
+USER_COMMENT: Final = 0x9286
+"""The EXIF tag for A1111's text, of Exif 2.3; A1111 writes it there, too."""
+
+OURS: Final = "nano"
+"""The name of the text chunk that holds the JSON."""
 
 _DAMAGE: Final = (OSError, SyntaxError, ValueError, EOFError, TypeError, KeyError, OverflowError, struct.error)
 
@@ -63,23 +70,53 @@ def read_parameters(path: str | Path) -> Parameters:
         NoParametersError: the file cannot be read, is no such picture, or carries no parameters of ours.
         OptionError: the path is none.
     """
+    content = _texts(path_of("path", path)).get(OURS)
+    if content is None:
+        raise NoParametersError(Path(path), f"there is no text chunk named '{OURS}'")
+    try:
+        return Parameters.from_json(content.encode())
+    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+        raise NoParametersError(Path(path), first_line(error)) from error
+
+
+def read_foreign(path: str | Path) -> Foreign:
+    """Read how another program drew a PNG, JPEG or WebP.
+
+    Raises:
+        NoParametersError: the file cannot be read, is no such picture, or does not say in a form that is known here.
+        OptionError: the path is none.
+    """
+    try:
+        found = foreign_of(_texts(path_of("path", path)))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, NoParametersError):
+            raise
+        raise NoParametersError(Path(path), first_line(error)) from error
+    if found is None:
+        raise NoParametersError(Path(path), "no program that is known here says in it how it was drawn")
+    return found
+
+
+def _texts(path: Path) -> dict[str, str]:
+    """Return the texts of a picture by their names; those in EXIF have the names that they have in a PNG.
+
+    Raises:
+        NoParametersError: the file cannot be read, or is no such picture.
+    """
     from PIL import Image  # noqa: PLC0415 - drawing arrays needs no Pillow
 
-    path = path_of("path", path)
     try:
         with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
             image.load()  # text chunks may come after the pixels
-            text = image.info.get("nano")
-            note = None if image.format == "PNG" else image.getexif().get_ifd(EXIF_IFD).get(MAKER_NOTE)
+            texts = {str(name): text for name, text in image.info.items() if isinstance(text, str)}
+            exif = {} if image.format == "PNG" else image.getexif().get_ifd(EXIF_IFD)
     except (*_DAMAGE, Image.DecompressionBombError) as error:
         raise NoParametersError(path, first_line(error)) from error
-    content = note if text is None else text.encode()
-    if not isinstance(content, bytes):
-        raise NoParametersError(path, "there is no text chunk named 'nano'")
-    try:
-        return Parameters.from_json(content)
-    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
-        raise NoParametersError(path, first_line(error)) from error
+    for tag, name in ((MAKER_NOTE, OURS), (USER_COMMENT, "parameters")):
+        if isinstance(note := exif.get(tag), bytes):
+            encoded = note.removeprefix(b"UNICODE\0")
+            texts[name] = encoded.decode("utf-8" if encoded == note else "utf-16-be", "replace")
+    return texts
 
 
 def _chunks(parameters: Parameters) -> PngInfo:
@@ -88,5 +125,5 @@ def _chunks(parameters: Parameters) -> PngInfo:
 
     chunks = PngInfo()
     chunks.add_itxt("parameters", parameters.as_text())
-    chunks.add_itxt("nano", parameters.as_json().decode())
+    chunks.add_itxt(OURS, parameters.as_json().decode())
     return chunks
