@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
-TOOLS := build coverage editables ftfy hatchling lycoris-lora matplotlib mypy peft pytest pytest-xdist ruff scikit-image types-PyYAML
+TOOLS := build coverage editables ftfy hatchling lycoris-lora matplotlib mypy peft pytest pytest-xdist ruff scikit-image sd-parsers types-PyYAML
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 LOWEST := build/lowest
 LOWEST_PIP := $(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check

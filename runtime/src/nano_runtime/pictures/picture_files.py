@@ -57,10 +57,14 @@ def save_picture(image: Image, path: Path, parameters: Parameters | None) -> Non
 
 
 def _exif(parameters: Parameters) -> bytes:
-    """Return the parameters as EXIF: A1111's text as the comment, JSON as the maker's note."""
+    """Return the parameters as EXIF: A1111's text as the comment, JSON as the maker's note.
+
+    Both tags have the type UNDEFINED in Exif 2.3, and readers based on piexif take no other. Pillow gives it to lists
+    of what is not ``bytes``.
+    """
     from PIL import Image  # noqa: PLC0415 - drawing arrays needs no Pillow
 
     exif = Image.Exif()
     comment = b"UNICODE\0" + parameters.as_text().encode("utf-16-be")
-    exif.get_ifd(EXIF_IFD).update({USER_COMMENT: comment, MAKER_NOTE: parameters.as_json()})
+    exif.get_ifd(EXIF_IFD).update({USER_COMMENT: [bytearray(comment)], MAKER_NOTE: [bytearray(parameters.as_json())]})
     return exif.tobytes()
