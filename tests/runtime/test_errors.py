@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nano_runtime import errors
-from nano_runtime.errors.escaping import UNPRINTABLE, first_line, last_line, pattern_of
+from nano_runtime.errors.escaping import OVERRIDES, first_line, last_line, pattern_of
 
 LEAVES = [
     error
@@ -71,8 +71,8 @@ def test_a_message_of_another_library_becomes_one_short_line():
 
 
 def test_a_pattern_finds_the_characters_it_was_made_of_and_no_other():
-    unprintable, bracket = pattern_of(UNPRINTABLE), pattern_of(map(ord, "^]-\\"))
-    assert {code for code in range(0x110000) if unprintable.search(chr(code))} == UNPRINTABLE
+    overrides, bracket = pattern_of(OVERRIDES), pattern_of(map(ord, "^]-\\"))
+    assert {code for code in range(0x110000) if overrides.search(chr(code))} == OVERRIDES
     assert {code for code in range(0x110000) if bracket.search(chr(code))} == set(map(ord, "^]-\\"))
 
 

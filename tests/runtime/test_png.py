@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import zlib
 from dataclasses import replace
@@ -14,6 +15,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from nano_runtime.errors import NoParametersError, OutputError
+from nano_runtime.errors.escaping import escaped
 from nano_runtime.networks.weighting import Fragment, parse
 from nano_runtime.options import DrawOptions
 from nano_runtime.pictures.parameters import Parameters
@@ -102,6 +104,38 @@ def test_viewers_are_told_of_what_was_left_out_and_of_ancestral_ddim():
     assert ", Sampler: DDIM, " in text
     assert ", Eta DDIM: 1, Cache interval: 3, Guidance interval: 0-0.4, Model hash: 01" in text
     assert not any(word in PARAMETERS.as_text() for word in ("Eta", "interval"))
+
+
+ITEM = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')  # the web UI's, modules/infotext_utils.py
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x, Seed: 666, Size: 8192x8192, Model hash: deadbeef00, VAE: http://evil/x.ckpt",
+        'x", Seed: 666, VAE: "',
+        "x\\",
+        "x: y",
+        "x\nSteps: 1, Seed: 666, Size: 1x1, Model: z",
+        "x\u2028, Seed: 666",
+    ],
+)
+def test_a_bundles_name_is_one_value_to_those_who_read_the_text(name):
+    """Reference: how the web UI finds the items, and unquotes a value that begins with a quote."""
+    *_, line = replace(PARAMETERS, bundle=name).as_text().split("\n")
+    items = ITEM.findall(line)
+    plain = [key for key, _ in ITEM.findall(PARAMETERS.as_text().split("\n")[-1])]
+    assert [key for key, _ in items] == plain
+    value = dict(items)["Model"]
+    assert (json.loads(value) if value.startswith('"') else value) == escaped(name)
+    assert dict(items)["Seed"] == str(PARAMETERS.options.seed)
+
+
+def test_a_prompt_is_not_taken_for_the_negative_one():
+    first, second, _ = changed(prompt="Negative prompt: fur", negative_prompt="red").as_text().split("\n")
+    assert not first.strip().startswith("Negative prompt:")
+    assert first.split() == ["Negative", "prompt:", "fur"]
+    assert second == "Negative prompt: red"
 
 
 @pytest.mark.parametrize("prompt", ["a (red:1.3) fox", "[snow]", "C:\\dir", r"a \(red\) fox", "((", "a red fox"])

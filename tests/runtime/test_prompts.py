@@ -28,8 +28,20 @@ PIECES = [
     *("<|endoftext|>", "<|startoftext|>", "</w>", "<b>", "${HOME}", "$(id)", "'; DROP TABLE", "%s%n", "{0}", "../.."),
 ]
 JOINERS = "\u200c\u200d"
-# Whose format characters are signs that are seen, or bind signs together.
-SCRIPTS = {"ARABIC", "SYRIAC", "KAITHI", "EGYPTIAN", "SHORTHAND", "MUSICAL"}
+# Default_Ignorable_Code_Point, of DerivedCoreProperties.txt in Unicode 16.0.
+IGNORABLE = [
+    *((0xAD, 0xAD), (0x34F, 0x34F), (0x61C, 0x61C), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F)),
+    *((0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x206F), (0x3164, 0x3164), (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF)),
+    *((0xFFA0, 0xFFA0), (0xFFF0, 0xFFF8), (0x1BCA0, 0x1BCA3), (0x1D173, 0x1D17A), (0xE0000, 0xE0FFF)),
+]
+WRITTEN = [
+    *("👩\u200d👩\u200d👧\u200d👦", "🏳\ufe0f\u200d🌈", "👋🏿", "🇪🇺", "❤\ufe0f", "1\ufe0f\u20e3", "क्\u200dष"),
+    *("\u0645\u06cc\u200c\u062e\u0648", "한국어", "日本語\u3000猫", "Ärger", "a\u00a0b", "½ ①"),
+]
+SMUGGLED = [
+    *("a\u200db", "fox\u200c", "\u200d\u200d", "a\ufe0f", "🦊\ufe0f\ufe0f", "🦊\ufe01", "猫\U000e0100"),
+    "🏴\U000e0067\U000e007f",
+]
 WORST = {
     "empty": "",
     "carets": "^" * MAX_PROMPT_BYTES,
@@ -78,10 +90,7 @@ def takes(tokenizer: Tokenizer, prompt: str) -> bool:
 def is_harmless(line: str) -> bool:
     """Whether a terminal would only draw letters, and those that belong together joined."""
     return all(
-        unicodedata.category(letter) not in {"Cc", "Cf", "Cs", "Zl", "Zp"}
-        or letter in JOINERS
-        or "\U000e0020" <= letter <= "\U000e007f"  # spell the name of a flag
-        or unicodedata.name(letter, "?").split()[0] in SCRIPTS
+        unicodedata.category(letter) not in {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"} or letter in JOINERS
         for letter in line
     )
 
@@ -89,8 +98,18 @@ def is_harmless(line: str) -> bool:
 def test_what_is_escaped_is_what_unicode_says_formats_or_controls():
     """Over all code points; the controls are the characters that each rule is there for."""
     assert all(is_harmless(escaped(chr(code))) for code in range(0x110000))
-    assert not any(map(is_harmless, ("\x9b", "\u2028", "\ufeff", "\u200b", "\u202e", "\ud800", "\u2066")))
-    assert all(map(is_harmless, ("\u200d", "\u0600", "🏴\U000e0067\U000e007f")))
+    assert not any(map(is_harmless, ("\x9b", "\u2028", "\ufeff", "\u200b", "\u202e", "\ud800", "\u2066", "\ue000")))
+    assert all(escaped(chr(code)).isascii() for first, last in IGNORABLE for code in range(first, last + 1))
+
+
+@pytest.mark.parametrize("text", WRITTEN)
+def test_what_people_write_is_shown_as_it_is(text):
+    assert escaped(text) == text
+
+
+@pytest.mark.parametrize("text", SMUGGLED, ids=ascii)
+def test_marks_between_letters_that_have_no_use_for_them_are_escaped(text):
+    assert "\\" in escaped(text)
 
 
 @pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.slow)])

@@ -15,7 +15,6 @@ GOOD = [
     "unet/model.onnx.data",
     "a..b/..c",
     "tokenizer/tokenizer.json",
-    "über/ß",
     "console/auxiliary.txt",
     "-x",
 ]
@@ -26,6 +25,7 @@ BAD = [
     "a\0b", "a\nb", "\x1b[2J", "a\x7f", "a\u202egnp.exe", "a\u200bb", "\ufeffa", "\ud800", "a\u2028b",
     "con", "CON.txt", "unet/nul", "Aux.tar.gz", "com1", "LPT9.x", "COM\xb9", "conout$", "prn .txt",
     "a.", "a ", "dir./x", " a", "x/ a", "a?", "a*", "a|b", 'a"b', "<a>", "a:b", "e\u0301", "a/b/c/d/e", "x" * 201,
+    "über/ß", "漢" * 200, "日本.txt",
 ]  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def test_names_that_mean_something_else_somewhere_are_refused(name):
 
 @pytest.mark.parametrize(
     "names",
-    [["a", "A"], ["straße", "STRASSE"], ["a/x", "A/y"], ["a", "a/x"], ["a/x", "A"], ["unet/Model", "unet/model"]],
+    [["a", "A"], ["a/x", "A/y"], ["a", "a/x"], ["a/x", "A"], ["unet/Model", "unet/model"]],
 )
 def test_names_that_collide_are_found(names):
     assert collision(names) is not None

@@ -159,6 +159,30 @@ def test_a_signature_of_another_bundle_does_not_verify(signed, keys, tmp_path):
     assert verify(signed, keys[1], other.with_name("bundle.sig")) == 3
 
 
+@pytest.mark.parametrize("left_out", ["LICENSE", MANIFEST_NAME, "all but LICENSE"])
+def test_a_signature_that_ignores_a_file_is_not_one_of_the_bundle(folder, keys, tmp_path, left_out, capsys):
+    """Which paths it ignores stands in the signature itself, and the package obeys it."""
+    from model_signing import hashing, signing, verifying  # noqa: PLC0415
+
+    others = [path for path in folder.iterdir() if path.name != "LICENSE"]
+    ignored = others if left_out == "all but LICENSE" else [folder / left_out]
+    config = hashing.Config().set_ignored_paths(paths=ignored)
+    signer = signing.Config().use_elliptic_key_signer(private_key=keys[0]).set_hashing_config(config)
+    signer.sign(folder, tmp_path / "part.sig")
+    verifying.Config().use_elliptic_key_verifier(public_key=keys[1]).verify(
+        folder, tmp_path / "part.sig"
+    )  # the control
+    assert verify(folder, keys[1], tmp_path / "part.sig") == 3
+    assert "does not cover" in capsys.readouterr().err
+
+
+def test_a_second_envelope_beside_the_one_that_the_package_reads_does_not_help(signed, keys):
+    path = signed.with_name("bundle.sig")
+    document = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**document, "dsse_envelope": document["dsseEnvelope"]}))
+    assert verify(signed, keys[1]) == 3
+
+
 def test_keys_that_are_none(folder, keys, tmp_path, capsys):
     (tmp_path / "text").write_text("no key")
     other = rsa.generate_private_key(65537, 2048)

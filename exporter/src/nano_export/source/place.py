@@ -15,7 +15,7 @@ from nano_export.source.single_file.opening import SingleFile
 from nano_export.source.single_file.tensors import is_single_file
 from nano_runtime.bundle.manifest import Source
 from nano_runtime.errors import NetworkError
-from nano_runtime.errors.escaping import UNPRINTABLE
+from nano_runtime.errors.escaping import unseen
 
 __all__ = ["Place", "fetched", "find_model"]
 
@@ -170,7 +170,8 @@ def _source_of(folder: Path) -> Source:
 
 
 def _shown(name: str) -> str:
-    return name.translate(dict.fromkeys(UNPRINTABLE, "_"))
+    hidden = set(unseen(name))
+    return "".join("_" if index in hidden else letter for index, letter in enumerate(name))
 
 
 def _note_of(found: DiffusersFolder, variant: str | None) -> str | None:

@@ -9,18 +9,14 @@ from __future__ import annotations
 import os
 import re
 import stat
-import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
-
-from nano_runtime.errors.escaping import JOINERS, UNPRINTABLE, pattern_of
 
 __all__ = ["collision", "fault_of_name", "fault_of_place", "open_plain"]
 
 _MAX_NAME_CHARACTERS: Final = 200
 _MAX_PARTS: Final = 4
-_INVISIBLE: Final = pattern_of(UNPRINTABLE | JOINERS)  # with joiners, two names that differ look alike
 _NOT_ON_WINDOWS: Final = re.compile(r'[\\:*?"<>|]')
 # learn.microsoft.com/windows/win32/fileio/naming-a-file: also with any suffix, and with superscript digits.
 _DEVICES: Final = re.compile("(con|prn|aux|nul|conin\\$|conout\\$|(com|lpt)[0-9\xb9\xb2\xb3]) *([.].*)?", re.IGNORECASE)
@@ -36,12 +32,10 @@ def _faults_of_name(name: str) -> Iterator[str]:
     """Yield the reasons to refuse a name; each relies on those before it."""
     if not 0 < len(name) <= _MAX_NAME_CHARACTERS:
         yield f"has {len(name)} characters, not 1 to {_MAX_NAME_CHARACTERS}"
-    if _INVISIBLE.search(name) is not None:
-        yield "has an unprintable character"
+    if not name.isascii() or not name.isprintable():  # no file system folds, composes, or is too short for what is left
+        yield "has other characters than the printable ones of ASCII"
     if (found := _NOT_ON_WINDOWS.search(name)) is not None:
         yield f"has the character {found.group()}"
-    if unicodedata.normalize("NFC", name) != name:
-        yield "is not in Unicode's composed form (NFC)"
     parts = name.split("/")
     if len(parts) > _MAX_PARTS:
         yield f"is more than {_MAX_PARTS} levels deep"
@@ -59,7 +53,7 @@ def collision(names: Iterable[str]) -> tuple[str, str] | None:
     files: dict[str, str] = {}
     folders: dict[str, str] = {}
     for name in names:
-        folded = unicodedata.normalize("NFC", name.casefold())
+        folded = name.casefold()
         if folded in files:
             return files[folded], name
         files[folded] = name

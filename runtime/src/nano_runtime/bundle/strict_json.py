@@ -18,7 +18,7 @@ _MAX_DEPTH: Final = 32
 _MAX_DIGITS: Final = 20  # of a 64-bit number
 _MAX_NUMBER_CHARACTERS: Final = 40
 _SHOWN: Final = 60  # characters of a text in a message
-# Fewer than UNPRINTABLE: bundles of all formats stay readable, and messages show the other characters as escapes.
+# Fewer than messages escape: bundles of all formats stay readable.
 REFUSED: Final = pattern_of(CONTROLS | OVERRIDES | HALVES)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from nano_runtime.errors.escaping import escaped
+
 if TYPE_CHECKING:
     from nano_runtime.options import DrawOptions
     from nano_runtime.pipeline import Pipeline
@@ -29,4 +31,4 @@ def print_tokens(pipe: Pipeline, options: DrawOptions, *, as_json: bool) -> None
         return
     print(f"{tokens.count} tokens, room for {room} in {chunks} chunk{'s' if chunks > 1 else ''}")
     if tokens.cut:
-        print(f"not used: {tokens.cut}")
+        print(f"not used: {escaped(tokens.cut)}")

@@ -1,9 +1,8 @@
 """Makes text of unknown origin fit to print: one line, of bounded length, that no terminal obeys.
 
-The sets of characters below are the only definition of "unprintable" in both packages. Text that others wrote is
-treated in three ways: messages show these characters as escapes (``escaped``), names of files and texts of a manifest
-may not hold them (``bundle/safe_paths.py``, ``bundle/strict_json.py``), and the text chunks of a picture have spaces in
-place of controls (``pictures/png.py``).
+Text that others wrote is treated in three ways: messages show what is not seen as escapes (``escaped``), texts of a
+manifest may not hold the sets of characters below (``bundle/strict_json.py``), and the text chunks of a picture have
+spaces in place of controls (``pictures/parameters.py``).
 """
 
 from __future__ import annotations
@@ -11,18 +10,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from typing import Final
+from unicodedata import category
 
 __all__ = [
     "CONTROLS",
     "HALVES",
-    "JOINERS",
     "OVERRIDES",
-    "UNPRINTABLE",
     "escaped",
     "escaped_lines",
     "first_line",
     "last_line",
     "pattern_of",
+    "unseen",
 ]
 
 CONTROLS: Final = frozenset((*range(0x20), *range(0x7F, 0xA0)))
@@ -34,40 +33,71 @@ OVERRIDES: Final = frozenset((*range(0x202A, 0x202F), *range(0x2066, 0x206A)))
 HALVES: Final = frozenset(range(0xD800, 0xE000))
 """Halves of surrogate pairs, which no encoding has."""
 
-JOINERS: Final = frozenset((0x200C, 0x200D))
-"""Zero-width joiner and non-joiner. Emoji and several scripts need them, so they are not unprintable."""
-
-_SEPARATORS: Final = frozenset((0x2028, 0x2029))  # of lines and paragraphs: they end a line as controls do
-_DIRECTION_MARKS: Final = frozenset((0x061C, 0x200E, 0x200F))  # with OVERRIDES, Unicode's property Bidi_Control
-# Characters without a shape, with which two names that differ look alike.
-_UNSEEN: Final = frozenset(
-    (
-        *(0x00AD, 0x180E, 0x200B, 0xFEFF, 0xE0001),  # soft hyphen, two separators, byte order mark, language tag
-        *(*range(0x2060, 0x2066), *range(0x206A, 0x2070), *range(0xFFF9, 0xFFFC)),
-    )
-)
-
-UNPRINTABLE: Final = CONTROLS | OVERRIDES | HALVES | _SEPARATORS | _DIRECTION_MARKS | _UNSEEN
-"""Code points of all characters that ``escaped`` shows as escapes."""
+_CONTROL_CATEGORIES: Final = ("C", "Zl", "Zp")
+"""Beginnings of Unicode's general categories that are not shown: "other", separators of lines and of paragraphs."""
+# Letters, marks and symbols without a shape: of Unicode's property Default_Ignorable_Code_Point what is in none of the
+# categories above, but for variation selectors; and the blank of Braille.
+_BLANK: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+_SELECTORS: Final = (("\u180b", "\u180f"), ("\ufe00", "\ufe0f"), ("\U000e0100", "\U000e01ef"))
+_JOINERS: Final = "\u200c\u200d"  # zero-width non-joiner and joiner
+_TEXT_OR_EMOJI: Final = "\ufe0e\ufe0f"  # the variation selectors that choose between the two forms of a symbol
+_KEYCAPS: Final = frozenset("0123456789#*")
+_LAST_WITHOUT_JOINERS: Final = "\u02ff"  # scripts up to here, Latin among them, have no use for joiners
 
 _LONGEST = 1000  # characters of a message; a prompt may have a hundred thousand
 _LONGEST_LINE = 300  # characters of another library's message inside one of ours
-_ESCAPES = {code: ascii(chr(code))[1:-1] for code in UNPRINTABLE}  # as Python writes them
-_ESCAPES_IN_LINES = {code: escape for code, escape in _ESCAPES.items() if chr(code) not in "\t\n"}
 
 
 def escaped(text: str) -> str:
-    """Return text as one line to show, with unprintable characters as escapes.
+    """Return text as one line to show, with all that is not seen as escapes.
 
     A text that is longer than a screen is cut, and says so. Joined emoji and letters of every script stay as they are.
     """
-    shown = text.translate(_ESCAPES)
+    shown = _escaped(text[: _LONGEST + 1])
     return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}… ({len(text)} characters)"
 
 
 def escaped_lines(text: str) -> str:
-    """Return a whole text to show, with unprintable characters as escapes; tabs and ends of lines stay."""
-    return text.replace("\r\n", "\n").translate(_ESCAPES_IN_LINES)
+    """Return a whole text to show, with all that is not seen as escapes; tabs and ends of lines stay."""
+    lines = text.replace("\r\n", "\n").split("\n")
+    return "\n".join("\t".join(map(_escaped, line.split("\t"))) for line in lines)
+
+
+def unseen(text: str) -> list[int]:
+    """Return the places of all characters of a text that ``escaped`` shows as escapes."""
+    if text.isascii() and text.isprintable():
+        return []
+    return [index for index in range(len(text)) if not _is_seen(text, index)]
+
+
+def _escaped(text: str) -> str:
+    letters = list(text)
+    for index in unseen(text):
+        letters[index] = ascii(letters[index])[1:-1]  # as Python writes it
+    return "".join(letters)
+
+
+def _is_seen(text: str, index: int) -> bool:
+    """Return whether a character is seen: alone, or by what it does to those beside it.
+
+    What is allowed is listed, not what is forbidden: a character that Unicode has no category for yet is escaped.
+    """
+    letter = text[index]
+    before, after = text[index - 1 : index], text[index + 1 : index + 2]
+    if letter in _JOINERS:  # emoji and several scripts need them
+        return _is_joined(before) and _is_joined(after)
+    if letter in _TEXT_OR_EMOJI:
+        return before != "" and (category(before).startswith("S") or before in _KEYCAPS)
+    if letter in _BLANK or any(first <= letter <= last for first, last in _SELECTORS):
+        return False
+    return not category(letter).startswith(_CONTROL_CATEGORIES)
+
+
+def _is_joined(letter: str) -> bool:
+    """Return whether a joiner may stand beside a character."""
+    if letter in _TEXT_OR_EMOJI:
+        return letter != ""
+    return letter > _LAST_WITHOUT_JOINERS and letter not in _BLANK and category(letter)[0] in "LMS"
 
 
 def first_line(error: BaseException) -> str:

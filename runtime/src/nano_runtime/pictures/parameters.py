@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import MISSING, dataclass, replace
 from functools import cache
@@ -9,12 +10,14 @@ from typing import Any, Final, get_type_hints
 
 import msgspec
 
-from nano_runtime.errors.escaping import CONTROLS
+from nano_runtime.errors.escaping import CONTROLS, escaped
 from nano_runtime.options import REQUIRED, DrawOptions, stored_options
 from nano_runtime.sampling.sampler_names import a1111_name
 
 __all__ = ["Parameters"]
 
+_NEEDS_QUOTES: Final = re.compile(r'[,:"\\\n]')
+_NEGATIVE: Final = re.compile(r"\s*Negative prompt:")
 _SYNTAX: Final = re.compile(r"[()\[\]\\]")  # what ``parse_prompt_attention`` of the web UI takes for itself
 
 
@@ -78,38 +81,49 @@ class Parameters:
         """
         of = self.options
         negative = f"Negative prompt: {self._written(of.negative_prompt)}\n" if of.negative_prompt else ""
-        return (
-            f"{self._written(of.prompt)}\n{negative}"
-            f"Steps: {of.num_inference_steps}, Sampler: {a1111_name(str(of.scheduler))}, "
-            f"CFG scale: {of.guidance_scale:g}, Seed: {of.seed}, Size: {of.width}x{of.height}, "
-            f"{self._extras()}Model hash: {self.bundle_digest[:10]}, Model: {_printable(self.bundle)}, "
-            f"Version: nano-runtime {self.version}"
-        )
+        items = {
+            "Steps": of.num_inference_steps,
+            "Sampler": a1111_name(str(of.scheduler)),
+            "CFG scale": f"{of.guidance_scale:g}",
+            "Seed": of.seed,
+            "Size": f"{of.width}x{of.height}",
+            **self._extras(),
+            "Model hash": self.bundle_digest[:10],
+            "Model": escaped(self.bundle),
+            "Version": f"nano-runtime {self.version}",
+        }
+        settings = ", ".join(f"{name}: {_quoted(str(value))}" for name, value in items.items())
+        return f"{_not_negative(self._written(of.prompt))}\n{negative}{settings}"
 
     def _written(self, prompt: object) -> str:
         """Return a prompt as the web UI would have to be given it."""
         text = _printable(prompt)
         return text if self.options.prompt_weighting else _SYNTAX.sub(r"\\\g<0>", text)
 
-    def _extras(self) -> str:
-        """Return the items that not every picture has, each with the comma after it.
+    def _extras(self) -> dict[str, str]:
+        """Return the items that not every picture has.
 
         The web UI calls ancestral DDIM "DDIM" with "Eta DDIM". It has no word for shortcuts, and readers keep ours.
         """
         of = self.options
-        shortcuts = "Eta DDIM: 1, " if of.scheduler == "ddim_a" else ""
+        items: dict[str, str] = {}
+        if of.scheduler == "ddim_a":
+            items["Eta DDIM"] = "1"
         if of.cache_interval not in (None, 1):
-            shortcuts += f"Cache interval: {of.cache_interval}, "
+            items["Cache interval"] = str(of.cache_interval)
         if of.guidance_interval is not None and tuple(of.guidance_interval) != (0, 1):
             low, high = of.guidance_interval
-            shortcuts += f"Guidance interval: {low:g}-{high:g}, "
-        denoising = "" if of.strength is None else f"Denoising strength: {of.strength:g}, "
-        denoising += f"Mask blur: {of.mask_blur:g}, " if of.keep_unmasked else ""
-        nearness = "" if of.image_guidance_scale is None else f"Image CFG scale: {of.image_guidance_scale:g}, "
-        if of.variation_strength is None:
-            return shortcuts + denoising + nearness
-        strength = f"Variation seed strength: {of.variation_strength:g}, "
-        return f"{shortcuts}{denoising}{nearness}Variation seed: {of.variation_seed}, {strength}"
+            items["Guidance interval"] = f"{low:g}-{high:g}"
+        if of.strength is not None:
+            items["Denoising strength"] = f"{of.strength:g}"
+        if of.keep_unmasked:
+            items["Mask blur"] = f"{of.mask_blur:g}"
+        if of.image_guidance_scale is not None:
+            items["Image CFG scale"] = f"{of.image_guidance_scale:g}"
+        if of.variation_strength is not None:
+            items["Variation seed"] = str(of.variation_seed)
+            items["Variation seed strength"] = f"{of.variation_strength:g}"
+        return items
 
 
 def _drawn_by() -> tuple[str, ...]:
@@ -136,3 +150,13 @@ def _file_type() -> type[msgspec.Struct]:
 def _printable(text: object) -> str:
     """Replace control characters by spaces: the text is shown by viewers and terminals."""
     return str(text).translate(dict.fromkeys(CONTROLS, " "))
+
+
+def _quoted(value: str) -> str:
+    """Return the value of an item as the web UI's ``quote`` writes it: what could be taken for another item as JSON."""
+    return json.dumps(value, ensure_ascii=False) if _NEEDS_QUOTES.search(value) else value
+
+
+def _not_negative(prompt: str) -> str:
+    """Return a prompt that the web UI does not take for the negative one: with a second blank, which is read as one."""
+    return prompt.replace("Negative prompt:", "Negative  prompt:", 1) if _NEGATIVE.match(prompt) else prompt

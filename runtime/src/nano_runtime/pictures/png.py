@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from nano_runtime.errors import NoParametersError, OptionError
 from nano_runtime.errors.escaping import first_line
+from nano_runtime.pictures.decoding import as_ours, opened
 from nano_runtime.pictures.foreign import Foreign, foreign_of
 from nano_runtime.pictures.parameters import Parameters
 from nano_runtime.system.files import write_whole
@@ -31,8 +31,6 @@ USER_COMMENT: Final = 0x9286
 
 OURS: Final = "nano"
 """The name of the text chunk that holds the JSON."""
-
-_DAMAGE: Final = (OSError, SyntaxError, ValueError, EOFError, TypeError, KeyError, OverflowError, struct.error)
 
 
 def save_png(image: Image, target: str | Path | BinaryIO, parameters: Parameters | None = None) -> None:
@@ -86,12 +84,8 @@ def read_foreign(path: str | Path) -> Foreign:
         NoParametersError: the file cannot be read, is no such picture, or does not say in a form that is known here.
         OptionError: the path is none.
     """
-    try:
+    with as_ours(lambda why: NoParametersError(Path(path), why)):
         found = foreign_of(_texts(path_of("path", path)))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, NoParametersError):
-            raise
-        raise NoParametersError(Path(path), first_line(error)) from error
     if found is None:
         raise NoParametersError(Path(path), "no program that is known here says in it how it was drawn")
     return found
@@ -103,15 +97,13 @@ def _texts(path: Path) -> dict[str, str]:
     Raises:
         NoParametersError: the file cannot be read, or is no such picture.
     """
-    from PIL import Image  # noqa: PLC0415 - drawing arrays needs no Pillow
 
-    try:
-        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
-            image.load()  # text chunks may come after the pixels
-            texts = {str(name): text for name, text in image.info.items() if isinstance(text, str)}
-            exif = {} if image.format == "PNG" else image.getexif().get_ifd(EXIF_IFD)
-    except (*_DAMAGE, Image.DecompressionBombError) as error:
-        raise NoParametersError(path, first_line(error)) from error
+    def fail(why: str) -> NoParametersError:
+        return NoParametersError(path, why)
+
+    with as_ours(fail), path.open("rb") as file, opened(file, fail) as image:
+        texts = {str(name): text for name, text in image.info.items() if isinstance(text, str)}
+        exif = {} if image.format == "PNG" else image.getexif().get_ifd(EXIF_IFD)
     for tag, name in ((MAKER_NOTE, OURS), (USER_COMMENT, "parameters")):
         if isinstance(note := exif.get(tag), bytes):
             encoded = note.removeprefix(b"UNICODE\0")
@@ -121,7 +113,7 @@ def _texts(path: Path) -> dict[str, str]:
 
 def _chunks(parameters: Parameters) -> PngInfo:
     """Return both text chunks, as iTXt because that is the UTF-8 one."""
-    from PIL.PngImagePlugin import PngInfo  # noqa: PLC0415 - see read_parameters
+    from PIL.PngImagePlugin import PngInfo  # noqa: PLC0415 - drawing arrays needs no Pillow
 
     chunks = PngInfo()
     chunks.add_itxt("parameters", parameters.as_text())

@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import os
-import struct
-import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,21 +21,18 @@ from nano_runtime.errors import (
     MaskSizeError,
     MissingArgumentError,
     NoPictureError,
-    OptionError,
     OtherTaskError,
     StrengthError,
 )
+from nano_runtime.pictures.decoding import as_ours, opened, upright
 from nano_runtime.values import path as path_of
 from nano_runtime.values import picture as require_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["FORMATS", "Edit", "edit_of", "open_picture", "strength_of"]
+__all__ = ["Edit", "edit_of", "open_picture", "strength_of"]
 
-FORMATS: Final = ("PNG", "JPEG", "WEBP")
-_MOST_BYTES: Final = 64 << 20
-_MOST_PIXELS: Final = 64 << 20  # 200 MB once decoded
 _STRENGTH, _STRENGTH_WITH_MASK = 0.8, 1.0  # diffusers' defaults
 _HALF = 128  # of 255: from here on a mask is white, as diffusers rounds it
 
@@ -116,20 +111,18 @@ def open_picture(source: str | Path | bytes | BinaryIO) -> Image:
         ImageError: it cannot be read, is of another format, is damaged, or is larger than 64 MiB or 67 megapixels.
         OptionError: the source is neither.
     """
-    from PIL.Image import DecompressionBombError  # noqa: PLC0415 - callers without a picture need no Pillow
-
     name = str(source) if isinstance(source, (str, Path)) else "the picture"
-    try:
-        if isinstance(source, bytes):
-            return _decoded(BytesIO(source), name)
-        if hasattr(source, "read") and hasattr(source, "seek"):
-            return _decoded(cast("BinaryIO", source), name)
-        with path_of("source", source).open("rb") as file:
-            return _decoded(file, name)
-    except (ImageError, OptionError):
-        raise
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, DecompressionBombError) as error:
-        raise ImageError(name, _in_short(error)) from error
+
+    def fail(why: str) -> ImageError:
+        return ImageError(name, why)
+
+    if isinstance(source, bytes):
+        return _decoded(BytesIO(source), fail)
+    if hasattr(source, "read") and hasattr(source, "seek"):
+        return _decoded(cast("BinaryIO", source), fail)
+    path = path_of("source", source)
+    with as_ours(fail), path.open("rb") as file:
+        return _decoded(file, fail)
 
 
 def edit_of(
@@ -175,7 +168,7 @@ def edit_of(
         return None
     share = None if task == "instruct-pix2pix" else strength_of(strength, masked=mask_image is not None)
     require_picture("image", image)
-    pixels = np.asarray(_fitted(_opaque(image, "white"), image_size))
+    pixels = np.asarray(_fitted(_opaque("image", image, "white"), image_size))
     if mask_image is None:
         if keep_unmasked is not None:
             raise MissingArgumentError("keep_unmasked", "mask_image")
@@ -183,7 +176,7 @@ def edit_of(
     require_picture("mask_image", mask_image)
     if mask_image.size != image.size:
         raise MaskSizeError(mask_image.size, image.size)
-    white = _white(_opaque(mask_image, "black"), image_size)
+    white = _white(_opaque("mask_image", mask_image, "black"), image_size)
     shown = None if keep_unmasked is None else _shown(white, keep_unmasked)
     hidden = white if task == "inpainting" else None
     return Edit(pixels, task, _latent_mask(white, latent_shape), shown, hidden, share)
@@ -215,27 +208,23 @@ def _check_task(task: Task, image: Image | None, mask_image: Image | None, stren
                 raise OtherTaskError(name, task)
 
 
-def _decoded(file: BinaryIO, name: str) -> Image:
-    """Read a picture, unless its size in bytes or the one in its header is too large."""
-    from PIL import Image, ImageOps  # noqa: PLC0415 - see open_picture
-
-    if (size := file.seek(0, os.SEEK_END)) > _MOST_BYTES:
-        raise ImageError(name, f"{size / 1e6:.0f} MB are more than the {_MOST_BYTES / 1e6:.0f} allowed")
-    file.seek(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Pillow's limit; ours is lower
-        image = Image.open(file, formats=FORMATS)
-    with image:
-        if (pixels := image.width * image.height) > _MOST_PIXELS:
-            most = f"{_MOST_PIXELS / 1e6:.0f}"
-            raise ImageError(name, f"{pixels / 1e6:.0f} megapixels are more than the {most} allowed")
-        image.load()
-        return ImageOps.exif_transpose(image)
+def _decoded(file: BinaryIO, fail: Callable[[str], ImageError]) -> Image:
+    with opened(file, fail) as image:
+        return upright(image)
 
 
-def _opaque(image: Image, background: str) -> Image:
-    """Return the picture in RGB, on a background where it is transparent; 16 bits a channel become 8."""
-    from PIL import Image as Pillow  # noqa: PLC0415 - see open_picture
+def _opaque(argument: str, image: Image, background: str) -> Image:
+    """Return the picture in RGB, on a background where it is transparent; 16 bits a channel become 8.
+
+    Raises:
+        ImageError: it cannot be converted: its palette is damaged, or has no colour for a pixel.
+    """
+    with as_ours(lambda why: ImageError(argument, why)):
+        return _in_rgb(image, background)
+
+
+def _in_rgb(image: Image, background: str) -> Image:
+    from PIL import Image as Pillow  # noqa: PLC0415 - drawing without a picture needs no Pillow
 
     if image.mode.startswith("I"):
         return Pillow.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
@@ -247,7 +236,7 @@ def _opaque(image: Image, background: str) -> Image:
 
 def _fitted(image: Image, image_size: tuple[int, int]) -> Image:
     """Cover the size (height, width) and crop around the centre; a picture of that size stays as it is."""
-    from PIL import Image as Pillow  # noqa: PLC0415 - see open_picture
+    from PIL import Image as Pillow  # noqa: PLC0415 - see _in_rgb
     from PIL import ImageOps  # noqa: PLC0415
 
     return ImageOps.fit(image, image_size[::-1], Pillow.Resampling.LANCZOS)
@@ -261,7 +250,7 @@ def _white(mask: Image, image_size: tuple[int, int]) -> NDArray[np.bool_]:
 
 def _shown(white: NDArray[np.bool_], blur: float) -> F32:
     """Return how much of the drawn picture each pixel shows, softly where black meets white: [height, width, 1]."""
-    from PIL import Image as Pillow  # noqa: PLC0415 - see open_picture
+    from PIL import Image as Pillow  # noqa: PLC0415 - see _in_rgb
     from PIL import ImageFilter  # noqa: PLC0415
 
     mask = Pillow.fromarray(white.astype(np.uint8) * np.uint8(255)).filter(ImageFilter.GaussianBlur(blur))
@@ -276,10 +265,3 @@ def _latent_mask(white: NDArray[np.bool_], latent_shape: tuple[int, int, int]) -
     if not latent.any():
         _log.warning("the mask has no white, or not as much as the latents can show: nothing is painted anew")
     return latent[np.newaxis, np.newaxis]
-
-
-def _in_short(error: Exception) -> str:
-    """Return a decoder's complaint without the path, which the message names already."""
-    if isinstance(error, OSError) and error.strerror is not None:
-        return error.strerror
-    return "it is none of " + ", ".join(FORMATS) if "cannot identify" in str(error) else str(error)

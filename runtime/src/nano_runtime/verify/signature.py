@@ -7,6 +7,8 @@ keys in PEM; no certificate, transparency log or server is asked.
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -16,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from nano_runtime.bundle.folder import Bundle
+from nano_runtime.bundle.manifest import MANIFEST_NAME
 from nano_runtime.bundle.safe_paths import open_plain
 from nano_runtime.errors import KeyFileError, OutputError, OutputExistsError, SignatureError, SigningMissingError
 from nano_runtime.errors.escaping import first_line
@@ -23,6 +26,7 @@ from nano_runtime.system.files import write_whole
 
 __all__ = ["check_signature", "sign"]
 
+_KEYS = {"mediaType", "verificationMaterial", "dsseEnvelope"}
 _MAX_BYTES = 1 << 20  # of a key or a signature; a bundle of thirty files has one of 10 kB
 
 
@@ -44,6 +48,7 @@ def sign(bundle: Bundle, private_key: Path, signature: Path | None = None, *, fo
         BundleError: a file is not the one the manifest describes.
         SigningMissingError: the package that signs is not installed.
         KeyFileError: the key cannot be used.
+        SignatureError: the package leaves out a file: one that git keeps for itself.
     """
     folder = bundle.path.resolve()
     target = folder.parent / f"{folder.name}.sig" if signature is None else signature
@@ -65,6 +70,7 @@ def sign(bundle: Bundle, private_key: Path, signature: Path | None = None, *, fo
         made = Path(temporary) / "signature"
         signer.sign(bundle.path, made)
         content = made.read_bytes()
+    _require_all(bundle, content, target)
     write_whole(target, lambda file: file.write(content))
     return target
 
@@ -81,7 +87,7 @@ def check_signature(bundle: Bundle, signature: Path, public_key: Path) -> None:
     Raises:
         SigningMissingError: the package that checks is not installed.
         KeyFileError: the key cannot be used.
-        SignatureError: the file is no signature, or one of another key or of other files.
+        SignatureError: the file is no signature, one of another key or of other files, or leaves out a file.
     """
     _require()
     from model_signing import verifying  # noqa: PLC0415
@@ -97,6 +103,42 @@ def check_signature(bundle: Bundle, signature: Path, public_key: Path) -> None:
             verifier.verify(bundle.path, copy)
     except Exception as error:  # a crafted file can raise anything
         raise SignatureError(signature, f"it does not fit {bundle.path} ({_reason(error)})") from error
+    _require_all(bundle, content, signature)
+
+
+def _require_all(bundle: Bundle, content: bytes, signature: Path) -> None:
+    """Require that a signature covers the manifest and every file in it: it may name paths that it ignores.
+
+    Args:
+        bundle: that is signed.
+        content: a signature that the package has taken, or has just made.
+        signature: its file, for messages.
+
+    Raises:
+        SignatureError: a file is not covered.
+    """
+    try:
+        signed = _covered(content)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise SignatureError(signature, f"what it covers cannot be read ({_reason(error)})") from error
+    for name in (MANIFEST_NAME, *(entry.path for entry in bundle.manifest.files)):
+        if name not in signed:
+            raise SignatureError(signature, f"it does not cover {name}")
+
+
+def _covered(content: bytes) -> set[str]:
+    """Return the names of the files that a signature covers: of the in-toto statement in its DSSE envelope.
+
+    Only the usual keys are taken, so that no second envelope stands where the package looks and this function does not.
+    """
+    document = json.loads(content)
+    if not {*document} <= _KEYS:
+        raise ValueError(f"unknown keys: {', '.join(sorted({*document} - _KEYS))}")
+    statement = json.loads(base64.b64decode(document["dsseEnvelope"]["payload"], validate=True))
+    predicate = statement["predicate"]
+    if predicate.get("resources") is None:  # of version 0.2 of the package
+        return {one["name"] for one in statement["subject"]}
+    return {one["name"] for one in predicate["resources"]}
 
 
 def _require() -> None:

@@ -20,7 +20,7 @@ from nano_export.source.adapters.lora import FAMILIES
 from nano_export.source.adapters.tensor_file import read_tensors
 from nano_export.source.checkpoint import Checkpoint
 from nano_runtime.bundle.checksums import sha256_of
-from nano_runtime.errors.escaping import UNPRINTABLE
+from nano_runtime.errors.escaping import unseen
 from nano_runtime.networks.inversions import names_of
 
 __all__ = ["Embedding", "add_embeddings", "open_embedding", "words_of", "words_of_one_vector"]
@@ -82,7 +82,7 @@ def open_embedding(given: EmbeddingFile) -> Embedding:
     if len(vectors) > _MOST_VECTORS:
         raise fail(f"{len(vectors)} vectors are more than {_MOST_VECTORS}")
     word = given.word if given.word is not None else path.stem if key == _A1111 else key
-    if not word.strip() or len(word) > _LONGEST_WORD or any(ord(letter) in UNPRINTABLE for letter in word):
+    if not word.strip() or len(word) > _LONGEST_WORD or unseen(word):
         raise fail(f"{quoted(word)} cannot be a word of a prompt; name another: FILE=WORD")
     return Embedding(path, sha256_of(path), word, vectors)
 
@@ -131,7 +131,7 @@ def words_of(tokenizer: CLIPTokenizer) -> dict[str, tuple[int, ...]]:
     for word, ids in words.items():
         if len(ids) == 1 and (word in special or ids[0] in parts):
             continue
-        if not word or len(word) > _LONGEST_WORD or any(ord(letter) in UNPRINTABLE for letter in word):
+        if not word or len(word) > _LONGEST_WORD or unseen(word):
             if len(ids) > 1:
                 raise CheckpointError("the tokenizer", f"its added token {quoted(word)} cannot be a word of a prompt")
             continue
