@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -37,11 +38,32 @@ def test_the_default_is_the_users_cache_folder(tmp_path, monkeypatch):
 def test_the_default_folder_is_closed_to_others_and_a_named_one_is_not(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     own, named = tmp_path / "nano-runtime", tmp_path / "named"
-    for path in (own, named):
+    for path in (own, own / "conditioning", named):
         path.mkdir()
-        path.chmod(0o755)
+        path.chmod(0o777 if path.name == "conditioning" else 0o755)
     assert (folder(), folder("--cache", str(named))) == (own, named)
     assert (own.stat().st_mode & 0o777, named.stat().st_mode & 0o777) == (0o700, 0o755)
+    assert (own / "conditioning").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other places")
+@pytest.mark.parametrize("inner", [".", "conditioning"])
+def test_a_default_folder_that_others_may_change_is_not_used(inner, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "nano-runtime" / "conditioning").mkdir(parents=True, mode=0o700)
+    changed = (tmp_path / "nano-runtime" / inner).stat().st_ino
+    stat = Path.stat
+
+    def of_somebody_else(path: Path, **options: bool) -> os.stat_result:
+        status = stat(path, **options)
+        values = list(status)
+        if status.st_ino == changed:
+            values[4] += 1  # the user's number
+        return os.stat_result(values)
+
+    monkeypatch.setattr(Path, "stat", of_somebody_else)
+    assert folder() is None
+    assert "others may change" in caplog.text
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have other places")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ def test_what_was_stored_comes_back(tmp_path):
     assert (tmp_path / "made" / "when needed").stat().st_mode & 0o077 == 0  # nobody else's business
 
 
-@pytest.fixture(params=[0o022, 0o000], ids=["umask 022", "umask 000"])
+@pytest.fixture(params=[0o022, 0o000, 0o777], ids=["umask 022", "umask 000", "umask 777"])
 def umask(request) -> Iterator[None]:
     before = os.umask(request.param)
     yield
@@ -82,6 +83,49 @@ def test_folders_of_other_users_links_and_files_keep_their_mode(tmp_path, monkey
     close_to_others(folder)
     assert (mode(folder), mode(file) & 0o600) == (0o755, 0o600)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "link"]
+
+
+@pytest.mark.parametrize("name", ["fifo", "hole", "link", "folder", "socket"])
+def test_what_the_cache_did_not_make_is_as_good_as_none_and_replaced(tmp_path, name):
+    cache = DiskCache(tmp_path / "cache")
+    cache.put("one", CONTENT)
+    (path,) = files(tmp_path)
+    stored = path.read_bytes()
+    path.unlink()
+    if name == "fifo":
+        os.mkfifo(path, 0o600)  # which to open waits for somebody who writes
+    elif name == "hole":
+        path.touch(0o600)
+        os.truncate(path, 1 << 42)
+    elif name == "link":
+        (tmp_path / "elsewhere").write_bytes(stored)
+        path.symlink_to(tmp_path / "elsewhere")
+    elif name == "folder":
+        path.mkdir()
+    else:
+        with socket.socket(socket.AF_UNIX) as unix:
+            unix.bind(str(path))
+    assert cache.get("one") is None
+    cache.put("one", CONTENT)
+    assert cache.get("one") == (None if name == "folder" else CONTENT)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o620, 0o602])
+def test_a_file_that_others_may_open_does_not_count(tmp_path, mode):
+    cache = DiskCache(tmp_path)
+    cache.put("one", CONTENT)
+    (path,) = files(tmp_path)
+    path.chmod(mode)
+    assert cache.get("one") is None
+    path.chmod(0o600)
+    assert cache.get("one") == CONTENT  # the control
+
+
+def test_a_file_of_another_user_does_not_count(tmp_path, monkeypatch):
+    DiskCache(tmp_path).put("one", CONTENT)
+    me = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: me + 1)
+    assert DiskCache(tmp_path).get("one") is None
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nano_runtime.bundle.safe_paths import collision, fault_of_name, fault_of_place, open_plain
+from nano_runtime.bundle.safe_paths import collision, fault_of_name, fault_of_place
+from nano_runtime.system.files import open_plain
 
 GOOD = [
     "LICENSE",

@@ -322,7 +322,9 @@ class Pipeline:
 
     def _keeping(self, runner: Runner) -> Runner:
         """Return a runner that looks for outputs in the cache folder first, and leaves them there."""
-        return runner if self._cache is None else KeptOutputs(runner, self._graphs.identity, self._cache)
+        if self._cache is None:
+            return runner
+        return KeptOutputs(runner, self._graphs.identity, self.bundle.component, self._cache)
 
     def _prepare(self, plan: Plan) -> None:
         """Begin to check the graphs that are certain to run; import Pillow meanwhile."""

@@ -6,13 +6,13 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from nano_runtime.errors import WorkerDiedError
+from nano_runtime.system.children import module_command
 from nano_runtime.system.timing import Stopwatch
 
 __all__ = ["Start", "anonymous_bytes", "start"]
@@ -43,7 +43,7 @@ def start(*arguments: str) -> Start:
         WorkerDiedError: it failed.
     """
     with TemporaryDirectory(prefix="nano-start-") as folder:
-        command = [sys.executable, "-m", "nano_runtime.cli.generate", *arguments]
+        command = [*module_command("nano_runtime.cli.generate"), *arguments]
         command += ["--seed", "0", "--output", folder, "--json"]
         first = Path(folder) / "nano-0.png"
         first_png_ms: float | None = None

@@ -29,6 +29,7 @@ from nano_runtime.engines import ENGINES
 from nano_runtime.errors import WorkerDiedError
 from nano_runtime.options import DrawOptions
 from nano_runtime.pictures.png import save_png
+from nano_runtime.system.children import spawning
 
 __all__ = ["measure"]
 
@@ -194,8 +195,11 @@ def _probe_of(case: Case) -> _Probe | None:
 
 def _in_fresh_process(function: Callable[[int, int], Rates], *arguments: int) -> Rates:
     """Call a function in a process of its own, which frees all its memory at its end."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    with spawning():  # the pool's locks have a process of their own
+        pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        asked = pool.submit(function, *arguments)
+    with pool:
         try:
-            return pool.submit(function, *arguments).result()
+            return asked.result()
         except BrokenProcessPool as error:
             raise WorkerDiedError("the probe of this machine", None) from error

@@ -9,7 +9,7 @@ import multiprocessing
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -23,6 +23,7 @@ from nano_runtime.engines.base import LayerTime
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
 from nano_runtime.errors import NanoError, WorkerDiedError
 from nano_runtime.pipeline import Pipeline
+from nano_runtime.system.children import spawning
 from nano_runtime.system.machine import peak_rss_bytes
 from nano_runtime.system.timing import Stopwatch, Timings
 
@@ -76,8 +77,9 @@ class Worker:
         near, far = context.Pipe()
         self.case = case
         self._connection: Connection = near
-        self._process: BaseProcess = context.Process(target=_work, args=(far, case, settings), daemon=True)
-        with _interrupts_later():
+        there = replace(case, bundle=case.bundle.absolute())
+        self._process: BaseProcess = context.Process(target=_work, args=(far, there, settings), daemon=True)
+        with _interrupts_later(), spawning():
             self._process.start()
         far.close()
         self.about: About = self._receive()

@@ -10,8 +10,9 @@ from pathlib import Path
 from blake3 import blake3
 
 from nano_runtime.bundle.manifest import FileEntry
-from nano_runtime.bundle.safe_paths import fault_of_place, open_plain
+from nano_runtime.bundle.safe_paths import fault_of_place
 from nano_runtime.errors import TamperedFileError
+from nano_runtime.system.files import open_plain
 
 __all__ = ["blake3_of", "check_file", "entry_of", "fault_of_file", "sha256_of"]
 

@@ -12,9 +12,10 @@ import msgspec
 
 from nano_runtime.bundle.manifest import FORMAT_VERSION, MANIFEST_NAME, OLDEST_VERSION, Manifest
 from nano_runtime.bundle.rules import first_contradiction
-from nano_runtime.bundle.safe_paths import fault_of_place, open_plain
+from nano_runtime.bundle.safe_paths import fault_of_place
 from nano_runtime.bundle.strict_json import REFUSED, check_json
 from nano_runtime.errors import ManifestError, NotABundleError
+from nano_runtime.system.files import open_plain
 
 __all__ = ["manifest_bytes", "parse_manifest", "read_manifest", "write_manifest"]
 

@@ -1,4 +1,4 @@
-"""Refuses names of files that are not safe on every system, and opens files that are nothing but plain files.
+"""Refuses names of files that are not safe on every system, and places that are no plain files.
 
 A bundle is made on one system and opened on another, so a name must mean the same file on all of them. Names that
 Windows reserves or trims, that macOS folds, or that a shell or terminal interprets are refused everywhere.
@@ -6,21 +6,19 @@ Windows reserves or trims, that macOS folds, or that a shell or terminal interpr
 
 from __future__ import annotations
 
-import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-__all__ = ["collision", "fault_of_name", "fault_of_place", "open_plain"]
+__all__ = ["collision", "fault_of_name", "fault_of_place"]
 
 _MAX_NAME_CHARACTERS: Final = 200
 _MAX_PARTS: Final = 4
 _NOT_ON_WINDOWS: Final = re.compile(r'[\\:*?"<>|]')
 # learn.microsoft.com/windows/win32/fileio/naming-a-file: also with any suffix, and with superscript digits.
 _DEVICES: Final = re.compile("(con|prn|aux|nul|conin\\$|conout\\$|(com|lpt)[0-9\xb9\xb2\xb3]) *([.].*)?", re.IGNORECASE)
-_PLAIN_FLAGS: Final = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
 
 
 def fault_of_name(name: str) -> str | None:
@@ -88,19 +86,6 @@ def fault_of_place(folder: Path, name: str) -> str | None:
     if stat.S_ISLNK(mode):
         return "it is a symbolic link"
     return None if stat.S_ISREG(mode) else "it is not a plain file"
-
-
-def open_plain(path: Path) -> int:
-    """Open a plain file for reading and return its descriptor, without waiting for a FIFO or a device.
-
-    Raises:
-        OSError: it is missing, may not be read, is a symbolic link, or is not a plain file.
-    """
-    descriptor = os.open(path, os.O_RDONLY | _PLAIN_FLAGS)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(f"{path} is not a plain file")
-    return descriptor
 
 
 def _mode(path: Path) -> int | None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 
-from nano_runtime.system.disk_cache import close_to_others
+from nano_runtime.system.disk_cache import close_to_others, may_be_changed
 
 __all__ = ["CacheOptions", "add_cache_options", "cache_folder"]
+
+_log = logging.getLogger(__name__)
 
 
 class CacheOptions(argparse.Namespace):
@@ -29,8 +32,9 @@ def add_cache_options(parser: argparse.ArgumentParser) -> None:
 def cache_folder(options: CacheOptions) -> Path | None:
     """Return the folder that the command line asks for, or None for none; it is made when something is stored.
 
-    The default folder belongs to this program alone: if it exists and other users may read it, they no longer may. A
-    folder that is named with ``--cache`` keeps its permissions.
+    The default folder belongs to this program alone, with all folders in it: if they exist and other users may read
+    them, they no longer may. If that cannot be changed, nothing is kept, with a warning. A folder that is named with
+    ``--cache`` keeps its permissions.
     """
     if not options.keep:
         return None
@@ -41,5 +45,17 @@ def cache_folder(options: CacheOptions) -> Path | None:
     folder = user_cache_path("nano-runtime", appauthor=False)
     if not folder.is_absolute():  # without a home it would be in the current folder
         return None
-    close_to_others(folder)
+    for one in (folder, *_inner(folder)):
+        close_to_others(one)
+        if may_be_changed(one):
+            _log.warning("others may change %s: nothing is kept there; see who owns it, or give --cache DIR", one)
+            return None
     return folder
+
+
+def _inner(folder: Path) -> list[Path]:
+    """Return the folders in a folder; none if it cannot be read."""
+    try:
+        return [path for path in folder.iterdir() if path.is_dir()]
+    except OSError:
+        return []

@@ -1,8 +1,9 @@
 """The cache on disk: private, of bounded size, checked before use; all of it may be deleted at any time.
 
-A file holds the sha256 of its key and content, then the content. A file that is damaged, cut short or stored under
-another key's name is deleted and reported as missing. Content that cannot be written is not stored. No error leaves
-this file, because a run without a cache only takes longer.
+A file counts if it is a plain one, this user's own and closed to others, and not larger than the whole cache: whoever
+may write into a shared folder can put anything there. It holds the sha256 of its key and content, then the content. A
+file that is damaged, cut short or stored under another key's name is deleted and reported as missing. Content that
+cannot be written is not stored. No error leaves this file, because a run without a cache only takes longer.
 
 Folders that the cache makes are for this user alone (mode 700), those above it included, and so are its files (mode
 600), wherever they lie. A folder that is there already keeps its mode, because others may be meant to use it.
@@ -16,9 +17,9 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from nano_runtime.system.files import write_whole
+from nano_runtime.system.files import open_plain, write_whole
 
-__all__ = ["DiskCache", "close_to_others"]
+__all__ = ["DiskCache", "close_to_others", "may_be_changed"]
 
 _MOST_BYTES = 256_000_000  # a full-size bundle's graphs take about 30 MB
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -41,7 +42,7 @@ class DiskCache:
         """Return the content of a key, or None if it is not there whole."""
         path = self._path(key)
         try:
-            stored = path.read_bytes()
+            stored = self._read(path)
         except OSError:
             return None
         digest, content = stored[:_DIGEST_BYTES], stored[_DIGEST_BYTES:]
@@ -66,6 +67,14 @@ class DiskCache:
         with suppress(OSError):
             self._path(key).unlink(missing_ok=True)
 
+    def _read(self, path: Path) -> bytes:
+        """Return the content of a file; raise ``OSError`` for one that the cache did not make."""
+        with os.fdopen(open_plain(path), "rb") as file:
+            status = os.fstat(file.fileno())
+            if status.st_size > self._most_bytes or _is_open_to_others(status):
+                raise PermissionError(f"{path} is none of the cache's own")
+            return file.read(self._most_bytes)
+
     def _shrink(self) -> None:
         """Delete the files that were unused for longest until the rest fits."""
         files = [(path, path.stat()) for path in self._folder.glob("nano-*.blob") if path.is_file()]
@@ -77,6 +86,16 @@ class DiskCache:
 
     def _path(self, key: str) -> Path:
         return self._folder / f"nano-{hashlib.sha256(key.encode()).hexdigest()[:24]}.blob"
+
+
+def may_be_changed(folder: Path) -> bool:
+    """Return whether others may change what is in a folder, because it is theirs or they may write to it."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return False
+    foreign = hasattr(os, "geteuid") and status.st_uid != os.geteuid()
+    return foreign or (os.name != "nt" and bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)))
 
 
 def close_to_others(folder: Path) -> None:
@@ -98,7 +117,16 @@ def _make_private(folder: Path) -> None:
     """Make a folder and all missing ones above it; ``Path.mkdir`` gives its mode to the last one only."""
     if not folder.is_dir():
         _make_private(folder.parent)
-        folder.mkdir(mode=_PRIVATE, exist_ok=True)
+        with suppress(FileExistsError):  # another process has just made it
+            folder.mkdir(mode=_PRIVATE)
+            folder.chmod(_PRIVATE)  # an umask may take the user's own rights, too
+
+
+def _is_open_to_others(status: os.stat_result) -> bool:
+    """Return whether a file is another user's, or may be read or written by others; never on systems without users."""
+    if not hasattr(os, "geteuid"):  # Windows
+        return False
+    return status.st_uid != os.geteuid() or bool(status.st_mode & (stat.S_IRWXG | stat.S_IRWXO))
 
 
 def _digest(key: str, content: bytes) -> bytes:

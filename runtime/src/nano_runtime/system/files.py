@@ -1,4 +1,4 @@
-"""Writes all files: each appears under its name whole or not at all, and stays after a power cut.
+"""Writes all files: each appears under its name whole or not at all, and stays after a power cut. Opens plain ones.
 
 An unfinished file lies beside its place under a unique name, is put on the disk (fsync), and is then renamed. The
 unique names and the renames make this correct. Locks only tell the leftovers of a dead process from the work of a
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -24,7 +25,16 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["MACHINE_ERRNOS", "check_file", "check_folder", "paths_below", "sync_folder", "sync_tree", "write_whole"]
+__all__ = [
+    "MACHINE_ERRNOS",
+    "check_file",
+    "check_folder",
+    "open_plain",
+    "paths_below",
+    "sync_folder",
+    "sync_tree",
+    "write_whole",
+]
 
 MACHINE_ERRNOS = frozenset(
     {
@@ -38,6 +48,7 @@ MACHINE_ERRNOS = frozenset(
 """Error numbers of the machine's own limits, which are no bugs of this program."""
 
 _ORDINARY, _PRIVATE = 0o666, 0o600  # before the umask
+_PLAIN_FLAGS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
 _PREFIX, _SUFFIX = ".nano-", ".part"
 _FRESH_S = 60.0  # nothing younger is removed: on some network file systems everyone gets every lock
 
@@ -69,6 +80,19 @@ def check_file(path: Path) -> None:
         raise OutputError(path, "it is a folder")
 
 
+def open_plain(path: Path) -> int:
+    """Open a plain file for reading and return its descriptor, without waiting for a FIFO or a device.
+
+    Raises:
+        OSError: it is missing, may not be read, is a symbolic link, or is not a plain file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | _PLAIN_FLAGS)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(f"{path} is not a plain file")
+    return descriptor
+
+
 def write_whole(path: Path, write: Callable[[BinaryIO], object], *, private: bool = False) -> None:
     """Let ``write`` fill a file that appears under its name only when it is complete, replacing one of that name.
 
@@ -91,6 +115,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], *, private: boo
         try:
             # Path.open takes no opener, and rights that are taken away after opening come too late.
             with open(unfinished, "xb", opener=partial(os.open, mode=_PRIVATE if private else _ORDINARY)) as file:
+                if private and hasattr(os, "fchmod"):
+                    os.fchmod(file.fileno(), _PRIVATE)  # an umask may take the user's own rights, too
                 _claim(file)
                 write(file)
                 file.flush()

@@ -19,10 +19,9 @@ from tempfile import TemporaryDirectory
 
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import MANIFEST_NAME
-from nano_runtime.bundle.safe_paths import open_plain
 from nano_runtime.errors import KeyFileError, OutputError, OutputExistsError, SignatureError, SigningMissingError
 from nano_runtime.errors.escaping import first_line
-from nano_runtime.system.files import write_whole
+from nano_runtime.system.files import open_plain, write_whole
 
 __all__ = ["check_signature", "sign"]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -19,6 +18,7 @@ from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import Backend
 from nano_runtime.engines import BACKENDS, installed
 from nano_runtime.errors import BackendMissingError, BundleError, LoaderDiedError, MachineError, NanoError
+from nano_runtime.system.children import module_command
 
 __all__ = ["REPORT_BYTES", "Limits", "engines_of", "trial_fault"]
 
@@ -69,8 +69,7 @@ def trial_fault(bundle: Bundle, backend: Backend, limits: Limits) -> NanoError |
     with TemporaryFile() as report:
         try:
             done = subprocess.run(  # noqa: S603 - our own module; paths are arguments, not commands
-                [sys.executable, "-m", "nano_runtime.verify.trial_process", *arguments],
-                # In the bundle's folder, the child would import modules that lie there.
+                [*module_command("nano_runtime.verify.trial_process"), *arguments],
                 cwd=Path(__file__).parents[2],
                 stdin=subprocess.DEVNULL,
                 stdout=report,
