@@ -6,6 +6,7 @@ down what it was asked to do. Every output depends on every input, so a wrong wi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ IMAGE, LATENTS, LENGTH, WIDTH = 32, (4, 4, 4), 8, 5
 _STRIDE = IMAGE // LATENTS[1]
 _WORDS = ["<pad>", "<bos>", "<eos>", "?", "a", "red", "blue", "fox", "owl", "sea", "snow", "blurry", ",", "one", "two"]
 WORDS = {word: number for number, word in enumerate(_WORDS)}
-"""The tokenizer's ids; any other word is ``?``."""
+"""The tokenizer's ids of words; any other word is letters, those that no word has ``?``."""
 
 _TO_COLOURS = np.array([[0.9, -0.3, 0.2, 0.4], [0.1, 0.8, -0.5, 0.3], [-0.4, 0.2, 0.7, 0.6]])
 _PREVIEW = [(0.2, 0.1, 0.0), (0.0, 0.2, 0.1), (0.1, 0.0, 0.2), (-0.1, 0.1, 0.0), (0.5, 0.4, 0.6)]
@@ -203,9 +204,29 @@ _PRESETS = {
 
 
 def _tokenizer() -> str:
-    vocabulary = ", ".join(f'"{word}": {number}' for word, number in WORDS.items())
-    model = f'{{"type": "WordLevel", "vocab": {{{vocabulary}}}, "unk_token": "?"}}'
-    return f'{{"version": "1.0", "pre_tokenizer": {{"type": "Whitespace"}}, "model": {model}}}'
+    """Return a file in CLIP's form: each word is merged of its letters, from the left."""
+    vocabulary = {word if word[0] in "<?" else f"{word}</w>": number for word, number in WORDS.items()}
+    merges: list[list[str]] = []
+    for word in (word for word in WORDS if word[0] not in "<?"):
+        *letters, last = word
+        parts = [*letters, f"{last}</w>"]
+        for end in range(1, len(parts)):
+            merges.append(["".join(parts[:end]), parts[end]])
+            for piece in merges[-1]:
+                vocabulary.setdefault(piece, len(vocabulary))
+            vocabulary.setdefault("".join(parts[: end + 1]), len(vocabulary))
+    splits = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+    split = {"type": "Split", "pattern": {"Regex": splits}, "behavior": "Removed", "invert": True}
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    blanks = {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "}
+    model = {"type": "BPE", "unk_token": "?", "end_of_word_suffix": "</w>", "vocab": vocabulary, "merges": merges}
+    return json.dumps(
+        {
+            "normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}, blanks, {"type": "Lowercase"}]},
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, level]},
+            "model": model,
+        }
+    )
 
 
 def _component(name: str, form: GraphForm, task: Task) -> Component:

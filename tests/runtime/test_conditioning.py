@@ -44,7 +44,7 @@ def assert_told(graphs: FakeGraphs, *rows: dict[str, np.ndarray]) -> None:
 
 
 def test_a_prompt_becomes_ids_between_bos_and_eos_and_padding(graphs):
-    pipeline_of(graphs)("a red zebra", guidance_scale=1, output_type="latent")
+    pipeline_of(graphs)("a red 7", guidance_scale=1, output_type="latent")
     assert ids_of(graphs) == [[1, WORDS["a"], WORDS["red"], WORDS["?"], 2, 0, 0, 0]]
 
 

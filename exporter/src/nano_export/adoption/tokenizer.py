@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
-from tokenizers.models import BPE
+from tokenizers import AddedToken, Tokenizer, processors
 
 from nano_export.errors import CheckpointError
 from nano_export.source.json_file import read_json
 from nano_runtime.errors.escaping import first_line
+from nano_runtime.networks.clip_bpe import clip_bpe
 
 __all__ = ["ClipTokenizer", "clip_tokenizer"]
 
-_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _BOS, _EOS = "<|startoftext|>", "<|endoftext|>"
 _DEFAULTS = {"bos_token": _BOS, "eos_token": _EOS, "unk_token": _EOS, "pad_token": _EOS}  # CLIPTokenizer's
 _LONGEST = 10_000  # configs without a length have 1e30
@@ -60,7 +59,7 @@ def clip_tokenizer(folder: Path) -> ClipTokenizer:
         if (side := config.get(key, "right")) != "right":
             raise CheckpointError(config_file, f"its {key} is {side!r}; Nano pads and cuts prompts at their end")
     try:
-        encoder = _encoder(folder, special)
+        encoder = clip_bpe(*_vocabulary(folder), special["unk_token"].content)
         encoder.add_tokens(_added_tokens(folder, config))
         encoder.add_tokens([token for token in special.values() if token.content not in _added(encoder)])
     except CheckpointError:
@@ -79,32 +78,6 @@ def clip_tokenizer(folder: Path) -> ClipTokenizer:
         length=int(length) if isinstance(length, (int, float)) and length <= _LONGEST else None,
         words=_words(encoder),
     )
-
-
-def _encoder(folder: Path, special: Mapping[str, AddedToken]) -> Tokenizer:
-    """Return the encoder without added tokens."""
-    vocabulary, merges = _vocabulary(folder)
-    encoder = Tokenizer(
-        BPE(
-            vocab=vocabulary,
-            merges=merges,
-            continuing_subword_prefix="",
-            end_of_word_suffix="</w>",
-            fuse_unk=False,
-            unk_token=special["unk_token"].content,
-        )
-    )
-    encoder.normalizer = normalizers.Sequence(
-        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
-    )
-    encoder.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
-    encoder.decoder = decoders.ByteLevel()
-    return encoder
 
 
 def _vocabulary(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:

@@ -1,13 +1,14 @@
 """Prompt to token ids, as CLIP's text encoder takes them: ``[BOS, words ..., EOS, padding ...]`` in equal chunks.
 
-The vocabulary and the merges are in the bundle's ``tokenizer.json`` (Hugging Face's format, written by the exporter),
-the length and the special ids in its manifest. Ids equal those of transformers' ``CLIPTokenizer`` with
-``padding="max_length", truncation=True``; words of textual inversions stand for all their vectors, see ``inversions``.
-The ``tokenizers`` package is imported when a file is loaded, not before.
+The vocabulary and the merges are in the bundle's ``tokenizer.json``, which ``clip_bpe`` reads, the length and the
+special ids in its manifest. Ids equal those of transformers' ``CLIPTokenizer`` with ``padding="max_length",
+truncation=True``; words of textual inversions stand for all their vectors, see ``inversions``. The ``tokenizers``
+package is imported when a file is loaded, not before.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,11 @@ from numpy.typing import NDArray
 from nano_runtime.arrays import F64
 from nano_runtime.bundle.manifest import TokenizerSpec
 from nano_runtime.errors import PromptError, TamperedFileError
+from nano_runtime.errors.escaping import first_line
+from nano_runtime.networks.clip_bpe import MAX_BYTES, read_clip_bpe
 from nano_runtime.networks.inversions import names_of, spell_out
 from nano_runtime.networks.weighting import Fragment, parse
+from nano_runtime.system.files import open_plain
 
 if TYPE_CHECKING:
     import tokenizers
@@ -102,17 +106,20 @@ class Tokenizer:
         Raises:
             TamperedFileError: the file is missing, is not a tokenizer, or has other tokens for a word's vectors.
         """
-        from tokenizers import Tokenizer as Encoder  # noqa: PLC0415 - importing this module stays cheap
-
         try:
-            encoder = _call_rust(lambda: Encoder.from_file(str(path)))
+            with os.fdopen(open_plain(path), "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if size > MAX_BYTES:
+                    raise ValueError(f"{size} bytes are more than {MAX_BYTES}")  # noqa: TRY301 - told as below
+                content = file.read(size)
+            encoder = _call_rust(lambda: read_clip_bpe(content))
+        except MemoryError:
+            raise
         except Exception as error:  # the package raises nothing more specific
-            raise TamperedFileError(path, f"it cannot be read as a tokenizer ({error})") from error
+            raise TamperedFileError(path, f"it cannot be read as a tokenizer ({first_line(error)})") from error
         for word, ids in spec.embeddings.items():
             if [encoder.token_to_id(name) for name in names_of(word, len(ids))] != ids:
                 raise TamperedFileError(path, f"it has other tokens than the manifest for {word!r}")
-        encoder.no_truncation()
-        encoder.no_padding()
         return cls(encoder, spec)
 
     @property

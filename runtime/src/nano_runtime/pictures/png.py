@@ -84,8 +84,11 @@ def read_foreign(path: str | Path) -> Foreign:
         NoParametersError: the file cannot be read, is no such picture, or does not say in a form that is known here.
         OptionError: the path is none.
     """
-    with as_ours(lambda why: NoParametersError(Path(path), why)):
-        found = foreign_of(_texts(path_of("path", path)))
+    texts = _texts(path_of("path", path))
+    try:
+        found = foreign_of(texts)
+    except Exception as error:  # an option that is none, and whatever a damaged text causes
+        raise NoParametersError(Path(path), first_line(error)) from error
     if found is None:
         raise NoParametersError(Path(path), "no program that is known here says in it how it was drawn")
     return found
