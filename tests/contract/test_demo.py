@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 from nano_runtime.bundle.folder import DEMO, Bundle
 from nano_runtime.bundle.manifest import Backend
+from nano_runtime.cli.demo_prompts import demo_hint
 from nano_runtime.engines import BACKENDS
 from nano_runtime.pipeline import Pipeline
 
@@ -116,3 +117,14 @@ def test_another_checkpoint_would_be_seen():
     key = "mid_block.resnets.0.conv1.weight"
     weights[key] = weights[key] * np.float16(0.95)
     assert {name for name, distance in deviations(weights).items() if distance > HALF_A_STEP} == {key}
+
+
+def test_sentences_that_get_no_hint_are_drawn_and_those_without_articles_are_not(scorer):
+    """What ``demo_hint`` says of forms of a sentence, drawn in few steps."""
+    pipe, things = Pipeline.from_pretrained(backend="onnxruntime"), ("cat", "rocket")
+    for form, known in (("a {}", True), ("A {}.", True), ("a {} on a teal", True), ("{}", False), ("the {}", False)):
+        prompts = [form.format(thing) for thing in things]
+        assert [demo_hint(prompt) is None for prompt in prompts] == [known] * len(things)
+        images = pipe(prompts, seed=7, num_inference_steps=8).images
+        seen = [scorer.judge(np.asarray(image)).concept for image in images]
+        assert sum(one == thing for one, thing in zip(seen, things, strict=True)) == (len(things) if known else 0), form

@@ -23,7 +23,7 @@ def test_the_lists_are_those_of_the_training():
             assert demo_hint(taught["prompt"].format(article=article, concept=thing, color=colour)) is None
 
 
-@pytest.mark.parametrize("prompt", [*EXAMPLES, "", "otter", "An Otter.", "an otter on teal", "  a fox  "])
+@pytest.mark.parametrize("prompt", [*EXAMPLES, "", "An Otter.", "an otter on a teal", "  a fox  "])
 def test_what_the_demo_knows_gets_no_hint(prompt):
     assert demo_hint(prompt) is None
 
@@ -54,6 +54,9 @@ def test_what_it_does_not_know_is_named(prompt, words):
         ("two cats on a sofa, an orange cat", "a cat on an orange background"),
         ("the unicorn sleeps", "a unicorn on a teal background"),
         ("Apple and pear", "an apple on a teal background"),
+        ("cat", "a cat on a teal background"),
+        ("the owl", "an owl on a teal background"),
+        ("a car on red background", "a car on a red background"),
         ("sunset", EXAMPLES[0]),
     ],
 )

@@ -38,7 +38,8 @@ EXAMPLES = (
 # 7 dB; all other samplers stay above 15 dB at 7.5 (bench/LOG.md).
 _WEAK, _MOST_GUIDANCE = ("pndm", "lms"), 3.0
 
-_SENTENCE = re.compile(r"(?:(?:a|an|the) )?(?P<thing>\w+)(?: on (?:a |an )?(?P<colour>\w+)(?: background)?)?")
+# Without the article the demo draws a blob, and without the second one any background.
+_SENTENCE = re.compile(r"an? (?P<thing>\w+)(?: on an? (?P<colour>\w+)(?: background)?)?")
 
 
 def demo_hint(prompt: str) -> str | None:
