@@ -11,7 +11,7 @@ from tests.results import arrays
 from tests.runtime.fakes import FakeGraphs, pipeline_of
 
 from nano_runtime import Progress, Result, read_parameters
-from nano_runtime.errors import OptionError, OutputError
+from nano_runtime.errors import NoParametersError, OptionError, OutputError
 
 ASKED: dict[str, Any] = {"seed": 7, "num_inference_steps": 2}
 
@@ -50,6 +50,17 @@ def test_several_are_numbered_by_their_place_in_the_call(pipe, tmp_path):
     assert isinstance(event, Result)
     assert event.save(tmp_path / "fox.png") == [tmp_path / "fox-1.png", tmp_path / "fox-3.png"]
     assert [read_parameters(tmp_path / f"fox-{place}.png").options.seed for place in (1, 3)] == [7, 9]
+
+
+def test_a_prompt_that_fits_into_no_jpeg_is_left_out_with_a_warning(pipe, tmp_path, caplog):
+    result = pipe("a red fox " * 1900, negative_prompt="blurry " * 2700, **ASKED)
+    result.save(tmp_path / "fox.webp")
+    assert read_parameters(tmp_path / "fox.webp") == result.parameters[0]
+    caplog.clear()
+    result.save(tmp_path / "fox.jpg")
+    assert "so long a prompt" in caplog.text
+    with pytest.raises(NoParametersError, match=r"fox\.jpg"):
+        read_parameters(tmp_path / "fox.jpg")
 
 
 def test_arrays_are_pictures_and_latents_are_none(pipe, tmp_path):

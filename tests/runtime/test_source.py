@@ -110,6 +110,16 @@ def test_other_sizes_are_covered_and_cropped_around_the_centre():
     assert (small == (0, 255, 0)).all()
 
 
+def test_a_mask_is_scaled_and_cropped_as_its_picture_is():
+    image, mask = Image.new("RGB", (300, 32), "red"), Image.new("L", (300, 32))
+    for picture, colour in ((image, "blue"), (mask, 255)):
+        picture.paste(colour, (126, 0, 150, 32))  # the left half of what fits
+    found = edit(image, mask)
+    assert (found.pixels[:, 4:8] == (0, 0, 255)).all()
+    assert (found.pixels[:, 16:-4] == (255, 0, 0)).all()
+    assert found.mask[0, 0].tolist() == [[1, 1, 0], [1, 1, 0]]  # cells begin at 0, 8 and 16; white ends at 12
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F"])
 def test_every_mode_becomes_rgb(mode):
     assert edit(Image.new(mode, (24, 16))).pixels.shape == (16, 24, 3)
