@@ -46,7 +46,7 @@ _EXAMPLES = """\
   nano-generate "a red fox" --bundle nano-int8 --image fox.jpg --strength 0.6
   nano-generate "a red fox" --bundle inpainting-int8 --image photo.jpg --mask mask.png
   nano-generate "make it winter" --bundle pix2pix-int8 --image photo.jpg --image-guidance 1.2
-  nano-generate "an otter on a teal background" --grid steps=4,8,16 --grid guidance=1,2,4 -o sheet.png
+  nano-generate "an otter on a teal background" --grid steps=8,12,16 --grid guidance=1,2,4 -o sheet.png
   nano-generate --from nano-7.png -n 4 --variation-strength 0.2       siblings of a picture
   nano-generate "a (red:1.3) fox, [snow]" --weights --bundle nano-int8
   nano-generate "a red fox" --bundle nano-int8 --quality fast              in less than half the time
