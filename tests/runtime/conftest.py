@@ -32,6 +32,9 @@ _TENSORS = {
 }
 _SHAPES: dict[str, list[int | FreeDimension]] = {
     "input_ids": ["batch", 77],
+    "last_hidden_state": ["batch", 77, 4],
+    "encoder_hidden_states": ["batch", 77, 4],
+    "timestep": ["batch"],
     "sample": ["batch", 4, 16, 16],
     "out_sample": ["batch", 4, 16, 16],
     "latent_sample": ["batch", 4, 16, 16],

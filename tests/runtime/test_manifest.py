@@ -97,6 +97,8 @@ def test_a_free_dimension_has_its_place(folder, shape):
     def change(shape):
         return lambda document: document["components"]["unet"]["inputs"][1].update(shape=shape)
 
+    made = {"shape": ["batch", 4, 77]}
+    edit(folder, lambda document: document["components"]["unet_prompt"]["outputs"][0].update(made))
     edit(folder, change(["batch", 4, "tokens"]))
     assert read_manifest(folder).components["unet"].inputs[1].shape == ["batch", 4, "tokens"]
     edit(folder, change(shape))

@@ -43,9 +43,17 @@ BREAKS: dict[str, Callable[[dict[str, Any]], object]] = {
     ),
     "own_tensors_match": lambda manifest: manifest["components"]["unet"]["inputs"][0].update(dtype="float16"),
     "tensors_join_graphs": lambda manifest: manifest["components"]["unet"]["inputs"].pop(),
+    "graphs_take_and_give_what_is_used": lambda manifest: manifest["components"]["vae_decoder"]["inputs"].append(
+        {"name": "x", "dtype": "float32", "shape": ["batch"]}
+    ),
+    "pictures_are_multiples_of_latents": lambda manifest: manifest.update(image_size=[64, 128]),
     "shapes_fit_the_picture": lambda manifest: manifest.update(image_size=[64, 64]),
     "guidance_is_a_vector": lambda manifest: manifest["components"]["unet_time"]["inputs"].append(
         {"name": "timestep_cond", "dtype": "float32", "shape": ["batch"]}
+    ),
+    "rows_are_free": lambda manifest: manifest["components"]["unet_time"]["outputs"][0].update(shape=[1, 4]),
+    "shapes_join_graphs": lambda manifest: manifest["components"]["unet_prompt"]["outputs"][0].update(
+        shape=["batch", 5]
     ),
     "pictures_can_be_encoded": see_pictures,
     "embeddings_have_their_own_ids": lambda manifest: manifest["tokenizer"].update(embeddings={"cat": [5], "dog": [5]}),
@@ -121,3 +129,34 @@ def test_a_preset_that_caches_steps_needs_the_shallow_unet(folder):
     assert first_contradiction(msgspec.convert(document, Manifest)) is None
     document["presets"]["fast"]["cache_interval"] = 2
     assert "unet_shallow" in (first_contradiction(msgspec.convert(document, Manifest)) or "")
+
+
+SHAPES = {
+    "a scalar for the time": ("unet_time", "outputs", 0, []),
+    "one row for the time": ("unet_time", "outputs", 0, [1, 4]),
+    "timesteps in two axes": ("unet_time", "inputs", 0, ["batch", 1]),
+    "a scalar for the prompt": ("unet_prompt", "outputs", 0, []),
+    "one axis more": ("unet_prompt", "outputs", 1, ["batch", 4, 1]),
+    "hidden states without a width": ("text_encoder", "outputs", 0, ["batch", 77]),
+    "hidden states of fewer tokens": ("text_encoder", "outputs", 0, ["batch", 76, 4]),
+    "another width": ("unet_prompt", "inputs", 0, ["batch", 77, 5]),
+    "one picture": ("vae_decoder", "outputs", 0, [1, 3, 128, 128]),
+    "a prediction for one sample": ("unet", "outputs", 0, [1, 4, 16, 16]),
+    "ids for one sample": ("text_encoder", "inputs", 0, [1, 77]),
+}
+
+
+@pytest.mark.parametrize("case", SHAPES)
+def test_shapes_that_do_not_fit_together_are_refused(folder, case):
+    name, side, index, shape = SHAPES[case]
+    document = json.loads((folder / MANIFEST_NAME).read_bytes())
+    document["components"][name][side][index]["shape"] = shape
+    found = first_contradiction(msgspec.convert(document, Manifest))
+    assert found is not None
+    assert name in found or name == "unet_prompt"  # or the graph beside it
+
+
+def test_only_a_graph_that_computes_float32_is_taken(folder):
+    document = json.loads((folder / MANIFEST_NAME).read_bytes())
+    document["components"]["unet"]["outputs"][0]["dtype"] = "int64"
+    assert first_contradiction(msgspec.convert(document, Manifest)) is not None

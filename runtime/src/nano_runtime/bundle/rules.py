@@ -12,21 +12,15 @@ from typing import Final
 from nano_runtime.bundle.graph_files import FORMATS, IR
 from nano_runtime.bundle.manifest import MANIFEST_NAME, Component, Manifest, TensorSpec
 from nano_runtime.bundle.safe_paths import collision, fault_of_name
+from nano_runtime.bundle.shapes import SHAPE_RULES
 from nano_runtime.bundle.wiring import (
-    BATCH,
-    PREVIEW_DECODER,
-    SAMPLE,
-    TEXT_ENCODER,
-    TIMESTEP_COND,
     UNET,
     UNET_SHALLOW,
     UNET_TIME,
-    VAE_DECODER,
     VAE_ENCODER,
     FreeDimension,
     Wiring,
     required_graphs,
-    sample_channels,
     wiring_of,
 )
 
@@ -108,41 +102,6 @@ def tensors_join_graphs(manifest: Manifest) -> str | None:
     return next((f"the tensor {name!r} joins no two graphs" for name in sorted(stray)), None)
 
 
-def shapes_fit_the_picture(manifest: Manifest) -> str | None:
-    """Compare shapes of tensors with the sizes of picture, latents and prompt."""
-    components = manifest.components
-    channels, *sides = manifest.latent_shape
-    latents, pixels = [BATCH, channels, *sides], [BATCH, 3, *manifest.image_size]
-    sample = [BATCH, sample_channels(manifest.task, channels), *sides]
-    joints = [
-        (TEXT_ENCODER, components[TEXT_ENCODER].inputs[0], [[BATCH, manifest.tokenizer.length]]),
-        (UNET, next(tensor for tensor in components[UNET].inputs if tensor.name == SAMPLE), [sample]),
-        (UNET, components[UNET].outputs[0], [latents]),
-    ]
-    for name in (VAE_DECODER, PREVIEW_DECODER):
-        if name in components:
-            joints += [(name, components[name].inputs[0], [latents]), (name, components[name].outputs[0], [pixels])]
-    if VAE_ENCODER in components:
-        moments = [BATCH, 2 * channels, *sides]
-        joints += [
-            (VAE_ENCODER, components[VAE_ENCODER].inputs[0], [pixels]),
-            (VAE_ENCODER, components[VAE_ENCODER].outputs[0], [moments, latents]),
-        ]
-    for name, tensor, shapes in joints:
-        if tensor.shape not in shapes:
-            return f"the tensor {tensor.name!r} of {name} has the shape {tensor.shape}, not {shapes[0]}"
-    return None
-
-
-def guidance_is_a_vector(manifest: Manifest) -> str | None:
-    """Require one row of float32 for each sample where a UNet has the guidance scale as an input."""
-    for name, component in manifest.components.items():
-        for tensor in component.inputs:
-            if tensor.name == TIMESTEP_COND and (tensor.dtype != "float32" or len(tensor.shape) != 2):  # noqa: PLR2004
-                return f"the tensor {tensor.name!r} of {name} is no vector of float32 for each sample"
-    return None
-
-
 def pictures_can_be_encoded(manifest: Manifest) -> str | None:
     """Require the encoder where the UNet sees a picture."""
     if manifest.task == "text-to-image" or VAE_ENCODER in manifest.components:
@@ -201,8 +160,7 @@ RULES: Final[tuple[Callable[[Manifest], str | None], ...]] = (
     tensors_are_believable,
     own_tensors_match,
     tensors_join_graphs,
-    shapes_fit_the_picture,
-    guidance_is_a_vector,
+    *SHAPE_RULES,
     pictures_can_be_encoded,
     embeddings_have_their_own_ids,
     preview_fits_the_latents,

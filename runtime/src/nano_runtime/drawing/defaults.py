@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import MANIFEST_NAME
-from nano_runtime.errors import ManifestError, UnsupportedScheduleError, UsageError
+from nano_runtime.errors import ManifestError, NoNumbersError, UnsupportedScheduleError, UsageError
 from nano_runtime.sampling.samplers import FALLBACK, make_sampler, own_sampler
 from nano_runtime.sampling.schedule import Schedule
 
@@ -43,6 +43,7 @@ class Defaults:
 
         Raises:
             ManifestError: the manifest names a default that cannot be drawn.
+            NoNumbersError: the schedule's numbers lead to none.
         """
         own, default = _own_scheduler(bundle), bundle.manifest.default
         if default is None:
@@ -63,6 +64,8 @@ def _own_scheduler(bundle: Bundle) -> str:
     """Return the name of the sampler that the checkpoint was published with."""
     try:
         return own_sampler(bundle.manifest.scheduler)
+    except NoNumbersError:
+        raise  # no other sampler makes sense of them
     except UnsupportedScheduleError as error:
         _log.warning("%s takes the place of the bundle's own scheduler: %s", FALLBACK, error.what)
         return FALLBACK

@@ -16,6 +16,7 @@ import numpy as np
 from nano_runtime.arrays import F32
 from nano_runtime.drawing.plan import Plan
 from nano_runtime.networks.autoencoder import Encoded, EncodedEdit
+from nano_runtime.sampling.arithmetic import arithmetic
 from nano_runtime.sampling.noise import NoiseSource
 from nano_runtime.sampling.samplers import Sampler
 
@@ -77,14 +78,17 @@ def start_of(
         return unit if plan.variation is None else plan.variation.apply(unit, pictures)
 
     mixing, edit, first_call = sampler.mixing, plan.edit, plan.first_call
+    with arithmetic(plan.scheduler):
+        sigma = np.float32(mixing.init_noise_sigma)
     if encoded is None or edit is None:
-        return Start(drawn() * np.float32(mixing.init_noise_sigma), first_call)
+        return Start(drawn() * sigma, first_call)
     clean = None if encoded.start is None else encoded.start.sample(noise)
     unit = drawn()
     if clean is None or edit.from_noise:
-        latents = unit * np.float32(mixing.init_noise_sigma)
+        latents = unit * sigma
     else:
-        latents = mixing.add_noise(clean, unit, first_call)
+        with arithmetic(plan.scheduler):
+            latents = mixing.add_noise(clean, unit, first_call)
     if encoded.seen is not None:
         return Start(latents, first_call, behind=_behind(encoded.seen, encoded.mask, noise, len(pictures)))
     if encoded.start is None or clean is None or encoded.mask is None:

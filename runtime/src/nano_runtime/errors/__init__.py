@@ -21,6 +21,7 @@ prints the message and ends with ``exit_code``; a traceback means a bug in this 
     │   ├── NotABundleError · ManifestError · TamperedFileError · ExtraFileError
     │   ├── DigestError · SignatureError · UnsafeGraphError · LoaderDiedError
     │   ├── UnsupportedScheduleError
+    │   │   └── NoNumbersError
     │   └── EngineError · OutputShapeError · NonFiniteError
     ├── MachineError          4                       the machine lacks something
     │   ├── BackendMissingError · SigningMissingError   ImportError
@@ -55,6 +56,7 @@ from nano_runtime.errors.invalid_bundle import (
     LoaderDiedError,
     ManifestError,
     NonFiniteError,
+    NoNumbersError,
     NotABundleError,
     OutputShapeError,
     SignatureError,
@@ -127,6 +129,7 @@ __all__ = [
     "NanoError",
     "NetworkError",
     "NoCardError",
+    "NoNumbersError",
     "NoOriginalError",
     "NoParametersError",
     "NoPictureError",

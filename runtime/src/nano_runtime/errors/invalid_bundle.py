@@ -13,6 +13,7 @@ __all__ = [
     "ExtraFileError",
     "LoaderDiedError",
     "ManifestError",
+    "NoNumbersError",
     "NonFiniteError",
     "NotABundleError",
     "OutputShapeError",
@@ -101,6 +102,17 @@ class UnsupportedScheduleError(BundleError):
         super().__init__(
             f"the schedule asks for {key}={value!r}, which is not implemented",
             f"Supported values of {key}: {', '.join(map(repr, known))}.",
+        )
+
+
+class NoNumbersError(UnsupportedScheduleError):
+    """A noise schedule whose values are each within their range, and together lead to no numbers."""
+
+    def __init__(self, what: str, why: str) -> None:
+        BundleError.__init__(
+            self,
+            f"the scheduler in manifest.json cannot be drawn with: {what}: {why}",
+            "Draw with another sampler, or do not use this bundle.",
         )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from nano_runtime.arrays import F32
 from nano_runtime.errors import NonFiniteError
+from nano_runtime.sampling.arithmetic import arithmetic
 from nano_runtime.sampling.samplers import Sampler
 
 __all__ = ["Step", "denoise", "guide", "guide_by_picture"]
@@ -83,9 +84,11 @@ def denoise(predict: Callable[[F32, int], F32], sampler: Sampler, latents: F32, 
 
     Raises:
         NonFiniteError: the network computed NaN or infinity, or the sampler did from finite values.
+        NoNumbersError: the sampler divides by zero, or the like.
     """
     for index, timestep in enumerate(sampler.timesteps[first_call:].tolist(), first_call):
-        network_input = sampler.mixing.scale_model_input(latents, index)
+        with arithmetic("its sampler"):
+            network_input = sampler.mixing.scale_model_input(latents, index)
         where = f"call {index + 1} of {len(sampler.timesteps)}, timestep {timestep:g}"
         try:
             noise_pred = predict(network_input, index)
@@ -93,7 +96,8 @@ def denoise(predict: Callable[[F32, int], F32], sampler: Sampler, latents: F32, 
             raise NonFiniteError(error.component, where) from error
         if not np.isfinite(noise_pred).all():
             raise NonFiniteError("unet", where)
-        latents = sampler.step(noise_pred, index, latents)
+        with arithmetic("its sampler"):
+            latents = sampler.step(noise_pred, index, latents)
         if not np.isfinite(latents).all():
             raise NonFiniteError("sampler", where)
         yield Step(index, timestep, latents, network_input, noise_pred)

@@ -16,7 +16,8 @@ from typing import Any, Final
 import numpy as np
 
 from nano_runtime.arrays import F32, F64
-from nano_runtime.errors import StepsError
+from nano_runtime.errors import NoNumbersError, StepsError
+from nano_runtime.sampling.arithmetic import arithmetic
 from nano_runtime.sampling.sampler_names import Spread
 from nano_runtime.sampling.sampler_table import FALLBACK, RECORDS, SAMPLERS, SamplerRecord
 from nano_runtime.sampling.scheduler_classes import ALIASES
@@ -51,10 +52,14 @@ class Schedule:
         """Read a config, and check it for its own class.
 
         Raises:
-            UnsupportedScheduleError: a value is malformed, or asks for something that is not implemented.
+            UnsupportedScheduleError: a value is malformed, asks for something that is not implemented, or they lead to
+                no schedule together.
         """
         schedule = cls(dict(config))
-        _ = schedule.own
+        with arithmetic("alphas_cumprod"):
+            shares = alphas_cumprod_of(schedule.own)
+        if not np.all((shares >= 0) & (shares <= 1)) or np.any(np.diff(shares) > 0):
+            raise NoNumbersError("alphas_cumprod", "it does not fall from 1 to 0")
         return schedule
 
     def but(self, **said: object) -> Schedule:

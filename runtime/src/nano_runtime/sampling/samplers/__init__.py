@@ -19,7 +19,8 @@ from typing import Any, Final, Protocol, cast
 import numpy as np
 
 from nano_runtime.arrays import F32
-from nano_runtime.errors import StepsError, StrengthError, UnsupportedScheduleError
+from nano_runtime.errors import NoNumbersError, StepsError, StrengthError, UnsupportedScheduleError
+from nano_runtime.sampling.arithmetic import arithmetic
 from nano_runtime.sampling.noise import NoiseSource, no_noise
 from nano_runtime.sampling.sampler_names import split_name
 from nano_runtime.sampling.sampler_table import FALLBACK, NOISY, RECORDS, SAMPLERS, SPREADABLE, SamplerRecord
@@ -77,12 +78,14 @@ def make_sampler(name: str, schedule: Schedule, num_inference_steps: int, noise:
     Raises:
         UnknownSchedulerError: there is no sampler of that name.
         StepsError: that many steps do not fit into the schedule.
-        UnsupportedScheduleError: the sampler cannot follow this schedule.
+        UnsupportedScheduleError: the sampler cannot follow this schedule, or its numbers lead to none.
     """
     base, spread = split_name(name)
     record = RECORDS[base]
     fresh = {"noise": no_noise if noise is None else noise} if record.noisy else {}
-    return _class_of(record)(schedule.settings(record, spread), num_inference_steps, **fresh, **record.arguments)
+    made = _class_of(record)
+    with arithmetic(name):
+        return made(schedule.settings(record, spread), num_inference_steps, **fresh, **record.arguments)
 
 
 def own_sampler(config: Mapping[str, Any]) -> str:
@@ -124,14 +127,16 @@ def _is_finite(config: Mapping[str, Any]) -> bool:
         latents = np.full((1, 1, 2, 2), 0.5, np.float32)
         try:
             sampler = make_sampler(name, schedule, steps, latents.copy)
-            with np.errstate(all="ignore"):
+            with arithmetic(name):
                 for index in range(len(sampler.timesteps)):
                     output = sampler.mixing.scale_model_input(latents, index) * np.float32(0.5)
                     latents = sampler.step(output, index, latents)
         except StepsError:
             continue
-        except np.linalg.LinAlgError:
-            return False
+        except NoNumbersError as error:
+            if isinstance(error.__cause__, np.linalg.LinAlgError):  # of a config that diffusers takes
+                return False
+            raise
         if not np.isfinite(latents).all():
             return False
     return True
