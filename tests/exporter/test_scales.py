@@ -9,7 +9,7 @@ from tests.exporter.test_quantize import constant, layer, value
 
 from nano_export.quantize.calibration import Seen
 from nano_export.quantize.layers import Layer
-from nano_export.quantize.scales import choose, choose_range
+from nano_export.quantize.scales import choose, choose_output
 
 CHANNELS, MADE = 48, 32
 
@@ -96,9 +96,9 @@ def test_the_reported_error_is_that_of_the_product(rows, weight):
 def test_a_rare_large_value_is_cut_off(rng):
     values = np.abs(rng.normal(size=(1024, 256))).astype(np.float32)
     values[3, 5] = 8.0
-    assert choose_range(seen(values)).high < 7
+    assert choose_output(seen(values)).range.high < 7
     values[::2] *= 3  # large values that are not rare
-    assert choose_range(seen(values)).high > 7
+    assert choose_output(seen(values)).range.high > 7
 
 
 def test_a_layer_without_a_constant_weight_is_no_layer():

@@ -132,7 +132,7 @@ def quantize_graphs(  # noqa: PLR0917 (both bundles, and all that is known of th
             _write(floats, bundle, name, parts)
         begun = perf_counter() if turn == 0 else begun
         bundle.for_engines(("onnxruntime",)).write({})  # whatever the bundle will serve: its graphs are ONNX so far
-        reached = judge_components(bundle.folder, "onnxruntime", references[:1])
+        reached = judge_components(bundle.folder, "onnxruntime", references)
         if turn == _ROUNDS - 1:
             break
         stale = [name for name in names if _improve(parts[name], name, reached, goals, sensitivities)]
@@ -198,11 +198,11 @@ def _write(floats: BundleWriter, bundle: BundleWriter, name: str, parts: Mapping
             for output, scale in parts[UNET].inputs.items():
                 divide_output(graph, output, scale)
         made = prepare(graph, part.rules, rules, part.recipe)
-    quantize(model, rules, made.ranges, made.divided)
+    quantize(model, rules, made.ranges, made.divided, made.multiplied)
     bundle.add(name, model)
     part.inputs, part.scalings = made.inputs, made.scalings
     del model
-    fault = first_fault(ir.load(onnx_path(bundle.folder, name)), exact, made.ranges, made.divided)
+    fault = first_fault(ir.load(onnx_path(bundle.folder, name)), exact, made.ranges, made.divided, made.multiplied)
     if fault is not None:
         raise ParityError(f"the int8 {name}", fault, "its weights and ranges")
     del exact

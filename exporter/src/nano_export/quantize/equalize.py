@@ -33,7 +33,7 @@ from nano_export.quantize.calibration import channel_axis
 from nano_export.quantize.layers import WEIGHT_INPUT, Layer, bias_of, reader_of, weight_of
 from nano_runtime.arrays import F32
 
-__all__ = ["Place", "can_shift", "divide", "divide_output", "map_before", "place_of", "shift"]
+__all__ = ["Place", "can_shift", "divide", "divide_output", "map_before", "place_of", "scale_columns", "shift"]
 
 Place: TypeAlias = Literal["norm", "affine", "product", "input", "quantizer", "multiply"]
 

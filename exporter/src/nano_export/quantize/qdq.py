@@ -7,7 +7,8 @@ r"""Writes a plan into a graph as pairs of QuantizeLinear and DequantizeLinear (
     w8a8 MatMul   x -> Q -> DQ \\
                   W int8 -> DQ > MatMul -> ...
 
-onnxruntime fuses a Conv into QLinearConv only if its output is quantized. A MatMul needs none: it becomes
+onnxruntime fuses a Conv into QLinearConv only if its output is quantized. Its outlier channels are divided by the layer
+and multiplied again by the last DQ, which has a scale for each channel then. A MatMul needs none: it becomes
 MatMulIntegerToFloat, whose result is float. With a DequantizeLinear at the weight alone it becomes MatMulNBits. A table
 is dequantized row by row after the look-up, never as a whole. OpenVINO reads the same graph as FakeQuantize and
 compressed weights.
@@ -53,6 +54,7 @@ def quantize(
     rules: tuple[Rule, ...],
     ranges: Mapping[str, Range],
     divided: Mapping[str, F32] | None = None,
+    multiplied: Mapping[str, F32] | None = None,
 ) -> dict[Scheme, int]:
     """Rewrite ``model`` in place according to ``rules``; return how many nodes each scheme got.
 
@@ -61,12 +63,14 @@ def quantize(
         rules: of this component.
         ranges: of every tensor that ``tensors_to_calibrate`` names.
         divided: tensors that their quantizer divides by a scale for each channel, float32 [C]; see ``equalize``.
+        multiplied: outputs of convolutions that are multiplied with a scale for each channel when they are read.
 
     Raises:
         KeyError: a range is missing.
     """
     graph = model.graph
     divided = {} if divided is None else divided
+    multiplied = {} if multiplied is None else multiplied
     dequantized: dict[str, ir.Value] = {}
     counts: dict[Scheme, int] = {"w8a8": 0, "w8": 0, "float": 0}
     for node in list(graph):
@@ -83,7 +87,8 @@ def quantize(
             _quantize_input(graph, node, ranges, divided, dequantized)
         _quantize_weight(graph, node, scheme)
         if scheme == "w8a8" and node.op_type == "Conv":
-            _quantize_output(graph, node, ranges[str(node.outputs[0].name)])
+            name = str(node.outputs[0].name)
+            _quantize_output(graph, node, ranges[name], multiplied.get(name))
     RemoveUnusedNodesPass()(model)  # the float weights
     return counts
 
@@ -124,16 +129,26 @@ def _is_dequantized(value: ir.Value) -> bool:
     return producer is not None and producer.op_type == "DequantizeLinear"
 
 
-def _quantize_activation(graph: ir.Graph, value: ir.Value, extent: Range, before: ir.Node) -> ir.Value:
-    """Insert Q and DQ of an activation in front of ``before``, and return the dequantized value."""
+def _quantize_activation(
+    graph: ir.Graph, value: ir.Value, extent: Range, before: ir.Node, factor: F32 | None = None
+) -> ir.Value:
+    """Insert Q and DQ of an activation in front of ``before``, and return the dequantized value times a factor."""
     scale, zero_point = extent.uint8_parameters()
     grid = [
         initializer(graph, f"{value.name}.scale", np.asarray(scale)),
         initializer(graph, f"{value.name}.zero_point", np.asarray(zero_point)),
     ]
     quantize_node = ir.node("QuantizeLinear", [value, *grid], name=f"{value.name}/QuantizeLinear")
+    if factor is not None:
+        grid = [
+            initializer(graph, f"{value.name}.scales", (factor * scale).astype(np.float32)),
+            initializer(graph, f"{value.name}.zero_points", np.full(factor.shape, zero_point)),
+        ]
     dequantize_node = ir.node(
-        "DequantizeLinear", [quantize_node.outputs[0], *grid], name=f"{value.name}/DequantizeLinear"
+        "DequantizeLinear",
+        [quantize_node.outputs[0], *grid],
+        attributes={} if factor is None else {"axis": 1},
+        name=f"{value.name}/DequantizeLinear",
     )
     _describe(quantize_node.outputs[0], f"{value.name}.u8", value.shape, ir.DataType.UINT8)
     _describe(dequantize_node.outputs[0], f"{value.name}.dq", value.shape, ir.DataType.FLOAT)
@@ -173,8 +188,8 @@ def _quantize_map(graph: ir.Graph, source: ir.Value, extent: Range, divisor: F32
     return _dequantize(graph, before, inputs, None, source.shape)
 
 
-def _quantize_output(graph: ir.Graph, node: ir.Node, extent: Range) -> None:
-    """Insert Q and DQ behind a node, and let all its readers read the dequantized value."""
+def _quantize_output(graph: ir.Graph, node: ir.Node, extent: Range, factor: F32 | None) -> None:
+    """Insert Q and DQ behind a node, and let all its readers read the dequantized value times a factor."""
     value = node.outputs[0]
     readers = [(use.node, use.idx) for use in value.uses()]
     if not readers:
@@ -183,7 +198,7 @@ def _quantize_output(graph: ir.Graph, node: ir.Node, extent: Range) -> None:
     for reader, _ in readers:
         if _position(graph, reader) < _position(graph, following):
             following = reader
-    result = _quantize_activation(graph, value, extent, before=following)
+    result = _quantize_activation(graph, value, extent, following, factor)
     for reader, index in readers:
         reader.replace_input_with(index, result)
 

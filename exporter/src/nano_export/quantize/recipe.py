@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from nano_export.quantize.calibration import Seen
-from nano_export.quantize.equalize import can_shift, divide, place_of, shift
+from nano_export.quantize.equalize import can_shift, divide, place_of, scale_columns, shift
 from nano_export.quantize.grids import Range
 from nano_export.quantize.layers import Layer, activation_of, bias_of, readers_together, scheme_of, weight_of
 from nano_export.quantize.plan import Rule, looked_at
-from nano_export.quantize.scales import Choice, LayerError, choose, choose_range
+from nano_export.quantize.scales import Choice, LayerError, Output, choose, choose_output
 from nano_runtime.arrays import F32
 
 __all__ = ["Prepared", "Recipe", "macs_of_layers", "prepare", "recipe_for"]
@@ -28,16 +28,20 @@ class Recipe:
 
     Attributes:
         choices: by name of the activation.
-        outputs: ranges of the outputs of convolutions, by name.
+        outputs: of convolutions, by name: the layer, and how its output is quantized.
     """
 
     choices: Mapping[str, Choice]
-    outputs: Mapping[str, Range]
+    outputs: Mapping[str, tuple[str, Output]]
 
     @property
     def errors(self) -> dict[str, LayerError]:
-        """What quantization adds to each layer's output, by name of the layer."""
-        return {name: error for choice in self.choices.values() for name, error in choice.errors.items()}
+        """What quantization adds to each layer's output, by name of the layer; its own rounding included."""
+        found = {name: error for choice in self.choices.values() for name, error in choice.errors.items()}
+        for layer, output in self.outputs.values():
+            error = found[layer]
+            found[layer] = replace(error, squared=error.squared + output.squared[error.columns])
+        return found
 
 
 @dataclass
@@ -47,12 +51,14 @@ class Prepared:
     Attributes:
         ranges: of all activations that are quantized.
         divided: by the quantizer itself, with a scale for each channel.
+        multiplied: outputs that their layer divides, and that are multiplied with the scale when they are read.
         inputs: names of graph inputs that the graph which computes them has to divide, with the scale.
         scalings: activations that are divided or shifted.
     """
 
     ranges: dict[str, Range] = field(default_factory=dict)
     divided: dict[str, F32] = field(default_factory=dict)
+    multiplied: dict[str, F32] = field(default_factory=dict)
     inputs: dict[str, F32] = field(default_factory=dict)
     scalings: int = 0
 
@@ -80,7 +86,11 @@ def recipe_for(model: ir.Model, rules: tuple[Rule, ...], seen: Mapping[str, Seen
         if rounded and place_of(source, layers) == "multiply" and 0 < choice.gain_db < _WORTH_AN_OPERATOR_DB:
             choice = choose(watched, layers, scaled=False)
         choices[str(source.name)] = choice
-    return Recipe(choices, {name: choose_range(seen[name]) for name in outputs})
+    kept = {str(value.name) for value in model.graph.outputs} | set(choices)  # read by more than float operators
+    return Recipe(
+        choices,
+        {name: (str(node.name), choose_output(seen[name], scaled=name not in kept)) for name, node in outputs.items()},
+    )
 
 
 def prepare(model: ir.Model, plan: tuple[Rule, ...], rules: tuple[Rule, ...], recipe: Recipe) -> Prepared:
@@ -92,7 +102,14 @@ def prepare(model: ir.Model, plan: tuple[Rule, ...], rules: tuple[Rule, ...], re
         rules: the plan with its changes.
         recipe: for it.
     """
-    made = Prepared({name: recipe.outputs[name] for name in _outputs(model, rules)})
+    made = Prepared()
+    for name, node in _outputs(model, rules).items():
+        output = recipe.outputs[name][1]
+        made.ranges[name] = output.range
+        if output.scale is not None:
+            scale_columns(model.graph, node, np.reciprocal(output.scale))
+            made.multiplied[name] = output.scale
+            made.scalings += 1
     for readers in readers_together(model, looked_at(plan)):
         schemes = {layer.name: scheme_of(layer.node, rules) for layer in readers}
         source, layers = readers[0].source, [layer for layer in readers if schemes[layer.name] in {"w8a8", "w8"}]
@@ -139,8 +156,10 @@ def macs_of_layers(model: ir.Model, rules: tuple[Rule, ...]) -> dict[str, int]:
     return macs
 
 
-def _outputs(model: ir.Model, rules: tuple[Rule, ...]) -> list[str]:
-    """Return the names of the outputs of quantized convolutions, which are quantized as well."""
-    return [
-        str(node.outputs[0].name) for node in model.graph if node.op_type == "Conv" and scheme_of(node, rules) == "w8a8"
-    ]
+def _outputs(model: ir.Model, rules: tuple[Rule, ...]) -> dict[str, ir.Node]:
+    """Return the quantized convolutions by the names of their outputs, which are quantized as well."""
+    return {
+        str(node.outputs[0].name): node
+        for node in model.graph
+        if node.op_type == "Conv" and scheme_of(node, rules) == "w8a8"
+    }

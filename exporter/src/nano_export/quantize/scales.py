@@ -15,6 +15,9 @@ A constant part ``c`` of the channels can be taken out as well: ``x W = (x - c) 
 the middle between the smallest and the largest value of each channel (Outlier Suppression+, arXiv:2304.09145), or the
 mean where weights alone are quantized.
 
+The output of a convolution, which is rounded too, has its outliers brought down in the second way: they lose nothing,
+and all other channels gain.
+
 Of all choices, the one is taken whose products of watched rows, quantized as the graph will quantize them, differ least
 from the float products.
 """
@@ -31,7 +34,7 @@ from nano_export.quantize.grids import ALONE_LIMIT, WEIGHT_LIMIT, Range
 from nano_export.quantize.layers import Layer
 from nano_runtime.arrays import F32
 
-__all__ = ["Choice", "LayerError", "choose", "choose_range"]
+__all__ = ["Choice", "LayerError", "Output", "choose", "choose_output"]
 
 _SHARES = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5)  # of the largest value, where large ones are cut off
 _ROWS, _TAPS, _COLUMNS = 96, 3, 256  # looked at, of each product: enough to choose by
@@ -122,15 +125,39 @@ def _best(seen: Seen, products: Sequence[_Product], *, scaled: bool, rounded: bo
     return best, plain
 
 
-def choose_range(seen: Seen) -> Range:
-    """Return the range of least squared rounding and clipping error, for an activation that no product follows."""
-    full = _full_range(seen, None)
-    best, least = full, _squared_error(seen.rows, full)
+@dataclass(frozen=True)
+class Output:
+    """How an activation is quantized that no product follows.
+
+    Attributes:
+        scale: what its channels are divided by, and multiplied with again when they are read, float32 [C]; None for 1.
+        range: after the division.
+        squared: mean squared error of each channel, float32 [C].
+    """
+
+    scale: F32 | None
+    range: Range
+    squared: F32
+
+
+def choose_output(seen: Seen, *, scaled: bool = True) -> Output:
+    """Choose the range of least squared rounding and clipping error, with outlier channels brought down.
+
+    Args:
+        seen: the activation during calibration.
+        scaled: whether a scale is allowed.
+    """
+    scale = _bring_down(np.maximum(np.abs(seen.low), np.abs(seen.high)))
+    divisor = scale if scaled and scale.max() > 1 else None
+    rows = seen.rows if divisor is None else seen.rows / divisor
+    full = _full_range(seen, divisor)
+    best, least = full, np.square(full.rounded(rows) - rows)
     for share in _SHARES:
         extent = Range(full.low * share, full.high * share)
-        if (error := _squared_error(seen.rows, extent)) < _LEAST_GAIN * least:
+        if (error := np.square(extent.rounded(rows) - rows)).sum() < _LEAST_GAIN * least.sum():
             best, least = extent, error
-    return best
+    squared = least.mean(axis=0) if divisor is None else least.mean(axis=0) * np.square(divisor)
+    return Output(divisor, best, squared.astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -212,7 +239,3 @@ def _constant_part(seen: Seen, *, rounded: bool) -> F32 | None:
 def _full_range(seen: Seen, scale: F32 | None) -> Range:
     divisor = np.float32(1) if scale is None else scale
     return Range(float((seen.low / divisor).min()), float((seen.high / divisor).max()))
-
-
-def _squared_error(rows: F32, extent: Range) -> float:
-    return float(np.square(extent.rounded(rows) - rows).mean())

@@ -24,7 +24,11 @@ _SAME_SCALE = 1e-5  # relative, of a product of two float32
 
 
 def first_fault(
-    quantized: ir.Model, floats: ir.Model, ranges: Mapping[str, Range], divided: Mapping[str, F32] | None = None
+    quantized: ir.Model,
+    floats: ir.Model,
+    ranges: Mapping[str, Range],
+    divided: Mapping[str, F32] | None = None,
+    multiplied: Mapping[str, F32] | None = None,
 ) -> str | None:
     """Return the first weight or grid that is not what the float graph asks for, as a message; None if all are.
 
@@ -33,12 +37,18 @@ def first_fault(
         floats: the graph that was quantized; float32 weights, which may lie in a mapped file.
         ranges: of the activations, as ``qdq.quantize`` had them.
         divided: activations that their quantizer divides, as ``qdq.quantize`` had them.
+        multiplied: activations that are multiplied when they are read, as ``qdq.quantize`` had them.
     """
-    return next(_faults(quantized, floats, ranges, {} if divided is None else divided), None)
+    divided, multiplied = ({} if scales is None else scales for scales in (divided, multiplied))
+    return next(_faults(quantized, floats, ranges, divided, multiplied), None)
 
 
 def _faults(
-    quantized: ir.Model, floats: ir.Model, ranges: Mapping[str, Range], divided: Mapping[str, F32]
+    quantized: ir.Model,
+    floats: ir.Model,
+    ranges: Mapping[str, Range],
+    divided: Mapping[str, F32],
+    multiplied: Mapping[str, F32],
 ) -> Iterator[str]:
     """Yield what is wrong, node by node."""
     for node in quantized.graph:
@@ -46,7 +56,7 @@ def _faults(
             yield from _grid(node, ranges, divided)
         elif node.op_type == "DequantizeLinear" and node.inputs[0] is not None:
             if node.inputs[0].const_value is None:
-                yield from _return(node, divided)
+                yield from _return(node, divided, multiplied)
             elif node.inputs[0].const_value.dtype == ir.DataType.INT8:
                 axis = node.attributes.get_int("axis", 1)
                 yield from _weight(node.inputs[0], _numbers(node, 1), axis, floats)
@@ -70,7 +80,7 @@ def _grid(node: ir.Node, ranges: Mapping[str, Range], divided: Mapping[str, F32]
         yield f"the activation {name} has the grid of another range"
 
 
-def _return(node: ir.Node, divided: Mapping[str, F32]) -> Iterator[str]:
+def _return(node: ir.Node, divided: Mapping[str, F32], multiplied: Mapping[str, F32]) -> Iterator[str]:
     """Yield bytes that are read on another grid than the one on which they were written."""
     written: ir.Node | None = node
     while written is not None and written.op_type != "QuantizeLinear":
@@ -79,9 +89,10 @@ def _return(node: ir.Node, divided: Mapping[str, F32]) -> Iterator[str]:
     if written is None:
         yield f"{node.name} reads bytes that nothing wrote"
         return
-    divisor = divided.get(str(written.name).removesuffix("/QuantizeLinear"), np.float32(1))
-    scales = (_numbers(node, 1) * divisor).astype(np.float32)
-    if (_numbers(written, 1) != scales).any() or (_numbers(written, 2) != _numbers(node, 2)).any():
+    name = str(written.name).removesuffix("/QuantizeLinear")
+    divisor, factor = (scales.get(name, np.float32(1)) for scales in (divided, multiplied))
+    read, meant = (_numbers(one, 1) * by for one, by in ((node, divisor), (written, factor)))
+    if (read.astype(np.float32) != meant.astype(np.float32)).any() or (_numbers(written, 2) != _numbers(node, 2)).any():
         yield f"{node.name} reads its bytes on another grid than they were written on"
 
 

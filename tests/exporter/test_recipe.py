@@ -1,0 +1,102 @@
+"""A convolution's output keeps its small channels beside outliers: divided by the layer, multiplied when it is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import openvino
+import pytest
+from tests.exporter.test_quantize import EVERYTHING, constant, layer, model, value
+
+from nano_export.quantize import Seen, first_fault, quantize
+from nano_export.quantize.recipe import Prepared, prepare, recipe_for
+
+SIZE = 16
+
+
+def network(outlier: float, *, seen_outside: bool = False) -> ir.Model:
+    """A convolution with one channel scaled up, which the next operator scales down again; no result changes."""
+    rng = np.random.default_rng(0)
+    factors = np.array([1, 1, outlier, 1, 1, 1], np.float32)
+    weight = rng.normal(size=(6, 4, 3, 3)).astype(np.float32) * factors[:, None, None, None]
+    bias = rng.normal(size=6).astype(np.float32) * factors
+    x = value("x", (2, 4, SIZE, SIZE))
+    conv = layer(
+        "Conv", [x, constant("weight", weight), constant("bias", bias)], "conv/Conv", (2, 6, SIZE, SIZE), pads=[1] * 4
+    )
+    back = constant("back", np.reciprocal(factors)[:, None, None])
+    scaled = layer("Mul", [conv.outputs[0], back], "back/Mul", (2, 6, SIZE, SIZE))
+    return model([x], [conv, scaled], [scaled.outputs[0], *(conv.outputs if seen_outside else ())])
+
+
+def picture() -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(2, 4, SIZE, SIZE)).astype(np.float32)
+
+
+def run(graph: ir.Model, level: str = "ORT_ENABLE_ALL") -> np.ndarray:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    content = ir.to_proto(graph).SerializeToString()
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return session.run([graph.graph.outputs[0].name], {"x": picture()})[0]
+
+
+def quantized(outlier: float, *, seen_outside: bool = False) -> tuple[ir.Model, ir.Model, Prepared]:
+    """Quantize as the exporter does, with what one picture shows; return the float form and the grids, too."""
+    made, exact, plain = (network(outlier, seen_outside=seen_outside) for _ in range(3))
+    conv = next(iter(plain.graph))
+    plain.graph.outputs[:] = [conv.outputs[0]]
+    rows = {"x": picture(), str(conv.outputs[0].name): run(plain)}
+    seen = {}
+    for name, array in rows.items():
+        places = array.transpose(0, 2, 3, 1).reshape(-1, array.shape[1])
+        seen[name] = Seen(places.min(axis=0), places.max(axis=0), places)
+    recipe = recipe_for(made, EVERYTHING, seen)
+    prepared = prepare(made, EVERYTHING, EVERYTHING, recipe)
+    prepare(exact, EVERYTHING, EVERYTHING, recipe)
+    quantize(made, EVERYTHING, prepared.ranges, prepared.divided, prepared.multiplied)
+    assert first_fault(made, exact, prepared.ranges, prepared.divided, prepared.multiplied) is None
+    return made, exact, prepared
+
+
+def error(actual: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(actual - run(network(1.0))))))
+
+
+@pytest.mark.parametrize("level", ["ORT_DISABLE_ALL", "ORT_ENABLE_ALL"])
+def test_an_outlier_channel_costs_the_others_nothing(level):
+    plain, outlier = (error(run(quantized(factor)[0], level)) for factor in (1.0, 100.0))
+    assert outlier < 1.5 * plain  # its range is twice the usual channel's
+    without = quantized(100.0, seen_outside=True)[0]  # somebody else reads the output: it is not divided
+    assert error(run(without, level)) > 10 * plain
+
+
+def test_openvino_computes_the_same(tmp_path: Path):
+    graph = quantized(100.0)[0]
+    ir.save(graph, tmp_path / "model.onnx")
+    compiled = openvino.Core().compile_model(tmp_path / "model.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    assert error(compiled({"x": picture()})[0]) < 1.5 * error(run(quantized(1.0)[0]))
+
+
+def test_another_factor_than_the_layer_divided_by_is_a_fault():
+    graph, exact, made = quantized(100.0)
+    ((name, factor),) = made.multiplied.items()
+    wrong = {name: factor * np.where(np.arange(6) == 2, 1.01, 1).astype(np.float32)}
+    assert "another grid" in str(first_fault(graph, exact, made.ranges, made.divided, wrong))
+
+
+def test_the_error_of_a_layer_includes_its_output():
+    exact, coarse = network(1.0), network(1.0, seen_outside=True)
+    rows = picture().transpose(0, 2, 3, 1).reshape(-1, 4)
+    out = np.random.default_rng(2).normal(size=(512, 6)).astype(np.float32)
+    out[:, 2] *= 100
+    seen = {
+        "x": Seen(rows.min(axis=0), rows.max(axis=0), rows),
+        "conv/Conv.out": Seen(out.min(axis=0), out.max(axis=0), out),
+    }
+    fine, worse = (recipe_for(graph, EVERYTHING, seen).errors["conv/Conv"] for graph in (exact, coarse))
+    step = 200 / 255 * 3  # of the whole range; the channels that are no outliers have one some 50 times finer
+    assert worse.squared[0] - fine.squared[0] == pytest.approx(step**2 / 12, rel=0.9)
