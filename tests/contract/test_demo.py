@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,12 @@ import onnx_ir as ir
 import pytest
 from models.demo.score import Scorer, load_scorer, measure
 from safetensors.numpy import load_file
+from tests.docs.documents import DOCUMENTS
 
 from nano_runtime.bundle.folder import DEMO, Bundle
 from nano_runtime.bundle.manifest import Backend
-from nano_runtime.cli.demo_prompts import demo_hint
+from nano_runtime.cli import generate
+from nano_runtime.cli.demo_prompts import EXAMPLES, demo_hint
 from nano_runtime.engines import BACKENDS
 from nano_runtime.pipeline import Pipeline
 
@@ -125,6 +128,24 @@ def test_sentences_that_get_no_hint_are_drawn_and_those_without_articles_are_not
     for form, known in (("a {}", True), ("A {}.", True), ("a {} on a teal", True), ("{}", False), ("the {}", False)):
         prompts = [form.format(thing) for thing in things]
         assert [demo_hint(prompt) is None for prompt in prompts] == [known] * len(things)
-        images = pipe(prompts, seed=7, num_inference_steps=8).images
+        images = pipe(prompts, seed=7, num_inference_steps=6).images
         seen = [scorer.judge(np.asarray(image)).concept for image in images]
         assert sum(one == thing for one, thing in zip(seen, things, strict=True)) == (len(things) if known else 0), form
+
+
+def documented() -> set[str]:
+    """Return the prompts of every command for the demo in the documents and in the command's help."""
+    texts = [*(path.read_text() for path in DOCUMENTS), generate._EXAMPLES]  # noqa: SLF001 - what --help shows
+    lines = [line for text in texts for line in text.splitlines() if "nano-generate" in line and "--bundle" not in line]
+    return {prompt for line in lines for prompt in re.findall(r'(?:nano-generate|echo) "([^"]+)"', line)}
+
+
+def test_every_example_draws_what_it_says(scorer):
+    """The default sampler in fewer steps. A prompt without a background has any."""
+    pipe, prompts = Pipeline.from_pretrained(backend="onnxruntime"), sorted({*EXAMPLES, *documented()})
+    assert len(prompts) > len(EXAMPLES)
+    assert [prompt for prompt in prompts if demo_hint(prompt) is not None] == []
+    for prompt, image in zip(prompts, pipe(prompts, seed=7, num_inference_steps=6).images, strict=True):
+        seen = scorer.judge(np.asarray(image))
+        assert seen.concept in prompt, (prompt, seen)
+        assert seen.color in prompt or " on " not in prompt, (prompt, seen)
