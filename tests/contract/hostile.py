@@ -35,7 +35,7 @@ def graph(*nodes: onnx.NodeProto, initializers: Sequence[onnx.TensorProto] = (),
             [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", 77, WIDTH])],
             list(initializers),
         ),
-        opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("own", 1)],
+        opset_imports=[helper.make_opsetid("", 20)],
         ir_version=10,
         **extra,
     )
@@ -81,6 +81,7 @@ def with_nodes(*nodes: onnx.NodeProto, initializers: Sequence[onnx.TensorProto] 
 def functions(depth: int) -> onnx.ModelProto:
     """Local functions, each of which calls the next."""
     model = graph(helper.make_node("f0", ["input_ids"], ["x"], domain="own"), *reduced(), initializers=REST)
+    model.opset_import.append(helper.make_opsetid("own", 1))
     for index in range(depth):
         last = index == depth - 1
         body = (

@@ -25,11 +25,13 @@ REFUSED = {  # before an engine sees them
     "functions 3000 deep", "function that calls itself", "weights at /etc/passwd", "weights above the bundle",
     "weights in another listed file", "weights at an address", "weights beyond the file", "weights before the file",
     "weights around 2**64", "information 50,000 deep", "bodies 20,000 deep", "entities of 10**12 letters",
-    "a constant beyond the file", "a constant around 2**64", "noise",
+    "a constant beyond the file", "a constant around 2**64", "noise", "zeros", "no graph", "a loop without end",
+    "3000 branches deep", "100,000 nodes in a row", "bodies 3 deep", "a cycle", "one name, two values", "opset 10**9",
+    "an unknown operator", "an unknown domain", "a sparse value far outside", "an unknown type", "an unknown layer",
+    "10**12 values, none there", "weights shorter than said", "dimensions that overflow", "negative dimensions",
+    "a constant of 10**12", "an edge to nowhere", "an edge around", "a layer twice", "a number that is none",
+    "version 999", "half of it", "nothing",
 }  # fmt: skip
-
-# Runs to its end where that takes less than the limit; is not looked at by an engine, as nothing leads there.
-MAY_LOAD = {"100,000 nodes in a row", "bodies 3 deep"}
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{backend}-{name}" for backend, name, _ in CASES])
@@ -43,9 +45,7 @@ def test_the_parent_survives(case, int8, tmp_path, full):
     assert list(bundle.faults()) == []  # the checksums say nothing
     refused = list(unsafe_graphs(bundle))
     fault = trial_fault(bundle, backend, LIMITS)
-    if fault is None:
-        assert name in MAY_LOAD, "harmless"
-        return
+    assert fault is not None, "harmless"
     assert fault.exit_code == 3
     assert fault.what.isprintable()
     if name in REFUSED:

@@ -39,9 +39,10 @@ def test_onnx_reads_what_was_written_without_it(arithmetic):
 def test_engines_compute_the_product(backend, arithmetic, tmp_path):
     raw = product_graph(ROWS, DEPTH, COLUMNS, arithmetic)
     path = tmp_path / "product.onnx"
-    path.write_bytes(raw)
     x = np.random.default_rng(2).standard_normal((ROWS, DEPTH), np.float32)
-    session = open_session(backend, CheckedGraph(path, "test"), batch=1, options=EngineOptions(1, "f32", profile=True))
+    session = open_session(
+        backend, CheckedGraph(path, raw, "test"), batch=1, options=EngineOptions(1, "f32", profile=True)
+    )
     y = session.run({"x": x})["y"]
     model = onnx.load_from_string(raw)
     expected = written_out(model, x)

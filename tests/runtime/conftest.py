@@ -41,6 +41,7 @@ _SHAPES: dict[str, list[int | FreeDimension]] = {
 }
 _PICTURES: list[int | FreeDimension] = ["batch", 3, 128, 128]
 _TOKENIZER = b'{"version": "1.0", "model": {"type": "WordLevel", "vocab": {"?": 3}, "unk_token": "?"}}'
+_EMPTY_GRAPH = b"\x3a\x00\x42\x02\x10\x14"
 _BACKENDS: list[Backend] = ["onnxruntime", "openvino"]
 
 
@@ -98,9 +99,12 @@ def folder(tmp_path: Path) -> Path:
 
 def _component(bundle: Path, name: str) -> Component:
     inputs, outputs = _TENSORS[name]
-    # Well-formed, or no engine would be asked: a ModelProto with nothing but a producer_name (field 2), an empty net.
-    _write(bundle / name / "model.onnx", bytes([2 << 3 | 2, len(name)]) + name.encode())
-    _write(bundle / name / "openvino_model.xml", f'<?xml version="1.0"?>\n<net name="{name}"></net>\n'.encode())
+    # Well-formed, or no engine would be asked, but none takes them: a graph with nothing, a result of nothing.
+    _write(bundle / name / "model.onnx", b"\x08\x0a" + bytes([2 << 3 | 2, len(name)]) + name.encode() + _EMPTY_GRAPH)
+    layer = '\t\t<layer id="0" name="r" type="Result" version="opset1">\n\t\t</layer>\n'
+    inside = f"\t<layers>\n{layer}\t</layers>\n\t<edges>\n\t</edges>\n"
+    net = f'<?xml version="1.0"?>\n<net name="{name}" version="11">\n{inside}</net>\n'
+    _write(bundle / name / "openvino_model.xml", net.encode())
     _write(bundle / name / "openvino_model.bin", b"not weights: " + name.encode())
     return Component(
         precision="fp32",

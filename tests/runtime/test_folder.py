@@ -35,10 +35,9 @@ def test_an_untouched_bundle_has_no_faults(folder):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_verified_returns_the_graph_of_that_engine(folder, backend):
-    path = Bundle.open(folder).verified("unet", backend)
-    assert path.parent == folder / "unet"
-    assert path.suffix == {"onnxruntime": ".onnx", "openvino": ".xml"}[backend]
+def test_each_engine_has_its_graph(folder, backend):
+    model = Bundle.open(folder).graph("unet", backend).model
+    assert model == {"onnxruntime": "unet/model.onnx", "openvino": "unet/openvino_model.xml"}[backend]
 
 
 @pytest.mark.parametrize("name", ["unet/openvino_model.xml", "unet/openvino_model.bin"])
@@ -51,9 +50,11 @@ def test_one_flipped_bit_is_found(folder, name, seed):
     path.write_bytes(content)
     bundle = Bundle.open(folder)
     with pytest.raises(TamperedFileError, match=path.name):
-        bundle.verified("unet", "openvino")
+        bundle.held(name)
+    with pytest.raises(TamperedFileError, match=path.name):
+        bundle.content(name)
     assert [type(fault) for fault in bundle.faults()] == [TamperedFileError]
-    assert bundle.verified("unet", "onnxruntime")  # the other engine's files are untouched
+    assert bundle.content("unet/model.onnx")  # the other engine's files are untouched
 
 
 def test_missing_longer_and_swapped_files_are_found(folder):
@@ -73,13 +74,31 @@ def test_files_the_manifest_does_not_know_are_found(folder):
     assert [type(fault) for fault in Bundle.open(folder).faults()] == [ExtraFileError] * 2
 
 
-def test_a_file_is_read_once_per_open_bundle(folder):
-    bundle = Bundle.open(folder)
-    bundle.verified("unet", "onnxruntime")
-    (folder / "unet/model.onnx").write_bytes(b"changed later")
-    bundle.verified("unet", "onnxruntime")
+def test_weights_are_compared_once_and_stay_what_they_were_when_another_file_takes_their_place(folder):
+    bundle, name = Bundle.open(folder), "unet/openvino_model.bin"
+    before = (folder / name).read_bytes()
+    held = bundle.held(name)
+    held.require_in_place()
+    (folder / name).rename(folder / "old")
+    for put in (lambda: (folder / name).symlink_to(folder / "old"), lambda: (folder / name).write_bytes(b"other")):
+        put()
+        assert bundle.held(name) is held
+        mapped = held.map()
+        assert mapped is not None
+        assert bytes(mapped) == held.open_path.read_bytes() == before
+        with pytest.raises(TamperedFileError, match="replaced"):
+            held.require_in_place()
+        (folder / name).unlink()
     with pytest.raises(TamperedFileError):
-        Bundle.open(folder).verified("unet", "onnxruntime")
+        Bundle.open(folder).held(name)
+
+
+def test_a_graph_is_compared_each_time_it_is_read(folder):
+    bundle = Bundle.open(folder)
+    assert bundle.content("unet/model.onnx") == (folder / "unet/model.onnx").read_bytes()
+    (folder / "unet/model.onnx").write_bytes(b"changed later")
+    with pytest.raises(TamperedFileError):
+        bundle.content("unet/model.onnx")
 
 
 def test_the_digest_names_the_content(folder):
@@ -96,7 +115,7 @@ def test_unknown_components_and_engines_are_named(folder):
         bundle.component("safety_checker")
     unknown: Any = "tensorrt"
     with pytest.raises(OptionError, match="tensorrt"):
-        open_session(unknown, CheckedGraph(folder / "x", ""), batch=1, options=OPTIONS)
+        open_session(unknown, CheckedGraph(folder / "x", b"", ""), batch=1, options=OPTIONS)
 
 
 def test_a_bundle_for_one_engine_says_so(folder):
@@ -121,9 +140,9 @@ def test_sizes_count_what_an_engine_reads(folder):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_engine_that_refuses_a_graph_names_the_file(folder, backend):
     needs(backend)
-    model = Bundle.open(folder).verified("unet", backend)
+    model = folder / Bundle.open(folder).graph("unet", backend).model
     with pytest.raises(EngineError, match=model.name) as caught:
-        open_session(backend, CheckedGraph(model, ""), batch=1, options=OPTIONS)
+        open_session(backend, CheckedGraph(model, b"", ""), batch=1, options=OPTIONS)
     assert len(caught.value.what) < 600
 
 
@@ -131,11 +150,14 @@ def test_onnxruntime_has_no_bf16(folder):
     needs("onnxruntime")
     with pytest.raises(PrecisionError, match="f32"):
         open_session(
-            "onnxruntime", CheckedGraph(folder / "x", ""), batch=1, options=EngineOptions(threads=1, precision="bf16")
+            "onnxruntime",
+            CheckedGraph(folder / "x", b"", ""),
+            batch=1,
+            options=EngineOptions(threads=1, precision="bf16"),
         )
 
 
 def test_a_missing_engine_names_the_command_that_installs_it(folder, monkeypatch):
     monkeypatch.setattr("nano_runtime.engines.find_spec", lambda _name: None)
     with pytest.raises(BackendMissingError, match=r'pip install "nano-runtime\[openvino\]"'):
-        open_session("openvino", CheckedGraph(folder / "x", ""), batch=1, options=OPTIONS)
+        open_session("openvino", CheckedGraph(folder / "x", b"", ""), batch=1, options=OPTIONS)

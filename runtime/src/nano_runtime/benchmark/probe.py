@@ -58,7 +58,7 @@ def probe(threads: int, read_bytes: int) -> Rates:
 def _macs_per_s(backend: Backend, model: Path, options: EngineOptions) -> float | None:
     """Return the rate of the product in a file; None if the engine does not have this precision here."""
     try:
-        session = open_session(backend, CheckedGraph(model, model.stem), batch=1, options=options)
+        session = open_session(backend, CheckedGraph(model, model.read_bytes(), model.stem), batch=1, options=options)
     except PrecisionError:
         return None
     feeds = {"x": np.random.default_rng(1).standard_normal((_ROWS, _DEPTH), np.float32)}

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nano_runtime.bundle.checksums import check_file, fault_of_file
-from nano_runtime.bundle.manifest import MANIFEST_NAME, Backend, Component, FileEntry, Manifest
+from nano_runtime.bundle.checksums import HeldFile, check_file, checked_bytes, fault_of_file, hold
+from nano_runtime.bundle.manifest import MANIFEST_NAME, Backend, Component, FileEntry, Graph, Manifest
 from nano_runtime.bundle.reading import manifest_bytes, parse_manifest
+from nano_runtime.bundle.safe_paths import MAX_PARTS
 from nano_runtime.bundle.wiring import TIMESTEP_COND, UNET, UNET_TIME
 from nano_runtime.errors import BackendNotInBundleError, DigestError, ExtraFileError, ManifestError, NanoError
 from nano_runtime.system.files import paths_below
@@ -37,6 +38,7 @@ class Bundle:
     manifest: Manifest
     digest: str
     _checked: set[str] = field(default_factory=set, repr=False, compare=False)
+    _held: dict[str, HeldFile] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(cls, path: str | Path, expect_digest: str | None = None) -> Bundle:
@@ -93,23 +95,37 @@ class Bundle:
         if backend not in self.manifest.backends:
             raise BackendNotInBundleError(backend, self.path, self.manifest.backends)
 
-    def verified(self, component: str, backend: Backend) -> Path:
-        """Return the model file of one graph after comparing it, and its weights, with their checksums.
-
-        Each file is compared once per open bundle. Someone who can replace a file before the engine reads it again can
-        fool this check, so a bundle belongs in a folder that only its user can write.
+    def graph(self, component: str, backend: Backend) -> Graph:
+        """Return the files of one graph for an engine.
 
         Raises:
             BackendNotInBundleError: the bundle has no such graph for this engine.
-            TamperedFileError: a file is not the one the manifest describes.
         """
         graphs = self.component(component).graphs
         if backend not in graphs:
             raise BackendNotInBundleError(backend, self.path, self.manifest.backends)
-        graph = graphs[backend]
-        if graph.weights is not None:
-            self.verified_file(graph.weights)
-        return self.verified_file(graph.model)
+        return graphs[backend]
+
+    def content(self, name: str) -> bytes:
+        """Return the content of one file of the manifest, after comparing these bytes with its checksum.
+
+        Raises:
+            TamperedFileError: it is not the file the manifest describes.
+        """
+        return checked_bytes(self.path, self.entry(name))
+
+    def held(self, name: str) -> HeldFile:
+        """Return one file of the manifest, open, after comparing it with its checksum.
+
+        Each file is compared once per open bundle, and stays open as long. Only who may write into a file can change
+        what is read from it later, so a bundle belongs in a folder that only its user can write.
+
+        Raises:
+            TamperedFileError: it is not the file the manifest describes.
+        """
+        if name not in self._held:
+            self._held[name] = hold(self.path, self.entry(name))
+        return self._held[name]
 
     def verified_file(self, name: str) -> Path:
         """Return the path of one file of the manifest after comparing it with its checksum.
@@ -128,8 +144,10 @@ class Bundle:
             if (fault := fault_of_file(self.path, entry, all_checksums=True)) is not None:
                 yield fault
         known = {MANIFEST_NAME, *(entry.path for entry in self.manifest.files)}
-        for path in sorted(paths_below(self.path)):
-            if (path.is_symlink() or not path.is_dir()) and path.relative_to(self.path).as_posix() not in known:
+        for path in sorted(paths_below(self.path, levels=MAX_PARTS)):
+            place = path.relative_to(self.path)
+            is_folder = path.is_dir() and not path.is_symlink() and len(place.parts) < MAX_PARTS
+            if not is_folder and place.as_posix() not in known:
                 yield ExtraFileError(path)
 
     def size_bytes(self, backend: Backend | None = None) -> int:

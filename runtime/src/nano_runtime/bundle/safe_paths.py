@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-__all__ = ["collision", "fault_of_name", "fault_of_place"]
+__all__ = ["MAX_PARTS", "collision", "fault_of_name", "fault_of_place"]
 
 _MAX_NAME_CHARACTERS: Final = 200
-_MAX_PARTS: Final = 4
+MAX_PARTS: Final = 4
+"""Levels of a name: folders, and the file."""
 _NOT_ON_WINDOWS: Final = re.compile(r'[\\:*?"<>|]')
 # learn.microsoft.com/windows/win32/fileio/naming-a-file: also with any suffix, and with superscript digits.
 _DEVICES: Final = re.compile("(con|prn|aux|nul|conin\\$|conout\\$|(com|lpt)[0-9\xb9\xb2\xb3]) *([.].*)?", re.IGNORECASE)
@@ -35,8 +36,8 @@ def _faults_of_name(name: str) -> Iterator[str]:
     if (found := _NOT_ON_WINDOWS.search(name)) is not None:
         yield f"has the character {found.group()}"
     parts = name.split("/")
-    if len(parts) > _MAX_PARTS:
-        yield f"is more than {_MAX_PARTS} levels deep"
+    if len(parts) > MAX_PARTS:
+        yield f"is more than {MAX_PARTS} levels deep"
     if any(part in ("", ".", "..") for part in parts):
         yield "leaves the bundle"
     for part in parts:

@@ -6,11 +6,12 @@ Nothing here imports an engine.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
 from nano_runtime.arrays import F32, Arrays
+from nano_runtime.bundle.checksums import HeldFile
 from nano_runtime.bundle.manifest import Backend
 
 __all__ = [
@@ -56,17 +57,22 @@ class Engine:
 
 @dataclass(frozen=True)
 class CheckedGraph:
-    """A graph whose files were compared with the manifest; engines get no other graphs.
+    """A graph whose files were compared with the manifest, and looked into; engines get no other graphs.
+
+    An engine gets the bytes that were checked, not a path: what lies at the path may be something else by then, and a
+    reader that is given a path may take the file for one of another format.
 
     Attributes:
-        model: the graph's file, in a format that the engine reads (``bundle/graph_files.py``).
+        model: the graph's file; its suffix is that of a format that the engine reads (``bundle/graph_files.py``).
+        content: of that file.
         digest: hex digest that names the content of the model and its weights.
         weights: the file with the weights, beside ``model``; None where they are inside it.
     """
 
     model: Path
+    content: bytes = field(repr=False)
     digest: str
-    weights: Path | None = None
+    weights: HeldFile | None = None
 
 
 @dataclass(frozen=True)

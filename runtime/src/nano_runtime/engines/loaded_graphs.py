@@ -317,11 +317,11 @@ class LoadedGraphs:
 
     def _checked(self, component: str) -> CheckedGraph:
         """Compare a component's files with their checksums, and look into the graph."""
-        model = self.bundle.verified(component, self.backend)
-        graph = self.bundle.component(component).graphs[self.backend]
-        check_graph(self.bundle, graph)
-        weights = None if graph.weights is None else self.bundle.path / graph.weights
-        return CheckedGraph(model, self._digest(component), weights)
+        graph = self.bundle.graph(component, self.backend)
+        weights = None if graph.weights is None else self.bundle.held(graph.weights)
+        content = self.bundle.content(graph.model)
+        check_graph(self.bundle, graph, content)
+        return CheckedGraph(self.bundle.path / graph.model, content, self._digest(component), weights)
 
     def _digest(self, component: str) -> str:
         """Return a hex sha256 that names the content of a component's files, as the manifest says it is.
@@ -329,7 +329,7 @@ class LoadedGraphs:
         All checksums go into it. Loading compares one of them only; in another one a bundle could claim to be somebody
         else's, and its outputs in the cache would be taken for theirs.
         """
-        graph = self.bundle.component(component).graphs[self.backend]
+        graph = self.bundle.graph(component, self.backend)
         files = (graph.model, graph.weights)
         digests = [(entry.sha256, entry.blake3) for entry in self.bundle.manifest.files if entry.path in files]
         return hashlib.sha256(repr(digests).encode()).hexdigest()

@@ -21,7 +21,7 @@ import onnxruntime
 
 from nano_runtime.arrays import F32, Arrays
 from nano_runtime.engines.base import Batch, CheckedGraph, EngineOptions, LayerTime
-from nano_runtime.errors import EngineError, PrecisionError
+from nano_runtime.errors import EngineError, PrecisionError, TamperedFileError
 from nano_runtime.errors.escaping import first_line
 from nano_runtime.system.out_of_memory import is_out_of_memory
 
@@ -93,19 +93,34 @@ def open_graph(graph: CheckedGraph, *, batch: Batch, tokens: int, options: Engin
     choices.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     # Threads that keep spinning after a call would slow down the next component's threads.
     choices.add_session_config_entry("session.force_spinning_stop", "1")
+    # Without this, bytes that say so are read as a format of onnxruntime's own.
+    choices.add_session_config_entry("session.load_model_format", "ONNX")
+    if graph.weights is not None:
+        folder = str(graph.model.parent.resolve())
+        choices.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     profile = TemporaryDirectory(prefix="nano-profile-") if options.profile else None
     if profile is not None:
         choices.enable_profiling = True
         choices.profile_file_prefix = str(Path(profile.name) / "layers")
     try:
+        _require_in_place(graph)  # onnxruntime maps weights by name only
         session = onnxruntime.InferenceSession(
-            str(graph.model), choices, providers=["CPUExecutionProvider"], disabled_optimizers=_DISABLED_OPTIMIZERS
+            graph.content, choices, providers=["CPUExecutionProvider"], disabled_optimizers=_DISABLED_OPTIMIZERS
         )
+        _require_in_place(graph)
+    except TamperedFileError:
+        raise
     except Exception as error:
         if is_out_of_memory(error):
             raise MemoryError(str(error)) from error
         raise EngineError(_NAME, "load", graph.model, first_line(error)) from error
     return OrtSession(session, graph, profile)
+
+
+def _require_in_place(graph: CheckedGraph) -> None:
+    """Check that the file with the weights is the one that was compared."""
+    if graph.weights is not None:
+        graph.weights.require_in_place()
 
 
 def _layer_times(events: list[dict[str, Any]]) -> list[LayerTime]:

@@ -7,20 +7,28 @@ Its Python package reports every import to its maker, over the network, from a p
 
 from __future__ import annotations
 
+import io
 import logging
+import mmap
 import sys
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None makes the import fail
 
 import numpy as np  # the line above must come before openvino
 import openvino
+import openvino.frontend
 from numpy.typing import NDArray
 
 from nano_runtime.arrays import F32, Arrays
+from nano_runtime.bundle.graph_files import IR
 from nano_runtime.engines.base import Batch, CheckedGraph, EngineOptions, LayerTime, Precision
+from nano_runtime.engines.onnx_in_memory import with_weights_at
 from nano_runtime.engines.pages import mapped_once
-from nano_runtime.errors import EngineError, PrecisionError
+from nano_runtime.errors import EngineError, PrecisionError, TamperedFileError
 from nano_runtime.errors.escaping import last_line
 from nano_runtime.system.disk_cache import DiskCache
 from nano_runtime.system.machine import instruction_sets
@@ -36,14 +44,26 @@ _Sizes = tuple[Batch, int]
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class _Source:
+    """A graph, and its weights as this process maps them; the mapping lives as long as what was compiled of it."""
+
+    graph: CheckedGraph
+    weights: mmap.mmap | None
+
+    @property
+    def is_ir(self) -> bool:
+        return self.graph.model.suffix == IR.suffix
+
+
 class OvSession:
     """A graph compiled by OpenVINO's CPU plugin."""
 
-    def __init__(self, compiled: openvino.CompiledModel, graph: CheckedGraph) -> None:
+    def __init__(self, compiled: openvino.CompiledModel, source: _Source) -> None:
         self._compiled: openvino.CompiledModel | None = compiled
         self._request: openvino.InferRequest | None = compiled.create_infer_request()
-        self._model = graph.model
-        self._weights = graph.weights
+        self._source = source
+        self._model = source.graph.model
         self._packed = False
         self._bound: dict[str, NDArray[Any]] = {}
         self._outputs = [sorted(port.get_names()) for port in compiled.outputs]
@@ -57,7 +77,7 @@ class OvSession:
             if self._packed:
                 self._request.infer(share_outputs=True)
             else:  # the first call packs the weights that loading left in the file
-                with mapped_once(self._weights):
+                with _mapped_once(self._source):
                     self._request.infer(share_outputs=True)
                 self._packed = True
         except Exception as error:
@@ -115,13 +135,14 @@ def open_graph(graph: CheckedGraph, *, batch: Batch, tokens: int, options: Engin
     }
     try:
         core = _core(options.precision)
-        with mapped_once(graph.weights):
+        source = _Source(graph, None if graph.weights is None else graph.weights.map())
+        with _mapped_once(source):
             if options.cache is None:
-                compiled = _compiled(core, graph, sizes, choices)
+                compiled = _compiled(core, _read(core, source), sizes, choices)
             else:
-                compiled = _compiled_once(core, graph, sizes, choices, DiskCache(options.cache))
-        return OvSession(compiled, graph)
-    except PrecisionError:
+                compiled = _compiled_once(core, source, sizes, choices, DiskCache(options.cache))
+        return OvSession(compiled, source)
+    except (PrecisionError, TamperedFileError):
         raise
     except Exception as error:
         if is_out_of_memory(error):
@@ -137,17 +158,54 @@ def _core(precision: Precision) -> openvino.Core:
     return core
 
 
+def _mapped_once(source: _Source) -> AbstractContextManager[None]:
+    """Give back the pages of a graph's weights; see ``pages.mapped_once``."""
+    weights = source.graph.weights
+    return mapped_once(None if weights is None else weights.path, source.weights)
+
+
+@cache
+def _onnx_reader() -> openvino.frontend.FrontEnd:
+    """Return OpenVINO's reader of ONNX; without a name, it tries all its readers on a file."""
+    return openvino.frontend.FrontEndManager().load_by_framework("onnx")
+
+
+def _read(core: openvino.Core, source: _Source) -> openvino.Model:
+    """Read the bytes of a graph that were checked; its weights stay where they are mapped."""
+    content = source.graph.content
+    weights = np.empty(0, np.uint8) if source.weights is None else np.frombuffer(source.weights, np.uint8)
+    if source.is_ir:
+        return core.read_model(content, openvino.Tensor(weights, shared_memory=True))
+    if source.weights is not None:
+        content = with_weights_at(content, weights.ctypes.data)
+    return _onnx_reader().convert(_onnx_reader().load(io.BytesIO(content)))
+
+
+def _read_for_cache(core: openvino.Core, source: _Source) -> openvino.Model:
+    """Read a graph that is to be compiled for the cache.
+
+    A compiled graph in the cache says where in the file its weights are. OpenVINO knows that of an IR that it got as
+    bytes, but of an ONNX graph only if it read the file itself.
+    """
+    weights = source.graph.weights
+    if source.is_ir or weights is None:
+        return _read(core, source)
+    weights.require_in_place()
+    model = _onnx_reader().convert(_onnx_reader().load(str(source.graph.model)))
+    weights.require_in_place()
+    return model
+
+
 def _compiled(
-    core: openvino.Core, graph: CheckedGraph, sizes: _Sizes, choices: dict[str, str]
+    core: openvino.Core, model: openvino.Model, sizes: _Sizes, choices: dict[str, str]
 ) -> openvino.CompiledModel:
-    """Read and compile a graph; ``sizes`` are those of batch and prompt."""
-    model = core.read_model(graph.model)
+    """Compile a graph; ``sizes`` are those of batch and prompt."""
     model.reshape({port: _fixed(port.get_partial_shape(), sizes) for port in model.inputs})
     return core.compile_model(model, "CPU", choices)
 
 
 def _compiled_once(
-    core: openvino.Core, graph: CheckedGraph, sizes: _Sizes, choices: dict[str, str], cache: DiskCache
+    core: openvino.Core, source: _Source, sizes: _Sizes, choices: dict[str, str], cache: DiskCache
 ) -> openvino.CompiledModel:
     """Take a graph from the cache, or compile it and store it there.
 
@@ -156,16 +214,17 @@ def _compiled_once(
     depends on, so no entry goes stale.
     """
     choices = {**choices, "CACHE_MODE": "OPTIMIZE_SIZE"}  # a blob without weights
+    graph = source.graph
     made_by = (openvino.get_version(), core.get_property("CPU", "FULL_DEVICE_NAME"), instruction_sets())
     key = repr((graph.digest, sizes, sorted(choices.items()), made_by))
     if (blob := cache.get(key)) is not None:
-        weights = {} if graph.weights is None else {"WEIGHTS_PATH": str(graph.weights)}
+        weights = {} if graph.weights is None else {"WEIGHTS_PATH": str(graph.weights.open_path)}
         try:
             return core.import_model(blob, "CPU", {**choices, **weights})
         except RuntimeError as error:  # the engine may refuse it for a reason that is not in the key
             _log.info("the cached form of %s cannot be used: %s", graph.model, last_line(error))
             cache.drop(key)
-    compiled = _compiled(core, graph, sizes, choices)
+    compiled = _compiled(core, _read_for_cache(core, source), sizes, choices)
     cache.put(key, compiled.export_model().getvalue())
     return compiled
 

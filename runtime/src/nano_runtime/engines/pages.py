@@ -22,24 +22,28 @@ _EVERY_S = 0.05  # an engine packs some 20 MB in that time
 
 
 @contextmanager
-def mapped_once(file: Path | None) -> Iterator[None]:
+def mapped_once(file: Path | None, own: mmap.mmap | None = None) -> Iterator[None]:
     """While the block runs and at its end, give back the pages of a file that this process has mapped and read.
 
     They are clean copies of the disk: the system reads a page again when it is touched again, from its own cache if
-    that still holds it. Writable mappings are left alone. None as the file does nothing.
+    that still holds it. Writable mappings are left alone, but for one that is ours.
+
+    Args:
+        file: whose pages are given back; None does nothing.
+        own: a mapping of it into which nobody writes.
     """
     if file is None or sys.platform != "linux":
         yield
         return
     done = threading.Event()
-    giver = threading.Thread(target=_give_back_until, args=(file.resolve(), done), name="nano-pages")
+    giver = threading.Thread(target=_give_back_until, args=(file.resolve(), own, done), name="nano-pages")
     giver.start()
     try:
         yield
     finally:
         done.set()
         giver.join()
-        _give_back(file.resolve())
+        _give_back(file.resolve(), own)
 
 
 def give_back_heap() -> None:
@@ -50,15 +54,17 @@ def give_back_heap() -> None:
             trim(0)
 
 
-def _give_back_until(file: Path, done: threading.Event) -> None:
+def _give_back_until(file: Path, own: mmap.mmap | None, done: threading.Event) -> None:
     """Give the pages back again and again."""
     while not done.wait(_EVERY_S):
-        _give_back(file)
+        _give_back(file, own)
 
 
-def _give_back(file: Path) -> None:
+def _give_back(file: Path, own: mmap.mmap | None) -> None:
     """Give back the pages of all read-only mappings of a file (``man 2 madvise``); none if memory for that runs out."""
     with suppress(MemoryError, OSError):
+        if own is not None:
+            own.madvise(mmap.MADV_DONTNEED)
         madvise = ctypes.CDLL(None).madvise
         madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
         for line in _MAPS.read_text(encoding="utf-8", errors="surrogateescape").splitlines():

@@ -140,18 +140,26 @@ def sync_tree(folder: Path) -> None:
     sync_folder(folder)
 
 
-def paths_below(folder: Path) -> Iterator[Path]:
+def paths_below(folder: Path, levels: int | None = None) -> Iterator[Path]:
     """Yield all files and folders below a folder; ``Path.rglob`` leaves out unreadable ones silently.
+
+    It does not follow links, and does not recurse, as ``os.walk`` does: folders may be nested deeper than that stands.
+
+    Args:
+        folder: that is looked through.
+        levels: how many; what lies below them is left out. None for all.
 
     Raises:
         OSError: a folder cannot be read.
     """
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    for parent, folders, files in os.walk(folder, onerror=refuse):
-        yield from (Path(parent, name) for name in (*folders, *files))
+    waiting = [(folder, 1)]
+    while waiting:
+        parent, level = waiting.pop()
+        with os.scandir(parent) as entries:
+            for entry in entries:
+                yield Path(entry)
+                if level != levels and entry.is_dir(follow_symlinks=False):
+                    waiting.append((Path(entry), level + 1))
 
 
 def sync_folder(folder: Path) -> None:

@@ -19,11 +19,13 @@ from nano_runtime.bundle.manifest import Backend
 from nano_runtime.engines import BACKENDS, installed
 from nano_runtime.errors import BackendMissingError, BundleError, LoaderDiedError, MachineError, NanoError
 from nano_runtime.system.children import module_command
+from nano_runtime.system.machine import memory_available_bytes
 
 __all__ = ["REPORT_BYTES", "Limits", "engines_of", "trial_fault"]
 
 REPORT_BYTES: Final = 1 << 20
 _MAX_CHARACTERS: Final = 600
+_LEAST_MEMORY: Final = 3 << 30  # address space: an engine reserves more than it uses
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,14 @@ class Limits:
 
     @classmethod
     def of(cls, bundle: Bundle, backend: Backend) -> Limits:
-        """Return generous limits: the full-size INT8 bundle needs a seventh of the time and under half the memory."""
-        size = bundle.size_bytes(backend)
-        return cls(seconds=60 + size / 20e6, memory_bytes=(2 << 30) + 3 * size)
+        """Return generous limits: the full-size INT8 bundle needs a seventh of the time.
+
+        Memory is what the machine has for another process, and no more time is given than for weights that fit into
+        it: the sizes in a manifest are whatever its author says, as a file can be one large hole.
+        """
+        available = memory_available_bytes()
+        memory = _LEAST_MEMORY if available is None else max(available, _LEAST_MEMORY)
+        return cls(seconds=60 + min(bundle.size_bytes(backend), memory) / 20e6, memory_bytes=memory)
 
 
 def engines_of(bundle: Bundle) -> list[Backend]:
