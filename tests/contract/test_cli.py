@@ -68,6 +68,8 @@ def test_the_exporter_reports_what_it_made(fp32, int8):
         )
         for scores in report["fidelity"].values():
             assert min(scores["component_psnr_db"].values()) > least_db
+        quantization = json.loads((bundle / "manifest.json").read_text())["quantization"]
+        assert report["changes"] == ([] if quantization is None else quantization["changes"])
         # Of this export: beside it, another process of the test run may be exporting something else.
         assert [path.name for path in bundle.parent.iterdir() if path.name.startswith(f".{bundle.name}")] == []
 

@@ -21,6 +21,7 @@ from nano_export import cli
 from nano_export.bundle.facts import OPENVINO_TOKENIZER
 from nano_export.exporting import Exported
 from nano_runtime.bundle.folder import Bundle
+from nano_runtime.bundle.manifest import Change
 
 PROMPTS = ("a red fox", "", "Ünïcode  and\tspaces, it's 2026!", "the otter re-enters; (thing:1.2)")
 
@@ -117,6 +118,26 @@ def test_the_report_says_what_openvino_genai_lacks(sd1, fp32, tmp_path, capsys):
             assert cli.main(["tiny", "-o", str(bundle), "--force"]) == 0
         said[bundle] = "openvino-genai needs" in capsys.readouterr().out
     assert said == {sd1: False, fp32: False, without: True}
+
+
+def test_the_report_says_what_a_better_plan_costs(tmp_path, capsys):
+    change = Change(component="unet", layer="conv_in/Conv", scheme="float", reason="half of the error", share=0.004)
+    spared = Change(component="vae_decoder", layer="up/Conv", scheme="w8a8", reason="the goal is met", share=0.06)
+    said = []
+    for changes in ((), (change, spared), (change,) * 12):
+        exported = Exported(tmp_path, {}, 0, changes)
+        with patch("nano_export.exporting.export", lambda _options, made=exported: iter([made])):
+            assert cli.main(["tiny", "-o", str(tmp_path / "bundle")]) == 0
+        said.append(capsys.readouterr().out.splitlines()[1:])
+    nothing, two, twelve = said
+    assert nothing == []
+    assert two == [
+        "layers in another scheme than the plan's: 2; arithmetic in floats: unet +0.4%, vae_decoder -6.0%",
+        "  unet conv_in/Conv: float, 0.4%, half of the error",
+        "  vae_decoder up/Conv: w8a8, 6.0%, the goal is met",
+    ]
+    assert len(twelve) == 12
+    assert twelve[-1] == "  and 2 more, which nano-bundle info lists"
 
 
 def test_a_hoisted_bundle_has_none_of_these_files(fp32):

@@ -115,14 +115,14 @@ def test_int8_says_how_it_was_made_and_where_it_falls_short(bundle, tmp_path):
     assert writer.write({}).quantization == made
     assert "Short of its goal" not in (tmp_path / "README.md").read_text()
 
-    changes = [Change(component="unet", layer="product", scheme="float", reason="30 dB alone", cost_ms=1.5)]
+    changes = [Change(component="unet", layer="product", scheme="float", reason="30 dB alone", share=0.015)]
     writer.record_search(changes, equalized=3, seconds=12.34)
     assert writer.write(SCORES).quantization == msgspec.structs.replace(
         made, changes=changes, equalized=3, search_s=12.3
     )
     card = (tmp_path / "README.md").read_text()
     assert "**Short of its goal** on onnxruntime: unet reaches 40.0 dB PSNR of 41;" in card
-    assert "1 layer is quantized more gently, or not" in card
+    assert "1 layer is in another scheme than the plan's (arithmetic in floats: unet +1.5%)" in card
 
 
 def test_graphs_are_hashed_once(bundle, monkeypatch):

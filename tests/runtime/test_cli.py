@@ -151,13 +151,13 @@ def test_info_shows_the_manifest(folder, capsys):
 
 def test_info_says_what_int8_aims_at_and_what_that_cost(folder, capsys):
     document = json.loads((folder / MANIFEST_NAME).read_bytes())
-    moved = {"component": "unet", "layer": "conv_in/Conv", "scheme": "float", "reason": "31 dB alone", "cost_ms": 0.4}
+    moved = {"component": "unet", "layer": "conv_in/Conv", "scheme": "float", "reason": "31 dB alone", "share": 0.004}
     document.update(
         precision="int8",
         quantization={
             "plan": "w8a8",
             "goal_db": {"unet": 42.0},
-            "changes": [moved, {**moved, "layer": "time/MatMul", "scheme": "w8", "cost_ms": None}],
+            "changes": [moved, {**moved, "layer": "time/MatMul", "scheme": "w8a8", "share": 0.0151}],
             "equalized": 12,
         },
     )
@@ -169,9 +169,9 @@ def test_info_says_what_int8_aims_at_and_what_that_cost(folder, capsys):
     assert "falls short of its goal: unet on onnxruntime, 41.5 dB of 42\n" in text
     assert "on openvino, 43.0" not in text
     assert "equalized   12 scales" in text
-    assert "layers in another scheme than the plan's: 2, +0.4 ms" in text
-    assert "unet          conv_in/Conv  float   +0.40 ms  31 dB alone\n" in text
-    assert "unet          time/MatMul   w8                31 dB alone\n" in text
+    assert "layers in another scheme than the plan's: 2; arithmetic in floats: unet -1.1%\n" in text
+    assert "unet          conv_in/Conv  float   0.4%  31 dB alone\n" in text
+    assert "unet          time/MatMul   w8a8    1.5%  31 dB alone\n" in text
 
     document["quantization"] = {"plan": "w8a8"}
     (folder / MANIFEST_NAME).write_text(json.dumps(document))

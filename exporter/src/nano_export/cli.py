@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 from nano_export.bundle.facts import OPENVINO_TOKENIZER
 from nano_export.options import Options, Precision, PredictionType, SingleFileOptions, parse_embedding, parse_lora
 from nano_export.progress import Progress
-from nano_runtime.bundle.manifest import Backend, Quantizer
+from nano_runtime.bundle.goals import cost_of
+from nano_runtime.bundle.manifest import Backend, Change, Quantizer
 from nano_runtime.bundle.wiring import GraphForm
 from nano_runtime.cli import Parser, make_parser, megabytes, number, run_command
 from nano_runtime.errors import ConflictError
@@ -39,6 +40,7 @@ _EXAMPLES = """\
   nano-export --adopt ./sd-onnx -o mine               a folder of ONNX or OpenVINO graphs, as optimum exports them
 """
 
+_LISTED = 10  # layers in the report
 _OF_ADOPTIONS = {"adopt", "output", "size", "force", "json"}  # names of the options that go with --adopt
 
 
@@ -275,7 +277,7 @@ def _finished(events: Iterator[Progress | _Result], kind: type[_Result]) -> _Res
 
 
 def _report(exported: Exported) -> str:
-    """Say where the bundle is, its size, how close its pictures are to the original's, and what a reader lacks."""
+    """Say where the bundle is, how close it is to the original, what that cost, and what a reader lacks."""
     lines = [f"{exported.path}  {megabytes(exported.size_bytes)} MB"]
     for backend, scores in exported.scores.items():
         lines.append(
@@ -284,19 +286,33 @@ def _report(exported: Exported) -> str:
         )
         parts = ", ".join(f"{name} {score:.1f} dB" for name, score in sorted(scores.component_psnr_db.items()))
         lines.append(f"{' ' * len(backend)}  parts on equal inputs: {parts}")
+    lines.extend(_changes(exported.changes))
     if (exported.path / "model_index.json").exists() and not (exported.path / OPENVINO_TOKENIZER).exists():
         lines.append(f"openvino-genai needs {OPENVINO_TOKENIZER}, which the extra nano-export[genai] writes")
     return "\n".join(lines)
+
+
+def _changes(changes: Sequence[Change]) -> Iterator[str]:
+    """Yield what was done so that INT8 reaches its goal, and the cost; nothing if nothing was."""
+    if changes:
+        yield f"layers in another scheme than the plan's: {len(changes)}; {cost_of(changes)}"
+    for change in changes[:_LISTED]:
+        yield f"  {change.component} {change.layer}: {change.scheme}, {change.share:.1%}, {change.reason}"
+    if len(changes) > _LISTED:
+        yield f"  and {len(changes) - _LISTED} more, which nano-bundle info lists"
 
 
 def _document(exported: Exported) -> dict[str, Any]:
     """Return the same as data."""
     from dataclasses import asdict
 
+    from msgspec import to_builtins
+
     return {
         "path": str(exported.path),
         "size_bytes": exported.size_bytes,
         "fidelity": {backend: asdict(scores) for backend, scores in exported.scores.items()},
+        "changes": [to_builtins(change) for change in exported.changes],
     }
 
 

@@ -53,7 +53,7 @@ from nano_export.source.needs import check_resources
 from nano_export.source.place import Place, fetched, find_model
 from nano_export.source.scheduler import JUDGE_STEPS, check_whole_timesteps
 from nano_runtime.bundle.folder import Bundle
-from nano_runtime.bundle.manifest import Backend, Default, Preset
+from nano_runtime.bundle.manifest import Backend, Change, Default, Preset
 from nano_runtime.bundle.wiring import PREVIEW_DECODER, TIMESTEP, UNET, UNET_SHALLOW, WIRING
 from nano_runtime.engines import EngineOptions
 from nano_runtime.engines.loaded_graphs import LoadedGraphs
@@ -76,11 +76,13 @@ class Exported:
         path: its folder.
         scores: distances to the original, on each engine.
         size_bytes: of all files but the manifest.
+        changes: layers that this checkpoint needs in another scheme than the plan's.
     """
 
     path: Path
     scores: dict[Backend, Scores]
     size_bytes: int
+    changes: Sequence[Change] = ()
 
 
 def export(options: Options) -> Iterator[Progress | Exported]:
@@ -146,7 +148,8 @@ def export(options: Options) -> Iterator[Progress | Exported]:
             default, presets = yield from _choose(folder, options.backends[0], calls)
             manifest = bundle.write(scores, default=default, presets=presets)
         yield progress("publish", "putting the bundle in place")
-    yield Exported(options.output, scores, sum(entry.size for entry in manifest.files))
+    changes = () if manifest.quantization is None else tuple(manifest.quantization.changes)
+    yield Exported(options.output, scores, sum(entry.size for entry in manifest.files), changes)
 
 
 def _require_quantizer(options: Options) -> None:

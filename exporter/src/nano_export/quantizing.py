@@ -250,7 +250,9 @@ def _went_too_far(part: _Component, name: str, reached: Mapping[str, float], goa
 def _record(bundle: BundleWriter, parts: Mapping[str, _Component], seconds: float) -> None:
     """Tell the bundle what was done."""
     changes = [
-        manifest.Change(component=name, layer=change.layer, scheme=change.scheme, reason=change.text)
+        manifest.Change(
+            component=name, layer=change.layer, scheme=change.scheme, reason=change.reason, share=round(change.share, 6)
+        )
         for name, part in parts.items()
         for change in part.changes
     ]

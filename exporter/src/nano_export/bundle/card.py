@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from nano_export.bundle.facts import ORIGINAL_CARD, Contents
 from nano_runtime.bundle.card import front_matter
-from nano_runtime.bundle.goals import shortfalls
+from nano_runtime.bundle.goals import cost_of, shortfalls
 from nano_runtime.bundle.graph_files import IR, ONNX
 from nano_runtime.bundle.manifest import Manifest
 from nano_runtime.bundle.wiring import Task
@@ -130,9 +130,12 @@ def _facts(manifest: Manifest, contents: Contents) -> Iterator[str]:
 def _changes(manifest: Manifest) -> Iterator[str]:
     """Yield how many layers are quantized otherwise than by the plan, so that INT8 reaches its goal."""
     if manifest.quantization is not None and manifest.quantization.changes:
-        count = len(manifest.quantization.changes)
-        layers = "1 layer is" if count == 1 else f"{count} layers are"
-        yield f"For this checkpoint, {layers} quantized more gently, or not: {_code('nano-bundle info .')} lists them"
+        changes = manifest.quantization.changes
+        layers = "1 layer is" if len(changes) == 1 else f"{len(changes)} layers are"
+        yield (
+            f"For this checkpoint, {layers} in another scheme than the plan's ({cost_of(changes)}): "
+            f"{_code('nano-bundle info .')} lists them"
+        )
 
 
 def _source(manifest: Manifest) -> str:

@@ -6,6 +6,10 @@ output moves with it (``judge.sensitivity``). The few layers that add much and c
 then, while the goal is not met, those that add most for their arithmetic. Layers that a rule keeps float, but allows to
 be quantized, become INT8 if the goal is met with them. What was really reached is measured afterwards, and corrects the
 estimate.
+
+The cost of a layer is its share of the arithmetic, not its milliseconds: these depend on processor, engine and load,
+and the same checkpoint would get another plan on another machine. An estimate from the rates of a large product was
+up to 19 times too large for small layers, and had the wrong sign on one engine (bench/LOG.md).
 """
 
 from __future__ import annotations
@@ -69,18 +73,13 @@ class Change:
         layer: its name.
         scheme: the new one.
         reason: for people.
-        share: of the network's arithmetic that the layer does.
+        share: of the network's arithmetic that the layer does, products of two activations left out.
     """
 
     layer: str
     scheme: Scheme
     reason: str
     share: float
-
-    @property
-    def text(self) -> str:
-        """The reason and the cost."""
-        return f"{self.reason}; {100 * self.share:.1f} % of the arithmetic"
 
 
 def candidates(

@@ -1,12 +1,13 @@
-"""Compares what INT8 graphs reached, as their exporter measured it, with the goal that it had for them."""
+"""Compares INT8 graphs with their exporter's goals: what they reached, and what it cost to get there."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from nano_runtime.bundle.manifest import Backend, Manifest
+from nano_runtime.bundle.manifest import Backend, Change, Manifest
 
-__all__ = ["Shortfall", "shortfalls"]
+__all__ = ["Shortfall", "cost_of", "shortfalls"]
 
 
 class Shortfall(NamedTuple):
@@ -27,3 +28,13 @@ def shortfalls(manifest: Manifest) -> list[Shortfall]:
         for backend in manifest.backends
         if (reached := manifest.components[name].fidelity.get(f"{backend}.psnr_db")) is not None and not reached >= goal
     ]
+
+
+def cost_of(changes: Iterable[Change]) -> str:
+    """Return what changes to the plan cost, or spare, for people: how much more of each graph's arithmetic is float."""
+    shares: dict[str, float] = {}
+    for change in changes:
+        share = -change.share if change.scheme == "w8a8" else change.share
+        shares[change.component] = shares.get(change.component, 0.0) + share
+    parts = ", ".join(f"{name} {share:+.1%}" for name, share in shares.items())
+    return f"arithmetic in floats: {parts}"

@@ -198,15 +198,15 @@ class Change(_Record, frozen=True, kw_only=True):
         layer: name of the node in the ONNX form.
         scheme: in place of the plan's; see ``nano_export.quantize.plan``.
         reason: for people.
-        cost_ms: estimate of what the change adds to one call of the graph, in milliseconds on the machine of the
-            export; None if nothing was estimated.
+        share: of the arithmetic of the graph's layers that the layer does: the cost of the change, or, where it becomes
+            INT8, what the change spares. Milliseconds would hold for one processor and one engine.
     """
 
     component: Name
     layer: Annotated[str, Meta(min_length=1, max_length=1000)]
     scheme: Name
     reason: Text
-    cost_ms: Annotated[float, Meta(ge=-1e6, le=1e6)] | None = None
+    share: _Share
 
 
 class Quantization(_Record, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from nano_runtime.bundle.folder import Bundle
-from nano_runtime.bundle.goals import shortfalls
+from nano_runtime.bundle.goals import cost_of, shortfalls
 from nano_runtime.bundle.manifest import Default, Manifest, Quantization
 from nano_runtime.bundle.wiring import Task
 from nano_runtime.cli import megabytes
@@ -112,14 +112,11 @@ def _print_changes(quantization: Quantization) -> None:
         print(f"\nequalized   {quantization.equalized} scales moved from activations into weights, at no cost")
     if not quantization.changes:
         return
-    costs = [change.cost_ms for change in quantization.changes if change.cost_ms is not None]
-    cost = f", {sum(costs):+.1f} ms a call of each graph in all" if costs else ""
-    print(f"\nlayers in another scheme than the plan's: {len(quantization.changes)}{cost}")
+    print(f"\nlayers in another scheme than the plan's: {len(quantization.changes)}; {cost_of(quantization.changes)}")
     width = max(len(escaped(change.layer)) for change in quantization.changes)
     for change in quantization.changes:
-        spent = "" if change.cost_ms is None else f"{change.cost_ms:+.2f} ms"
-        row = f"{change.component:<14}{escaped(change.layer):<{width}}  {change.scheme:<6}{spent:>10}  {change.reason}"
-        print(escaped(row.rstrip()))
+        row = f"{change.component:<14}{escaped(change.layer):<{width}}  {change.scheme:<6}{change.share:>6.1%}"
+        print(escaped(f"{row}  {change.reason}"))
 
 
 def facts(bundle: Bundle) -> dict[str, Any]:
