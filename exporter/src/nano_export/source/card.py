@@ -10,8 +10,19 @@ import yaml
 __all__ = ["example_prompts", "front_matter", "parameter"]
 
 _LARGEST = 100
+_MOST_LETTERS = 200_000  # long lists of data sets and results have some thousands
 # The Hub's convention: nothing stands before it but a byte order mark and blanks.
 _FRONT_MATTER = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader without aliases: a few hundred bytes of aliases of aliases stand for gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Refuse an alias; the signature is the base's."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("a card has no use for aliases")
+        return super().compose_node(parent, index)
 
 
 def front_matter(card: str | None) -> dict[str, Any]:
@@ -19,8 +30,10 @@ def front_matter(card: str | None) -> dict[str, Any]:
     found = None if card is None else _FRONT_MATTER.match(card)
     if found is None:
         return {}
+    if len(found[1]) > _MOST_LETTERS:
+        return {}
     try:
-        meta = yaml.safe_load(found[1])
+        meta = yaml.load(found[1], _Loader)  # noqa: S506 - a safe one
     except (yaml.YAMLError, ValueError, RecursionError):  # a date of no calendar is a ValueError
         return {}
     return meta if isinstance(meta, dict) else {}

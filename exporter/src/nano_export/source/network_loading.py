@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_bars
 
 from nano_export.errors import CheckpointError
 from nano_export.source.layout import WEIGHTS
+from nano_export.source.network_config import network_config
 from nano_export.source.weights import Weights
 from nano_runtime.errors.escaping import first_line
 from nano_runtime.system.out_of_memory import is_out_of_memory
@@ -40,6 +41,7 @@ def load_network(kind: Any, component: str, config: dict[str, Any], weights: Wei
         CheckpointError: the config is no network of that class, tensors are missing, do not have the shape in the
             config, or hold numbers that are not finite.
     """
+    config = network_config(kind, config, weights.folder)
     with _plain_names(component, config, weights) as folder, _without_bars():
         try:
             module, report = kind.from_pretrained(
