@@ -129,6 +129,16 @@ def put(folder: Path, name: str, text: str = "mine") -> None:
     (folder / name).write_text(text)
 
 
+def put_instead(folder: Path, file: str, name: str) -> None:
+    (folder / file).unlink()
+    put(folder, f"{file}/{name}")
+
+
+def pipe_instead(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
 STRANGERS = {
     "a note": lambda folder: put(folder, "notes.txt"),
     "a thesis": lambda folder: put(folder, "src/thesis.txt"),
@@ -139,10 +149,7 @@ STRANGERS = {
         (folder / "unet").rename(folder.parent / "elsewhere"),
         (folder / "unet").symlink_to(folder.parent / "elsewhere"),
     ),
-    "a folder named as a file": lambda folder: (
-        (folder / "unet/model.onnx").unlink(),
-        put(folder, "unet/model.onnx/thesis.txt"),
-    ),
+    "a folder named as a file": lambda folder: put_instead(folder, "unet/model.onnx", "thesis.txt"),
     "an extension": lambda folder: put(folder, "manifest.json", '{"manifest_version": 3, "name": "my extension"}'),
     "a web app": lambda folder: put(folder, "manifest.json", '{"format_version": 1, "files": []}'),
     "a later format": lambda folder: put(
@@ -153,7 +160,7 @@ STRANGERS = {
         (folder / "manifest.json").rename(folder.parent / "m.json"),
         (folder / "manifest.json").symlink_to(folder.parent / "m.json"),
     ),
-    "a pipe": lambda folder: ((folder / "manifest.json").unlink(), os.mkfifo(folder / "manifest.json")),
+    "a pipe": lambda folder: pipe_instead(folder / "manifest.json"),
 }
 
 

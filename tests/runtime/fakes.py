@@ -208,7 +208,7 @@ def _tokenizer() -> str:
     vocabulary = {word if word[0] in "<?" else f"{word}</w>": number for word, number in WORDS.items()}
     merges: list[list[str]] = []
     for word in (word for word in WORDS if word[0] not in "<?"):
-        *letters, last = word
+        letters, last = word[:-1], word[-1]
         parts = [*letters, f"{last}</w>"]
         for end in range(1, len(parts)):
             merges.append(["".join(parts[:end]), parts[end]])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nano_runtime.arrays import F32, Arrays
-from nano_runtime.bundle.manifest import Component, Graph, TensorSpec
+from nano_runtime.bundle.manifest import Backend, Component, Graph, TensorSpec
 from nano_runtime.engines.base import Batch
 from nano_runtime.networks.kept_outputs import KeptOutputs
 from nano_runtime.system.disk_cache import DiskCache
@@ -36,7 +36,7 @@ def tensor(name: str, width: int) -> TensorSpec:
 
 
 def component(output: TensorSpec, model: str = "a.onnx") -> Component:
-    graphs = {"onnxruntime": Graph(model=model, weights=None)}
+    graphs: dict[Backend, Graph] = {"onnxruntime": Graph(model=model, weights=None)}
     return Component(precision="fp32", inputs=[tensor("x", 3)], outputs=[output], graphs=graphs)
 
 

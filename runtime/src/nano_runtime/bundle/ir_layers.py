@@ -17,6 +17,7 @@ _BROADCAST = "auto_broadcast"
 NANO_LAYERS: Final[Mapping[str, str]] = {
     "Abs opset1": "",
     "Add opset1": _BROADCAST,
+    "AvgPool opset1": "auto_pad exclude-pad kernel pads_begin pads_end rounding_type strides",
     "Broadcast opset3": "mode",
     "Clamp opset1": "max min",
     "Concat opset1": "axis",

@@ -54,7 +54,7 @@ _LINES: Final = {
         + _DIMS
         + rb"\x02)",
     ),
-    "D": (b"\t\t\t<data ", rb'\t\t\t<data(?: \w{1,40}="[^\x00-\x1f\x7f-\xff<>&"]*")+ />'),
+    "D": (b"\t\t\t<data ", rb'\t\t\t<data(?: [\w-]{1,40}="[^\x00-\x1f\x7f-\xff<>&"]*")+ />'),
 }
 _PATTERNS: Final = {
     letter: (begin, re.compile(b"^" + pattern + b"$", re.MULTILINE)) for letter, (begin, pattern) in _LINES.items()
@@ -77,7 +77,7 @@ _INFORMATION: Final = re.compile(
     rb"\t(\t{1,6})(?:<([A-Za-z_][\w.-]{0,99})(?: (?:name|version|value)=" + _TEXT + rb"){0,3}( /)?>|</([\w.-]{1,100})>)"
 )
 _INFORMATION_BEGINS, _NET_ENDS = b"\t<rt_info>\n", b"</net>\n"
-_PAIR: Final = re.compile(r' (\w+)="([^"]*)"')
+_PAIR: Final = re.compile(r' ([\w-]+)="([^"]*)"')
 
 # Bits of one value of a constant.
 _BITS: Final = {
@@ -97,14 +97,14 @@ _VALUES: Final[Mapping[str, re.Pattern[str]]] = {
     name: re.compile(pattern)
     for pattern, names in {
         _SWITCH: "normalize_variance transpose_a transpose_b special_zero antialias m_pythondiv exclusive reverse "
-        "keep_dims causal stable allow_axis_skip",
+        "keep_dims causal stable allow_axis_skip exclude-pad",
         _NUMBER: "axis batch_dims",
         r"[1-9][0-9]{0,4}": "levels num_splits num_groups block_size",
-        _POSITIVE: "strides dilations",
+        _POSITIVE: "strides dilations kernel",
         _LIST: "pads_begin pads_end begin_mask end_mask new_axis_mask shrink_axis_mask ellipsis_mask",
         _FLOAT: "eps epsilon alpha min max cube_coeff",
         _WORD: "auto_broadcast auto_pad mode eps_mode pad_mode approximation_mode reduction sort nearest_mode "
-        "coordinate_transformation_mode shape_calculation_mode",
+        "coordinate_transformation_mode shape_calculation_mode rounding_type",
         _TYPE_WORDS: "element_type destination_type output_type index_element_type",
         f"(?:{_SIZE}(?:, ?{_SIZE}){{0,15}})?": "shape",
     }.items()
