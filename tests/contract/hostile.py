@@ -287,7 +287,7 @@ TOKENIZER: dict[str, Callable[[bytes], bytes]] = {
     ),
     "no vocabulary": _tokenizer(lambda document: document["model"].pop("vocab")),
     "merges of nothing": _tokenizer(lambda document: document["model"].update(merges=[["x", "no such"]])),
-    "half of it": lambda raw: raw[: len(raw) // 2],
+    "half of a tokenizer": lambda raw: raw[: len(raw) // 2],
 }
 
 

@@ -111,7 +111,7 @@ def deviations(weights: dict[str, np.ndarray]) -> dict[str, float]:
 
 def test_its_weights_are_those_of_the_checkpoint():
     found = deviations(load_file(MODEL / "checkpoint/unet/diffusion_pytorch_model.safetensors"))
-    assert len(found) > 100
+    assert len(found) > 40  # the others have taken scales of their inputs, and have other names
     assert max(found.values()) <= HALF_A_STEP
 
 

@@ -258,14 +258,14 @@ def test_weights_alone_are_computed_as_written(int8, backend, component, inputs,
 
 def test_openvino_is_told_to_round_no_activations(int8):
     """Its default is groups of 32, which only shows on processors with VNNI."""
-    name = "DYNAMIC_QUANTIZATION_GROUP_SIZE"
+    key = "DYNAMIC_QUANTIZATION_GROUP_SIZE"
     bundle, name = Bundle.open(int8), "unet_prompt/openvino_model"
     checked = CheckedGraph(int8 / f"{name}.xml", bundle.content(f"{name}.xml"), "", bundle.held(f"{name}.bin"))
     session = openvino_door.open_graph(checked, batch=1, tokens=77, options=OPTIONS)
     compiled = session._compiled  # noqa: SLF001 - what was asked for
     assert compiled is not None
-    assert compiled.get_property(name) == 0
-    assert openvino.Core().compile_model(int8 / "unet_prompt" / "openvino_model.xml", "CPU").get_property(name) > 0
+    assert compiled.get_property(key) == 0
+    assert openvino.Core().compile_model(int8 / "unet_prompt" / "openvino_model.xml", "CPU").get_property(key) > 0
 
 
 @pytest.mark.parametrize("component", [*QUANTIZED, "unet_prompt", "unet_time"])

@@ -113,7 +113,7 @@ def test_quantizing_leaves_the_products_and_shrinks_the_weights(fp32, int8):
         # them, has more of them; so has the decoder, whose four kernels per upsampler have 16 weights for 9, and the
         # text encoder, which runs once. Two layers of the time embedding stay float.
         ratio = sum(group.weight_bytes for group in before) / sum(group.weight_bytes for group in after)
-        least = {"vae_decoder": 2.4, "unet_shallow": 2, "text_encoder": 2.5, "unet_time": 1.5}.get(name, 3)
+        least = {"vae_decoder": 2.3, "unet_shallow": 2, "text_encoder": 2.5, "unet_time": 1.5}.get(name, 3)
         assert least < ratio <= 4, name
         if {group.arithmetic for group in after} == {"f32"}:  # weights alone are INT8
             assert ratio == 4 or name == "unet_time"

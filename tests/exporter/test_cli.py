@@ -192,13 +192,13 @@ def test_help_and_usage_errors_import_nothing_heavy(arguments, tmp_path):
 def test_an_output_that_exists_is_refused_before_anything_heavy_is_imported(tmp_path):
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "mine.txt").touch()
-    for force in ([], ["--force"]):  # which replaces bundles only
+    for force, said in (([], "bundle exists already"), (["--force"], "bundle is not replaced")):  # it is no bundle
         done = subprocess.run(
             [sys.executable, "-c", LIGHTNESS, "tiny", "-o", "bundle", *force],
             cwd=tmp_path, capture_output=True, text=True, check=True,
         )  # fmt: skip
         assert done.stderr.splitlines()[-1] == "2 []"
-        assert "bundle exists already" in done.stderr
+        assert said in done.stderr
     assert [path.name for path in (tmp_path / "bundle").iterdir()] == ["mine.txt"]
 
 

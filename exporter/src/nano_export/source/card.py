@@ -33,7 +33,7 @@ def front_matter(card: str | None) -> dict[str, Any]:
     if len(found[1]) > _MOST_LETTERS:
         return {}
     try:
-        meta = yaml.load(found[1], _Loader)  # noqa: S506 - a safe one
+        meta = _Loader(found[1]).get_single_data()
     except (yaml.YAMLError, ValueError, RecursionError):  # a date of no calendar is a ValueError
         return {}
     return meta if isinstance(meta, dict) else {}

@@ -54,6 +54,13 @@ _LINES: Final = {
         + _DIMS
         + rb"\x02)",
     ),
+    "A": (
+        b"\t\t\t\t<attribute ",
+        rb'\t\t\t\t<attribute name="(?:DisablePrecisionConversion|decompression|dequantization|fused_names|precise|'
+        rb'primitives_priority|old_api_map_(?:order|element_type))(?:_0)?" version="[0-9]"(?: \w{1,40}='
+        + _TEXT
+        + rb")* />",
+    ),
     "D": (b"\t\t\t<data ", rb'\t\t\t<data(?: [\w-]{1,40}="[^\x00-\x1f\x7f-\xff<>&"]*")+ />'),
 }
 _PATTERNS: Final = {
@@ -66,8 +73,10 @@ _FIXED: Final = {
     b"\5": "B",
     b"\4": "o",
     b"\t\t</layer>": "l",
+    b"\t\t\t<rt_info>": "R",
+    b"\t\t\t</rt_info>": "r",
 }
-_LAYERS: Final = re.compile("(?:LD?(?:IP+)?(?:il|(?:BP+|OP+)o|l))*")
+_LAYERS: Final = re.compile("(?:LD?(?:RA+r)?(?:IP+)?(?:il|(?:BP+|OP+)o|l))*")
 _NET: Final = re.compile(rb"<net name=" + _TEXT + rb' version="1[01]">\n\t<layers>\n')
 _BETWEEN, _BEHIND = b"\t</layers>\n\t<edges>\n", b"\t</edges>\n"
 _EDGE: Final = b'\t\t<edge from-layer="0" from-port="0" to-layer="0" to-port="0" />\n'

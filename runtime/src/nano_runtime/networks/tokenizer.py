@@ -24,7 +24,7 @@ from nano_runtime.errors.escaping import first_line
 from nano_runtime.networks.clip_bpe import MAX_BYTES, read_clip_bpe
 from nano_runtime.networks.inversions import names_of, spell_out
 from nano_runtime.networks.weighting import Fragment, parse
-from nano_runtime.system.files import open_plain
+from nano_runtime.system.files import MACHINE_ERRNOS, open_plain
 
 if TYPE_CHECKING:
     import tokenizers
@@ -113,9 +113,11 @@ class Tokenizer:
                     raise ValueError(f"{size} bytes are more than {MAX_BYTES}")  # noqa: TRY301 - told as below
                 content = file.read(size)
             encoder = _call_rust(lambda: read_clip_bpe(content))
-        except MemoryError:
+        except (MemoryError, ImportError):
             raise
         except Exception as error:  # the package raises nothing more specific
+            if isinstance(error, OSError) and error.errno in MACHINE_ERRNOS:
+                raise
             raise TamperedFileError(path, f"it cannot be read as a tokenizer ({first_line(error)})") from error
         for word, ids in spec.embeddings.items():
             if [encoder.token_to_id(name) for name in names_of(word, len(ids))] != ids:
