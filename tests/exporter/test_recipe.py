@@ -100,3 +100,58 @@ def test_the_error_of_a_layer_includes_its_output():
     fine, worse = (recipe_for(graph, EVERYTHING, seen).errors["conv/Conv"] for graph in (exact, coarse))
     step = 200 / 255 * 3  # of the whole range; the channels that are no outliers have one some 50 times finer
     assert worse.squared[0] - fine.squared[0] == pytest.approx(step**2 / 12, rel=0.9)
+
+
+def test_a_sum_between_quantizers_with_a_scale_for_each_channel_is_no_add():
+    """onnxruntime joins DQ, DQ, Add and Q into one operator with one scale; 1.23 does not load what has more."""
+    graph = sum_of_two(100.0)
+    floats = run(sum_of_two(100.0))
+    seen = {}
+    for name in ("x", "a/Conv.out", "b/Conv.out", "sum/Add.out", "c/Conv.out"):
+        watched = sum_of_two(100.0)
+        values = {one.name: one for node in watched.graph for one in node.outputs}
+        array = picture() if name == "x" else run_to(watched, values[name])
+        rows = array.transpose(0, 2, 3, 1).reshape(-1, array.shape[1])
+        seen[name] = Seen(rows.min(axis=0), rows.max(axis=0), rows)
+    recipe = recipe_for(graph, EVERYTHING, seen)
+    made = prepare(graph, EVERYTHING, EVERYTHING, recipe)
+    exact = sum_of_two(100.0)
+    prepare(exact, EVERYTHING, EVERYTHING, recipe)
+    assert {"a/Conv.out", "b/Conv.out"} <= made.multiplied.keys()
+    quantize(graph, EVERYTHING, made.ranges, made.divided, made.multiplied)
+    assert first_fault(graph, exact, made.ranges, made.divided, made.multiplied) is None
+    assert [node.op_type for node in graph.graph if node.name == "sum/Add"] == ["Sum"]
+    for level in ("ORT_DISABLE_ALL", "ORT_ENABLE_ALL"):
+        assert np.abs(run(graph, level) - floats).max() < 0.1 * np.abs(floats).max()
+
+
+def sum_of_two(outlier: float) -> ir.Model:
+    """Two convolutions with an outlier channel, their sum, and a convolution that reads it."""
+    rng = np.random.default_rng(3)
+    shape = (2, 6, SIZE, SIZE)
+    factors = np.array([1, 1, outlier, 1, 1, 1], np.float32)
+    x = value("x", (2, 4, SIZE, SIZE))
+    first = [
+        layer(
+            "Conv",
+            [
+                x,
+                constant(
+                    f"{name}.weight", rng.normal(size=(6, 4, 3, 3)).astype(np.float32) * factors[:, None, None, None]
+                ),
+            ],
+            f"{name}/Conv",
+            shape,
+            pads=[1] * 4,
+        )
+        for name in ("a", "b")
+    ]
+    added = layer("Add", [one.outputs[0] for one in first], "sum/Add", shape)
+    weight = rng.normal(size=(6, 6, 3, 3)).astype(np.float32) / factors[None, :, None, None]
+    last = layer("Conv", [added.outputs[0], constant("c.weight", weight)], "c/Conv", shape, pads=[1] * 4)
+    return model([x], [*first, added, last], last.outputs)
+
+
+def run_to(graph: ir.Model, wanted: ir.Value) -> np.ndarray:
+    graph.graph.outputs[:] = [wanted]
+    return run(graph)

@@ -65,4 +65,4 @@ def test_a_layer_that_cannot_be_quantized_stays_float_and_is_named(demo, tmp_pat
     moved = {change.layer: change for change in quantization.changes if change.scheme == "float"}
     layer = moved["down_blocks.0.attentions.0.transformer_blocks.0.ff.net.2/MatMul"]
     assert "of the network's error" in layer.reason
-    assert "of the arithmetic" in layer.reason
+    assert 0 < layer.share < 0.02

@@ -89,6 +89,7 @@ def quantize(
         if scheme == "w8a8" and node.op_type == "Conv":
             name = str(node.outputs[0].name)
             _quantize_output(graph, node, ranges[name], multiplied.get(name))
+    _keep_apart(graph)
     RemoveUnusedNodesPass()(model)  # the float weights
     return counts
 
@@ -201,6 +202,21 @@ def _quantize_output(graph: ir.Graph, node: ir.Node, extent: Range, factor: F32 
     result = _quantize_activation(graph, value, extent, following, factor)
     for reader, index in readers:
         reader.replace_input_with(index, result)
+
+
+def _keep_apart(graph: ir.Graph) -> None:
+    """Write a sum as Sum where onnxruntime would join it with quantizers that have a scale for each channel.
+
+    DQ, DQ, Add and Q become QLinearAdd, which takes one scale for all channels: 1.23 does not load such a graph.
+    """
+    for node in graph:
+        around = [use.node for use in node.outputs[0].uses()]
+        if node.op_type != "Add" or any(one.op_type != "QuantizeLinear" for one in around):
+            continue
+        around += [one for value in node.inputs if value is not None and (one := value.producer()) is not None]
+        scales = [one.inputs[1] for one in around if one.op_type in {"QuantizeLinear", "DequantizeLinear"}]
+        if any(scale is not None and scale.shape is not None and len(scale.shape) > 0 for scale in scales):
+            node.op_type = "Sum"
 
 
 def _position(graph: ir.Graph, node: ir.Node) -> int:
