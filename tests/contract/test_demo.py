@@ -33,6 +33,7 @@ PAIRS = [
 ]
 # The model as a whole gets about 97 of 100 right (bench/LOG.md), and these prompts and seeds are always the same.
 LEAST_RIGHT = 7
+FITTED = 0.8  # where the factors of rows and columns are fitted to the rounded weights, too; measured: 0.76
 HALF_A_STEP = 0.501  # what rounding costs, and a little for the division in float32
 
 
@@ -77,8 +78,20 @@ def test_the_bundle_in_the_wheel_is_whole_and_serves_both_engines():
     assert bundle.manifest.source.model == "demo"
 
 
+def with_factors(exact: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Multiply rows and columns by the factors with which a matrix comes nearest to another one."""
+    exact = exact.astype(np.float64)
+    for _ in range(20):
+        for axis in (1, 0):
+            norm = np.square(exact).sum(axis=axis, keepdims=True)
+            exact = exact * np.where(
+                norm > 0, (exact * found).sum(axis=axis, keepdims=True) / np.maximum(norm, 1e-30), 1
+            )
+    return exact
+
+
 def deviations(weights: dict[str, np.ndarray]) -> dict[str, float]:
-    """How far the UNet's weights in the wheel are from a checkpoint's, in steps of the wheel's int8 grid."""
+    """How far the UNet's weights in the wheel are from a checkpoint's, as a share of what rounding explains."""
     constants = {
         name: one.const_value.numpy()
         for name, one in ir.load(DEMO / "unet" / "model.onnx").graph.initializers.items()
@@ -86,9 +99,11 @@ def deviations(weights: dict[str, np.ndarray]) -> dict[str, float]:
     }
     found: dict[str, float] = {}
     for name, stored in constants.items():
-        if not name.endswith(".weight.int8"):
+        scaled = ".scaled" in name
+        if not name.endswith(".int8") or not (scaled or name.endswith(".weight.int8")):
             continue
-        layer, _, form = name.removesuffix(".weight.int8").removeprefix("unet.").partition("/")
+        place = name.partition(".1.scaled")[0] if scaled else name.removesuffix(".weight.int8")
+        layer, _, form = place.removeprefix("unet.").partition("/")
         key, half = f"{layer}.weight", None
         for index, part in enumerate((".value", ".gate")):  # one layer there
             if layer.endswith(part):
@@ -104,22 +119,24 @@ def deviations(weights: dict[str, np.ndarray]) -> dict[str, float]:
         elif axis == 1:  # torch's linear layers are transposed
             exact = exact.T
         scale = constants[f"{name.removesuffix('.int8')}.scale"]
+        if scaled:  # input channels, and output channels that others read, have taken factors
+            exact = with_factors(exact, stored * np.expand_dims(scale, [i for i in range(exact.ndim) if i != axis]))
         steps = exact / np.expand_dims(scale, [i for i in range(exact.ndim) if i != axis])
-        found[key] = max(found.get(key, 0.0), float(np.abs(steps - stored).max()))
+        found[key] = max(found.get(key, 0.0), float(np.abs(steps - stored).max()) / (FITTED if scaled else HALF_A_STEP))
     return found
 
 
 def test_its_weights_are_those_of_the_checkpoint():
     found = deviations(load_file(MODEL / "checkpoint/unet/diffusion_pytorch_model.safetensors"))
-    assert len(found) > 40  # the others have taken scales of their inputs, and have other names
-    assert max(found.values()) <= HALF_A_STEP
+    assert len(found) > 100
+    assert max(found.values()) <= 1
 
 
 def test_another_checkpoint_would_be_seen():
     weights = load_file(MODEL / "checkpoint/unet/diffusion_pytorch_model.safetensors")
     key = "mid_block.resnets.0.conv1.weight"
     weights[key] = weights[key] * np.float16(0.95)
-    assert {name for name, distance in deviations(weights).items() if distance > HALF_A_STEP} == {key}
+    assert {name for name, distance in deviations(weights).items() if distance > 1} == {key}
 
 
 def test_sentences_that_get_no_hint_are_drawn_and_those_without_articles_are_not(scorer):
