@@ -12,6 +12,7 @@ from dataclasses import fields
 from decimal import Decimal
 from fractions import Fraction
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ import pytest
 from PIL import Image
 from tests.runtime.fakes import IMAGE, FakeGraphs, pipeline_of
 
-from nano_runtime import Bundle, benchmark, open_picture, read_parameters, save_png, verify_bundle
+import nano_runtime
+from nano_runtime import benchmark
 from nano_runtime.cli import bench, bundle, generate
+from nano_runtime.cli.grid import GRID_OPTIONS
 from nano_runtime.errors import (
     MachineError,
     NanoError,
@@ -124,6 +127,19 @@ def test_an_option_of_python_says_what_is_wrong_with_it_or_takes_it_for_what_it_
             assert type(taken) in {str, int, float, bool, tuple, list}, case
 
 
+@pytest.mark.parametrize("name", OPTIONS)
+def test_odd_values_in_lists_and_iterators_are_told_too(hoisted, name):
+    pipe: Any = pipeline_of(FakeGraphs(hoisted))
+    named = NAMED.get(name, name.replace("_", "."))
+    for case, value in VALUES.items():
+        for given in ([value], ("a fox", value), iter([value]), {case: value}):
+            call = {"prompt": ["a fox"] * 2, name: given}
+            if (words := refused(partial(pipe.plan, **call))) is not None:
+                assert re.search(f"{named}|strength|size|draws|lists", words), (case, words)
+            else:
+                assert all(isinstance(one, str) or float(one) == int(one) for one in [*given]), (case, given)
+
+
 @pytest.mark.parametrize(
     ("given", "meant"),
     [
@@ -157,28 +173,67 @@ def test_an_option_that_does_not_exist_is_both_kinds_of_error_and_names_the_near
     assert isinstance(caught.value, (UsageError, TypeError))
 
 
-PUBLIC: dict[str, Callable[..., Any]] = {
-    "Pipeline.from_pretrained": Pipeline.from_pretrained,
-    "Bundle.open": Bundle.open,
-    "verify_bundle": verify_bundle,
-    "open_picture": open_picture,
-    "read_parameters": read_parameters,
-    "save_png": save_png,
-}
-USUAL: dict[str, Any] = {"image": Image.new("RGB", (8, 8)), "target": "picture.png"}
+def public() -> list[tuple[str, str]]:
+    """Every function and method of the public face with each of its parameters; the options of a picture are above."""
+    homes = {name: getattr(nano_runtime, name) for name in nano_runtime.__all__ if name != "__version__"}
+    names = [name for name, home in homes.items() if inspect.isfunction(home)]
+    for name, home in homes.items():
+        if inspect.isclass(home) and not issubclass(home, Exception):
+            names += [f"{name}.{of}" for of in vars(home) if of[0] != "_" and inspect.isroutine(getattr(home, of))]
+    return [(name, parameter) for name in names for parameter in parameters(attrgetter(name)(nano_runtime))]
 
 
-@pytest.mark.parametrize(
-    ("function", "name"), [(of, name) for of, call in PUBLIC.items() for name in inspect.signature(call).parameters]
-)
+def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Those that a caller names or counts: not the object itself, and no further keywords."""
+    found = inspect.signature(function).parameters
+    return {name: of for name, of in found.items() if name != "self" and of.kind is not of.VAR_KEYWORD}
+
+
+@pytest.mark.parametrize(("function", "name"), public())
 def test_an_argument_of_a_public_function_is_refused_by_an_error_of_ours(
     hoisted, tmp_path, monkeypatch, function, name
 ):
     monkeypatch.chdir(tmp_path)
-    usual: dict[str, Any] = {**USUAL, "bundle": hoisted.path, "path": hoisted.path, "source": tmp_path}
-    needed = {one: usual[one] for one in inspect.signature(PUBLIC[function]).parameters if one in usual}
-    answers = [refused(partial(PUBLIC[function], **{**needed, name: value})) for value in VALUES.values()]
+    pipe = pipeline_of(FakeGraphs(hoisted))
+    progress, result = pipe.stream("a red fox", num_inference_steps=1, scheduler="ddim")
+    usual: dict[str, Any] = {
+        "image": Image.new("RGB", (8, 8)),
+        "target": "picture.png",
+        "source": tmp_path,
+        "prompt": "a red fox",
+        "bundle": hoisted.path,
+        "path": "x.png" if function == "Result.save" else hoisted.path,
+        "name": "unet" if function == "Bundle.component" else "LICENSE",
+        "component": "unet",
+        "backend": "onnxruntime",
+        "expected": hoisted.digest,
+        "plan": pipe.plan("a red fox", seed=1),
+        "picture": 0,
+    }
+    owners = {"Bundle": hoisted, "Pipeline": pipe, "Progress": progress, "Result": result}
+    owner, _, method = function.rpartition(".")
+    call = getattr(owners.get(owner, nano_runtime), method) if owner != "DrawOptions" else DrawOptions.of
+
+    def called(value: object) -> None:
+        known = parameters(call)
+        if known[name].kind is inspect.Parameter.VAR_POSITIONAL:
+            answer = call(value)
+        else:
+            answer = call(**{**{one: usual[one] for one in known if one in usual}, name: value})
+        if inspect.isgenerator(answer):
+            next(answer)
+
+    answers = [refused(partial(called, value)) for value in VALUES.values()]
     assert len([words for words in answers if words is not None]) > len(VALUES) / 2
+
+
+def test_a_folder_or_a_prompt_in_the_wrong_place_is_told_what_to_call(hoisted):
+    make: Any = Pipeline
+    for value in VALUES.values():
+        assert "from_pretrained" in str(refused(partial(make, value, keep_loaded=True)))
+    pipe: Any = pipeline_of(FakeGraphs(hoisted))
+    with pytest.raises(UsageError, match="stream draws a prompt"):
+        next(pipe.draw("a red fox"))
 
 
 @pytest.mark.parametrize("kind", ["words", "an object", "digits", "an array", "bytes"])
@@ -224,6 +279,21 @@ def arguments_of(command: str) -> list[str]:
     return sorted({action.option_strings[-1] for action in actions if action.option_strings and action.nargs != 0})
 
 
+def check_end(capsys: pytest.CaptureFixture[str], command: str, *arguments: str) -> None:
+    """Require that a command did its work, or said what is wrong in two lines and in the words of the shell."""
+    code = COMMANDS[command].main([*arguments])
+    _, err = capsys.readouterr()
+    case = (arguments, code, err)
+    assert code in {0, 2, 3, MachineError.exit_code, NetworkError.exit_code}, case
+    assert "Traceback" not in err, case
+    if code != 0:
+        lines = [line for line in err.splitlines() if "warning" not in line and "UNet calls" not in line]
+        assert len(lines) == 2, case
+        assert lines[0].startswith(f"nano-{command}"), case
+    if code == 2:  # Python's names are not known in a shell
+        assert not re.search("num_inference|guidance_scale|num_images|mask_image|prompt_weight|=[^ ]*=", err), case
+
+
 @pytest.mark.parametrize(
     ("command", "option"), [(command, option) for command in COMMANDS for option in arguments_of(command)]
 )
@@ -235,17 +305,26 @@ def test_an_option_of_the_shell_says_what_is_wrong_with_it_in_two_lines(hoisted,
     if option in {"--key", "--output"} and command == "bundle":
         usual = ["sign", "nowhere", "--key", "nowhere.pem"]
     for text in TEXTS:
-        code = COMMANDS[command].main([*usual, f"{option}={text}"])
-        _, err = capsys.readouterr()
-        case = (option, text, code, err)
-        assert code in {0, 2, 3, MachineError.exit_code, NetworkError.exit_code}, case
-        assert "Traceback" not in err, case
-        if code != 0:
-            lines = [line for line in err.splitlines() if "warning" not in line and "UNet calls" not in line]
-            assert len(lines) == 2, case
-            assert lines[0].startswith(f"nano-{command}"), case
-        if code == 2:  # Python's names are not known in a shell
-            assert not re.search("num_inference|guidance_scale|num_images|mask_image|prompt_weight", err), case
+        check_end(capsys, command, *usual, f"{option}={text}")
+
+
+@pytest.mark.parametrize(
+    "before",
+    [["generate", "--no-cache"], ["bench"], *(["bundle", of] for of in ("verify", "info", "card")),
+     ["bundle", "sign", "--key", "k"]],
+    ids=" ".join,
+)  # fmt: skip
+@pytest.mark.usefixtures("formulas")
+def test_a_prompt_or_folder_of_the_shell_is_told_in_two_lines(capsys, before):
+    for text in TEXTS:
+        check_end(capsys, *before, "--", text)
+
+
+@pytest.mark.parametrize("option", GRID_OPTIONS)
+@pytest.mark.usefixtures("formulas")
+def test_an_axis_of_a_sheet_says_what_is_wrong_with_it_in_two_lines(capsys, option):
+    for text in (*TEXTS, "1,", ",1", "1,1", "2, 3"):
+        check_end(capsys, "generate", "a fox", "--no-cache", "--force", "-osheet.png", f"--grid={option}={text}")
 
 
 @pytest.mark.parametrize(

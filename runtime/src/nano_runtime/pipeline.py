@@ -47,7 +47,7 @@ from nano_runtime.sampling.schedule import Schedule
 from nano_runtime.system.disk_cache import DiskCache
 from nano_runtime.system.processors import thread_count
 from nano_runtime.system.timing import Stopwatch
-from nano_runtime.values import one_of, path, positive, switch
+from nano_runtime.values import natural, one_of, path, positive, switch, whole
 from nano_runtime.values import prompt as checked_prompt
 from nano_runtime.version import __version__
 
@@ -93,6 +93,8 @@ class Pipeline:
         keep_prompts: bool = True,
         around: Callable[[Runner], Runner] | None = None,
     ) -> None:
+        if not isinstance(getattr(graphs, "bundle", None), Bundle):
+            raise OptionError("graphs", graphs, "graphs, or open a folder with Pipeline.from_pretrained")
         self.bundle = graphs.bundle
         self.backend = graphs.backend
         self.options = graphs.options
@@ -228,8 +230,12 @@ class Pipeline:
             plan: of this pipeline.
             more: whether other pictures of the same prompts follow: UNet and decoder then stay loaded after the result,
                 unless memory matters more than time.
+
+        Raises:
+            OptionError: it is no plan.
         """
-        staying, finished = more and not self.low_memory, False
+        _require_plan(plan)
+        staying, finished = switch("more", more) and not self.low_memory, False
         watch, stop = Stopwatch(), self._stops.begin()
         call = self._graphs.timed(watch)
         runner = call if self._around is None else self._around(call)
@@ -299,7 +305,14 @@ class Pipeline:
         return self._conditioner.tokens(checked_prompt(prompt), Reading(weighted=weighted, long=long))
 
     def parameters_of(self, plan: Plan, picture: int, stopped: int | None = None) -> Parameters:
-        """Describe how one picture of a plan is drawn; ``stopped`` after so many UNet calls, if it was."""
+        """Describe how one picture of a plan is drawn; ``stopped`` after so many UNet calls, if it was.
+
+        Raises:
+            OptionError: it is no plan, has no such picture, or the calls are no number of them.
+        """
+        _require_plan(plan)
+        if not 0 <= whole("picture", picture) < len(plan.seeds):
+            raise OptionError("picture", picture, f"a whole number from 0 to {len(plan.seeds) - 1}")
         edit = plan.edit
         return Parameters(
             options=plan.options_of(picture),
@@ -310,7 +323,7 @@ class Pipeline:
             version=__version__,
             edited=None if edit is None else edit.digest,
             masked=edit is not None and edit.mask is not None,
-            interrupted_after=stopped,
+            interrupted_after=None if stopped is None else natural("stopped", stopped),
         )
 
     def close(self) -> None:
@@ -353,6 +366,12 @@ class Pipeline:
         """Free graphs that a call is done with, all if none is named, unless they are to be kept."""
         if not self.keep_loaded:
             call.close(*components)
+
+
+def _require_plan(plan: object) -> None:
+    """Refuse what ``Pipeline.plan`` did not make."""
+    if not isinstance(plan, Plan):
+        raise OptionError("plan", plan, "what Pipeline.plan returns; a call or Pipeline.stream draws a prompt")
 
 
 def _replace(latents: F32, by: Any) -> None:  # noqa: ANN401 - what a caller's function returned

@@ -6,16 +6,24 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 from nano_runtime.bundle.checksums import HeldFile, check_file, checked_bytes, fault_of_file, hold
 from nano_runtime.bundle.manifest import MANIFEST_NAME, Backend, Component, FileEntry, Graph, Manifest
 from nano_runtime.bundle.reading import manifest_bytes, parse_manifest
 from nano_runtime.bundle.safe_paths import MAX_PARTS
 from nano_runtime.bundle.wiring import TIMESTEP_COND, UNET, UNET_TIME
-from nano_runtime.errors import BackendNotInBundleError, DigestError, ExtraFileError, ManifestError, NanoError
+from nano_runtime.errors import (
+    BackendNotInBundleError,
+    DigestError,
+    ExtraFileError,
+    ManifestError,
+    NanoError,
+    OptionError,
+)
 from nano_runtime.system.files import paths_below
+from nano_runtime.values import one_of, sha256, text
 from nano_runtime.values import path as path_of
-from nano_runtime.values import sha256
 
 __all__ = ["DEMO", "Bundle"]
 
@@ -74,8 +82,9 @@ class Bundle:
 
         Raises:
             ManifestError: the bundle has no such graph.
+            OptionError: the name is no text.
         """
-        if name not in self.manifest.components:
+        if text("name", name) not in self.manifest.components:
             raise ManifestError(self.path / MANIFEST_NAME, f"it has no component {name!r}")
         return self.manifest.components[name]
 
@@ -91,8 +100,9 @@ class Bundle:
 
         Raises:
             BackendNotInBundleError: it was not.
+            OptionError: there is no such engine.
         """
-        if backend not in self.manifest.backends:
+        if one_of("backend", backend, get_args(Backend)) not in self.manifest.backends:
             raise BackendNotInBundleError(backend, self.path, self.manifest.backends)
 
     def graph(self, component: str, backend: Backend) -> Graph:
@@ -100,9 +110,11 @@ class Bundle:
 
         Raises:
             BackendNotInBundleError: the bundle has no such graph for this engine.
+            ManifestError: it has no such graph at all.
+            OptionError: there is no such engine.
         """
         graphs = self.component(component).graphs
-        if backend not in graphs:
+        if one_of("backend", backend, get_args(Backend)) not in graphs:
             raise BackendNotInBundleError(backend, self.path, self.manifest.backends)
         return graphs[backend]
 
@@ -111,6 +123,7 @@ class Bundle:
 
         Raises:
             TamperedFileError: it is not the file the manifest describes.
+            OptionError: the manifest has no such file.
         """
         return checked_bytes(self.path, self.entry(name))
 
@@ -122,8 +135,9 @@ class Bundle:
 
         Raises:
             TamperedFileError: it is not the file the manifest describes.
+            OptionError: the manifest has no such file.
         """
-        if name not in self._held:
+        if text("name", name) not in self._held:
             self._held[name] = hold(self.path, self.entry(name))
         return self._held[name]
 
@@ -132,8 +146,9 @@ class Bundle:
 
         Raises:
             TamperedFileError: it is not the file the manifest describes.
+            OptionError: the manifest has no such file.
         """
-        if name not in self._checked:
+        if text("name", name) not in self._checked:
             check_file(self.path, self.entry(name))
             self._checked.add(name)
         return self.path / name
@@ -151,9 +166,14 @@ class Bundle:
                 yield ExtraFileError(path)
 
     def size_bytes(self, backend: Backend | None = None) -> int:
-        """Return the size of all listed files, or of those that one engine reads: its graphs and the tokenizer."""
+        """Return the size of all listed files, or of those that one engine reads: its graphs and the tokenizer.
+
+        Raises:
+            OptionError: there is no such engine.
+        """
         if backend is None:
             return sum(entry.size for entry in self.manifest.files)
+        backend = one_of("backend", backend, get_args(Backend))
         names = {self.manifest.tokenizer.file}
         for component in self.manifest.components.values():
             if (graph := component.graphs.get(backend)) is not None:
@@ -161,8 +181,15 @@ class Bundle:
         return sum(entry.size for entry in self.manifest.files if entry.path in names)
 
     def entry(self, name: str) -> FileEntry:
-        """Return the checksum record of a file; the rules of a manifest require one for every path in it."""
-        return next(entry for entry in self.manifest.files if entry.path == name)
+        """Return the checksum record of a file; the rules of a manifest require one for every path in it.
+
+        Raises:
+            OptionError: the manifest has no such file.
+        """
+        for entry in self.manifest.files:
+            if entry.path == text("name", name):
+                return entry
+        raise OptionError("name", name, "the path of a file in the manifest")
 
 
 def _compare_digest(folder: Path, digest: str, expected: str | None) -> None:
