@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.runtime.fakes import IMAGE, FakeGraphs, pipeline_of
+from tests.runtime.fakes import IMAGE, LATENTS, FakeGraphs, pipeline_of
 
 import nano_runtime
 from nano_runtime import benchmark
@@ -150,6 +150,8 @@ def test_odd_values_in_lists_and_iterators_are_told_too(hoisted, name):
         ({"guidance_scale": Decimal("2.5")}, {"guidance_scale": 2.5}),
         ({"guidance_scale": np.float32(2)}, {"guidance_scale": 2}),
         ({"prompt_weighting": np.True_}, {"prompt_weighting": True}),
+        ({"prompt_weighting": np.array(True)}, {"prompt_weighting": True}),  # noqa: FBT003 - a value
+        ({"negative_prompt": np.str_("snow")}, {"negative_prompt": "snow"}),
         ({"scheduler": "Euler a"}, {"scheduler": "euler_a"}),
         ({"height": float(IMAGE)}, {"height": IMAGE}),
     ],
@@ -160,6 +162,37 @@ def test_what_notebooks_pass_is_what_they_mean(hoisted, given, meant):
     result, expected = (pipe("a red fox", **{"seed": 1, "output_type": "np", **of}) for of in (given, meant))
     np.testing.assert_array_equal(result.images, expected.images)
     assert result.parameters == expected.parameters
+
+
+def test_what_is_wrong_with_one_of_several_is_told_of_that_one(hoisted):
+    pipe: Any = pipeline_of(FakeGraphs(hoisted))
+    for wrong, words in (
+        ({"seed": 2**64 - 2, "num_images_per_prompt": 3}, "seed 18446744073709551616 of picture 3 is out of range"),
+        ({"prompt": ["a", 3]}, "it is a int, and one text is expected"),
+        ({"prompt": {"a", "b"}}, "a text or a list of texts is expected"),
+        ({"num_inference_steps": np.array(True)}, "num_inference_steps"),  # noqa: FBT003 - a value
+    ):
+        with pytest.raises(UsageError, match=words):
+            pipe.plan(**{"prompt": "a", **wrong})
+
+
+class Unreadable:
+    """A tensor that numpy cannot read, as torch's of bfloat16, of another device, or with gradients."""
+
+    shape = (1, *LATENTS)
+
+    def __array__(self, *_arguments: object, **_options: object) -> np.ndarray:
+        raise TypeError("Got unsupported ScalarType BFloat16")
+
+
+def test_latents_that_numpy_cannot_read_are_told(hoisted):
+    pipe: Any = pipeline_of(FakeGraphs(hoisted))
+    for call in (
+        lambda: pipe("a fox", latents=Unreadable()),
+        lambda: pipe("a fox", callback_on_step_end=lambda *_: {"latents": Unreadable()}),
+    ):
+        with pytest.raises(UsageError, match=r"Unreadable that numpy cannot read \(Got unsupported ScalarType"):
+            call()
 
 
 @pytest.mark.parametrize(
@@ -212,7 +245,8 @@ def test_an_argument_of_a_public_function_is_refused_by_an_error_of_ours(
     }
     owners = {"Bundle": hoisted, "Pipeline": pipe, "Progress": progress, "Result": result}
     owner, _, method = function.rpartition(".")
-    call = getattr(owners.get(owner, nano_runtime), method) if owner != "DrawOptions" else DrawOptions.of
+    home = getattr(nano_runtime, owner) if owner else nano_runtime
+    call: Callable[..., Any] = getattr(owners.get(owner, home), method)
 
     def called(value: object) -> None:
         known = parameters(call)

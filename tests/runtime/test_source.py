@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,6 +49,22 @@ def test_damaged_files_are_told(tmp_path, kind):
         path.write_bytes(content[:length])
         with pytest.raises(ImageError, match=r"cut\.png"):
             open_picture(path)
+
+
+def test_a_pipe_is_read_to_its_end():
+    """As in a shell's ``--image <(curl ...)`` and ``--image /dev/stdin``."""
+    content = BytesIO()
+    pattern(24, 16).save(content, format="PNG")
+    for sent, readable in ((content.getvalue(), True), (content.getvalue()[:-40], False)):
+        reading, writing = os.pipe()
+        os.write(writing, sent)
+        os.close(writing)
+        with os.fdopen(reading, "rb") as pipe:
+            if readable:
+                assert open_picture(pipe).tobytes() == pattern(24, 16).tobytes()
+            else:
+                with pytest.raises(ImageError, match="truncated"):
+                    open_picture(pipe)
 
 
 def test_files_that_cannot_be_read_are_told(tmp_path):
@@ -129,6 +147,34 @@ def test_sixteen_bits_become_eight():
     values = (np.arange(24 * 16, dtype=np.uint16).reshape(16, 24)) * 170
     pixels = edit(Image.fromarray(values)).pixels
     np.testing.assert_array_equal(pixels[..., 0], values >> 8)
+
+
+def test_whole_numbers_and_floats_are_what_pillow_and_diffusers_take_them_for(caplog):
+    values = np.arange(24 * 16).reshape(16, 24) % 256
+    for kind in (np.int32, np.float32):
+        image = Image.fromarray(values.astype(kind))
+        np.testing.assert_array_equal(edit(image).pixels, np.asarray(image.convert("RGB")))
+    large = Image.fromarray((values * 257).astype(np.int32))  # as Pillow opened 16 bits for long
+    np.testing.assert_array_equal(edit(large).pixels[..., 0], values)
+    assert caplog.messages == []
+    edit(Image.fromarray((values / 255).astype(np.float32)))
+    assert "255 is white" in caplog.text
+
+
+def test_pictures_without_pixels_are_told(tmp_path):
+    pattern(24, 16).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as closed:
+        pass
+    odd: list[tuple[Any, str]] = [
+        (Image.new("RGB", (0, 0)), "no pixels"),
+        (Image.new("RGB", (0, 16)), "no pixels"),
+        (Image.fromarray(np.full((16, 24), np.nan, np.float32)), "not finite"),
+        (closed, "pixels cannot be read"),
+        (np.zeros((16, 24, 3)), r"open_picture reads one from a file, PIL\.Image\.fromarray"),
+    ]
+    for image, why in odd:
+        with pytest.raises(ImageError, match=f"(?s)image cannot be used.*{why}"):
+            edit(image)
 
 
 def test_transparent_parts_are_white_in_the_picture_and_black_in_the_mask():

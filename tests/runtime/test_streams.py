@@ -15,6 +15,7 @@ from nano_runtime.cli import make_parser, run_command
 from nano_runtime.cli.picture_flags import options_from
 from nano_runtime.errors import PromptError
 
+DRAWING = ["an otter", "--steps", "1", "--scheduler", "ddim", "--threads", "1", "--no-cache", "-o", "-"]
 PROGRAM = """
 import argparse, os, sys
 from pathlib import Path
@@ -46,6 +47,18 @@ def test_a_missing_stream_ends_no_drawing_and_lends_its_number_to_no_file(tmp_pa
     assert "Traceback" not in done.stderr
     if code == 4:
         assert done.stderr.splitlines()[1] == "p: No space left on device"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell closes the streams")
+@pytest.mark.parametrize(("redirected", "why"), [(">&-", "it is closed"), (">/dev/full", "No space left on device")])
+def test_a_picture_that_standard_output_cannot_take_is_told(tmp_path, redirected, why):
+    program = f"import sys; from nano_runtime.cli.generate import main; sys.exit(main({DRAWING!r}))"
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$0" -c "$1" {redirected}', sys.executable, program],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 4
+    assert f"nano-generate: standard output cannot be written: {why}\n" in done.stderr
 
 
 def test_without_any_streams_as_under_pythonw(monkeypatch):

@@ -27,6 +27,7 @@ from nano_runtime.bundle.wiring import (
     VAE_DECODER,
     VAE_ENCODER,
 )
+from nano_runtime.drawing.arguments import array_from
 from nano_runtime.drawing.defaults import Defaults
 from nano_runtime.drawing.events import Progress, Result
 from nano_runtime.drawing.groups import Drawing
@@ -380,7 +381,7 @@ def _replace(latents: F32, by: Any) -> None:  # noqa: ANN401 - what a caller's f
     Raises:
         LatentsError: it is none.
     """
-    shape = getattr(by, "shape", None)
-    if not hasattr(by, "__array__") or tuple(shape or ()) != latents.shape:
-        raise LatentsError(f"a {type(by).__name__}" if shape is None else f"an array {list(shape)}", latents.shape)
-    np.copyto(latents, np.asarray(by), casting="unsafe")
+    found = array_from(by, latents.shape)
+    if found.shape != latents.shape or found.dtype.kind not in "fiu":
+        raise LatentsError(f"{found.dtype} {list(found.shape)}", latents.shape)
+    np.copyto(latents, found, casting="unsafe")

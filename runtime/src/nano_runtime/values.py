@@ -90,7 +90,7 @@ def switch(argument: str, value: Any) -> bool:  # noqa: ANN401 - it is checked h
     Raises:
         OptionError: it is something else.
     """
-    if type(value).__name__ in _BOOLS or (isinstance(value, int) and value in (0, 1)):
+    if _is_bool(value) or (isinstance(value, int) and value in (0, 1)):
         return bool(value)
     raise OptionError(argument, value, "True or False")
 
@@ -102,19 +102,20 @@ def text(argument: str, value: Any) -> str:  # noqa: ANN401 - it is checked here
     return value
 
 
-def prompts(value: Any, which: str = "prompt") -> str | Sequence[str]:  # noqa: ANN401 - it is checked here
-    """Return a text or a sequence of texts; ``which`` names it in the message.
+def prompts(value: Any, which: str = "prompt") -> str | tuple[str, ...]:  # noqa: ANN401 - it is checked here
+    """Return a text or several, of a list or another sequence; ``which`` names it in the message.
 
     Raises:
         PromptError: it is neither, or there is none in the sequence.
     """
-    if isinstance(value, (str, bytes, bytearray)) or not isinstance(value, Sequence):
+    if isinstance(value, str):
         return prompt(value, which)
+    if isinstance(value, (bytes, bytearray)) or not isinstance(value, Sequence):
+        why = f"it is a {type(value).__name__}, and a text or a list of texts is expected"
+        raise PromptError(why, which, "Put it in quotes, or make a list of it.")
     if not value:
-        raise PromptError(f"the list of {which}s is empty", which)
-    for one in value:
-        prompt(one, which)
-    return value
+        raise PromptError(f"the list of {which}s is empty", which, "Give at least one text.")
+    return tuple(prompt(one, which) for one in value)
 
 
 def one_or_more(argument: str, value: Any, check: Callable[[str, Any], Item], most: int) -> Item | tuple[Item, ...]:  # noqa: ANN401
@@ -134,8 +135,8 @@ def one_or_more(argument: str, value: Any, check: Callable[[str, Any], Item], mo
 def prompt(value: Any, which: str = "prompt") -> str:  # noqa: ANN401 - it is checked here
     """Return a prompt, or raise ``PromptError`` if it is no text; ``which`` names it in the message."""
     if not isinstance(value, str):
-        raise PromptError(f"it is a {type(value).__name__}, and one text is expected", which)
-    return value
+        raise PromptError(f"it is a {type(value).__name__}, and one text is expected", which, "Give a text.")
+    return str.__str__(value)  # also of numpy's texts, and of enumerations
 
 
 def one_of(argument: str, value: Any, known: Iterable[Choice]) -> Choice:  # noqa: ANN401 - it is checked here
@@ -172,7 +173,10 @@ def picture(argument: str, value: Any) -> None:  # noqa: ANN401 - it is checked 
     """
     pillow = sys.modules.get("PIL.Image")  # whoever has an image of Pillow's has imported it
     if pillow is None or not isinstance(value, pillow.Image):
-        raise ImageError(argument, f"it is a {type(value).__name__}, and a Pillow image is expected")
+        why = f"it is a {type(value).__name__}, and a Pillow image is expected"
+        raise ImageError(
+            argument, why, "open_picture reads one from a file, PIL.Image.fromarray makes one of an array."
+        )
 
 
 def sha256(argument: str, value: Any) -> str:  # noqa: ANN401 - it is checked here
@@ -182,9 +186,16 @@ def sha256(argument: str, value: Any) -> str:  # noqa: ANN401 - it is checked he
     return value.lower()
 
 
+def _is_bool(value: Any) -> bool:  # noqa: ANN401 - it is checked here
+    """Return whether it is a truth value, also one of numpy's or torch's."""
+    if type(value).__name__ in _BOOLS:
+        return True
+    return str(getattr(value, "dtype", "")) in ("bool", "torch.bool") and getattr(value, "ndim", None) == 0
+
+
 def _number(value: Any) -> int | float | None:  # noqa: ANN401 - it is checked here
     """Return the number that a value is, exactly where it is whole; None if it is no number."""
-    if type(value).__name__ in _BOOLS or isinstance(value, (str, bytes, bytearray)):
+    if _is_bool(value) or isinstance(value, (str, bytes, bytearray)):
         return None
     try:
         return operator.index(value)

@@ -52,7 +52,7 @@ class Output:
         Raises:
             OutputNameError: the name does not end as a picture's does.
             OutputExistsError: a named file exists, is not one of several pictures, and ``force`` is False.
-            OutputError: the folder is missing or not writable, or a folder has the name.
+            OutputError: the folder is missing or not writable, or a folder has the name; or standard output is closed.
             TerminalError: standard output is a terminal.
             ConflictError: several pictures would go to standard output.
         """
@@ -61,6 +61,8 @@ class Output:
                 raise ConflictError("-o -", "num_images_per_prompt")
             if sys.stdout.isatty():
                 raise TerminalError
+            if getattr(sys.stdout, "name", None) == os.devnull:  # see ``usable_streams``
+                raise OutputError(Path("standard output"), "it is closed")
             return cls(None, None, force)
         if target is None or _is_folder(target):
             output = cls(Path() if target is None else target, None, force)

@@ -70,6 +70,8 @@ class Parser(argparse.ArgumentParser):
         parsed, left = self.parse_known_args(words, options)
         if left:
             flag = next((word for word in left if word.startswith("-")), left[0]).partition("=")[0]
+            if "--" in words and flag in (word.partition("=")[0] for word in words[words.index("--") :]):
+                raise CommandLineError(self.prog, f"{flag!r} stands after --, where everything is text")
             raise UnknownFlagError(self.prog, flag, self._nearest(flag))
         return parsed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -148,14 +149,20 @@ FLAGS: Final = (
 
 
 class _Size(argparse.Action):
-    """``--size 128`` and ``--size 128x128``: width and height at once."""
+    """``--size 128`` and ``--size 128x128``: width and height at once; whether the bundle has them is seen later."""
 
     def __call__(
         self, _parser: object, namespace: argparse.Namespace, values: object, _option: str | None = None
     ) -> None:
-        """Set both."""
-        width, _, height = str(values).lower().partition("x")
-        namespace.width, namespace.height = number(width), number(height or width)
+        """Set both.
+
+        Raises:
+            argparse.ArgumentError: it is neither one number nor two.
+        """
+        sizes = re.fullmatch(r"(\d+)(?:\s*[x*\u00d7]\s*(\d+))?", str(values).strip().lower())
+        if sizes is None:
+            raise argparse.ArgumentError(self, f"{values!r} is not PX or PXxPX, as in 128 or 128x128")
+        namespace.width, namespace.height = number(sizes[1]), number(sizes[2] or sizes[1])
 
 
 def add_picture_flags(add: Callable[..., object]) -> None:
@@ -212,12 +219,14 @@ def options_from(given: argparse.Namespace, base: DrawOptions | None, *, masked:
 
 def _read_stdin() -> str:
     """Return all of standard input as the prompt."""
+    hint = "Save the text as UTF-8, or give it on the command line."
     try:
         text = read_stdin().strip()
     except UnicodeDecodeError as error:
-        raise PromptError("standard input is not text in the terminal's encoding") from error
+        raise PromptError("standard input is not text in the terminal's encoding", hint=hint) from error
     except OSError as error:
-        raise PromptError(f"standard input cannot be read: {error.strerror or error}") from error
+        why = f"standard input cannot be read: {error.strerror or error}"
+        raise PromptError(why, hint="Give the prompt on the command line.") from error
     if "\0" in text:
-        raise PromptError("standard input is not text in the terminal's encoding")
+        raise PromptError("standard input is not text in the terminal's encoding", hint=hint)
     return text

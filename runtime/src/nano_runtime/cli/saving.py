@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from nano_runtime.errors import NoParametersError, OutputExistsError
+from nano_runtime.errors import NoParametersError, OutputError, OutputExistsError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,6 +39,7 @@ __all__ = [
     "mark_finished",
     "places_of",
     "with_seeds_of",
+    "write_to_stdout",
 ]
 
 Draw = Callable[["Plan", bool], "Result"]
@@ -217,14 +218,30 @@ def _parts(places: Sequence[Place]) -> Iterator[tuple[Plan, list[Place]]]:
             yield plan.only(group), [of[i] for i in group]
 
 
+def write_to_stdout(image: Image, parameters: Parameters | None = None) -> None:
+    """Write a PNG to standard output.
+
+    Raises:
+        OutputError: it cannot be written; a reader that went away is a ``BrokenPipeError``.
+    """
+    from nano_runtime.pictures.png import save_png
+
+    try:
+        save_png(image, sys.stdout.buffer, parameters)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(Path("standard output"), error.strerror or str(error)) from error
+
+
 def _write(place: Place, image: Image, *, metadata: bool) -> None:
     """Put a picture into its file, or on standard output."""
     from nano_runtime.pictures.picture_files import save_picture
-    from nano_runtime.pictures.png import save_png
 
     parameters = place.parameters if metadata else None
     if place.path is None:
-        save_png(image, sys.stdout.buffer, parameters)
+        write_to_stdout(image, parameters)
         return
     path = place.path()
     path.parent.mkdir(exist_ok=True)  # of a sheet's places; all others are there

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from nano_runtime.cli.saving import (
     mark_finished,
     places_of,
     with_seeds_of,
+    write_to_stdout,
 )
 
 if TYPE_CHECKING:
@@ -111,7 +111,6 @@ class Work:
             OutputError: it cannot be written.
         """
         from nano_runtime.pictures.picture_files import save_picture
-        from nano_runtime.pictures.png import save_png
         from nano_runtime.pictures.sheet import labelled_sheet
 
         if not self.axes:
@@ -119,7 +118,7 @@ class Work:
         images = [self._images.get(id(place)) or image_of(place) for place in self.places]
         sheet = labelled_sheet(images, self.axes[0].labels, self.axes[1].labels if len(self.axes) > 1 else [])
         if self.sheet is None or self.cells is None:
-            save_png(sheet, sys.stdout.buffer)
+            write_to_stdout(sheet)
             return
         save_picture(sheet, self.sheet, None)
         self.cells.remove()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nano_runtime.arrays import F32
 from nano_runtime.bundle.wiring import Task
@@ -29,6 +31,7 @@ from nano_runtime.sampling.variation import Variation
 from nano_runtime.values import number
 
 __all__ = [
+    "array_from",
     "check_size",
     "guidance",
     "image_guidance",
@@ -116,8 +119,10 @@ def seeds_from(seed: int | Sequence[int] | None, count: int, *, counting: bool) 
             raise ListLengthError("seed", len(seed), count, "picture", wanted)
         return tuple(seeds_from(one, 1, counting=True)[0] for one in seed)
     first = random_seed() if seed is None else int(seed)
-    if not 0 <= first <= _SEEDS - (count if counting else 1):
+    if not 0 <= first < _SEEDS:
         raise SeedError(first)
+    if counting and first + count > _SEEDS:
+        raise SeedError(_SEEDS, _SEEDS - first + 1)
     return tuple(range(first, first + count)) if counting else (first,) * count
 
 
@@ -146,14 +151,27 @@ def unit_noise(latents: F32, shape: tuple[int, ...]) -> F32:
     Raises:
         LatentsError: it is not float32 of this shape, or not finite.
     """
-    if not hasattr(latents, "__array__"):  # numpy's arrays, and torch's tensors
-        raise LatentsError(f"a {type(latents).__name__}", shape)
-    latents = np.asarray(latents)
-    if latents.shape != shape or latents.dtype != np.float32:
-        raise LatentsError(f"{latents.dtype} {list(latents.shape)}", shape)
-    if not np.isfinite(latents).all():
+    found = array_from(latents, shape)
+    if found.shape != shape or found.dtype != np.float32:
+        raise LatentsError(f"{found.dtype} {list(found.shape)}", shape)
+    if not np.isfinite(found).all():
         raise LatentsError("not finite", shape)
-    return latents.copy()
+    return np.array(found, np.float32, order="C")
+
+
+def array_from(latents: object, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return the array that latents are, or have: numpy's, or torch's tensors.
+
+    Raises:
+        LatentsError: they are none, or cannot be read as one; the message names the shape that is wanted.
+    """
+    if not hasattr(latents, "__array__"):
+        raise LatentsError(f"a {type(latents).__name__}", shape)
+    try:
+        return np.asarray(latents)
+    except Exception as error:  # torch has TypeError and RuntimeError: bfloat16, gradients, other devices
+        why = str(error).strip().partition("\n")[0]
+        raise LatentsError(f"a {type(latents).__name__} that numpy cannot read ({why})", shape) from error
 
 
 def interval(value: Sequence[float]) -> tuple[float, float]:

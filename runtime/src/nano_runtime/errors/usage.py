@@ -49,10 +49,12 @@ __all__ = [
 
 
 class PromptError(UsageError):
-    """A prompt that cannot be tokenized."""
+    """A prompt that cannot be read or tokenized."""
 
-    def __init__(self, why: str, which: str = "prompt") -> None:
-        super().__init__(f"the {which} cannot be used: {why}", "Shorten it, or change what is named above.")
+    def __init__(
+        self, why: str, which: str = "prompt", hint: str = "Shorten it, or change what is named above."
+    ) -> None:
+        super().__init__(f"the {which} cannot be used: {why}", hint)
 
 
 class LongPromptError(UsageError):
@@ -167,8 +169,8 @@ class ConflictError(UsageError):
 class ImageError(UsageError):
     """A picture to start from, or a mask, that cannot be used."""
 
-    def __init__(self, name: str, why: str) -> None:
-        super().__init__(f"{name} cannot be used: {why}", "Give a PNG, JPEG or WebP picture.")
+    def __init__(self, name: str, why: str, hint: str = "Give a PNG, JPEG or WebP picture.") -> None:
+        super().__init__(f"{name} cannot be used: {why}", hint)
 
 
 class MaskSizeError(UsageError):
@@ -195,9 +197,10 @@ class VariationError(UsageError):
 class SeedError(UsageError):
     """A seed outside 64 bits."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, picture: int = 1) -> None:
+        of = "" if picture == 1 else f" of picture {picture}"
         super().__init__(
-            f"the seed {shown(seed)} is out of range",
+            f"the seed {shown(seed)}{of} is out of range",
             "Choose a whole number from 0 to 18446744073709551615, or leave the seed out for a random one.",
         )
 

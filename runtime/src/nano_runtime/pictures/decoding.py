@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from nano_runtime.errors import NanoError
@@ -45,12 +46,14 @@ def opened(file: BinaryIO, fail: Fail) -> Iterator[ImageFile]:
     """Give a PNG, JPEG or WebP picture with all its pixels, unless it is damaged or too large.
 
     Args:
-        file: that can seek.
+        file: one that cannot seek, such as a pipe, is read to its end.
         fail: makes the error of what goes wrong in here, and in the block that uses the picture.
     """
     from PIL import Image  # noqa: PLC0415 - callers without a picture need no Pillow
 
     with as_ours(fail):
+        if not file.seekable():
+            file = BytesIO(file.read(_MOST_BYTES + 1))
         if (size := file.seek(0, os.SEEK_END)) > _MOST_BYTES:
             raise fail(f"{size / 1e6:.0f} MB are more than the {_MOST_BYTES / 1e6:.0f} allowed")
         file.seek(0)
@@ -95,4 +98,4 @@ def _in_short(error: Exception) -> str:
         return error.strerror
     if "cannot identify" in str(error):
         return f"it is none of {', '.join(FORMATS)}"
-    return str(error).strip() or type(error).__name__
+    return str(error).strip() or f"its pixels cannot be read ({type(error).__name__})"

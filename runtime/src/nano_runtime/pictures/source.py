@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Edit", "edit_of", "open_picture", "strength_of"]
 
 _STRENGTH, _STRENGTH_WITH_MASK = 0.8, 1.0  # diffusers' defaults
+_WHITE = 255
 _HALF = 128  # of 255: from here on a mask is white, as diffusers rounds it
 
 _log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ def open_picture(source: str | Path | bytes | BinaryIO) -> Image:
     """Read a PNG, JPEG or WebP picture and turn it upright, as its EXIF orientation says.
 
     Args:
-        source: path of a file, a file's content, or a binary file that can seek.
+        source: path of a file, a file's content, or an open binary file.
 
     Raises:
         ImageError: it cannot be read, is of another format, is damaged, or is larger than 64 MiB or 67 megapixels.
@@ -118,7 +119,7 @@ def open_picture(source: str | Path | bytes | BinaryIO) -> Image:
 
     if isinstance(source, bytes):
         return _decoded(BytesIO(source), fail)
-    if hasattr(source, "read") and hasattr(source, "seek"):
+    if hasattr(source, "read") and hasattr(source, "seekable"):
         return _decoded(cast("BinaryIO", source), fail)
     path = path_of("source", source)
     with as_ours(fail), path.open("rb") as file:
@@ -217,8 +218,10 @@ def _opaque(argument: str, image: Image, background: str) -> Image:
     """Return the picture in RGB, on a background where it is transparent; 16 bits a channel become 8.
 
     Raises:
-        ImageError: it cannot be converted: its palette is damaged, or has no colour for a pixel.
+        ImageError: it has no pixels, or cannot be converted: its file is closed, its palette damaged.
     """
+    if 0 in image.size:
+        raise ImageError(argument, "it has no pixels")
     with as_ours(lambda why: ImageError(argument, why)):
         return _in_rgb(image, background)
 
@@ -227,11 +230,27 @@ def _in_rgb(image: Image, background: str) -> Image:
     from PIL import Image as Pillow  # noqa: PLC0415 - drawing without a picture needs no Pillow
 
     if image.mode.startswith("I"):
-        return Pillow.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+        values = np.asarray(image).astype(np.int64)
+        of_16_bits = image.mode != "I" or values.max() > _WHITE  # Pillow's own 32 bits have both
+        return Pillow.fromarray((values >> 8 if of_16_bits else values).clip(0, _WHITE).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        _check_floats(np.asarray(image))
     if not image.has_transparency_data:
         return image.convert("RGB")
     layer = image.convert("RGBA")
     return Pillow.alpha_composite(Pillow.new("RGBA", image.size, background), layer).convert("RGB")
+
+
+def _check_floats(values: NDArray[np.float32]) -> None:
+    """Warn of a picture of floats that is nearly black, where 255 is white.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    if not np.isfinite(values).all():
+        raise ValueError("it has values that are not finite")
+    if 0 < values.max() <= 1:
+        _log.warning("the picture has no value above 1, which is nearly black: 255 is white")
 
 
 def _fitted(image: Image, image_size: tuple[int, int]) -> Image:
