@@ -27,7 +27,7 @@ $(READY): Makefile constraints.txt runtime/pyproject.toml exporter/pyproject.tom
 	@echo "Installing into .venv; this takes some minutes the first time."
 	$(PYTHON) -m venv .venv
 	$(PIP) $(TOOLS)
-	$(PIP) --no-build-isolation --editable "./runtime[all,signing]" --editable "./exporter[genai,nncf]"
+	$(PIP) --no-build-isolation --editable "./runtime[all,serve,signing]" --editable "./exporter[genai,nncf]"
 	$(PIP) --no-deps open_clip_torch
 	@touch $@
 

@@ -25,12 +25,15 @@ import nano_runtime
 import nano_runtime.cli.bench
 import nano_runtime.cli.bundle
 import nano_runtime.cli.generate
+import nano_serve.cli
 from nano_runtime.sampling.sampler_table import SAMPLERS
 
 __all__ = ["PARTS", "job_of", "outdated", "parsers", "with_part", "write"]
 
 ROOT: Final = Path(__file__).parents[1]
-_PACKAGES: Final = (ROOT / "runtime/src/nano_runtime", ROOT / "exporter/src/nano_export")
+_PACKAGES: Final = tuple(
+    ROOT / path for path in ("runtime/src/nano_runtime", "runtime/src/nano_serve", "exporter/src/nano_export")
+)
 _WIDEST_SIGNATURE: Final = 100
 _SECTIONS: Final = ("Args", "Attributes", "Returns", "Yields", "Raises")
 _TABLES: Final = {"Args": "argument", "Attributes": "attribute", "Raises": "raises"}
@@ -39,7 +42,8 @@ _TABLES: Final = {"Args": "argument", "Attributes": "attribute", "Raises": "rais
 def parsers() -> dict[str, argparse.ArgumentParser]:
     """Return the real parser of every command, by the command's name; ``nano-bundle``'s by those of its parts."""
     found: dict[str, argparse.ArgumentParser] = {}
-    for module in (nano_export.cli, nano_runtime.cli.generate, nano_runtime.cli.bench, nano_runtime.cli.bundle):
+    commands = nano_runtime.cli.generate, nano_runtime.cli.bench, nano_runtime.cli.bundle
+    for module in (nano_export.cli, *commands, nano_serve.cli):
         parser = module._parser()  # noqa: SLF001 - the one reader besides the command itself
         parts = [action.choices for action in _actions(parser) if isinstance(action.choices, dict)]
         for one in parts[0].values() if parts else [parser]:
@@ -54,7 +58,7 @@ def job_of(path: Path) -> str:
 
 
 def file_map() -> str:
-    """Return a table of files and jobs for every room of both packages."""
+    """Return a table of files and jobs for every room of all packages."""
     parts = []
     for package in _PACKAGES:
         parts.append(f"### {package.name}\n")

@@ -23,7 +23,9 @@ NAMES = [
     "UsageError",
     "__version__",
     "open_picture",
+    "read_foreign",
     "read_parameters",
+    "sampler_names",
     "save_png",
     "verify_bundle",
 ]

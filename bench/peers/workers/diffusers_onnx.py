@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime
 from diffusers import OnnxStableDiffusionPipeline
 from numpy.typing import NDArray
+
 from serve import Draw, Job, Picture, serve
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
+
 from serve import Draw, Job, Picture, serve
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import openvino
 import openvino_genai
 from numpy.typing import NDArray
+
 from serve import Draw, Job, Picture, serve
 
 

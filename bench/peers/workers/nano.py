@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from serve import Draw, Job, Picture, serve
 
 from nano_runtime import Pipeline
 from nano_runtime.arrays import F32
+from serve import Draw, Job, Picture, serve
 
 
 def load(job: Job) -> Draw:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from optimum.intel import OVStableDiffusionPipeline
+
 from serve import Draw, Job, Picture, serve
 
 

@@ -7,6 +7,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 from optimum.onnxruntime import ORTStableDiffusionPipeline
+
 from serve import Draw, Job, Picture, serve
 
 

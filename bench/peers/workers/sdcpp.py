@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from serve import Draw, Job, Picture, serve
 from stable_diffusion_cpp import StableDiffusion
+
+from serve import Draw, Job, Picture, serve
 
 
 def load(job: Job) -> Draw:

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from nano_runtime.drawing.events import Progress, Result
     from nano_runtime.errors import BundleError, MachineError, NanoError, NetworkError, UsageError
     from nano_runtime.options import DrawOptions
-    from nano_runtime.pictures.png import read_parameters, save_png
+    from nano_runtime.pictures.png import read_foreign, read_parameters, save_png
     from nano_runtime.pictures.source import open_picture
     from nano_runtime.pipeline import Pipeline
+    from nano_runtime.sampling.sampler_names import sampler_names
     from nano_runtime.verify.checks import verify_bundle
 
 __all__ = [
@@ -38,7 +39,9 @@ __all__ = [
     "UsageError",
     "__version__",
     "open_picture",
+    "read_foreign",
     "read_parameters",
+    "sampler_names",
     "save_png",
     "verify_bundle",
 ]
@@ -55,7 +58,9 @@ _HOMES = {
     "Result": "drawing.events",
     "UsageError": "errors",
     "open_picture": "pictures.source",
+    "read_foreign": "pictures.png",
     "read_parameters": "pictures.png",
+    "sampler_names": "sampling.sampler_names",
     "save_png": "pictures.png",
     "verify_bundle": "verify.checks",
 }

@@ -49,11 +49,11 @@ class Bundle:
     _held: dict[str, HeldFile] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def open(cls, path: str | Path, expect_digest: str | None = None) -> Bundle:
+    def open(cls, path: str | Path = DEMO, expect_digest: str | None = None) -> Bundle:
         """Read the manifest; graphs and tokenizer are checked when they are needed.
 
         Args:
-            path: the folder.
+            path: the folder; by default the small demo model that comes with this package.
             expect_digest: the digest that the bundle must have, as 64 hex digits; None takes any.
 
         Raises:

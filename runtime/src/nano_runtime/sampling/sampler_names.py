@@ -17,7 +17,7 @@ from typing import Final, Literal, TypeAlias, get_args
 from nano_runtime.errors import UnknownSchedulerError
 from nano_runtime.sampling.sampler_table import RECORDS, SAMPLERS, SPREADABLE
 
-__all__ = ["SPREADS", "Spread", "a1111_name", "full_name", "names_in_words", "split_name"]
+__all__ = ["SPREADS", "Spread", "a1111_name", "full_name", "names_in_words", "sampler_names", "split_name"]
 
 Spread: TypeAlias = Literal["trained", "karras", "exponential", "beta"]
 
@@ -79,6 +79,13 @@ def a1111_name(name: str) -> str:
         return name
     shown = RECORDS[base].a1111
     return (base if shown is None else shown) + ("" if spread == "trained" else f" {spread.title()}")
+
+
+def sampler_names() -> dict[str, str]:
+    """Return every name of a sampler, those with a spread too, and what AUTOMATIC1111's web UI calls it."""
+    bare = list(SAMPLERS)
+    spread = [f"{name}_{spread}" for name in SPREADABLE for spread in SPREADS]
+    return {name: a1111_name(name) for name in [*bare, *spread]}
 
 
 def names_in_words() -> str:

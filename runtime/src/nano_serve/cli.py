@@ -1,0 +1,167 @@
+"""``nano-serve``: a page and HTTP APIs for pictures, on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nano_runtime.cli import Parser, make_parser, run_command
+from nano_runtime.cli.cache_options import CacheOptions, add_cache_options, cache_folder
+
+if TYPE_CHECKING:
+    from nano_runtime import Pipeline
+
+__all__ = ["main"]
+
+_EXAMPLES = """\
+  nano-serve --open                                    the built-in demo model, in your browser
+  nano-serve --bundle nano-int8                        a bundle of your own, at http://localhost:7860
+  nano-serve --bundle nano-int8 --bundle other-int8    several; one is loaded at a time
+  nano-serve --bundle nano-int8 --host 0.0.0.0 --token "$(openssl rand -hex 24)" --allow-host studio.lan
+"""
+_DEFAULT_PORT = 7860
+_MOST_PORT = 65535
+_LEAST_TOKEN = 16  # characters
+
+
+class _Options(CacheOptions):
+    """The command line, typed."""
+
+    bundle: list[Path]
+    backend: str | None
+    threads: int | None
+    host: str
+    port: int
+    token: str | None
+    allow_host: list[str]
+    allow_origin: list[str]
+    open: bool
+    history: Path | None
+    keep_history: bool
+    queue: int
+    idle: float
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(_parser(), _Options(), _serve, argv)
+
+
+def _parser() -> Parser:
+    parser = make_parser("nano-serve", "Serve a page and HTTP APIs that draw pictures, on this machine.", _EXAMPLES)
+    drawing = parser.add_argument_group("drawing")
+    drawing.add_argument(
+        "--bundle", type=Path, action="append", default=[], metavar="DIR",
+        help="folder of a bundle; repeat it for several, the first is the default (default: the built-in demo)",
+    )  # fmt: skip
+    drawing.add_argument(
+        "--backend", choices=("onnxruntime", "openvino"), help="the engine (default: as nano-generate takes it)"
+    )
+    drawing.add_argument("--threads", type=int, metavar="N", help="processor threads (default: one per core)")
+    drawing.add_argument(
+        "--idle", type=float, default=300.0, metavar="SECONDS",
+        help="free a model's memory after this long without a job; -1 keeps it (default: %(default)g)",
+    )  # fmt: skip
+    drawing.add_argument(
+        "--queue", type=_count, default=16, metavar="N", help="jobs that may wait (default: %(default)s)"
+    )
+    drawing.add_argument("--history", type=Path, metavar="DIR", help="folder for finished pictures")
+    drawing.add_argument(
+        "--no-history", dest="keep_history", action="store_false", help="delete all pictures when the server stops"
+    )
+    add_cache_options(parser)
+    network = parser.add_argument_group("who may ask")
+    network.add_argument(
+        "--host", default="localhost", help="address to listen on; any beyond this machine needs --token"
+    )
+    network.add_argument(
+        "--port", type=_port, default=_DEFAULT_PORT, help="0 takes any that is free (default: %(default)s)"
+    )
+    network.add_argument("--token", help="requests must carry it: at least 16 characters")
+    network.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME[:PORT]", help="a further name of this server"
+    )
+    network.add_argument(
+        "--allow-origin", action="append", default=[], metavar="ORIGIN",
+        help="a page of another server that may use the API, as http://name:port",
+    )  # fmt: skip
+    network.add_argument("--open", action="store_true", help="open the page in your browser")
+    return parser
+
+
+def _serve(options: _Options) -> int:
+    from nano_serve.errors import BadRequestError
+    from nano_serve.extra import require
+
+    require()
+    from nano_runtime import Bundle
+    from nano_serve.http.app import application
+    from nano_serve.http.guard import Access
+    from nano_serve.http.server import is_loopback, listen, serve
+    from nano_serve.studio import Settings, Studio
+
+    if options.token is not None and len(options.token) < _LEAST_TOKEN:
+        raise BadRequestError("--token is short", f"Give at least {_LEAST_TOKEN} characters, as openssl rand prints.")
+    if options.token is None and not is_loopback(options.host):
+        raise BadRequestError(
+            f"--host {options.host} lets others reach this server, and there is no --token",
+            'Add --token "$(openssl rand -hex 24)", or leave --host out.',
+        )
+    bundles = options.bundle or [Bundle.open().path]
+    cache = cache_folder(options)
+
+    def opened(folder: Path) -> Pipeline:
+        from nano_runtime import Pipeline
+
+        return Pipeline.from_pretrained(folder, options.backend, options.threads, cache=cache)  # type: ignore[arg-type]
+
+    with _history(options) as history:
+        keep = None if options.idle < 0 else options.idle
+        studio = Studio(Settings(bundles, history, queue=options.queue, keep_seconds=keep), opened)
+        sockets = listen(options.host, options.port)
+        host, port = sockets[0].getsockname()[:2]
+        shown = "localhost" if options.host == "localhost" else f"[{host}]" if ":" in host else host
+        url = f"http://{shown}:{port}"
+        access = Access(options.token, [*options.allow_host, options.host, host], options.allow_origin)
+
+        def started() -> None:
+            print(f"nano-serve: {url} (Ctrl-C stops it)", flush=True)
+            if options.open:
+                import webbrowser
+
+                webbrowser.open(url if options.token is None else f"{url}/?token={options.token}")
+
+        serve(application(studio, access), studio, sockets, started)
+    return 0
+
+
+@contextmanager
+def _history(options: _Options) -> Iterator[Path]:
+    """Give the folder for pictures; without history it is gone afterwards."""
+    if not options.keep_history:
+        with tempfile.TemporaryDirectory(prefix="nano-serve-") as folder:
+            yield Path(folder)
+    elif options.history is not None:
+        yield options.history
+    else:
+        from platformdirs import user_data_path
+
+        yield user_data_path("nano-runtime", appauthor=False) / "pictures"
+
+
+def _port(text: str) -> int:
+    """Read a port."""
+    if not (text.isascii() and text.isdigit() and int(text[:6]) <= _MOST_PORT):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, 0 to {_MOST_PORT}")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    """Read a number of jobs."""
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= 10_000):  # noqa: PLR2004
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 10000")
+    return int(text)

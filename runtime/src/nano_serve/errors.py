@@ -1,0 +1,254 @@
+"""Errors of requests, each with its HTTP status: what happened, and what to do."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from nano_runtime import BundleError, MachineError, NanoError, UsageError
+
+__all__ = [
+    "AddressError",
+    "BadRequestError",
+    "BusyError",
+    "ForbiddenError",
+    "MethodError",
+    "NoTokenError",
+    "NotFoundError",
+    "RequestError",
+    "StoppingError",
+    "TooLargeError",
+    "TooSlowError",
+    "UnknownScriptError",
+    "WrongTypeError",
+    "code_of",
+    "status_of",
+]
+
+_INTERNAL, _UNAVAILABLE = 500, 503
+
+
+class RequestError(UsageError):
+    """A request that is not carried out.
+
+    Attributes:
+        status: of the answer.
+        code: one word for programs.
+    """
+
+    status: ClassVar[int] = 400
+    code: ClassVar[str] = "bad_request"
+
+    def headers(self) -> dict[str, str]:
+        """Return headers that the answer needs."""
+        return {}
+
+
+class BadRequestError(RequestError):
+    """The request cannot be read.
+
+    Args:
+        what: is wrong.
+        hint: what to send instead.
+    """
+
+
+class NoTokenError(RequestError):
+    """The token is missing or wrong."""
+
+    status = 401
+    code = "no_token"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this server wants a token, and the request has none or another one",
+            "Send it as 'Authorization: Bearer TOKEN', or open /?token=TOKEN in a browser.",
+        )
+
+    def headers(self) -> dict[str, str]:
+        """Name the scheme, as HTTP wants it."""
+        return {"WWW-Authenticate": "Bearer"}
+
+
+class ForbiddenError(RequestError):
+    """The request comes from a page of somebody else, or under a foreign name.
+
+    Args:
+        header: that says so.
+        value: of it.
+        flag: that would allow it.
+    """
+
+    status = 403
+    code = "forbidden"
+
+    def __init__(self, header: str, value: str, flag: str) -> None:
+        super().__init__(
+            f"requests with {header} {value[:100]!r} are refused, because a page of somebody else can cause them",
+            f"If this is your own program or proxy, start nano-serve with {flag}.",
+        )
+
+
+class NotFoundError(RequestError):
+    """There is no such route, job or picture.
+
+    Args:
+        what: is not there.
+        hint: where to look.
+    """
+
+    status = 404
+    code = "not_found"
+
+    def __init__(self, what: str, hint: str = "/openapi.json lists all routes.") -> None:
+        super().__init__(what, hint)
+
+
+class MethodError(RequestError):
+    """The route has no such method.
+
+    Args:
+        method: that was used.
+        allowed: those that the route has.
+    """
+
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, method: str, allowed: str) -> None:
+        self._allowed = allowed
+        super().__init__(f"this route has no method {method[:20]!r}", f"It has {allowed}.")
+
+    def headers(self) -> dict[str, str]:
+        """List the methods, as HTTP wants it."""
+        return {"Allow": self._allowed}
+
+
+class TooSlowError(RequestError):
+    """The body did not arrive in time.
+
+    Args:
+        seconds: that it had.
+    """
+
+    status = 408
+    code = "too_slow"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the body did not arrive within {seconds:g} seconds", "Send it at once.")
+
+    def headers(self) -> dict[str, str]:
+        """End the connection: what comes is no request."""
+        return {"Connection": "close"}
+
+
+class TooLargeError(RequestError):
+    """The body is larger than the route takes.
+
+    Args:
+        most: bytes.
+    """
+
+    status = 413
+    code = "too_large"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"the body is larger than {most / 1e6:g} MB", "Send a smaller picture.")
+
+    def headers(self) -> dict[str, str]:
+        """End the connection: the rest of the body is not read."""
+        return {"Connection": "close"}
+
+
+class WrongTypeError(RequestError):
+    """The body is not of the route's type.
+
+    Args:
+        wanted: the Content-Type.
+    """
+
+    status = 415
+    code = "wrong_type"
+
+    def __init__(self, wanted: str) -> None:
+        super().__init__(f"the body has another Content-Type than {wanted}", f"Send it as {wanted}.")
+
+
+class UnknownScriptError(RequestError):
+    """A client wants an extension of A1111's web UI.
+
+    Args:
+        name: of the script.
+    """
+
+    status = 422
+    code = "unknown_script"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no script {name[:100]!r} here", "Switch the extension off in your client.")
+
+
+class BusyError(RequestError):
+    """As many jobs wait as may wait.
+
+    Args:
+        waiting: their number.
+        seconds: until one may have begun, about.
+    """
+
+    status = 429
+    code = "queue_full"
+
+    def __init__(self, waiting: int, seconds: float) -> None:
+        self._seconds = max(1, min(120, round(seconds)))
+        super().__init__(f"{waiting} jobs are waiting, no more may wait", f"Try again in {self._seconds} seconds.")
+
+    def headers(self) -> dict[str, str]:
+        """Say when to try again."""
+        return {"Retry-After": str(self._seconds), "x-should-retry": "true"}
+
+
+class StoppingError(RequestError):
+    """The server is being stopped."""
+
+    status = 503
+    code = "stopping"
+
+    def __init__(self) -> None:
+        super().__init__("the server is stopping", "Try again when it has started.")
+
+    def headers(self) -> dict[str, str]:
+        """Say when to try again."""
+        return {"Retry-After": "5"}
+
+
+class AddressError(MachineError):
+    """The server cannot listen where it should.
+
+    Args:
+        host: name or address.
+        port: number.
+        why: in the system's words.
+    """
+
+    def __init__(self, host: str, port: int, why: str) -> None:
+        super().__init__(
+            f"cannot listen on {host}, port {port}: {why}",
+            "Another program may use the port: choose another with --port, or --port 0 for any that is free.",
+        )
+
+
+def status_of(error: NanoError) -> int:
+    """Return the HTTP status of an error: 4xx for what the client can mend, 5xx for what it cannot."""
+    if isinstance(error, RequestError):
+        return error.status
+    if isinstance(error, BundleError):
+        return _INTERNAL
+    return 400 if isinstance(error, UsageError) else _UNAVAILABLE
+
+
+def code_of(error: NanoError) -> str:
+    """Return one word for an error."""
+    if isinstance(error, RequestError):
+        return error.code
+    kinds = {BundleError: "bundle", UsageError: "bad_value", MachineError: "machine"}
+    return next((word for kind, word in kinds.items() if isinstance(error, kind)), "internal")

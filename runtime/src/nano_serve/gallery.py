@@ -1,0 +1,153 @@
+"""The folder of finished pictures: each is a PNG file with its parameters in it, and nothing else is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+from nano_runtime import NanoError, read_parameters, save_png
+from nano_serve.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["Gallery", "Picture"]
+
+_NAME: Final = re.compile("[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture on the disk.
+
+    Attributes:
+        id: 32 hexadecimal digits, and the name of its file.
+        created: seconds since 1970.
+        job: id of the job that drew it; None if that was in an earlier start of the server.
+        place: among the job's pictures; None as ``job``.
+        parameters: what it takes to draw it again, as the file has it.
+        text: the same in A1111's form.
+    """
+
+    id: str
+    created: float
+    job: str | None
+    place: int | None
+    parameters: Mapping[str, Any]
+    text: str
+
+
+class Gallery:
+    """Pictures by id, the newest first. All threads may use it.
+
+    Args:
+        folder: of the files; it is made, for its owner only, if it is not there. Files in it that are not named like
+            ours are left alone.
+
+    Raises:
+        OSError: the folder cannot be made or read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder = folder
+        self._lock = threading.Lock()
+        files = [(path.stat().st_mtime, path.stem) for path in folder.glob("*.png") if _NAME.fullmatch(path.stem)]
+        self._times = {name: seconds for seconds, name in sorted(files)}
+        self._known: dict[str, Picture] = {}
+
+    def add(self, image: Image, parameters: Any, job: str, place: int) -> Picture:  # noqa: ANN401
+        """Write a picture; when this returns it is on the disk, whole.
+
+        Args:
+            image: to write.
+            parameters: one of ``Result.parameters``.
+            job: id of the job that drew it.
+            place: among the job's pictures.
+
+        Raises:
+            MachineError: the folder is missing, full, or not writable.
+        """
+        name, created = uuid4().hex, time.time()
+        save_png(image, self._path(name), parameters)
+        picture = Picture(name, created, job, place, parameters.as_dict(), parameters.as_text())
+        with self._lock:
+            self._times[name] = created
+            self._known[name] = picture
+        return picture
+
+    def page(self, before: str | None, limit: int) -> tuple[list[Picture], str | None]:
+        """Return pictures, the newest first.
+
+        Args:
+            before: id of the picture before which to begin; None begins with the newest.
+            limit: number of pictures.
+
+        Returns:
+            The pictures, and the ``before`` of the next page; None if this is the last.
+
+        Raises:
+            NotFoundError: there is no picture ``before``.
+        """
+        with self._lock:
+            names = list(reversed(self._times))
+        if before is not None:
+            if before not in names:
+                raise NotFoundError(f"there is no picture {before[:40]!r}", "Begin without 'before'.")
+            names = names[names.index(before) + 1 :]
+        chosen = names[:limit]
+        found = [picture for name in chosen if (picture := self._described(name)) is not None]
+        return found, chosen[-1] if len(names) > limit else None
+
+    def content(self, name: str) -> bytes:
+        """Return a picture's file.
+
+        Raises:
+            NotFoundError: there is no such picture.
+        """
+        with self._lock:
+            known = name in self._times
+        if known:
+            with contextlib.suppress(OSError):
+                return self._path(name).read_bytes()
+        raise NotFoundError(f"there is no picture {name[:40]!r}", "GET /api/v1/pictures lists them.")
+
+    def delete(self, name: str) -> None:
+        """Delete a picture and its file.
+
+        Raises:
+            NotFoundError: there is no such picture.
+            OSError: the file cannot be deleted.
+        """
+        with self._lock:
+            if name not in self._times:
+                raise NotFoundError(f"there is no picture {name[:40]!r}", "GET /api/v1/pictures lists them.")
+            self._path(name).unlink(missing_ok=True)
+            del self._times[name]
+            self._known.pop(name, None)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.png"
+
+    def _described(self, name: str) -> Picture | None:
+        """Return a picture; None if its file says nothing, or is gone."""
+        with self._lock:
+            known, created = self._known.get(name), self._times.get(name)
+        if known is not None or created is None:
+            return known
+        try:
+            parameters = read_parameters(self._path(name))
+        except NanoError:
+            return None
+        picture = Picture(name, created, None, None, parameters.as_dict(), parameters.as_text())
+        with self._lock:
+            if name in self._times:
+                self._known[name] = picture
+        return picture

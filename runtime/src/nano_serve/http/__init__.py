@@ -1,0 +1,1 @@
+"""The HTTP side: defences, routes, and the forms of each API."""

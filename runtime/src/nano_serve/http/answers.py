@@ -1,0 +1,56 @@
+"""Answers: JSON, and errors in the form that the clients of each API show."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from starlette.responses import Response
+
+from nano_runtime import NanoError
+from nano_serve.errors import RequestError, code_of, status_of
+from nano_serve.shapes import ErrorShape
+
+__all__ = ["JsonAnswer", "error_answer", "problem"]
+
+_SDAPI: Final = "/sdapi/"
+_SERVER: Final = 500
+
+
+class JsonAnswer(Response):
+    """An answer in JSON, made by msgspec."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:  # noqa: ANN401 - whatever can be written as JSON
+        """Return the body."""
+        return msgspec.json.encode(content)
+
+
+def error_answer(error: NanoError, path: str, message: str | None = None) -> Response:
+    """Return the answer to a request that failed.
+
+    Args:
+        error: why.
+        path: of the request: A1111's clients want another form.
+        message: instead of the error's own.
+    """
+    headers = error.headers() if isinstance(error, RequestError) else {}
+    text = f"{error.what}. {error.hint}" if message is None else message
+    return problem(status_of(error), code_of(error), text, path, headers)
+
+
+def problem(status: int, code: str, message: str, path: str, headers: dict[str, str] | None = None) -> Response:
+    """Return an error in the form of the API that a path belongs to.
+
+    OpenAI's clients repeat requests that ended with 5xx, unless they are told not to; only a busy or stopping server is
+    worth another try.
+    """
+    sent = dict(headers or {})
+    if status >= _SERVER and "Retry-After" not in sent:
+        sent["x-should-retry"] = "false"
+    if path.startswith(_SDAPI):
+        return JsonAnswer({"error": code, "detail": message, "body": "", "errors": message}, status, sent)
+    kind = "server_error" if status >= _SERVER else "invalid_request_error"
+    shape = {"error": {"message": message, "type": kind, "param": None, "code": code}}
+    return JsonAnswer(msgspec.convert(shape, ErrorShape), status, sent)

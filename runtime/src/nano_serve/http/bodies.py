@@ -1,0 +1,135 @@
+"""Reads what requests send: JSON within limits of size, depth and time, and pictures in base64."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import re
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+
+from nano_runtime import open_picture
+from nano_serve.errors import BadRequestError, TooLargeError, TooSlowError, WrongTypeError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["SMALL", "WITH_PICTURES", "body_of", "json_of", "picture_bytes", "picture_of"]
+
+SMALL: Final = 1_000_000
+"""Bytes of a body without pictures."""
+
+WITH_PICTURES: Final = 32_000_000
+"""Bytes of a body with pictures."""
+
+_SECONDS: Final = 30.0  # for the whole body
+_MOST_DEPTH: Final = 32
+_STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BRACKETS: Final = re.compile(rb"[\[\]{}]")
+_URL: Final = re.compile(r"data:image/[a-z+.-]{1,20};base64,", re.IGNORECASE)
+_LINKS: Final = ("http:", "https:", "file:", "ftp:", "blob:")
+
+Shape = TypeVar("Shape")
+
+
+async def body_of(request: Request, most: int, seconds: float = _SECONDS) -> bytes:
+    """Return the body.
+
+    Args:
+        request: to read.
+        most: bytes.
+        seconds: that it may take.
+
+    Raises:
+        TooLargeError: it is larger.
+        TooSlowError: it does not come in time.
+    """
+    length = request.headers.get("content-length", "0")
+    if not length.isascii() or not length.isdigit() or int(length[:20]) > most:
+        raise TooLargeError(most)
+    parts: list[bytes] = []
+    size = 0
+
+    async def read() -> None:
+        nonlocal size
+        async for part in request.stream():
+            size += len(part)
+            if size > most:
+                raise TooLargeError(most)
+            parts.append(part)
+
+    try:
+        await asyncio.wait_for(read(), seconds)
+    except asyncio.TimeoutError:
+        raise TooSlowError(seconds) from None
+    except ClientDisconnect:
+        raise TooSlowError(seconds) from None
+    return b"".join(parts)
+
+
+async def json_of(request: Request, shape: type[Shape], most: int = SMALL, *, lenient: bool = False) -> Shape:
+    """Return a JSON body in its shape.
+
+    Args:
+        request: to read.
+        shape: a msgspec type.
+        most: bytes.
+        lenient: takes "512" and 512.0 for 512, as programs of the compatible APIs send them; an empty body is ``{}``.
+
+    Raises:
+        WrongTypeError: it is not sent as JSON.
+        BadRequestError: it is none, or not in this shape.
+        TooLargeError: it is larger.
+        TooSlowError: it does not come in time.
+    """
+    content = await body_of(request, most)
+    if not content and lenient:
+        content = b"{}"
+    elif request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise WrongTypeError("application/json")
+    _check_depth(content)
+    try:
+        return msgspec.json.decode(content, type=shape, strict=not lenient)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        why = str(error) or type(error).__name__
+        raise BadRequestError(f"the body is not as it should be: {why[:300]}", "See /openapi.json.") from None
+
+
+def picture_bytes(text: str, name: str) -> bytes:
+    """Return the file that base64 or a data URL holds.
+
+    Raises:
+        BadRequestError: it is neither.
+    """
+    if text[:10].lower().startswith(_LINKS):
+        raise BadRequestError(f"{name} is a link", "Send the picture itself in base64: this server fetches nothing.")
+    found = _URL.match(text)
+    try:
+        return base64.b64decode("".join((text if found is None else text[found.end() :]).split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise BadRequestError(f"{name} is not base64", "Send a PNG, JPEG or WebP file in base64.") from None
+
+
+def picture_of(text: str, name: str) -> Image:
+    """Return the picture that base64 or a data URL holds.
+
+    Raises:
+        UsageError: it is none, is damaged, or too large.
+    """
+    return open_picture(picture_bytes(text, name))
+
+
+def _check_depth(content: bytes) -> None:
+    """Refuse JSON that is nested deeper than any of ours, before a parser goes down.
+
+    Raises:
+        BadRequestError: it is.
+    """
+    depth = 0
+    for bracket in _BRACKETS.findall(_STRINGS.sub(b"", content)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > _MOST_DEPTH:
+            raise BadRequestError("the body is nested too deeply", "See /openapi.json.")

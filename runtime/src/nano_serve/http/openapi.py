@@ -1,0 +1,55 @@
+"""The OpenAPI 3.1 document, made from the table of routes and the shapes of their bodies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from nano_runtime import __version__
+from nano_serve.http.routes import Endpoint
+from nano_serve.shapes import ErrorShape
+
+__all__ = ["document_of"]
+
+_PLACE: Final = "#/components/schemas/{name}"
+
+
+def document_of(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+    """Return the document."""
+    shapes = [ErrorShape]
+    for one in endpoints:
+        for shape in (one.request, one.response):
+            if shape is not None and not isinstance(shape, str) and shape not in shapes:
+                shapes.append(shape)
+    schemas, components = msgspec.json.schema_components(shapes, ref_template=_PLACE)
+    schema_of = dict(zip(shapes, schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for one in endpoints:
+        paths.setdefault(one.path, {})[one.method.lower()] = _operation(one, schema_of)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "nano-serve", "version": __version__},
+        "paths": paths,
+        "components": {"schemas": components},
+    }
+
+
+def _operation(one: Endpoint, schema_of: dict[Any, Any]) -> dict[str, Any]:
+    """Return the description of one route."""
+    answer: dict[str, Any] = {"description": one.summary}
+    if isinstance(one.response, str):
+        answer["content"] = {one.response: {"schema": {"type": "string"}}}
+    elif one.response is not None:
+        answer["content"] = {"application/json": {"schema": schema_of[one.response]}}
+    wrong = {"description": "An error", "content": {"application/json": {"schema": schema_of[ErrorShape]}}}
+    operation: dict[str, Any] = {"summary": one.summary, "responses": {str(one.status): answer, "default": wrong}}
+    names = re.findall(r"{(\w+)}", one.path)
+    if names:
+        text = {"type": "string"}
+        operation["parameters"] = [{"name": name, "in": "path", "required": True, "schema": text} for name in names]
+    if one.request is not None:
+        operation["requestBody"] = {"content": {"application/json": {"schema": schema_of[one.request]}}}
+    return operation

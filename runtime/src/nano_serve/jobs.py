@@ -1,0 +1,138 @@
+"""A job: pictures that somebody asked for, what is known of them by now, and those that were drawn."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+from uuid import uuid4
+
+from nano_runtime import DrawOptions
+from nano_serve.gallery import Picture
+
+__all__ = ["ENDED", "Failure", "Job", "Status", "new_id"]
+
+Status: TypeAlias = Literal["queued", "generating", "completed", "failed", "cancelled"]
+ENDED: frozenset[Status] = frozenset({"completed", "failed", "cancelled"})
+
+
+def new_id() -> str:
+    """Return 32 random hexadecimal digits."""
+    return uuid4().hex
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An error as the client is told it.
+
+    Attributes:
+        status: of an HTTP answer.
+        code: one word.
+        message: what happened and what to do, without paths of this machine.
+    """
+
+    status: int
+    code: str
+    message: str
+
+
+@dataclass(eq=False)
+class Job:
+    """One request to draw.
+
+    The worker's thread writes; others read, and may set the two wishes. Tuples and mappings are replaced, never
+    changed, so a reader needs no lock.
+
+    Attributes:
+        client: who asked, for fairness.
+        bundle: digest of the bundle that draws.
+        options: of all its pictures; the seed is set.
+        seeds: of each picture.
+        variation_seeds: of each picture; None without a variation.
+        calls_each: UNet calls of a picture.
+        asked: the options that were given, for people; without pictures.
+        alone: its pictures share no UNet call with those of other jobs.
+        id: 32 hexadecimal digits.
+        created: seconds since 1970; so are ``started`` and ``completed``.
+        todo: pictures that have not begun, by place.
+        loading: a graph is loaded or compiled for it.
+        done: UNet calls that are done, of each picture under way or drawn.
+        previews: JPEG files of the pictures under way, by place.
+        pictures: that are on the disk, with their places.
+        failure: why it failed; None if it did not.
+        unwanted: wish to cancel it.
+        interrupted: wish to decode what is there by now; for jobs that are drawn alone.
+        watched: somebody looks at its previews.
+        seconds_per_call: of one picture, measured; None before the second call.
+    """
+
+    client: str
+    bundle: str
+    options: DrawOptions
+    seeds: tuple[int, ...]
+    variation_seeds: tuple[int, ...] | None
+    calls_each: int
+    asked: dict[str, Any]
+    alone: bool = False
+    id: str = field(default_factory=new_id)
+    created: float = field(default_factory=time.time)
+    status: Status = "queued"
+    started: float | None = None
+    completed: float | None = None
+    todo: tuple[int, ...] = ()
+    loading: bool = False
+    done: dict[int, int] = field(default_factory=dict)
+    previews: dict[int, bytes] = field(default_factory=dict)
+    pictures: tuple[Picture, ...] = ()
+    failure: Failure | None = None
+    unwanted: bool = False
+    interrupted: bool = False
+    watched: bool = False
+    seconds_per_call: float | None = None
+    _ending: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        """Begin with all pictures to do."""
+        self.todo = tuple(range(len(self.seeds)))
+
+    def end(self, status: Status) -> bool:
+        """Give a job its last status, once; return whether this was the time."""
+        with self._ending:
+            if self.ended:
+                return False
+            self.loading, self.previews = False, {}
+            self.completed = time.time()
+            self.status = status
+            return True
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing changes any more."""
+        return self.status in ENDED
+
+    @property
+    def call(self) -> int:
+        """UNet calls that are done, counted for each picture."""
+        return sum(self.done.values())
+
+    @property
+    def calls(self) -> int:
+        """UNet calls of the whole job, counted for each picture."""
+        return self.calls_each * len(self.seeds)
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Seconds until all pictures are drawn, if nothing else is drawn; None before the second UNet call."""
+        return None if self.seconds_per_call is None else (self.calls - self.call) * self.seconds_per_call
+
+    @property
+    def kind_of_call(self) -> tuple[object, ...]:
+        """What pictures must have in common to share UNet calls: all but prompts and seeds; else its own id."""
+        of = self.options
+        if self.alone or self.variation_seeds is not None or of.image is not None:
+            return (self.id,)
+        between = None if of.guidance_interval is None else tuple(of.guidance_interval)
+        shortcuts = (of.quality, of.cache_interval, between)
+        reading = (of.prompt_weighting, of.long_prompts)
+        return (self.bundle, of.num_inference_steps, of.guidance_scale, of.scheduler, shortcuts, reading)

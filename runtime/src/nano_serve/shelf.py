@@ -1,0 +1,99 @@
+"""The bundles that this server draws with: all are open, the graphs of one at a time are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from nano_runtime import Bundle, Pipeline
+from nano_serve.errors import NotFoundError
+
+__all__ = ["Open", "Shelf", "Shelved"]
+
+Open: TypeAlias = Callable[[Path], Pipeline]
+"""Opens a bundle; where a pipeline computes, in this process or another, is its own matter."""
+
+
+@dataclass(eq=False)
+class Shelved:
+    """A bundle and its pipeline.
+
+    Attributes:
+        pipeline: open; it loads graphs when it draws.
+        state: of the graphs.
+    """
+
+    pipeline: Pipeline
+    state: Literal["idle", "loading", "loaded"] = "idle"
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle."""
+        return self.pipeline.bundle
+
+    @property
+    def title(self) -> str:
+        """Name and beginning of the digest, as A1111 writes it: two bundles of one name differ."""
+        return f"{self.bundle.manifest.name} [{self.bundle.digest[:10]}]"
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether it is the built-in model, which was taught a list of words."""
+        return self.bundle.manifest.source.model == "demo"
+
+
+class Shelf:
+    """All bundles; the first is the default.
+
+    Args:
+        folders: of the bundles.
+        opened: opens one.
+
+    Raises:
+        NanoError: a bundle cannot be opened.
+    """
+
+    def __init__(self, folders: Sequence[Path], opened: Open) -> None:
+        pipelines = [opened(folder) for folder in folders]
+        self._all = {one.bundle.digest: Shelved(one) for one in pipelines}
+        self.default = next(iter(self._all))
+
+    def __iter__(self) -> Iterator[Shelved]:
+        """Yield the bundles, the default first."""
+        return iter(sorted(self._all.values(), key=lambda one: one.bundle.digest != self.default))
+
+    def at(self, digest: str) -> Shelved:
+        """Return the bundle of a digest."""
+        return self._all[digest]
+
+    def named(self, name: str) -> Shelved | None:
+        """Return the bundle that a client means by a name, a title, or the beginning of a digest; None for none."""
+        wanted = name.strip().lower()
+        for one in self:
+            known = (one.bundle.manifest.name.lower(), one.title.lower(), one.bundle.digest)
+            if wanted in known or (len(wanted) >= len("0123456789") and one.bundle.digest.startswith(wanted)):
+                return one
+        return None
+
+    def chosen(self, name: str | None) -> Shelved:
+        """Return the bundle of a name; None means the default.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        if name is None:
+            return self.at(self.default)
+        if (found := self.named(name)) is None:
+            raise NotFoundError(f"there is no bundle {name[:100]!r}", "GET /api/v1/bundles lists them.")
+        return found
+
+    def of_size(self, width: int, height: int) -> Shelved:
+        """Return the bundle that draws pictures of a size, or the default."""
+        return next((one for one in self if one.bundle.manifest.image_size == (height, width)), self.at(self.default))
+
+    @property
+    def loaded(self) -> Shelved | None:
+        """The bundle whose graphs are in memory, or on their way there."""
+        return next((one for one in self if one.state != "idle"), None)

@@ -1,0 +1,136 @@
+"""A server that draws with formulas: the real application behind its guard, called in process."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+from tests.runtime.fakes import FORMULAS, FakeGraphs, make_bundle, pipeline_of
+
+from nano_runtime import Bundle, Pipeline
+from nano_serve.http.app import application
+from nano_serve.http.guard import Access, Guard
+from nano_serve.studio import Settings, Studio
+
+PORT = 7860
+BASE = f"http://localhost:{PORT}"
+
+
+class Gate:
+    """Holds the UNet of a server: every call waits until it is let through."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.open = True
+        self.left = 0
+
+    def wait(self) -> None:
+        """Wait for leave; called by the UNet."""
+        deadline = time.monotonic() + 20
+        while not self.open and self.left == 0:
+            assert time.monotonic() < deadline, "nobody let the UNet through"
+            time.sleep(0.001)
+        self.left = max(0, self.left - 1)
+        self.calls += 1
+
+
+@dataclass
+class Served:
+    """A server, its parts, and a client."""
+
+    studio: Studio
+    app: Guard
+    gate: Gate
+    graphs: dict[Path, FakeGraphs]
+
+    def ask(self, method: str, path: str, *, base: str = BASE, **options: Any) -> httpx2.Response:
+        """Send one request."""
+
+        async def send() -> httpx2.Response:
+            transport = httpx2.ASGITransport(self.app, raise_app_exceptions=False)
+            async with httpx2.AsyncClient(transport=transport, base_url=base) as client:
+                return await client.request(method, path, **options)
+
+        return asyncio.run(send())
+
+    def get(self, path: str, **options: Any) -> Any:
+        """Return the JSON of a GET that succeeds."""
+        answer = self.ask("GET", path, **options)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def post(self, path: str, body: Any, **options: Any) -> Any:
+        """Return the JSON of a POST that succeeds."""
+        answer = self.ask("POST", path, json=body, **options)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    def ended(self, job: str) -> Any:
+        """Wait until a job has ended; return it."""
+        return until(lambda: found if (found := self.get(f"/api/v1/jobs/{job}"))["completed"] else None)
+
+
+def until(done: Callable[[], Any], seconds: float = 20) -> Any:
+    """Wait until something is true; return it."""
+    deadline = time.monotonic() + seconds
+    while not (found := done()):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.002)
+    return found
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two bundles of formulas."""
+    folder = tmp_path_factory.mktemp("bundles")
+    make_bundle(folder / "one", name="one")
+    make_bundle(folder / "two", name="two")
+    return folder / "one", folder / "two"
+
+
+@pytest.fixture
+def serving(bundles: tuple[Path, Path], tmp_path: Path) -> Iterator[Callable[..., Served]]:
+    """Start servers; they are stopped after the test."""
+    begun: list[Served] = []
+
+    def start(access: Access | None = None, **changes: Any) -> Served:
+        gate, graphs = Gate(), {}
+
+        def opened(folder: Path) -> Pipeline:
+            graphs[folder] = FakeGraphs(Bundle.open(folder), instead=_gated(gate))
+            return pipeline_of(graphs[folder])
+
+        settings = replace(Settings(bundles, tmp_path / "pictures"), **changes)
+        studio = Studio(settings, opened)
+        served = Served(studio, application(studio, Access() if access is None else access), gate, graphs)
+        begun.append(served)
+        studio.start()
+        return served
+
+    yield start
+    for served in begun:
+        served.gate.open = True
+        assert served.studio.stop(20)
+
+
+@pytest.fixture
+def served(serving: Callable[..., Served]) -> Served:
+    """A server with defaults."""
+    return serving()
+
+
+def _gated(gate: Gate) -> dict[str, Callable[..., dict[str, np.ndarray]]]:
+    """The UNet, which waits at the gate."""
+
+    def unet(**feeds: Any) -> dict[str, np.ndarray]:
+        gate.wait()
+        return FORMULAS["hoisted"]["unet"](**feeds)
+
+    return {"unet": unet}

@@ -1,0 +1,229 @@
+"""Who may ask: names of this server, origins, tokens, and what every answer says to browsers (D3 to D7, D11, D14)."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from typing import Any
+
+import pytest
+from tests.serve.conftest import BASE, PORT
+
+from nano_serve.http.guard import CSP, Access
+
+TOKEN = "a token of sixteen and more"  # noqa: S105 - of a test
+
+
+@pytest.fixture
+def locked(serving):
+    """A server with a token, another name, and a friendly page elsewhere."""
+    return serving(Access(TOKEN, ["studio.lan", "proxy.example:80"], ["http://friend.example"]))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [f"localhost:{PORT}", f"LOCALHOST:{PORT}", f"127.0.0.1:{PORT}", f"[::1]:{PORT}", f"host.docker.internal:{PORT}"],
+)
+def test_own_names_are_answered(served, host):
+    assert served.ask("GET", "/health", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.com",
+        f"evil.com:{PORT}",
+        f"localhost.evil.com:{PORT}",
+        f"127.0.0.1.evil.com:{PORT}",
+        f"localhost.:{PORT}",
+        "localhost",
+        f"localhost:{PORT + 1}",
+        f"localhost:{PORT}:{PORT}",
+        f"user@localhost:{PORT}",
+        f"2130706433:{PORT}",
+        f"0x7f000001:{PORT}",
+        f"0177.0.0.1:{PORT}",
+        f"127.1:{PORT}",
+        f"[::ffff:127.0.0.1]:{PORT}",
+        f"0.0.0.0:{PORT}",
+        "",
+    ],
+)
+def test_foreign_names_are_refused(served, host):
+    """A page whose name leads here (DNS rebinding) sends its own name."""
+    answer = served.ask("GET", "/api/v1/jobs", headers={"host": host})
+    assert answer.status_code == 403
+    assert "--allow-host" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("hosts", [[], [b"localhost:7860", b"localhost:7860"]])
+def test_none_or_two_names_are_no_request(served, hosts):
+    assert _raw(served, "/health", [(b"host", host) for host in hosts]) == 400
+
+
+def test_a_target_that_is_no_path_is_no_request(served):
+    assert _raw(served, "http://evil.com/health", [(b"host", b"localhost:7860")]) == 400
+
+
+def test_further_names_can_be_allowed(locked):
+    for host in (f"studio.lan:{PORT}", "proxy.example", "proxy.example:80"):
+        assert locked.ask("GET", "/health", headers={"host": host}).status_code == 200
+    for host in ("studio.lan", f"proxy.example:{PORT}"):
+        assert locked.ask("GET", "/health", headers={"host": host}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://evil.com"},
+        {"origin": "null"},
+        {"origin": "http://localhost"},
+        {"origin": f"http://localhost:{PORT + 1}"},
+        {"origin": f"https://localhost:{PORT}"},
+        {"origin": f"http://127.0.0.1:{PORT}"},  # of another name than the Host
+        {"origin": ""},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"},
+        {"sec-fetch-site": "anything"},
+    ],
+)
+@pytest.mark.parametrize(("method", "path"), [("POST", "/api/v1/jobs"), ("GET", "/api/v1/jobs")])
+def test_pages_of_others_are_refused(served, headers, method, path):
+    body = {"json": {"prompt": "owl"}} if method == "POST" else {}
+    assert served.ask(method, path, headers=headers, **body).status_code == 403
+    assert served.get("/api/v1/jobs") == {"jobs": []}
+
+
+def test_our_page_and_programs_are_answered(served):
+    for headers in ({}, {"origin": BASE}, {"origin": BASE, "sec-fetch-site": "same-origin"}):
+        assert served.ask("GET", "/api/v1/jobs", headers=headers).status_code == 200
+    link = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+    assert served.ask("GET", "/", headers=link).status_code == 200
+    image = {**link, "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}
+    assert served.ask("GET", "/", headers=image).status_code == 403
+
+
+def test_no_page_is_told_that_it_may_read(served):
+    assert not [name for name in served.ask("GET", "/health").headers if name.startswith("access-control")]
+    ping = served.ask("OPTIONS", "/v1/images/generations")
+    assert (ping.status_code, "POST" in ping.headers["allow"]) == (204, True)
+
+
+def test_an_allowed_page_is_told(locked):
+    friend = {"origin": "http://friend.example", "sec-fetch-site": "cross-site"}
+    asks = {**friend, "access-control-request-method": "POST"}
+    preflight = locked.ask("OPTIONS", "/api/v1/jobs", headers=asks)
+    assert preflight.status_code == 204
+    assert preflight.headers["access-control-allow-origin"] == "http://friend.example"
+    assert "authorization" in preflight.headers["access-control-allow-headers"]
+    real = locked.ask("GET", "/api/v1/jobs", headers={**friend, "authorization": f"Bearer {TOKEN}"})
+    assert (real.status_code, real.headers["access-control-allow-origin"]) == (200, "http://friend.example")
+    other = {**asks, "origin": "http://friend.example.evil.com"}
+    assert locked.ask("OPTIONS", "/api/v1/jobs", headers=other).status_code == 403
+
+
+def test_the_token_is_taken_in_every_form(locked):
+    basic = base64.b64encode(f"anyone:{TOKEN}".encode()).decode()
+    for headers in (
+        {"authorization": f"Bearer {TOKEN}"},
+        {"authorization": f"bearer  {TOKEN}"},
+        {"authorization": f"Basic {basic}"},
+        {"x-api-key": TOKEN},
+    ):
+        assert locked.ask("GET", "/api/v1/jobs", headers=headers).status_code == 200
+    for headers in (
+        {},
+        {"authorization": "Bearer"},
+        {"authorization": f"Bearer {TOKEN}x"},
+        {"authorization": "Basic %%%"},
+        {"authorization": f"Digest {TOKEN}"},
+        {"x-api-key": ""},
+        {"cookie": f"nano_serve={TOKEN}"},
+    ):
+        for path in ("/api/v1/jobs", "/openapi.json", "/", f"/api/v1/jobs?token={TOKEN}"):
+            answer = locked.ask("GET", path, headers=headers)
+            assert (answer.status_code, TOKEN in answer.text) == (401, False)
+    assert locked.ask("GET", "/health").status_code == 200
+
+
+def test_a_link_with_the_token_sets_a_cookie_and_loses_the_token(locked):
+    answer = locked.ask("GET", "/", params={"token": TOKEN})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    cookie = answer.headers["set-cookie"]
+    assert TOKEN not in cookie
+    assert all(word in cookie.lower() for word in ("httponly", "samesite=strict", "path=/"))
+    assert locked.ask("GET", "/", headers={"cookie": cookie.partition(";")[0]}).status_code == 200
+    assert locked.ask("GET", "/", params={"token": "another"}).status_code == 401
+
+
+@pytest.mark.parametrize("sent", ["Basic Og==", "", "Bearer x", "nonsense"])
+def test_without_a_token_any_authorization_is_ignored(served, sent):
+    """SillyTavern and Open WebUI always send one."""
+    assert served.ask("GET", "/api/v1/jobs", headers={"authorization": sent}).status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", None])
+def test_forms_of_other_pages_are_no_requests(served, kind):
+    headers = {} if kind is None else {"content-type": kind}
+    answer = served.ask("POST", "/api/v1/jobs", content=b'{"prompt": "owl"}', headers=headers)
+    assert answer.status_code == 415
+    assert served.get("/api/v1/jobs") == {"jobs": []}
+
+
+@pytest.mark.parametrize("path", ["/", "/api/v1/jobs", "/nowhere", "/health"])
+def test_every_answer_tells_browsers_what_they_may_do(served, path):
+    headers = served.ask("GET", path).headers
+    assert headers["content-security-policy"] == CSP
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cross-origin-resource-policy"] == "same-origin"
+    assert headers["cross-origin-opener-policy"] == "same-origin"
+    assert headers["cache-control"] == ("no-cache" if path == "/" else "no-store")
+
+
+def test_no_web_socket_is_served(served):
+    sent = []
+
+    async def connect():
+        async def send(message):
+            sent.append(message)
+
+        await served.app({"type": "websocket", "path": "/", "headers": []}, None, send)
+
+    asyncio.run(connect())
+    assert [message["type"] for message in sent] == ["websocket.close"]  # before it is accepted, that is a 403
+
+
+def test_nothing_but_a_post_changes_anything(served):
+    """An <img> or a link of another page can only cause a GET."""
+    for path in ("/api/v1/jobs", "/api/v1/tokens", "/api/v1/parameters"):
+        answer = served.ask("GET", path, params={"prompt": "owl"})
+        assert answer.status_code in {200, 405}
+    assert served.ask("PUT", "/api/v1/jobs").headers["allow"]
+    assert served.get("/api/v1/jobs") == {"jobs": []}
+
+
+def _raw(served, path: str, headers: list[tuple[bytes, bytes]]) -> int:
+    """Return the status of a request that no client would send."""
+    status = []
+
+    async def ask():
+        async def receive():
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message):
+            status.append(message.get("status"))
+
+        scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "GET",
+            "path": path,
+        }
+        scope |= {"raw_path": path.encode(), "query_string": b"", "headers": headers, "scheme": "http"}
+        await served.app({**scope, "server": ("localhost", PORT), "client": ("127.0.0.1", 1)}, receive, send)
+
+    asyncio.run(ask())
+    return status[0]

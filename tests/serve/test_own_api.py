@@ -1,0 +1,201 @@
+"""Our own API: jobs, pictures, parameters, tokens, and the events that tell of them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from io import BytesIO
+from typing import Any
+
+import msgspec
+import pytest
+from PIL import Image
+from tests.serve.conftest import until
+
+from nano_runtime import DrawOptions, open_picture
+from nano_serve.http.events import stream_of
+from nano_serve.shapes import BundlesShape, ErrorShape, JobRequest, JobShape, PicturesShape
+
+
+def test_a_job_draws_what_python_draws(served):
+    asked = {"prompt": "a red fox", "num_images_per_prompt": 3, "seed": "5", "num_inference_steps": 3}
+    answer = served.ask("POST", "/api/v1/jobs", json=asked)
+    assert answer.status_code == 202
+    job = msgspec.convert(answer.json(), JobShape)
+    assert answer.headers["location"] == f"/api/v1/jobs/{job.id}"
+    assert job.seeds == ["5", "6", "7"]
+    ended = served.ended(job.id)
+    assert (ended["status"], ended["progress"]["call"], ended["progress"]["calls"]) == ("completed", 9, 9)
+    pipe = served.studio.shelf.at(served.studio.shelf.default).pipeline
+    wanted = pipe("a red fox", seed=5, num_images_per_prompt=3, num_inference_steps=3)
+    for picture, image in zip(ended["pictures"], wanted.images, strict=True):
+        file = served.ask("GET", picture["url"])
+        assert file.headers["content-type"] == "image/png"
+        assert open_picture(file.content).tobytes() == image.tobytes()
+        again = served.post("/api/v1/jobs", picture["options"])
+        assert again["seeds"] == [picture["seed"]]  # what a picture says can be sent again
+
+
+def test_every_option_is_a_key_of_a_request():
+    """But for those that an answer cannot show: arrays, and a size, which is the bundle's."""
+    options = set(DrawOptions.__dataclass_fields__) - {"latents", "output_type", "height", "width"}
+    assert set(JobRequest.__struct_fields__) == options | {"bundle"}
+
+
+def test_seeds_are_text_because_javascript_rounds(served):
+    largest = str(2**64 - 1)
+    job = served.post("/api/v1/jobs", {"prompt": "owl", "seed": largest})
+    assert job["seeds"] == [largest]
+    assert served.post("/api/v1/jobs", {"prompt": "owl", "seed": 7})["seeds"] == ["7"]
+    random = served.post("/api/v1/jobs", {"prompt": "owl"})["seeds"]
+    assert 0 <= int(random[0]) < 2**32
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({}, "prompt"),
+        ({"prompt": 7}, "prompt"),
+        ({"prompt": "owl", "stepz": 7}, "stepz"),
+        ({"prompt": "owl", "num_inference_steps": 0}, "step"),
+        ({"prompt": "owl", "num_inference_steps": 7.5}, "num_inference_steps"),
+        ({"prompt": "owl", "seed": "-1"}, "seed"),
+        ({"prompt": "owl", "seed": "seven"}, "seed"),
+        ({"prompt": "owl", "num_images_per_prompt": 101}, "101"),
+        ({"prompt": "owl", "scheduler": "magic"}, "magic"),
+        ({"prompt": "owl", "strength": 0.5}, "strength"),
+        ({"prompt": "owl" * 4000}, "prompt"),
+        ({"prompt": "owl", "image": "http://127.0.0.1/x.png"}, "link"),
+        ({"prompt": "owl", "image": "file:///etc/passwd"}, "link"),
+        ({"prompt": "owl", "image": "%%%"}, "base64"),
+        ({"prompt": "owl", "image": base64.b64encode(b"GIF89a").decode()}, "picture"),
+        ([], "object"),
+    ],
+)
+def test_bad_requests_are_400_and_name_the_value(served, body, named):
+    answer = served.ask("POST", "/api/v1/jobs", json=body)
+    assert answer.status_code == 400, answer.text
+    error = msgspec.convert(answer.json(), ErrorShape).error
+    assert named in error.message
+    assert error.type == "invalid_request_error"
+    assert served.get("/api/v1/jobs") == {"jobs": []}
+
+
+def test_an_unknown_bundle_job_or_picture_is_404(served):
+    nobody = "0" * 32
+    assert served.ask("POST", "/api/v1/jobs", json={"prompt": "owl", "bundle": "three"}).status_code == 404
+    for path in (f"/api/v1/jobs/{nobody}", f"/api/v1/pictures/{nobody}", "/api/v1/pictures/..%2f..%2fetc", "/nowhere"):
+        answer = served.ask("GET", path)
+        assert answer.status_code == 404
+        msgspec.convert(answer.json(), ErrorShape)
+    assert served.ask("DELETE", f"/api/v1/pictures/{nobody}").status_code == 404
+
+
+def test_a_job_is_cancelled_after_the_call_under_way_or_before_it_began(served):
+    served.gate.open = False
+    asked = {"prompt": "owl", "num_images_per_prompt": 8}
+    first, second = (served.post("/api/v1/jobs", asked)["id"] for _ in range(2))
+    until(lambda: served.get(f"/api/v1/jobs/{first}")["status"] == "generating")
+    assert served.get(f"/api/v1/jobs/{second}")["queue_position"] == 1
+    assert served.ask("DELETE", f"/api/v1/jobs/{second}").json()["status"] == "cancelled"
+    served.ask("DELETE", f"/api/v1/jobs/{first}")
+    served.gate.left = 1
+    assert served.ended(first)["status"] == "cancelled"
+    assert served.gate.calls == 1
+    assert served.ask("DELETE", f"/api/v1/jobs/{first}").json()["status"] == "cancelled"  # does nothing
+    assert served.get("/api/v1/pictures") == {"pictures": [], "next": None}
+
+
+def test_cancelling_keeps_what_is_drawn(served):
+    served.gate.open = False
+    job = served.post("/api/v1/jobs", {"prompt": "owl", "num_images_per_prompt": 8, "seed": 1})["id"]
+    served.gate.left = 4 + 1  # four calls draw four pictures
+    until(lambda: len(served.get(f"/api/v1/jobs/{job}")["pictures"]) == 4 and served.gate.left == 0)
+    served.ask("DELETE", f"/api/v1/jobs/{job}")
+    served.gate.left = 1
+    ended = served.ended(job)
+    assert ended["status"] == "cancelled"
+    assert [picture["seed"] for picture in ended["pictures"]] == ["1", "2", "3", "4"]
+
+
+def test_pictures_are_paged_and_deleted(served):
+    job = served.post("/api/v1/jobs", {"prompt": "owl", "num_images_per_prompt": 5})["id"]
+    drawn = [picture["id"] for picture in served.ended(job)["pictures"]]
+    page = served.get("/api/v1/pictures?limit=3")
+    msgspec.convert(page, PicturesShape)
+    rest = served.get(f"/api/v1/pictures?limit=3&before={page['next']}")
+    assert [one["id"] for one in page["pictures"] + rest["pictures"]] == drawn[::-1]
+    assert rest["next"] is None
+    assert served.ask("DELETE", f"/api/v1/pictures/{drawn[0]}").status_code == 204
+    assert not (served.studio.gallery.folder / f"{drawn[0]}.png").exists()
+    assert served.ask("GET", f"/api/v1/pictures/{drawn[0]}").status_code == 404
+    assert served.ask("GET", "/api/v1/pictures?limit=0").status_code == 400
+
+
+def test_pictures_survive_the_server(serving):
+    first = serving()
+    job = first.ended(first.post("/api/v1/jobs", {"prompt": "owl"})["id"])
+    (first.studio.gallery.folder / "notes.png").write_bytes(b"of somebody else")
+    picture = job["pictures"][0]
+    found = serving().get("/api/v1/pictures")["pictures"]
+    assert [(one["id"], one["options"]) for one in found] == [(picture["id"], picture["options"])]
+
+
+def test_parameters_are_read_from_a_picture(served):
+    picture = served.ended(served.post("/api/v1/jobs", {"prompt": "an owl", "seed": "7"})["id"])["pictures"][0]
+    file = served.ask("GET", picture["url"]).content
+    found = served.post("/api/v1/parameters", {"image": base64.b64encode(file).decode()})
+    assert found["options"] == {**picture["options"], "num_images_per_prompt": 1}
+    assert (found["bundle"], found["edited"]) == ("one", False)
+    plain = base64.b64encode(_plain_png()).decode()
+    assert served.ask("POST", "/api/v1/parameters", json={"image": plain}).status_code == 404
+
+
+def test_tokens_are_counted(served):
+    found = served.post("/api/v1/tokens", {"prompt": "a red fox " * 3})
+    assert found == {"count": 9, "limit": 6, "used": 6, "cut": "a red fox "}
+
+
+def test_bundles_are_described(served):
+    found = msgspec.convert(served.get("/api/v1/bundles"), BundlesShape)
+    assert [(one.name, one.width, one.scheduler, one.num_inference_steps) for one in found.bundles] == [
+        ("one", 32, "ddim", 4),
+        ("two", 32, "ddim", 4),
+    ]
+    assert {"euler_karras": "Euler Karras"}.items() <= {one.name: one.label for one in found.samplers}.items()
+
+
+def test_events_begin_with_everything_and_tell_the_rest(served):
+    """Every job's last state, every picture, and the newest progress arrive; ``bye`` ends the stream."""
+
+    async def listen():
+        stream = stream_of(served.studio, lambda: {"jobs": []})
+        events = aiter(stream.body_iterator)
+        first = await anext(events)
+        job = await asyncio.to_thread(served.post, "/api/v1/jobs", {"prompt": "owl"})
+        seen = [first]
+        async for event in events:
+            seen.append(event)
+            if b"event: job" in event and b'"status":"completed"' in event:
+                await asyncio.to_thread(served.studio.stop, 20)
+        return job, [_parsed(event) for event in seen]
+
+    job, seen = asyncio.run(listen())
+    names = [name for name, _ in seen]
+    assert names[0] == "hello"
+    assert names[-1] == "bye"
+    assert {"job", "progress", "preview", "picture", "bundle"} <= set(names)
+    last = [data for name, data in seen if name == "job"][-1]
+    assert (last["id"], last["status"], len(last["pictures"])) == (job["id"], "completed", 1)
+
+
+def _parsed(event: Any) -> tuple[str, Any]:
+    name, data = event.decode().strip().split("\n")
+    return name.removeprefix("event: "), json.loads(data.removeprefix("data: "))
+
+
+def _plain_png() -> bytes:
+    file = BytesIO()
+    Image.new("RGB", (2, 2)).save(file, "PNG")
+    return file.getvalue()
