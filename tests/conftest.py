@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from importlib import metadata
 
 import pytest
@@ -53,3 +54,12 @@ def _version(package: str) -> str | None:
 def full(request: pytest.FixtureRequest) -> bool:
     """Whether the full counts were asked for."""
     return request.config.getoption("--counts") == "full"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_operators() -> None:
+    """Have torch's exporter read its operators once for a process, where tests were collected that trace networks."""
+    if "nano_export.graph.to_onnx" in sys.modules:
+        from tests.torch_operators import share_operators  # noqa: PLC0415 - imports torch, which the runtime's tests do without
+
+        share_operators()
