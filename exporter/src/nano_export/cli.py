@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -249,7 +250,11 @@ def _run(options: Options) -> Exported:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # importing it prints notes on its optional parts
     from nano_export.exporting import Exported, export
 
-    return _finished(export(options), Exported)
+    gc.freeze()  # or each collection of an export looks through all that was imported, a third of a second
+    try:
+        return _finished(export(options), Exported)
+    finally:
+        gc.unfreeze()
 
 
 def _finished(events: Iterator[Progress | _Result], kind: type[_Result]) -> _Result:
