@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from nano_export.errors import CheckpointError
 from nano_export.source import builtin
 from nano_export.source.card import front_matter
 from nano_export.source.network_config import network_config
+from nano_export.source.single_file.networks import shapes_of
+from nano_export.source.tokenizer import load_tokenizer
 
 HERE = Path("unet")
 ORDERS = {
@@ -55,6 +59,65 @@ def test_a_config_of_both_encoders_has_the_texts_inside():
 def test_quantized_weights_are_refused(kind):
     with pytest.raises(CheckpointError, match="quantization_config"):
         network_config(kind, {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, HERE)
+
+
+def test_configs_of_single_files_give_no_orders_either():
+    """Control: the library obeys those about attention and types."""
+    config = {**builtin.build("tiny").text_encoder.config.to_dict(), **ORDERS}
+    with pytest.raises((ImportError, ValueError, AttributeError)):
+        CLIPTextModel(CLIPTextConfig(**config))
+    assert shapes_of(HERE, "text_encoder", config)
+
+
+TOKENIZER_ORDERS = {
+    "gguf_file": {"gguf_file": "other.gguf"},
+    "init_inputs": {"init_inputs": [{"a": 1}, []]},
+    "vocab": {"vocab": "/etc/hostname", "merges": "/etc/hostname"},
+    "fast_tokenizer_files": {"fast_tokenizer_files": ["tokenizer.0.json"]},
+    "tokenizer_object": {"tokenizer_object": "x"},
+    "chat_template": {"chat_template": [{}], "auto_map": {"AutoTokenizer": ["code.T", None]}},
+    "padding": {"tokenizer_padding": "x", "_json_padding": "x"},
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory):
+    """A tokenizer in both forms: as the exporter's models have it, and as transformers 5 writes it."""
+    place = tmp_path_factory.mktemp("tokenizers")
+    builtin.write_checkpoint(builtin.build("tiny"), place / "checkpoint")
+    CLIPTokenizer.from_pretrained(place / "checkpoint" / "tokenizer").save_pretrained(place / "whole")
+    assert (place / "whole" / "tokenizer.json").is_file()
+    return {"whole": place / "whole", "apart": Path(shutil.move(place / "checkpoint" / "tokenizer", place / "apart"))}
+
+
+@pytest.mark.parametrize("form", ["whole", "apart"])
+def test_what_describes_a_tokenizer_stays(tokenizers, form):
+    theirs, ours = CLIPTokenizer.from_pretrained(tokenizers[form]), load_tokenizer(tokenizers[form])
+    assert ours.backend_tokenizer.to_str() == theirs.backend_tokenizer.to_str()
+    assert (ours.model_max_length, ours.special_tokens_map) == (theirs.model_max_length, theirs.special_tokens_map)
+
+
+@pytest.mark.parametrize("order", TOKENIZER_ORDERS)
+@pytest.mark.parametrize("form", ["whole", "apart"])
+def test_a_tokenizers_config_gives_no_orders(tokenizers, form, order, tmp_path):
+    """transformers 5.23 obeys all of them, in one form or both: it reads those files, or raises."""
+    expected = load_tokenizer(tokenizers[form]).backend_tokenizer.to_str()
+    folder = Path(shutil.copytree(tokenizers[form], tmp_path / "tokenizer"))
+    path = folder / "tokenizer_config.json"
+    said = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**said, **TOKENIZER_ORDERS[order]}))
+    assert load_tokenizer(folder).backend_tokenizer.to_str() == expected
+
+
+@pytest.mark.parametrize("part", ["vocab", "merges"])
+def test_a_vocabulary_that_names_a_file_is_refused(tokenizers, part, tmp_path):
+    folder = Path(shutil.copytree(tokenizers["whole"], tmp_path / "tokenizer"))
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"][part] = "/etc/hostname"
+    path.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json.* no vocab and merges"):
+        load_tokenizer(folder)
 
 
 ALIASES = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(

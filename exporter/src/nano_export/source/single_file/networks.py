@@ -19,6 +19,7 @@ from diffusers.loaders.single_file_utils import (
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from nano_export.errors import SingleFileError
+from nano_export.source.network_config import network_config
 from nano_export.source.single_file.shapes import OPEN_CLIP, TEXT, UNET, VAE
 from nano_export.source.single_file.tensors import read_tensors
 from nano_runtime.errors import UsageError
@@ -32,6 +33,7 @@ _UNET_PARTS = re.compile(
 )
 _VAE_PARTS = re.compile(r"(encoder|decoder)\.|(post_)?quant_conv\.")
 _TEXT_LAYER = re.compile(r"(?:encoder\.layers|transformer\.resblocks)\.(\d+)\.")
+_CLASSES: dict[str, Any] = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
 _UNUSED_TEXT = ("embeddings.position_ids", "text_projection", "logit_scale", "attn_mask")
 
 
@@ -51,6 +53,7 @@ def load_original(file: Path, component: str, config: dict[str, Any]) -> Any:  #
         CheckpointError: they hold numbers that are not finite.
     """
     load = {"unet": _unet, "vae": _vae, "text_encoder": _text_encoder}[component]
+    config = network_config(_CLASSES[component], config, file)
     try:
         module, renamed = load(file, config)
     except UsageError:
@@ -84,6 +87,7 @@ def shapes_of(file: Path, component: str, config: dict[str, Any]) -> dict[str, t
     Raises:
         SingleFileError: the config is that of no such network.
     """
+    config = network_config(_CLASSES[component], config, file)
     try:
         module = _empty(component, config)
     except Exception as error:  # the libraries raise whatever a wrong config leads to
@@ -96,7 +100,7 @@ def _empty(component: str, config: dict[str, Any]) -> Any:  # noqa: ANN401 - dif
     with torch.device("meta"):
         if component == "text_encoder":
             return CLIPTextModel(CLIPTextConfig(**config))
-        return {"unet": UNet2DConditionModel, "vae": AutoencoderKL}[component].from_config(config)
+        return _CLASSES[component].from_config(config)
 
 
 def _misfit(file: Path, component: str, why: str) -> SingleFileError:

@@ -23,6 +23,7 @@ from nano_export.source.json_file import read_json
 from nano_export.source.layout import WEIGHTS
 from nano_export.source.picture_size import vae_factor
 from nano_export.source.pipelines import task_of
+from nano_export.source.readable import require_readable
 from nano_export.source.scheduler import scheduler_of
 from nano_export.source.single_file.kinds import kind_of
 from nano_export.source.single_file.networks import load_original, shapes_of
@@ -39,6 +40,7 @@ from nano_export.source.single_file.shapes import (
 )
 from nano_export.source.single_file.tensors import read_header, stored_bytes
 from nano_export.source.single_file.vocabulary import find_vocabulary, write_tokenizer
+from nano_export.source.tokenizer import tokenizer_files
 from nano_export.source.weights import Weights, find_weights
 from nano_runtime.errors import UsageError
 from nano_runtime.errors.escaping import first_line
@@ -263,7 +265,10 @@ class SingleFile:
     def _write_tokenizer(self, folder: Path, text: dict[str, Any]) -> None:
         """Write the tokenizer's folder: the one that came with the configs, or one made of CLIP's vocabulary."""
         if self.tokenizer is None and self.configs is not None and (self.configs / "tokenizer").is_dir():
-            shutil.copytree(self.configs / "tokenizer", folder)
+            folder.mkdir()
+            for path in tokenizer_files(self.configs / "tokenizer"):
+                require_readable(path)
+                shutil.copyfile(path, folder / path.name)
             return
         vocabulary = find_vocabulary(self.path, self.tokenizer)
         count, rows = 1 + max(vocabulary.words.values()), _whole(text, "vocab_size", _WORDS)
