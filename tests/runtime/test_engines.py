@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
+from tests.runtime.fakes import make_bundle
 
 from nano_runtime.bundle.graph_files import FORMATS, IR, ONNX
 from nano_runtime.bundle.manifest import Backend, Work
 from nano_runtime.engines import BACKENDS, ENGINES, choose, import_engine
 from nano_runtime.engines.base import Engine, OperatorKind
-from nano_runtime.errors import OptionError
+from nano_runtime.errors import BackendMissingError, OptionError
 from nano_runtime.system.machine import PACKAGES
 
 
@@ -68,3 +69,14 @@ def test_files_are_named_after_their_graph():
     assert ONNX.files() == ("model.onnx", "model.onnx.data")
     assert ONNX.files("shallow") == ("shallow.onnx", "model.onnx.data")  # it shares the UNet's weights
     assert IR.files("shallow") == ("openvino_shallow.xml", "openvino_shallow.bin")
+
+
+def test_onnxruntime_is_taken_where_it_is_installed_and_the_bundle_serves_it(tmp_path, monkeypatch):
+    both = make_bundle(tmp_path / "both")
+    other = make_bundle(tmp_path / "other", backends=["openvino"])
+    monkeypatch.setattr("nano_runtime.engines.installed", lambda _engine: True)
+    assert (choose(both, None), choose(other, None)) == ("onnxruntime", "openvino")
+    monkeypatch.setattr("nano_runtime.engines.installed", lambda engine: engine == "openvino")
+    assert (choose(both, None), choose(both, "openvino")) == ("openvino", "openvino")
+    with pytest.raises(BackendMissingError, match="onnxruntime"):
+        choose(both, "onnxruntime")
