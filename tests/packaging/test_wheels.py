@@ -20,9 +20,9 @@ DISTRIBUTIONS = {"pil": "pillow", "yaml": "pyyaml"}
 
 
 def expected(wheel: Path, project: Path) -> set[str]:
-    """The sources, the demo model and the metadata of a wheel without compiled parts, and nothing else."""
+    """The sources, the demo model, the server's page and the metadata of a wheel, and nothing else: no compiled parts."""
     source = project / "src"
-    found = [*source.rglob("*.py"), *source.rglob("py.typed")]
+    found = [*source.rglob("*.py"), *source.rglob("py.typed"), *source.glob("nano_serve/page/*")]
     for demo in (*source.glob("*/demo"), *source.glob("*/source/demo")):
         found += [path for path in demo.rglob("*") if path.is_file()]
     name, version = wheel.name.split("-")[:2]
@@ -86,7 +86,9 @@ def test_the_engines_are_extras(runtime):
     optional = {(name, marker) for name, marker in requirements(runtime) if marker != ""}
     signing = {name for name, marker in optional if "signing" in marker}
     assert "model-signing" in signing
-    assert {name for name, _ in optional} - {"nano-runtime"} - signing == {"onnxruntime", "openvino"}
+    serving = {name for name, marker in optional if "serve" in marker}
+    assert serving == {"starlette", "uvicorn", "python-multipart"}
+    assert {name for name, _ in optional} - {"nano-runtime"} - signing - serving == {"onnxruntime", "openvino"}
     assert all(marker.startswith("extra ==") for _, marker in optional)
 
 
