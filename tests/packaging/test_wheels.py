@@ -20,7 +20,7 @@ DISTRIBUTIONS = {"pil": "pillow", "yaml": "pyyaml"}
 
 
 def expected(wheel: Path, project: Path) -> set[str]:
-    """The sources, the demo model, the server's page and the metadata of a wheel, and nothing else: no compiled parts."""
+    """The sources, the demo model, the server's page and the metadata of a wheel without compiled parts, no more."""
     source = project / "src"
     found = [*source.rglob("*.py"), *source.rglob("py.typed"), *source.glob("nano_serve/page/*")]
     for demo in (*source.glob("*/demo"), *source.glob("*/source/demo")):

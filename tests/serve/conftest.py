@@ -15,6 +15,8 @@ import pytest
 from tests.runtime.fakes import FORMULAS, FakeGraphs, make_bundle, pipeline_of
 
 from nano_runtime import Bundle, Pipeline
+from nano_runtime.errors import OutOfMemoryError
+from nano_serve.fit import Fit
 from nano_serve.http.app import application
 from nano_serve.http.guard import Access, Guard
 from nano_serve.studio import Settings, Studio
@@ -30,9 +32,12 @@ class Gate:
         self.calls = 0
         self.open = True
         self.left = 0
+        self.full = False
 
     def wait(self) -> None:
-        """Wait for leave; called by the UNet."""
+        """Wait for leave; called by the UNet. There may be no memory for it."""
+        if self.full:
+            raise OutOfMemoryError("running the unet")
         deadline = time.monotonic() + 20
         while not self.open and self.left == 0:
             assert time.monotonic() < deadline, "nobody let the UNet through"
@@ -100,7 +105,7 @@ def serving(bundles: tuple[Path, Path], tmp_path: Path) -> Iterator[Callable[...
     """Start servers; they are stopped after the test."""
     begun: list[Served] = []
 
-    def start(access: Access | None = None, **changes: Any) -> Served:
+    def start(access: Access | None = None, fit: Fit = "asked", **changes: Any) -> Served:
         gate, graphs = Gate(), {}
 
         def opened(folder: Path) -> Pipeline:
@@ -109,7 +114,7 @@ def serving(bundles: tuple[Path, Path], tmp_path: Path) -> Iterator[Callable[...
 
         settings = replace(Settings(bundles, tmp_path / "pictures"), **changes)
         studio = Studio(settings, opened)
-        served = Served(studio, application(studio, Access() if access is None else access), gate, graphs)
+        served = Served(studio, application(studio, Access() if access is None else access, fit), gate, graphs)
         begun.append(served)
         studio.start()
         return served

@@ -171,7 +171,7 @@ def test_events_begin_with_everything_and_tell_the_rest(served):
 
     async def listen():
         stream = stream_of(served.studio, lambda: {"jobs": []})
-        events = aiter(stream.body_iterator)
+        events = aiter(stream.events)
         first = await anext(events)
         job = await asyncio.to_thread(served.post, "/api/v1/jobs", {"prompt": "owl"})
         seen = [first]

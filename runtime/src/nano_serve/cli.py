@@ -14,6 +14,7 @@ from nano_runtime.cli.cache_options import CacheOptions, add_cache_options, cach
 
 if TYPE_CHECKING:
     from nano_runtime import Pipeline
+    from nano_serve.fit import Fit
 
 __all__ = ["main"]
 
@@ -44,6 +45,7 @@ class _Options(CacheOptions):
     keep_history: bool
     queue: int
     idle: float
+    fit: Fit
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,6 +75,11 @@ def _parser() -> Parser:
     drawing.add_argument(
         "--no-history", dest="keep_history", action="store_false", help="delete all pictures when the server stops"
     )
+    drawing.add_argument(
+        "--fit", choices=("asked", "native", "strict"), default="asked",
+        help="when a program asks for another size than the bundle draws: enlarge to it, return what was drawn, or "
+        "refuse (default: %(default)s)",
+    )  # fmt: skip
     add_cache_options(parser)
     network = parser.add_argument_group("who may ask")
     network.add_argument(
@@ -135,7 +142,7 @@ def _serve(options: _Options) -> int:
 
                 webbrowser.open(url if options.token is None else f"{url}/?token={options.token}")
 
-        serve(application(studio, access), studio, sockets, started)
+        serve(application(studio, access, options.fit), studio, sockets, started)
     return 0
 
 

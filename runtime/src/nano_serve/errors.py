@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from nano_runtime import BundleError, MachineError, NanoError, UsageError
 
 __all__ = [
     "AddressError",
     "BadRequestError",
     "BusyError",
+    "CancelledError",
+    "DrawingError",
     "ForbiddenError",
     "MethodError",
     "NoTokenError",
@@ -35,8 +35,8 @@ class RequestError(UsageError):
         code: one word for programs.
     """
 
-    status: ClassVar[int] = 400
-    code: ClassVar[str] = "bad_request"
+    status: int = 400
+    code: str = "bad_request"
 
     def headers(self) -> dict[str, str]:
         """Return headers that the answer needs."""
@@ -205,6 +205,30 @@ class BusyError(RequestError):
     def headers(self) -> dict[str, str]:
         """Say when to try again."""
         return {"Retry-After": str(self._seconds), "x-should-retry": "true"}
+
+
+class CancelledError(RequestError):
+    """Somebody cancelled the job while its client waited."""
+
+    code = "cancelled"
+
+    def __init__(self) -> None:
+        super().__init__("the drawing was cancelled", "Ask again if that was not you.")
+
+
+class DrawingError(RequestError):
+    """A drawing failed.
+
+    Args:
+        status: of the answer.
+        code: one word.
+        what: happened.
+        hint: what to do.
+    """
+
+    def __init__(self, status: int, code: str, what: str, hint: str) -> None:
+        super().__init__(what, hint)
+        self.status, self.code = status, code
 
 
 class StoppingError(RequestError):

@@ -6,7 +6,6 @@ import contextlib
 import re
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -32,16 +31,14 @@ class Picture:
         created: seconds since 1970.
         job: id of the job that drew it; None if that was in an earlier start of the server.
         place: among the job's pictures; None as ``job``.
-        parameters: what it takes to draw it again, as the file has it.
-        text: the same in A1111's form.
+        parameters: what it takes to draw it again, as ``read_parameters`` returns it.
     """
 
     id: str
     created: float
     job: str | None
     place: int | None
-    parameters: Mapping[str, Any]
-    text: str
+    parameters: Any
 
 
 class Gallery:
@@ -77,7 +74,7 @@ class Gallery:
         """
         name, created = uuid4().hex, time.time()
         save_png(image, self._path(name), parameters)
-        picture = Picture(name, created, job, place, parameters.as_dict(), parameters.as_text())
+        picture = Picture(name, created, job, place, parameters)
         with self._lock:
             self._times[name] = created
             self._known[name] = picture
@@ -146,7 +143,7 @@ class Gallery:
             parameters = read_parameters(self._path(name))
         except NanoError:
             return None
-        picture = Picture(name, created, None, None, parameters.as_dict(), parameters.as_text())
+        picture = Picture(name, created, None, None, parameters)
         with self._lock:
             if name in self._times:
                 self._known[name] = picture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 from uuid import uuid4
@@ -11,7 +12,7 @@ from uuid import uuid4
 from nano_runtime import DrawOptions
 from nano_serve.gallery import Picture
 
-__all__ = ["ENDED", "Failure", "Job", "Status", "new_id"]
+__all__ = ["ENDED", "Failure", "Job", "Status", "Wish", "new_id"]
 
 Status: TypeAlias = Literal["queued", "generating", "completed", "failed", "cancelled"]
 ENDED: frozenset[Status] = frozenset({"completed", "failed", "cancelled"})
@@ -29,12 +30,36 @@ class Failure:
     Attributes:
         status: of an HTTP answer.
         code: one word.
-        message: what happened and what to do, without paths of this machine.
+        what: happened, without paths of this machine.
+        hint: what to do.
     """
 
     status: int
     code: str
-    message: str
+    what: str
+    hint: str
+
+    @property
+    def message(self) -> str:
+        """Both in one."""
+        return f"{self.what}. {self.hint}"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Whose job it is, and how it is to be treated.
+
+    Attributes:
+        client: who asks, for fairness.
+        asked: the options that were given, for people; without pictures.
+        alone: its pictures share no UNet call with those of other jobs, so that it can be interrupted.
+        watched: somebody looks at its previews.
+    """
+
+    client: str
+    asked: Mapping[str, Any]
+    alone: bool = False
+    watched: bool = False
 
 
 @dataclass(eq=False)
@@ -45,14 +70,12 @@ class Job:
     changed, so a reader needs no lock.
 
     Attributes:
-        client: who asked, for fairness.
+        wish: of the client.
         bundle: digest of the bundle that draws.
         options: of all its pictures; the seed is set.
         seeds: of each picture.
         variation_seeds: of each picture; None without a variation.
         calls_each: UNet calls of a picture.
-        asked: the options that were given, for people; without pictures.
-        alone: its pictures share no UNet call with those of other jobs.
         id: 32 hexadecimal digits.
         created: seconds since 1970; so are ``started`` and ``completed``.
         todo: pictures that have not begun, by place.
@@ -63,18 +86,18 @@ class Job:
         failure: why it failed; None if it did not.
         unwanted: wish to cancel it.
         interrupted: wish to decode what is there by now; for jobs that are drawn alone.
+        skipped: wish to decode the pictures under way and go on with the next; for jobs that are drawn alone.
         watched: somebody looks at its previews.
+        alone: its pictures share no UNet call with those of other jobs.
         seconds_per_call: of one picture, measured; None before the second call.
     """
 
-    client: str
+    wish: Wish
     bundle: str
     options: DrawOptions
     seeds: tuple[int, ...]
     variation_seeds: tuple[int, ...] | None
     calls_each: int
-    asked: dict[str, Any]
-    alone: bool = False
     id: str = field(default_factory=new_id)
     created: float = field(default_factory=time.time)
     status: Status = "queued"
@@ -88,12 +111,15 @@ class Job:
     failure: Failure | None = None
     unwanted: bool = False
     interrupted: bool = False
+    skipped: bool = False
     watched: bool = False
+    alone: bool = False
     seconds_per_call: float | None = None
     _ending: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         """Begin with all pictures to do."""
+        self.alone, self.watched = self.wish.alone, self.wish.watched
         self.todo = tuple(range(len(self.seeds)))
 
     def end(self, status: Status) -> bool:
@@ -105,6 +131,11 @@ class Job:
             self.completed = time.time()
             self.status = status
             return True
+
+    @property
+    def client(self) -> str:
+        """Who asked."""
+        return self.wish.client
 
     @property
     def ended(self) -> bool:

@@ -8,14 +8,14 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from nano_runtime import DrawOptions
 from nano_serve import views
 from nano_serve.errors import BadRequestError, NotFoundError, StoppingError
 from nano_serve.gallery import Gallery
 from nano_serve.hub import Hub
-from nano_serve.jobs import Job
+from nano_serve.jobs import Job, Wish
 from nano_serve.line import Line
 from nano_serve.shapes import BundleShape, JobShape, Limits
 from nano_serve.shelf import Open, Shelf, Shelved
@@ -91,15 +91,13 @@ class Studio:
         self.hub.publish("bye", "bye", {})
         return ended
 
-    def submit(self, options: DrawOptions, shelved: Shelved, *, client: str, asked: dict[str, Any], alone: bool) -> Job:
+    def submit(self, options: DrawOptions, shelved: Shelved, wish: Wish) -> Job:
         """Check options and let a job wait.
 
         Args:
             options: of the job; without a seed it gets a random one.
             shelved: the bundle that draws.
-            client: who asks, for fairness.
-            asked: the options that were given, for people.
-            alone: its pictures are not drawn together with those of others, so that it can be interrupted.
+            wish: of the client.
 
         Raises:
             UsageError: the options cannot be drawn, or too many jobs wait.
@@ -114,7 +112,7 @@ class Studio:
         plan = shelved.pipeline.plan(options)
         variation = None if plan.variation is None else plan.variation.seeds
         calls = len(plan.timesteps) - plan.first_call
-        job = Job(client, shelved.bundle.digest, options, plan.seeds, variation, calls, asked, alone=alone)
+        job = Job(wish, shelved.bundle.digest, options, plan.seeds, variation, calls)
         with self._lock:
             self._jobs[job.id] = job
         try:

@@ -58,7 +58,7 @@ def job_of(job: Job, bundle: str, position: int) -> JobShape:
         completed=job.completed,
         queue_position=position,
         bundle=bundle,
-        options=job.asked,
+        options=dict(job.wish.asked),
         seeds=[str(seed) for seed in job.seeds],
         progress=_progress(job),
         previews=[PreviewShape(picture=place, image=data_url(one)) for place, one in job.previews.items()],
@@ -81,7 +81,7 @@ def progress_of(job: Job) -> dict[str, Any]:
 
 def picture_of(picture: Picture) -> PictureShape:
     """Return a picture, with its options under the names of a request."""
-    of = picture.parameters
+    of = picture.parameters.as_dict()
     return PictureShape(
         id=picture.id,
         url=f"/api/v1/pictures/{picture.id}",
@@ -93,7 +93,7 @@ def picture_of(picture: Picture) -> PictureShape:
         seed=str(of["seed"]),
         options=as_request(of),
         drawn_by={name: of[name] for name in _DRAWN_BY},
-        text=picture.text,
+        text=picture.parameters.as_text(),
     )
 
 

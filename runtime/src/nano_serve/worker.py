@@ -126,6 +126,7 @@ class Worker(threading.Thread):
     def _finish(self, drawn: Round) -> None:
         """End the jobs of a round that have nothing more to do."""
         for job in drawn.jobs:
+            job.skipped = False
             if job.unwanted or self._stopping.is_set():
                 self._line.remove(job)
                 self._end(job, "cancelled")
@@ -182,7 +183,7 @@ class Worker(threading.Thread):
         unwanted = [number for number, part in enumerate(drawn.parts) if part.job.unwanted]
         if unwanted:
             event.cancel(*unwanted)
-        if all(job.interrupted for job in drawn.jobs):
+        if all(job.interrupted or job.skipped for job in drawn.jobs):
             shelved.pipeline.interrupt = True
 
     def _keep(self, drawn: Round, result: Result) -> None:
@@ -206,12 +207,12 @@ class Worker(threading.Thread):
     def _failure(self, error: Exception) -> Failure:
         """Describe an error without what only this machine's user should see."""
         if isinstance(error, NanoError):
-            text = self._news.clean(f"{error.what}. {error.hint}")
-            return Failure(status_of(error), code_of(error), text)
+            what, hint = self._news.clean(error.what), self._news.clean(error.hint)
+            return Failure(status_of(error), code_of(error), what, hint)
         if isinstance(error, MemoryError):
-            return Failure(503, "machine", "this machine ran out of memory. Close other programs.")
+            return Failure(503, "machine", "this machine ran out of memory", "Close other programs.")
         _log.error("drawing failed", exc_info=error)
-        return Failure(500, "internal", "drawing failed. The server's log says why.")
+        return Failure(500, "internal", "drawing failed", "The server's log says why.")
 
 
 def _options(parts: tuple[Part, ...]) -> DrawOptions:

@@ -15,9 +15,11 @@ from starlette.routing import Route
 
 from nano_runtime import NanoError
 from nano_serve.errors import MethodError, NotFoundError
+from nano_serve.fit import Fit
 from nano_serve.http.answers import JsonAnswer, error_answer, problem
 from nano_serve.http.guard import Access, Guard
 from nano_serve.http.health import health_endpoints
+from nano_serve.http.openai_api import openai_endpoints
 from nano_serve.http.openapi import document_of
 from nano_serve.http.own_api import own_endpoints
 from nano_serve.http.routes import routes_of
@@ -37,14 +39,15 @@ _METHOD: Final = 405
 _log = logging.getLogger(__name__)
 
 
-def application(studio: Studio, access: Access) -> Guard:
+def application(studio: Studio, access: Access, fit: Fit = "asked") -> Guard:
     """Return the application.
 
     Args:
         studio: that draws.
         access: who may ask.
+        fit: what becomes of sizes that a bundle does not draw, in the compatible APIs.
     """
-    endpoints = [*own_endpoints(studio), *health_endpoints(studio)]
+    endpoints = [*own_endpoints(studio), *openai_endpoints(studio, fit), *health_endpoints(studio)]
     document = document_of(endpoints)
 
     async def openapi(_request: Request) -> Response:

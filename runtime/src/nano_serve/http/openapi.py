@@ -50,6 +50,8 @@ def _operation(one: Endpoint, schema_of: dict[Any, Any]) -> dict[str, Any]:
     if names:
         text = {"type": "string"}
         operation["parameters"] = [{"name": name, "in": "path", "required": True, "schema": text} for name in names]
-    if one.request is not None:
+    if isinstance(one.request, str):
+        operation["requestBody"] = {"content": {one.request: {"schema": {"type": "object"}}}}
+    elif one.request is not None:
         operation["requestBody"] = {"content": {"application/json": {"schema": schema_of[one.request]}}}
     return operation

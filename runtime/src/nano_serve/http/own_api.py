@@ -20,7 +20,7 @@ from nano_serve.http.bodies import WITH_PICTURES, json_of, picture_bytes, pictur
 from nano_serve.http.events import stream_of
 from nano_serve.http.guard import client_of
 from nano_serve.http.routes import Endpoint
-from nano_serve.jobs import Job
+from nano_serve.jobs import Job, Wish
 from nano_serve.shapes import (
     BundlesShape,
     JobRequest,
@@ -74,7 +74,7 @@ class _OwnApi:
     def _submit(self, asked: JobRequest, client: str) -> Job:
         options = _options_of(asked)
         shelved = self._studio.shelf.chosen(asked.bundle)
-        return self._studio.submit(options, shelved, client=client, asked=_shown(asked), alone=False)
+        return self._studio.submit(options, shelved, Wish(client, _shown(asked)))
 
     async def jobs(self, _request: Request) -> Response:
         """List jobs that wait, are drawn, or ended."""

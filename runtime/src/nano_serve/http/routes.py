@@ -23,7 +23,7 @@ class Endpoint:
         method: of HTTP.
         path: with parameters in braces.
         handler: answers; its docstring is the summary.
-        request: msgspec type of the body; None for none.
+        request: msgspec type of the body, or a media type of what is no JSON; None for none.
         response: msgspec type of the answer, or a media type of what is no JSON; None for none.
         status: of the answer.
     """

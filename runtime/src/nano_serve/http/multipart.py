@@ -1,0 +1,120 @@
+"""Reads the multipart forms of edits: a picture, perhaps a mask, and fields that are text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.requests import Request
+from starlette.types import Message
+
+from nano_runtime import open_picture
+from nano_serve.errors import BadRequestError, WrongTypeError
+from nano_serve.http.bodies import WITH_PICTURES, body_of
+from nano_serve.http.openai_shapes import ImagesRequest
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["EditForm", "edit_form_of"]
+
+_MOST_FIELDS, _MOST_FILES = 100, 20
+_MOST_FIELD_BYTES: Final = 100_000
+_PICTURES: Final = ("image", "image[]")
+
+
+@dataclass(frozen=True)
+class EditForm:
+    """A request to edit.
+
+    Attributes:
+        body: its text.
+        image: file of the picture.
+        mask: file of the mask; None for none.
+    """
+
+    body: ImagesRequest
+    image: bytes
+    mask: bytes | None
+
+    def pictures(self) -> dict[str, Any]:
+        """Return the options of a call that concern the picture.
+
+        OpenAI's masks are transparent where the picture is drawn anew; ours, and those without transparency, are white
+        there. Without a mask, a picture's own transparent parts are drawn anew, if it has any.
+
+        Raises:
+            ImageError: a file is no picture.
+        """
+        image = open_picture(self.image)
+        white: Image | None
+        if self.mask is not None:
+            mask = open_picture(self.mask)
+            white = mask if not mask.has_transparency_data else _white_where_transparent(mask)
+        else:
+            white = _white_where_transparent(image) if image.has_transparency_data else None
+            white = None if white is None or white.getbbox() is None else white
+        if white is None:
+            return {"image": image}
+        return {"image": image, "mask_image": white, "keep_unmasked": True}
+
+
+async def edit_form_of(request: Request) -> EditForm:
+    """Return the form.
+
+    Raises:
+        WrongTypeError: it is sent as something else.
+        BadRequestError: it cannot be read, or has not one picture.
+        TooLargeError: it is larger than a request may be.
+        TooSlowError: it does not come in time.
+    """
+    content = await body_of(request, WITH_PICTURES)
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
+        raise WrongTypeError("multipart/form-data")
+    sent = False
+
+    async def receive() -> Message:
+        nonlocal sent
+        if sent:
+            return {"type": "http.disconnect"}
+        sent = True
+        return {"type": "http.request", "body": content, "more_body": False}
+
+    again = Request(request.scope, receive)
+    try:
+        async with again.form(max_fields=_MOST_FIELDS, max_files=_MOST_FILES, max_part_size=_MOST_FIELD_BYTES) as form:
+            return await _read(form)
+    except (HTTPException, MultiPartException, UnicodeDecodeError, ValueError) as error:
+        if isinstance(error, BadRequestError):
+            raise
+        why = getattr(error, "detail", "") or getattr(error, "message", "") or str(error)
+        raise BadRequestError(f"the form cannot be read: {why[:200]}", "See OpenAI's images API.") from None
+
+
+async def _read(form: FormData) -> EditForm:
+    """Take the form apart."""
+    files: dict[str, list[bytes]] = {}
+    texts: dict[str, str] = {}
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            files.setdefault("image" if name in _PICTURES else name, []).append(await value.read())
+        else:
+            texts[name] = value
+    if len(files.get("image", [])) != 1:
+        count = len(files.get("image", []))
+        raise BadRequestError(f"the form has {count} pictures", "Send one, as the file 'image' or 'image[]'.")
+    masks = files.get("mask", [])
+    try:
+        body = msgspec.convert(texts, ImagesRequest, strict=False)
+    except msgspec.ValidationError as error:
+        raise BadRequestError(f"the form is not as it should be: {error}", "See OpenAI's images API.") from None
+    return EditForm(body, files["image"][0], masks[0] if masks else None)
+
+
+def _white_where_transparent(image: Image) -> Image:
+    """Return a mask that is white where a picture is fully transparent, and black elsewhere."""
+    return image.convert("RGBA").getchannel("A").point(lambda alpha: 255 if alpha == 0 else 0)

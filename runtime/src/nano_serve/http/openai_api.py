@@ -1,0 +1,276 @@
+"""OpenAI's images API: generations, edits, streamed partial pictures, models.
+
+Field names, defaults and events are those of openai-openapi (f85dbe2) and of what openai-python 3.57 and openai-node
+7.59 send. Any model name is taken, because many clients hard-code one. Pictures come as base64 only: a URL beside it
+would be fetched by clients, which refuse addresses of this machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from nano_runtime import DrawOptions, open_picture
+from nano_serve.errors import BadRequestError, NotFoundError, RequestError
+from nano_serve.fit import Fit, Size, covered, encoded, size_for
+from nano_serve.http.answers import JsonAnswer
+from nano_serve.http.bodies import json_of
+from nano_serve.http.events import EventStream, event_text
+from nano_serve.http.guard import client_of
+from nano_serve.http.multipart import EditForm, edit_form_of
+from nano_serve.http.openai_shapes import DataShape, ImagesRequest, ImagesShape, ModelShape, ModelsShape
+from nano_serve.http.routes import Endpoint
+from nano_serve.http.waiting import ended, finished
+from nano_serve.jobs import Job, Wish
+from nano_serve.shapes import MOST_PROMPT_CHARACTERS
+from nano_serve.shelf import Shelved
+from nano_serve.studio import Studio
+
+__all__ = ["openai_endpoints"]
+
+_PREFIXES: Final = ("/v1", "/v3", "/api/v1")  # of OpenAI, of OpenVINO Model Server, of Lemonade
+_FORMATS: Final = ("png", "jpeg", "webp")
+_QUALITIES: Final = {"low": "fast", "medium": "balanced"}  # all others mean the best there is
+_SIZE: Final = re.compile(r"(\d{1,5})\s*[xX*]\s*(\d{1,5})")
+_MOST_PARTIAL: Final = 3
+_BEST: Final = 100
+
+
+def openai_endpoints(studio: Studio, fit: Fit) -> list[Endpoint]:
+    """Return the routes, under each of the prefixes that clients use."""
+    api = _OpenAi(studio, fit)
+    return [
+        one
+        for prefix in _PREFIXES
+        for one in (
+            Endpoint("POST", f"{prefix}/images/generations", api.generate, ImagesRequest, ImagesShape),
+            Endpoint("POST", f"{prefix}/images/edits", api.edit, "multipart/form-data", ImagesShape),
+            Endpoint("GET", f"{prefix}/models", api.models, None, ModelsShape),
+            Endpoint("GET", f"{prefix}/models/{{id}}", api.model, None, ModelShape),
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A request, understood."""
+
+    shelved: Shelved
+    size: Size
+    form: str
+    compression: int
+    partial: int
+    quality: str
+    options: DrawOptions
+
+    @property
+    def drawn(self) -> Size:
+        """The size that the bundle draws."""
+        height, width = self.shelved.bundle.manifest.image_size
+        return width, height
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What was drawn, and by which bundle."""
+        return {"x-nano-drawn": "{}x{}".format(*self.drawn), "x-nano-bundle": _ascii(self.shelved.title)}
+
+
+class _OpenAi:
+    """The handlers."""
+
+    def __init__(self, studio: Studio, fit: Fit) -> None:
+        self._studio = studio
+        self._fit = fit
+        self._began = int(time.time())
+
+    async def models(self, _request: Request) -> Response:
+        """List bundles."""
+        return JsonAnswer(ModelsShape(data=[self._model(one) for one in self._studio.shelf]))
+
+    async def model(self, request: Request) -> Response:
+        """Return one bundle."""
+        found = self._studio.shelf.named(request.path_params["id"])
+        if found is None:
+            raise NotFoundError(f"there is no model {request.path_params['id'][:100]!r}", "GET /v1/models lists them.")
+        return JsonAnswer(self._model(found))
+
+    def _model(self, shelved: Shelved) -> ModelShape:
+        return ModelShape(id=shelved.title, created=self._began)
+
+    async def generate(self, request: Request) -> Response:
+        """Draw pictures of a prompt."""
+        body = await json_of(request, ImagesRequest, lenient=True)
+        return await self._answer(request, body, None, "image_generation")
+
+    async def edit(self, request: Request) -> Response:
+        """Draw a picture anew, all of it or where a mask is transparent."""
+        form = await edit_form_of(request)
+        return await self._answer(request, form.body, form, "image_edit")
+
+    async def _answer(self, request: Request, body: ImagesRequest, form: EditForm | None, kind: str) -> Response:
+        client = client_of(request)
+        asked, job = await asyncio.to_thread(self._submitted, body, form, client)
+        if body.stream:
+            return EventStream(self._events(asked, job, kind), asked.headers)
+        await finished(request, self._studio, job)
+        answer = await asyncio.to_thread(self._shape, asked, job)
+        return JsonAnswer(answer, headers=asked.headers)
+
+    def _submitted(self, body: ImagesRequest, form: EditForm | None, client: str) -> tuple[_Asked, Job]:
+        """Understand a request and let its job wait.
+
+        Raises:
+            UsageError: it cannot be drawn.
+        """
+        asked = self._understood(body, form)
+        shown = {"prompt": body.prompt, "num_images_per_prompt": asked.options.num_images_per_prompt}
+        watched = bool(body.stream) and asked.partial > 0
+        wish = Wish(client, shown, watched=watched)
+        return asked, self._studio.submit(asked.options, asked.shelved, wish)
+
+    def _understood(self, body: ImagesRequest, form: EditForm | None) -> _Asked:
+        if len(body.prompt) > MOST_PROMPT_CHARACTERS:
+            raise BadRequestError("the prompt is too long", f"{MOST_PROMPT_CHARACTERS} characters are the most.")
+        wanted = _size(body.size)
+        shelved = None if body.model is None else self._studio.shelf.named(body.model)
+        if shelved is None:
+            shelf = self._studio.shelf
+            shelved = shelf.at(shelf.default) if wanted is None else shelf.of_size(*wanted)
+        height, width = shelved.bundle.manifest.image_size
+        quality = "exact" if body.quality is None else _QUALITIES.get(body.quality, "exact")
+        picture = {} if form is None else form.pictures()
+        return _Asked(
+            shelved=shelved,
+            size=size_for(wanted, (width, height), self._fit),
+            form=_form(body),
+            compression=_BEST if body.output_compression is None else max(0, min(_BEST, body.output_compression)),
+            partial=max(0, min(_MOST_PARTIAL, body.partial_images or 0)),
+            quality="auto" if body.quality is None else body.quality,
+            options=DrawOptions(
+                prompt=body.prompt,
+                negative_prompt=body.negative_prompt,
+                num_images_per_prompt=1 if body.n is None else body.n,
+                seed=body.rng_seed if body.seed is None else body.seed,
+                num_inference_steps=body.num_inference_steps if body.steps is None else body.steps,
+                guidance_scale=body.guidance_scale,
+                scheduler=body.scheduler,
+                strength=body.strength,
+                variation_seed=body.variation_seed,
+                variation_strength=body.variation_strength,
+                quality=quality if quality in shelved.bundle.manifest.presets else "exact",
+                **picture,
+            ),
+        )
+
+    def _shape(self, asked: _Asked, job: Job) -> ImagesShape:
+        """Return the answer of a job that is completed."""
+        pictures = sorted(job.pictures, key=lambda picture: picture.place or 0)
+        return ImagesShape(
+            created=int(job.created),
+            data=[self._data(asked, job, number) for number in range(len(pictures))],
+            model=asked.shelved.title,
+            size="{}x{}".format(*asked.size),
+            quality=asked.quality,
+            output_format=asked.form,
+        )
+
+    def _data(self, asked: _Asked, job: Job, number: int) -> DataShape:
+        picture = sorted(job.pictures, key=lambda one: one.place or 0)[number]
+        file = self._studio.gallery.content(picture.id)
+        if asked.form != "png" or asked.size != asked.drawn:
+            image = covered(open_picture(file), asked.size)
+            file = encoded(image, picture.parameters, asked.form, asked.compression)
+        text = picture.parameters.as_text()
+        return DataShape(
+            b64_json=base64.b64encode(file).decode(), seed=picture.parameters.options.seed, parameters=text
+        )
+
+    async def _events(self, asked: _Asked, job: Job, kind: str) -> AsyncIterator[bytes]:
+        """Yield partial pictures, and each whole one; the job is cancelled if nobody reads on."""
+        told = sent = 0
+        common = {"created_at": int(job.created), "size": "{}x{}".format(*asked.size), "quality": asked.quality}
+        common |= {"background": "opaque", "output_format": asked.form}
+        try:
+            with self._studio.hub.listening(job.id) as listener:
+                while True:
+                    pictures = len(job.pictures)
+                    over = job.ended
+                    for number in range(told, pictures):
+                        data = await asyncio.to_thread(self._data, asked, job, number)
+                        whole = {"type": f"{kind}.completed", "b64_json": data.b64_json, **common, "seed": data.seed}
+                        yield event_text(f"{kind}.completed", {**whole, "usage": _NO_USAGE})
+                    told = pictures
+                    if over:
+                        break
+                    event = await listener.next(1.0)
+                    due = asked.partial and job.call * (asked.partial + 1) >= job.calls * (sent + 1)
+                    if event is not None and event.name == "preview" and due and sent < asked.partial:
+                        preview = job.previews.get(event.data["picture"])
+                        if preview is not None:
+                            text = await asyncio.to_thread(_partial, preview, asked)
+                            part = {"type": f"{kind}.partial_image", "b64_json": text, "partial_image_index": sent}
+                            yield event_text(f"{kind}.partial_image", {**part, **common})
+                            sent += 1
+            try:
+                ended(self._studio, job)
+            except RequestError as error:
+                shape = {"message": f"{error.what}. {error.hint}", "type": "server_error", "param": None}
+                yield event_text("error", {"type": "error", "error": {**shape, "code": error.code}})
+        finally:
+            if not job.ended:
+                self._studio.cancel(job)
+
+
+_NO_USAGE: Final = {
+    "total_tokens": 0,
+    "input_tokens": 0,
+    "output_tokens": 0,
+    "input_tokens_details": {"text_tokens": 0, "image_tokens": 0},
+}
+"""What clients require to be there; nothing is counted or paid here."""
+
+
+def _partial(preview: bytes, asked: _Asked) -> str:
+    """Return a preview in the size and format of the picture."""
+    image = covered(open_picture(preview), asked.size)
+    return base64.b64encode(encoded(image, None, asked.form, asked.compression)).decode()
+
+
+def _size(text: str | None) -> Size | None:
+    """Return the size that is asked for; None for none.
+
+    Raises:
+        BadRequestError: it cannot be read.
+    """
+    if text is None or text.strip().lower() in {"auto", ""}:
+        return None
+    if (found := _SIZE.fullmatch(text.strip())) is None:
+        raise BadRequestError(f"size={text[:40]!r}", "Give it as 512x512, or auto.")
+    return int(found[1]), int(found[2])
+
+
+def _form(body: ImagesRequest) -> str:
+    """Return the format of the files.
+
+    Raises:
+        BadRequestError: there is no such format here, or it would have to be transparent.
+    """
+    form = "png" if body.output_format is None else body.output_format.lower().replace("jpg", "jpeg")
+    if form not in _FORMATS:
+        raise BadRequestError(f"output_format={form[:40]!r}", f"Ask for one of {', '.join(_FORMATS)}.")
+    if body.background == "transparent":
+        raise BadRequestError("background='transparent'", "Pictures are opaque here: leave it out.")
+    return form
+
+
+def _ascii(text: str) -> str:
+    """Return a text that a header can hold."""
+    return text.encode("ascii", "replace").decode()

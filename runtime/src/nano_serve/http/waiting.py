@@ -1,0 +1,63 @@
+"""Waits for a job on behalf of a client of a compatible API; when the client leaves, the job is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from starlette.requests import Request
+
+from nano_serve.errors import CancelledError, DrawingError, StoppingError
+from nano_serve.hub import Listener
+from nano_serve.jobs import Job
+from nano_serve.studio import Studio
+
+__all__ = ["ended", "finished", "gone"]
+
+
+async def gone(request: Request) -> None:
+    """Return when the client has left. The body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def finished(request: Request, studio: Studio, job: Job) -> None:
+    """Wait until a job is completed.
+
+    Raises:
+        CancelledError: somebody cancelled it, or the client has left.
+        StoppingError: the server stops.
+        DrawingError: it failed.
+    """
+    with studio.hub.listening(job.id) as listener:
+        waiting = asyncio.ensure_future(_until_ended(job, listener))
+        leaving = asyncio.ensure_future(gone(request))
+        try:
+            await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (waiting, leaving):
+                task.cancel()
+                with suppress(asyncio.CancelledError, Exception):
+                    await task
+            if not job.ended:
+                studio.cancel(job)
+    ended(studio, job)
+
+
+def ended(studio: Studio, job: Job) -> None:
+    """Raise the error of a job that did not complete.
+
+    Raises:
+        CancelledError: somebody cancelled it.
+        StoppingError: the server stops.
+        DrawingError: it failed.
+    """
+    if job.failure is not None:
+        raise DrawingError(job.failure.status, job.failure.code, job.failure.what, job.failure.hint)
+    if job.status != "completed":
+        raise StoppingError if studio.stopping else CancelledError
+
+
+async def _until_ended(job: Job, listener: Listener) -> None:
+    while not job.ended:
+        await listener.next()

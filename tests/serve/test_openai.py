@@ -1,0 +1,213 @@
+"""OpenAI's images API: what its clients send is drawn, in the size that they ask for."""
+
+from __future__ import annotations
+
+import base64
+import json
+from io import BytesIO
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from PIL import Image
+from tests.serve.conftest import until
+
+from nano_runtime import open_picture
+from nano_serve.http.openai_shapes import ImagesShape
+from nano_serve.shapes import ErrorShape
+
+URL = "/v1/images/generations"
+
+
+def test_a_prompt_is_drawn_as_in_python(served):
+    answer = served.ask("POST", URL, json={"prompt": "a red fox", "n": 2, "seed": 7, "model": "gpt-image-1"})
+    assert (answer.status_code, answer.headers["x-nano-drawn"]) == (200, "32x32")
+    shape = msgspec.convert(answer.json(), ImagesShape)
+    assert "url" not in answer.json()["data"][0]
+    wanted = _pipe(served)("a red fox", seed=7, num_images_per_prompt=2)
+    for one, image in zip(shape.data, wanted.images, strict=True):
+        assert open_picture(base64.b64decode(one.b64_json)).tobytes() == image.tobytes()
+    assert [one.seed for one in shape.data] == [7, 8]
+    assert "Steps: 4" in shape.data[0].parameters
+
+
+def test_what_clients_send_beside_is_ignored(served):
+    """Open WebUI, LibreChat, LobeChat, OpenVINO Model Server's users."""
+    body: dict[str, Any] = {
+        "prompt": "owl",
+        "size": "auto",
+        "response_format": "b64_json",
+        "background": "auto",
+        "moderation": "low",
+    }
+    body |= {"quality": "low", "user": "me", "style": None, "input_fidelity": "high", "output_format": None, "n": "1"}
+    body |= {"rng_seed": 5, "num_inference_steps": 3.0, "guidance_scale": "2", "negative_prompt": None}
+    assert served.post(URL, body)["data"][0]["seed"] == 5
+    for alias in ("/v3/images/generations", "/api/v1/images/generations", URL + "/"):
+        assert served.post(alias, {"prompt": "owl", "seed": 5})["size"] == "32x32"
+
+
+@pytest.mark.parametrize(("fit", "size"), [("asked", (64, 48)), ("native", (32, 32)), ("strict", None)])
+def test_another_size_than_the_bundles(serving, fit, size):
+    served = serving(fit=fit)
+    answer = served.ask("POST", URL, json={"prompt": "owl", "size": "64x48", "seed": 3})
+    if size is None:
+        assert (answer.status_code, "32x32" in answer.text) == (400, True)
+        return
+    found = open_picture(base64.b64decode(answer.json()["data"][0]["b64_json"]))
+    assert found.size == size
+    assert "Size: 32x32" in answer.json()["data"][0]["parameters"]
+    drawn = _pipe(served)("owl", seed=3).images[0]
+    cropped = np.asarray(drawn.crop((0, 4, 32, 28)).resize(size, Image.Resampling.LANCZOS), float)  # covers 4:3
+    if fit == "asked":
+        assert np.abs(np.asarray(found, float) - cropped).mean() < 2  # ImageOps resamples and crops in one step
+        assert np.abs(np.asarray(found, float) - cropped[::-1]).mean() > 2  # negative control
+
+
+@pytest.mark.parametrize("form", ["png", "jpeg", "webp"])
+def test_the_format_that_was_asked_for(served, form):
+    data = served.post(URL, {"prompt": "owl", "output_format": form, "output_compression": 90})["data"][0]
+    assert Image.open(BytesIO(base64.b64decode(data["b64_json"]))).format == form.upper()
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({}, 400),
+        ({"prompt": None}, 400),
+        ({"prompt": "owl", "n": 0}, 400),
+        ({"prompt": "owl", "n": 1000}, 400),
+        ({"prompt": "owl", "n": 1.5}, 400),
+        ({"prompt": "owl", "size": "big"}, 400),
+        ({"prompt": "owl", "size": "90000x90000"}, 400),
+        ({"prompt": "owl", "size": "0x0"}, 400),
+        ({"prompt": "owl", "output_format": "gif"}, 400),
+        ({"prompt": "owl", "background": "transparent"}, 400),
+        ({"prompt": "owl", "seed": -1}, 400),
+        ({"prompt": "o" * 10_001}, 400),
+    ],
+)
+def test_errors_have_the_four_keys_that_clients_show(served, body, status):
+    answer = served.ask("POST", URL, json=body)
+    assert answer.status_code == status, answer.text
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+    msgspec.convert(answer.json(), ErrorShape)
+
+
+def test_a_fault_of_the_server_is_not_to_be_repeated(served):
+    """Both clients repeat 5xx twice, unless they are told not to."""
+    served.gate.full = True
+    answer = served.ask("POST", URL, json={"prompt": "owl"})
+    assert (answer.status_code, answer.headers["x-should-retry"]) == (503, "false")
+    assert "memory" in answer.json()["error"]["message"]
+
+
+def test_a_full_queue_says_when_to_come_again(serving):
+    served = serving(queue=1)
+    served.gate.open = False
+    for _ in range(2):
+        served.post("/api/v1/jobs", {"prompt": "owl", "num_inference_steps": 5})
+        _until_begun(served)
+    answer = served.ask("POST", URL, json={"prompt": "owl"})
+    assert (answer.status_code, answer.headers["x-should-retry"]) == (429, "true")
+    assert 1 <= int(answer.headers["retry-after"]) <= 120
+
+
+def test_models_are_the_bundles(served):
+    listed = served.get("/v1/models")
+    titles = [one["id"] for one in listed["data"]]
+    assert [title.partition(" ")[0] for title in titles] == ["one", "two"]
+    assert listed["object"] == "list"
+    assert served.get("/v1/models/two")["id"] == titles[1]
+    assert served.ask("GET", "/v1/models/three").status_code == 404
+    second = served.ask("POST", URL, json={"prompt": "owl", "model": titles[1]})
+    assert second.headers["x-nano-bundle"] == titles[1]
+
+
+def test_partial_pictures_are_streamed_before_the_whole(served):
+    body = {"prompt": "owl", "seed": 7, "stream": True, "partial_images": 2, "size": "64x64"}
+    answer = served.ask("POST", URL, json=body)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    events = _events(answer.text)
+    kinds = [name for name, _ in events]
+    assert kinds[-1] == "image_generation.completed"
+    assert set(kinds[:-1]) <= {"image_generation.partial_image"}
+    last = events[-1][1]
+    assert last["type"] == "image_generation.completed"
+    whole = served.post(URL, {"prompt": "owl", "seed": 7, "size": "64x64"})["data"][0]["b64_json"]
+    assert last["b64_json"] == whole
+    for number, (_, event) in enumerate(events[:-1]):
+        assert event["partial_image_index"] == number
+        assert open_picture(base64.b64decode(event["b64_json"])).size == (64, 64)
+
+
+def test_an_error_in_a_stream_is_an_event(served):
+    served.gate.full = True
+    events = _events(served.ask("POST", URL, json={"prompt": "owl", "stream": True}).text)
+    assert "memory" in events[-1][1]["error"]["message"]
+
+
+def test_an_edit_keeps_what_the_mask_does_not_show(served):
+    """OpenAI's masks are transparent where the picture is drawn anew, ours white."""
+    image = Image.effect_mandelbrot((32, 32), (-2, -1, 1, 1), 50).convert("RGB")
+    left = Image.new("RGBA", (32, 32), (0, 0, 0, 255))
+    left.paste((0, 0, 0, 0), (0, 0, 16, 32))
+    white = Image.new("L", (32, 32))
+    white.paste(255, (0, 0, 16, 32))
+    wanted = _pipe(served)("owl", seed=7, image=image, mask_image=white, keep_unmasked=True).images[0]
+    for mask in (left, white):
+        files = {"image": ("a.png", _png(image)), "mask": ("b.png", _png(mask))}
+        data = served.ask("POST", "/v1/images/edits", files=files, data={"prompt": "owl", "seed": "7"}).json()["data"]
+        assert open_picture(base64.b64decode(data[0]["b64_json"])).tobytes() == wanted.tobytes()
+    both = Image.merge("RGBA", (*image.split(), left.getchannel("A")))  # the picture's own transparent part
+    answer = served.ask("POST", "/v1/images/edits", files={"image[]": _png(both)}, data={"prompt": "owl", "seed": "7"})
+    found = open_picture(base64.b64decode(answer.json()["data"][0]["b64_json"]))
+    assert np.array_equal(np.asarray(found)[:, 16:], np.asarray(image)[:, 16:])
+
+
+def test_an_edit_without_a_mask_starts_from_the_picture(served):
+    image = Image.effect_mandelbrot((48, 32), (-2, -1, 1, 1), 50).convert("RGB")
+    wanted = _pipe(served)("owl", seed=7, image=image, strength=0.5).images[0]
+    form = {"prompt": "owl", "seed": "7", "strength": "0.5", "n": "1", "size": "auto"}
+    answer = served.ask("POST", "/v1/images/edits", files={"image[]": _png(image)}, data=form)
+    assert open_picture(base64.b64decode(answer.json()["data"][0]["b64_json"])).tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("files", "data", "status"),
+    [
+        ({}, {"prompt": "owl"}, 415),
+        ({"mask": b"x"}, {"prompt": "owl"}, 400),
+        ({"image": b"no picture"}, {"prompt": "owl"}, 400),
+        ({"image": b"no picture"}, {}, 400),
+        ({"image": b"no picture"}, {"prompt": "owl", "n": "many"}, 400),
+        ([("image[]", b"x"), ("image[]", b"y")], {"prompt": "owl"}, 400),
+        ([("image", b"x")] * 2000, {"prompt": "owl"}, 400),
+        ({"image": b"x"}, {"prompt": "o" * 200_000}, 400),
+    ],
+)
+def test_bad_forms(served, files, data, status):
+    assert served.ask("POST", "/v1/images/edits", files=files, data=data).status_code == status
+
+
+def _pipe(served):
+    return served.studio.shelf.at(served.studio.shelf.default).pipeline
+
+
+def _until_begun(served) -> None:
+    until(lambda: any(job["status"] == "generating" for job in served.get("/api/v1/jobs")["jobs"]))
+
+
+def _png(image: Image.Image) -> bytes:
+    file = BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def _events(text: str) -> list[tuple[str, Any]]:
+    found = []
+    for event in text.strip().split("\n\n"):
+        name, data = event.split("\n")
+        found.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
+    return found
