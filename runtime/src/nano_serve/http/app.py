@@ -16,6 +16,7 @@ from starlette.routing import Route
 from nano_runtime import NanoError
 from nano_serve.errors import MethodError, NotFoundError
 from nano_serve.fit import Fit
+from nano_serve.http.a1111_api import a1111_endpoints
 from nano_serve.http.answers import JsonAnswer, error_answer, problem
 from nano_serve.http.guard import Access, Guard
 from nano_serve.http.health import health_endpoints
@@ -47,7 +48,8 @@ def application(studio: Studio, access: Access, fit: Fit = "asked") -> Guard:
         access: who may ask.
         fit: what becomes of sizes that a bundle does not draw, in the compatible APIs.
     """
-    endpoints = [*own_endpoints(studio), *openai_endpoints(studio, fit), *health_endpoints(studio)]
+    compatible = [*openai_endpoints(studio, fit), *a1111_endpoints(studio, fit)]
+    endpoints = [*own_endpoints(studio), *compatible, *health_endpoints(studio)]
     document = document_of(endpoints)
 
     async def openapi(_request: Request) -> Response:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from dataclasses import fields
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from nano_runtime import DrawOptions, NanoError, __version__, read_foreign, read_parameters
+from nano_runtime import DrawOptions, __version__
 from nano_serve import views
-from nano_serve.errors import BadRequestError, NotFoundError
+from nano_serve.errors import BadRequestError
 from nano_serve.http.answers import JsonAnswer
 from nano_serve.http.bodies import WITH_PICTURES, json_of, picture_bytes, picture_of
 from nano_serve.http.events import stream_of
 from nano_serve.http.guard import client_of
+from nano_serve.http.reading import parameters_in
 from nano_serve.http.routes import Endpoint
 from nano_serve.jobs import Job, Wish
 from nano_serve.shapes import (
@@ -141,44 +139,6 @@ class _OwnApi:
         return {"version": __version__, "jobs": jobs, **msgspec.structs.asdict(self._state())}
 
 
-def parameters_in(content: bytes) -> ParametersShape:
-    """Return how a picture was drawn, as far as its file says.
-
-    Raises:
-        NotFoundError: it does not say.
-    """
-    with tempfile.TemporaryDirectory(prefix="nano-serve-") as folder:
-        path = Path(folder) / "picture"
-        path.write_bytes(content)
-        try:
-            ours = read_parameters(path)
-        except NanoError:
-            ours = None
-        try:
-            foreign = read_foreign(path) if ours is None else None
-        except NanoError:
-            foreign = None
-    if ours is not None:
-        return ParametersShape(
-            program=f"nano-runtime {ours.version}",
-            options=_as_keys(ours.repeated()),
-            bundle=ours.bundle,
-            edited=ours.edited is not None,
-            masked=ours.masked,
-            left_out=[] if ours.interrupted_after is None else [f"stopped after {ours.interrupted_after} UNet calls"],
-        )
-    if foreign is None:
-        raise NotFoundError("the picture does not say how it was drawn", "Pictures of ours and of A1111 do.")
-    return ParametersShape(
-        program=foreign.program,
-        options=_as_keys(foreign.repeated()),
-        bundle=foreign.model,
-        edited=foreign.edited,
-        masked=foreign.masked,
-        left_out=list(foreign.left_out),
-    )
-
-
 def _options_of(asked: JobRequest) -> DrawOptions:
     """Return the options of a request.
 
@@ -212,8 +172,3 @@ def _shown(asked: JobRequest) -> dict[str, Any]:
     defaults = {field.name: field.default for field in msgspec.structs.fields(JobRequest)}
     given = msgspec.structs.asdict(asked)
     return views.as_request({name: value for name, value in given.items() if value != defaults[name]})
-
-
-def _as_keys(options: DrawOptions) -> dict[str, Any]:
-    """Return options as keys of a request: those that are set."""
-    return views.as_request({field.name: getattr(options, field.name) for field in fields(options)})

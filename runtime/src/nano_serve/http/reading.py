@@ -1,0 +1,58 @@
+"""Reads how a picture was drawn, by us or by another program."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from nano_runtime import DrawOptions, NanoError, read_foreign, read_parameters
+from nano_serve import views
+from nano_serve.errors import NotFoundError
+from nano_serve.shapes import ParametersShape
+
+__all__ = ["parameters_in"]
+
+
+def parameters_in(content: bytes) -> ParametersShape:
+    """Return how a picture was drawn, as far as its file says.
+
+    Raises:
+        NotFoundError: it does not say.
+    """
+    with tempfile.TemporaryDirectory(prefix="nano-serve-") as folder:
+        path = Path(folder) / "picture"
+        path.write_bytes(content)
+        try:
+            ours = read_parameters(path)
+        except NanoError:
+            ours = None
+        try:
+            foreign = read_foreign(path) if ours is None else None
+        except NanoError:
+            foreign = None
+    if ours is not None:
+        return ParametersShape(
+            program=f"nano-runtime {ours.version}",
+            options=_as_keys(ours.repeated()),
+            bundle=ours.bundle,
+            edited=ours.edited is not None,
+            masked=ours.masked,
+            left_out=[] if ours.interrupted_after is None else [f"stopped after {ours.interrupted_after} UNet calls"],
+        )
+    if foreign is None:
+        raise NotFoundError("the picture does not say how it was drawn", "Pictures of ours and of A1111 do.")
+    return ParametersShape(
+        program=foreign.program,
+        options=_as_keys(foreign.repeated()),
+        bundle=foreign.model,
+        edited=foreign.edited,
+        masked=foreign.masked,
+        left_out=list(foreign.left_out),
+    )
+
+
+def _as_keys(options: DrawOptions) -> dict[str, Any]:
+    """Return options as keys of a request: those that are set."""
+    return views.as_request({field.name: getattr(options, field.name) for field in fields(options)})

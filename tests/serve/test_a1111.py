@@ -1,0 +1,245 @@
+"""A1111's API: what its clients send is drawn, and its routes answer in the forms that they read."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+from tests.serve.conftest import until
+
+from nano_runtime import open_picture
+
+API = "/sdapi/v1"
+SILLY_TAVERN = {  # as its server sends them: 1.19.0, src/endpoints/stable-diffusion.js
+    "url": "http://localhost:7860",
+    "auth": "",
+    "prompt": "a red fox",
+    "negative_prompt": "blurry",
+    "sampler_name": "DDIM",
+    "scheduler": "normal",
+    "steps": 4,
+    "cfg_scale": 3,
+    "width": 32,
+    "height": 32,
+    "seed": 7,
+    "restore_faces": False,
+    "enable_hr": False,
+    "hr_upscaler": "Latent",
+    "hr_scale": 2,
+    "denoising_strength": 0.7,
+    "hr_second_pass_steps": 0,
+    "override_settings": {"CLIP_stop_at_last_layers": 1, "sd_vae": ""},
+    "override_settings_restore_afterwards": True,
+    "clip_skip": 1,
+    "save_images": True,
+    "send_images": True,
+    "do_not_save_grid": False,
+    "do_not_save_samples": False,
+    "alwayson_scripts": {},
+}
+
+
+def test_a_prompt_is_drawn_as_in_python(served):
+    answer = served.post(f"{API}/txt2img", SILLY_TAVERN)
+    options: dict[str, Any] = {"negative_prompt": "blurry", "scheduler": "ddim", "num_inference_steps": 4}
+    wanted = _pipe(served)("a red fox", seed=7, guidance_scale=3, **options).images[0]
+    assert _picture(answer["images"][0]).tobytes() == wanted.tobytes()
+    info = json.loads(answer["info"])
+    assert (info["seed"], info["all_seeds"], info["sampler_name"], info["width"]) == (7, [7], "ddim", 32)
+    assert info["infotexts"][0].startswith("a red fox\nNegative prompt: blurry\nSteps: 4")
+    assert info["extra_generation_params"] == {}
+    assert answer["parameters"]["prompt"] == "a red fox"
+
+
+def test_what_is_left_out_or_null_is_the_bundles(served):
+    """Bots send nulls and floats; A1111's own 50 steps and scale 7 are not taken."""
+    nulls = dict.fromkeys(("sampler_name", "sampler_index", "scheduler", "denoising_strength", "styles", "width"))
+    body = {"prompt": "owl", "seed": 5.0, "steps": None, "batch_size": 2.0, "n_iter": "1", **nulls}
+    answer = served.post(f"{API}/txt2img", {**body, "hr_second_pass_steps": 7.5, "styles": [None]})
+    wanted = _pipe(served)("owl", seed=5, num_images_per_prompt=2).images
+    assert [_picture(one).tobytes() for one in answer["images"]] == [one.tobytes() for one in wanted]
+    info = json.loads(served.post(f"{API}/txt2img", {})["info"])
+    assert (info["steps"], info["cfg_scale"]) == (4, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("names", "ours", "noted"),
+    [
+        ({"sampler_name": "DPM++ 2M Karras"}, "dpmpp_2m_karras", False),
+        ({"sampler_index": "DPM++ 2M", "scheduler": "Karras"}, "dpmpp_2m_karras", False),
+        ({"sampler_name": "Euler a", "scheduler": "automatic"}, "euler_a", False),
+        ({"sampler_name": "euler", "scheduler": "discrete"}, "euler", False),
+        ({"sampler_name": "DDIM", "scheduler": "karras"}, "ddim", True),
+        ({"sampler_name": "Restart"}, "ddim", True),
+    ],
+)
+def test_samplers_have_a1111s_names_and_what_is_unknown_is_told(served, names, ours, noted):
+    info = json.loads(served.post(f"{API}/txt2img", {"prompt": "owl", **names})["info"])
+    assert info["sampler_name"] == ours
+    assert ("Note" in info["extra_generation_params"]) == noted
+
+
+def test_another_size_is_made_of_what_was_drawn(served):
+    answer = served.post(f"{API}/txt2img", {"prompt": "owl", "seed": 3, "width": 64, "height": 64})
+    drawn = _pipe(served)("owl", seed=3).images[0]
+    assert _picture(answer["images"][0]).tobytes() == ImageOps.fit(drawn, (64, 64), Image.Resampling.LANCZOS).tobytes()
+    twice = served.post(f"{API}/txt2img", {"prompt": "owl", "width": 32, "height": 32, "enable_hr": True})
+    assert _picture(twice["images"][0]).size == (64, 64)
+    assert "enable_hr" in json.loads(twice["info"])["extra_generation_params"]["Note"]
+
+
+def test_siblings_of_a_seed(served):
+    answer = served.post(f"{API}/txt2img", {"prompt": "owl", "seed": 3, "subseed": 9, "subseed_strength": 0.2})
+    wanted = _pipe(served)("owl", seed=3, variation_seed=9, variation_strength=0.2).images[0]
+    assert _picture(answer["images"][0]).tobytes() == wanted.tobytes()
+
+
+def test_a_picture_is_drawn_anew_where_the_mask_is_white(served):
+    """The picture is stretched to the bundle's size and back; what the mask does not show stays, pixel by pixel."""
+    image = Image.effect_mandelbrot((64, 48), (-2, -1, 1, 1), 50).convert("RGB")
+    mask = Image.new("L", (64, 48))
+    mask.paste(255, (0, 0, 24, 48))
+    body = {"prompt": "owl", "seed": 7, "init_images": [_base64(image)], "mask": _base64(mask), "mask_blur": 0}
+    body |= {"denoising_strength": 0.75, "width": 64, "height": 48, "inpaint_full_res": False}
+    answer = served.post(f"{API}/img2img", body)
+    found = np.asarray(_picture(answer["images"][0]))
+    assert np.array_equal(found[:, 24:], np.asarray(image)[:, 24:])
+    small, white = image.resize((32, 32), 1), mask.resize((32, 32), 1)
+    drawn = _pipe(served)("owl", seed=7, image=small, mask_image=white, strength=0.75).images[0].resize((64, 48), 1)
+    assert np.array_equal(found[:, :24], np.asarray(drawn)[:, :24])
+    assert answer["parameters"]["init_images"] is None
+    inverted = np.asarray(_picture(served.post(f"{API}/img2img", {**body, "inpainting_mask_invert": 1})["images"][0]))
+    assert np.array_equal(inverted[:, :24], np.asarray(image)[:, :24])
+
+
+def test_the_least_strength_is_one_step(served):
+    image = _base64(Image.new("RGB", (32, 32), "teal"))
+    for strength, mode in ((0, 0), (1, 1), (None, 2)):
+        body = {"init_images": [f"data:image/png;base64,{image}"], "denoising_strength": strength, "resize_mode": mode}
+        assert len(served.post(f"{API}/img2img", {**body, "width": 40, "height": 32})["images"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "status"),
+    [
+        ("txt2img", {"prompt": 7}, 400),
+        ("txt2img", {"steps": 7.5}, 400),
+        ("txt2img", {"steps": "nan"}, 400),
+        ("txt2img", {"width": 1e300, "height": 32}, 400),
+        ("txt2img", {"batch_size": -1}, 400),
+        ("txt2img", {"batch_size": 1000}, 400),
+        ("txt2img", {"cfg_scale": -1}, 400),
+        ("txt2img", {"alwayson_scripts": {"ADetailer": {"args": []}}}, 422),
+        ("txt2img", {"script_name": "Loopback"}, 422),
+        ("img2img", {}, 404),
+        ("img2img", {"init_images": ["http://127.0.0.1/x.png"]}, 400),
+        ("img2img", {"init_images": ["file:///etc/passwd"]}, 400),
+        ("options", {"sd_model_checkpoint": "nothing"}, 404),
+        ("extra-single-image", {"image": "", "upscaler_1": "ESRGAN_4x"}, 400),
+        ("interrogate", {"image": ""}, 404),
+        ("server-kill", {}, 404),
+    ],
+)
+def test_errors_have_a1111s_keys(served, route, body, status):
+    answer = served.ask("POST", f"{API}/{route}", json=body)
+    assert answer.status_code == status, answer.text
+    assert {"error", "detail", "body", "errors"} == set(answer.json())
+
+
+def test_lists_have_what_clients_read(served):
+    models = served.get(f"{API}/sd-models")
+    assert [set(one) for one in models] == [{"title", "model_name", "hash", "sha256", "filename", "config"}] * 2
+    assert "/" not in models[0]["filename"]
+    names = {one["name"] for one in served.get(f"{API}/samplers")}
+    assert {"Euler", "Euler a", "DDIM", "DPM++ 2M Karras"} <= names
+    assert {"automatic", "karras"} <= {one["name"] for one in served.get(f"{API}/schedulers")}
+    assert served.get(f"{API}/embeddings") == {"loaded": {}, "skipped": {}}
+    assert served.get(f"{API}/memory")["ram"]["total"] > 0
+    empty = "loras sd-vae sd-modules hypernetworks face-restorers realesrgan-models prompt-styles script-info"
+    for name in [*empty.split(), "latent-upscale-modes", "extensions"]:
+        assert served.get(f"{API}/{name}") == []
+    for path in (f"{API}/scripts", f"{API}/cmd-flags", f"{API}/upscalers", "/config", "/internal/ping"):
+        served.get(path)
+    for name in ("refresh-checkpoints", "unload-checkpoint", "reload-checkpoint"):
+        assert served.ask("POST", f"{API}/{name}").status_code == 200
+
+
+def test_the_bundle_is_switched_by_settings_or_for_one_request(served):
+    one, two = (model["title"] for model in served.get(f"{API}/sd-models"))
+    settings = served.get(f"{API}/options")
+    assert (settings["sd_model_checkpoint"], settings["samples_format"]) == (one, "png")
+    drawn = served.post(f"{API}/txt2img", {"override_settings": {"sd_model_checkpoint": two}})
+    assert json.loads(drawn["info"])["sd_model_name"] == "two"
+    served.post(f"{API}/options/", {**settings, "sd_model_checkpoint": two})  # Open WebUI sends the whole object back
+    assert served.get(f"{API}/options")["sd_model_checkpoint"] == two
+    assert json.loads(served.post(f"{API}/txt2img", {})["info"])["sd_model_name"] == "two"
+
+
+def test_progress_and_interrupt(served):
+    """Interrupted, what is there is decoded and returned; SillyTavern sends no body."""
+    idle = served.get(f"{API}/progress")
+    assert (idle["progress"], idle["state"]["job_count"], idle["current_image"]) == (0, 0, None)
+    served.gate.open = False
+    answers = []
+    body = {"prompt": "owl", "seed": 7, "steps": 6, "width": 64, "height": 64}
+    thread = threading.Thread(target=lambda: answers.append(served.post(f"{API}/txt2img", body)))
+    thread.start()
+    until(lambda: served.get(f"{API}/progress")["state"]["job_count"] == 1)
+    served.gate.left = 2
+    running = until(lambda: one if (one := served.get(f"{API}/progress"))["state"]["sampling_step"] == 2 else None)
+    assert 0 < running["progress"] < 1
+    assert _picture(running["current_image"]).size == (32, 32)
+    assert served.get(f"{API}/progress?skip_current_image=true")["current_image"] is None
+    assert served.ask("POST", f"{API}/interrupt", content=b"").json() == {}
+    served.gate.left = 1
+    thread.join(20)
+    assert len(answers[0]["images"]) == 1
+    assert served.gate.calls == 3
+    parameters = served.post("/api/v1/parameters", {"image": answers[0]["images"][0]})
+    assert parameters["left_out"] == ["stopped after 3 UNet calls"]
+
+
+def test_skipping_goes_on_with_the_next_pictures(served):
+    served.gate.open = False
+    answers = []
+    body = {"prompt": "owl", "steps": 6, "batch_size": 5}
+    thread = threading.Thread(target=lambda: answers.append(served.post(f"{API}/txt2img", body)))
+    thread.start()
+    until(lambda: served.get(f"{API}/progress")["state"]["job_count"] == 1)
+    assert served.ask("POST", f"{API}/skip").json() is None
+    served.gate.left = 1
+    until(lambda: served.gate.left == 0)
+    served.gate.open = True
+    thread.join(20)
+    assert (len(answers[0]["images"]), served.gate.calls) == (5, 1 + 6)
+
+
+def test_what_a_picture_says_and_larger_pictures(served):
+    drawn = served.post(f"{API}/txt2img", {"prompt": "a red fox", "seed": 7})
+    said = served.post(f"{API}/png-info", {"image": drawn["images"][0]})
+    assert said["info"] == json.loads(drawn["info"])["infotexts"][0]
+    assert said["parameters"]["Prompt"] == "a red fox"
+    plain = _base64(Image.new("RGB", (4, 3)))
+    assert served.post(f"{API}/png-info", {"image": plain}) == {"info": "", "items": {}, "parameters": {}}
+    body = {"image": plain, "upscaling_resize": 2, "upscaler_1": "Nearest"}
+    assert _picture(served.post(f"{API}/extra-single-image", body)["image"]).size == (8, 6)
+
+
+def _pipe(served):
+    return served.studio.shelf.at(served.studio.shelf.default).pipeline
+
+
+def _picture(text: str) -> Image.Image:
+    return open_picture(base64.b64decode(text))
+
+
+def _base64(image: Image.Image) -> str:
+    file = BytesIO()
+    image.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
