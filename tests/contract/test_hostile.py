@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.contract.hostile import cases
-from tests.contract.sealed import copied, seal
+from onnx import TensorProto, helper
+from tests.contract.hostile import GRAPH, OUTPUT, WIDTH, cases, graph, ints
+from tests.contract.sealed import copied, rewrite, seal
 
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.unsafe_graphs import unsafe_graphs
@@ -68,6 +69,23 @@ def test_there_are_40_of_them():
 def test_a_good_bundle_is_good(int8, capsys):
     assert command.main(["verify", str(int8), "--deep"]) == 0
     assert "every graph loads and runs" in capsys.readouterr().out
+
+
+def test_a_graph_that_fits_only_two_rows_is_an_error(int8, tmp_path):
+    """Drawings give the text encoder one row; a trial with two said that every graph loads and runs."""
+    folder = copied(int8, tmp_path / "bundle")
+    nodes = [
+        helper.make_node("Cast", ["input_ids"], ["ids"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["ids", "last"], ["ids3"]),
+        helper.make_node("Expand", ["ids3", "two"], [OUTPUT]),
+    ]
+    model = graph(*nodes, initializers=(ints("last", 2), ints("two", 2, 1, WIDTH)))
+    rewrite(folder / GRAPH, model.SerializeToString())
+    bundle = Bundle.open(seal(folder))
+    assert list(unsafe_graphs(bundle)) == []
+    fault = trial_fault(bundle, "onnxruntime", LIMITS)
+    assert fault is not None
+    assert "text_encoder" in fault.what
 
 
 def test_what_takes_too_long_is_an_error(int8):

@@ -155,7 +155,7 @@ def check(folder: Path, backend: Backend, seed: int, *, full: bool) -> None:
                 fates["refused by the reader"] += 1
             elif fates.total() - fates["refused by the reader"] < most:
                 fates[said := process.ask(graph.component, raw)] += 1
-                if said.startswith(("died", "ended")):
+                if not said.startswith(("ran", "loading: ", "running: ")):  # it died, or an engine spoke for itself
                     place = folder.parent / f"{len(dead)}-{graph.component}{graph.suffix}"
                     place.write_bytes(raw)
                     dead.append(f"{place} {said}")

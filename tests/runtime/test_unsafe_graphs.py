@@ -95,6 +95,7 @@ CONV = node(b"Conv", more=attribute(b"group", number(3, 1), 2))
         model(inner(FLOATS), node(b"Transpose", (b"w",), more=attribute(b"perm", number(8, 0), 7))),
         model(inner(FLOATS, name=b"location"), node(takes=(b"x", b"location"))),
         model(inner(FLOATS), more=field(14, entry(b"key", OUT))),
+        model(inner(FLOATS, name="\u00f6".encode()), node(takes=(b"x", "\u00f6".encode()))),
         model(inner(FLOATS), node() + node(takes=(b"y", b""), gives=b"z")),
     ],
 )
@@ -138,6 +139,9 @@ SPELLED = [
     model(GOOD) + field(30, b""),
     model(GOOD) + field(1000, b""),
     b"\x3b" + model(GOOD) + b"\x3c",
+    model(GOOD) + field(2, b"a\xf7"),
+    model(inner(FLOATS, name=b"w\xc3"), node(takes=(b"x", b"w\xc3"))),
+    model(inner(FLOATS), node(takes=(b"x", b"w"), gives=b"\xed\xa0\x80")),
     model(GOOD)[:-1],
     model(GOOD) + b"\x08",
     model(GOOD) + b"\x10\x01",

@@ -24,7 +24,7 @@ _MORE: Final = 0x80  # this bit of a byte says that more bytes of the number fol
 _LOW: Final = 0x7F
 _MAX_NUMBER_BYTES: Final = 10
 _MAX_FIELD: Final = 31
-_WIRES: Final = {"int": 0, "bytes": 2, "float": 5}
+_WIRES: Final = {"int": 0, "bytes": 2, "text": 2, "float": 5}
 _PADDING: Final = bytes(16)  # so that reading ahead at the end stays inside
 
 
@@ -32,11 +32,11 @@ class Field(NamedTuple):
     """One field of a kind of message.
 
     Attributes:
-        wire: how it is encoded; strings, messages and packed numbers are ``bytes``.
+        wire: how it is encoded; messages and packed numbers are ``bytes``, strings are ``text``, in UTF-8.
         repeated: whether it may stand there more than once.
     """
 
-    wire: Literal["int", "bytes", "float"]
+    wire: Literal["int", "bytes", "text", "float"]
     repeated: bool = False
 
 
@@ -46,15 +46,18 @@ class Source(NamedTuple):
     Attributes:
         raw: all of them.
         view: the same for numpy, uint8, and some zeros behind.
+        beyond: how many bytes up to each one, with it, are beyond ASCII; int64.
     """
 
     raw: bytes
     view: NDArray[np.uint8]
+    beyond: Ints
 
     @classmethod
     def of(cls, raw: bytes) -> Source:
         """Return the source for some bytes."""
-        return cls(raw, np.frombuffer(raw + _PADDING, np.uint8))
+        view = np.frombuffer(raw + _PADDING, np.uint8)
+        return cls(raw, view, np.cumsum(view >= _MORE, dtype=np.int64))
 
 
 class Fields(NamedTuple):
@@ -97,7 +100,8 @@ def fields_of(source: Source, starts: Ints, ends: Ints, kind: Mapping[int, Field
         kind: the fields that they may have, by number.
 
     Raises:
-        ValueError: a field is unknown, has another encoding than its kind, stands there twice, or ends outside.
+        ValueError: a field is unknown, has another encoding than its kind, stands there twice, or ends outside; or a
+            text is not UTF-8, on which readers differ.
     """
     wires = [-1] * (_MAX_FIELD + 1)
     for number, field in kind.items():
@@ -120,6 +124,7 @@ def fields_of(source: Source, starts: Ints, ends: Ints, kind: Mapping[int, Field
     columns = zip(*parts, strict=True) if parts else ()
     fields = Fields(*(np.concatenate(column) for column in columns)) if parts else Fields(*[empty] * 5)
     _refuse_doubles(fields, kind, len(starts))
+    _refuse_other_text(source, fields, kind)
     return fields
 
 
@@ -213,3 +218,20 @@ def _refuse_doubles(fields: Fields, kind: Mapping[int, Field], messages: int) ->
     counts = np.bincount(fields.owner[single] * (_MAX_FIELD + 1) + fields.number[single], minlength=messages)
     if counts.max(initial=0) > 1:
         raise ValueError("a field stands there twice")
+
+
+def _refuse_other_text(source: Source, fields: Fields, kind: Mapping[int, Field]) -> None:
+    """Refuse texts that are not UTF-8: engines print them, or fail on them in their own ways."""
+    text = np.array([number in kind and kind[number].wire == "text" for number in range(_MAX_FIELD + 1)])
+    found = fields.where(text[fields.number] & (fields.right > fields.left))
+    for _, left, right in found.where(source.beyond[found.right - 1] > source.beyond[found.left - 1]).ranges():
+        if not _is_utf8(source.raw[left:right]):
+            raise ValueError(f"a text at byte {left} is not UTF-8")
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -23,22 +23,23 @@ from nano_runtime.bundle.protobuf import Field, Fields, Ints, Source, fields_of
 __all__ = ["ENTRY", "EXTERNAL_DATA", "GRAPH", "GRAPH_OF_MODEL", "INITIALIZER", "MODEL", "TENSOR", "fault_of_onnx"]
 
 _INT, _FLOAT, _ONE, _MANY = Field("int"), Field("float"), Field("bytes"), Field("bytes", repeated=True)
+_TEXT, _TEXTS = Field("text"), Field("text", repeated=True)
 GRAPH_OF_MODEL, _OPSET = 7, 8
-MODEL: Final = {1: _INT, 2: _ONE, 3: _ONE, 4: _ONE, 5: _INT, 6: _ONE, 7: _ONE, 8: _MANY, 14: _MANY}
+MODEL: Final = {1: _INT, 2: _TEXT, 3: _TEXT, 4: _TEXT, 5: _INT, 6: _TEXT, 7: _ONE, 8: _MANY, 14: _MANY}
 _NODE_OF_GRAPH, INITIALIZER, _INPUT, _OUTPUT, _VALUE = 1, 5, 11, 12, 13
-GRAPH: Final = {1: _MANY, 2: _ONE, 5: _MANY, 10: _ONE, 11: _MANY, 12: _MANY, 13: _MANY, 16: _MANY}
+GRAPH: Final = {1: _MANY, 2: _TEXT, 5: _MANY, 10: _TEXT, 11: _MANY, 12: _MANY, 13: _MANY, 16: _MANY}
 _TAKES, _GIVES, _OPERATOR, _ATTRIBUTE, _DOMAIN = 1, 2, 4, 5, 7
-_NODE: Final = {1: _MANY, 2: _MANY, 3: _ONE, 4: _ONE, 5: _MANY, 6: _ONE, 7: _ONE, 9: _MANY}
+_NODE: Final = {1: _TEXTS, 2: _TEXTS, 3: _TEXT, 4: _TEXT, 5: _MANY, 6: _TEXT, 7: _TEXT, 9: _MANY}
 _NUMBER_FIELD, _INT_FIELD, _STRING, _TENSOR_FIELD, _FLOATS, _INTS = 2, 3, 4, 5, 7, 8
 _ATTRIBUTE_FIELDS: Final = {
-    1: _ONE,
+    1: _TEXT,
     2: _FLOAT,
     3: _INT,
-    4: _ONE,
+    4: _TEXT,
     5: _ONE,
     7: Field("float", repeated=True),
     8: Field("int", repeated=True),
-    13: _ONE,
+    13: _TEXT,
     20: _INT,
 }
 _DATA_TYPE, _NAME_OF_TENSOR, _RAW, EXTERNAL_DATA, _LOCATION = 2, 8, 9, 13, 14
@@ -49,20 +50,20 @@ TENSOR: Final = {
     4: _ONE,
     5: _ONE,
     7: _ONE,
-    8: _ONE,
+    8: _TEXT,
     9: _ONE,
-    12: _ONE,
+    12: _TEXT,
     13: _MANY,
     14: _INT,
     16: _MANY,
 }
-ENTRY: Final = {1: _ONE, 2: _ONE}
-_VALUE_INFO: Final = {1: _ONE, 2: _ONE, 3: _ONE, 4: _MANY}
+ENTRY: Final = {1: _TEXT, 2: _TEXT}
+_VALUE_INFO: Final = {1: _TEXT, 2: _ONE, 3: _TEXT, 4: _MANY}
 _TYPE: Final = {1: _ONE}
 _TENSOR_TYPE: Final = {1: _INT, 2: _ONE}
 _SHAPE: Final = {1: _MANY}
-_DIMENSION: Final = {1: _INT, 2: _ONE}
-_OPSET_FIELDS: Final = {1: _ONE, 2: _INT}
+_DIMENSION: Final = {1: _INT, 2: _TEXT}
+_OPSET_FIELDS: Final = {1: _TEXT, 2: _INT}
 
 _METADATA: Final = {"model": 14, "graph": 16, "node": 9, "tensor": 16, "value": 4}
 

@@ -105,7 +105,11 @@ def open_graph(graph: CheckedGraph, *, batch: Batch, tokens: int, options: Engin
     try:
         _require_in_place(graph)  # onnxruntime maps weights by name only
         session = onnxruntime.InferenceSession(
-            graph.content, choices, providers=["CPUExecutionProvider"], disabled_optimizers=_DISABLED_OPTIMIZERS
+            graph.content,
+            choices,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=_DISABLED_OPTIMIZERS,
+            enable_fallback=0,  # it would print what went wrong, and try the same again
         )
         _require_in_place(graph)
     except TamperedFileError:

@@ -103,8 +103,11 @@ def read_clip_bpe(content: bytes) -> tokenizers.Tokenizer:
     for key, (found, allowed) in wanted.items():
         if found not in allowed:
             raise ValueError(f"its {key} is not CLIP's")
+    unknown = model.unk_token
+    if unknown is not None and unknown not in model.vocab and not _has_all_letters(model.vocab):
+        raise ValueError(f"its model.unk_token {unknown[:40]!r} is not in model.vocab, and letters are missing there")
     words = _WORDS if "startoftext" not in str(file.pre_tokenizer) else _WORDS_AND_ENDS
-    encoder = clip_bpe(model.vocab, _pairs(model.merges, model.vocab), model.unk_token, words)
+    encoder = clip_bpe(model.vocab, _pairs(model.merges, model.vocab), unknown, words)
     _add(encoder, file.added_tokens)
     return encoder
 
@@ -147,6 +150,13 @@ def clip_bpe(
     )
     encoder.decoder = decoders.ByteLevel()
     return encoder
+
+
+def _has_all_letters(vocabulary: Mapping[str, int]) -> bool:
+    """Return whether every byte is in the vocabulary, within words and at their end: then every word is."""
+    from tokenizers.pre_tokenizers import ByteLevel  # noqa: PLC0415 - for `tokenizer`
+
+    return all(letter in vocabulary and letter + _SUFFIX in vocabulary for letter in ByteLevel.alphabet())
 
 
 def _pre_tokenizer(words: str) -> dict[str, object]:

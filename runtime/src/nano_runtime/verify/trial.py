@@ -43,14 +43,14 @@ class Limits:
 
     @classmethod
     def of(cls, bundle: Bundle, backend: Backend) -> Limits:
-        """Return generous limits: the full-size INT8 bundle needs a seventh of the time.
+        """Return generous limits.
 
         Memory is what the machine has for another process, and no more time is given than for weights that fit into
         it: the sizes in a manifest are whatever its author says, as a file can be one large hole.
         """
         available = memory_available_bytes()
         memory = _LEAST_MEMORY if available is None else max(available, _LEAST_MEMORY)
-        return cls(seconds=60 + min(bundle.size_bytes(backend), memory) / 20e6, memory_bytes=memory)
+        return cls(seconds=90 + min(bundle.size_bytes(backend), memory) / 8e6, memory_bytes=memory)
 
 
 def engines_of(bundle: Bundle) -> list[Backend]:
