@@ -30,8 +30,9 @@ import torch
 from tests.checkpoints import generated, kinds
 from tests.checkpoints.comparison import compare
 from tests.checkpoints.given import Given
-from tests.checkpoints.memo import COMPILED, share_work
 from tests.checkpoints.outcome import Outcome
+from tests.kept_work import COMPILED, keep_work
+from tests.torch_operators import share_operators
 
 from nano_export import exporting as _exporting
 from nano_export.options import Options
@@ -64,8 +65,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder of traced and compiled graphs; none makes each anew")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    share_operators()
     if arguments.work is not None:
-        share_work(arguments.work)
+        keep_work(arguments.work)
         _compiled = arguments.work / COMPILED
     if arguments.quick:
         _hurry()

@@ -14,6 +14,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from filelock import FileLock
+from tests.kept_work import COMPILED, work_kept
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from nano_export import cli
@@ -32,15 +33,30 @@ def export(model: str, target: Path, *options: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory) -> Callable[..., Path]:
-    """Export a model once for all processes of a test run: the first that needs a bundle makes it, others wait."""
+def shared(tmp_path_factory) -> Path:
+    """A folder for all processes of a test run."""
     here = tmp_path_factory.getbasetemp()
-    bundles = (here if os.environ.get("PYTEST_XDIST_WORKER") is None else here.parent) / "bundles"
-    bundles.mkdir(exist_ok=True)
+    folder: Path = (here if os.environ.get("PYTEST_XDIST_WORKER") is None else here.parent) / "bundles"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def compiled(shared) -> Path:
+    """OpenVINO's cache of the exports: for tests that load their graphs again, and are not about that."""
+    return shared / "work" / COMPILED
+
+
+@pytest.fixture(scope="session")
+def exported(shared) -> Callable[..., Path]:
+    """Export a model once for all processes of a test run: the first that needs a bundle makes it, others wait.
+
+    Networks that several models have in common are traced once.
+    """
 
     def once(name: str, model: str, *options: str) -> Path:
-        with FileLock(bundles / f"{name}.lock"):
-            return bundles / name if (bundles / name).is_dir() else export(model, bundles / name, *options)
+        with FileLock(shared / f"{name}.lock"), work_kept(shared / "work"):
+            return shared / name if (shared / name).is_dir() else export(model, shared / name, *options)
 
     return once
 

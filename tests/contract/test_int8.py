@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -59,9 +60,9 @@ def inputs(fp32) -> dict[str, dict[str, np.ndarray]]:
     return feeds
 
 
-def prediction(bundle: Path, backend: Backend, inputs: dict[str, dict[str, np.ndarray]]) -> np.ndarray:
+def prediction(bundle: Path, backend: Backend, inputs: dict[str, dict[str, np.ndarray]], compiled: Path) -> np.ndarray:
     """What the UNet makes of token ids, a timestep and latents, through all four graphs that lead there."""
-    stages = LoadedGraphs(Bundle.open(bundle), backend, OPTIONS)
+    stages = LoadedGraphs(Bundle.open(bundle), backend, replace(OPTIONS, cache=compiled))
     (hidden,) = stages.run("text_encoder", inputs["text_encoder"], batch=2).values()
     feeds = stages.run("unet_prompt", {"encoder_hidden_states": hidden}, batch=2)
     feeds |= stages.run("unet_time", inputs["unet_time"], batch=1)
@@ -124,10 +125,10 @@ def openvino_kernels(bundle: Path, component: str) -> Counter[tuple[str, bool]]:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_int8_draws_nearly_the_same_picture(fp32, int8, backend):
+def test_int8_draws_nearly_the_same_picture(fp32, int8, backend, compiled):
     pictures = [
         arrays(
-            Pipeline.from_pretrained(bundle, backend, keep_loaded=False)(
+            Pipeline.from_pretrained(bundle, backend, keep_loaded=False, keep_prompts=False, cache=compiled)(
                 "a red fox", seed=1, num_inference_steps=8, output_type="np"
             )
         )
@@ -137,8 +138,8 @@ def test_int8_draws_nearly_the_same_picture(fp32, int8, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_unet_stays_near_fp32(fp32, int8, backend, inputs):
-    expected, actual = (prediction(bundle, backend, inputs) for bundle in (fp32, int8))
+def test_the_unet_stays_near_fp32(fp32, int8, backend, compiled, inputs):
+    expected, actual = (prediction(bundle, backend, inputs, compiled) for bundle in (fp32, int8))
     peak = float(expected.max() - expected.min())
     assert psnr_db(actual, expected, peak) > LEAST_DB
     assert psnr_db(actual[::-1], expected, peak) < LEAST_DB  # negative control: the other sample's

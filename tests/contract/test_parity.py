@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,8 +122,13 @@ def backend(request, model, full) -> str:
 
 
 @pytest.fixture(scope="module")
-def pipe(bundle, backend) -> Iterator[Pipeline]:
-    pipe = Pipeline.from_pretrained(bundle, backend)
+def opened(backend, compiled) -> Callable[[Path], Pipeline]:
+    return lambda bundle: Pipeline.from_pretrained(bundle, backend, keep_prompts=False, cache=compiled)
+
+
+@pytest.fixture(scope="module")
+def pipe(bundle, opened) -> Iterator[Pipeline]:
+    pipe = opened(bundle)
     yield pipe
     pipe.close()
 
@@ -162,7 +167,7 @@ def test_the_bundles_own_sampler_is_the_checkpoints(pipe, expected):
     assert distance(draw(pipe, pipe.own_scheduler), expected["pndm", 7.5]) < TOLERANCE
 
 
-def test_tokens_and_first_noise_are_bit_for_bit_those_of_diffusers(bundle, backend, original):
+def test_tokens_and_first_noise_are_bit_for_bit_those_of_diffusers(bundle, backend, compiled, original):
     texts: list[np.ndarray] = []
     samples: list[np.ndarray] = []
     hooks = [
@@ -175,24 +180,24 @@ def test_tokens_and_first_noise_are_bit_for_bit_those_of_diffusers(bundle, backe
         for hook in hooks:
             hook.remove()
     first: dict[str, dict[str, np.ndarray]] = {}
-    graphs = LoadedGraphs(Bundle.open(bundle), backend, EngineOptions(threads=usable_cores(), precision="f32"))
-    draw(
-        Pipeline(graphs, keep_loaded=True, around=lambda runner: Recorder(runner, first)), "pndm", num_inference_steps=1
-    )
+    options = EngineOptions(threads=usable_cores(), precision="f32", cache=compiled)
+    graphs = LoadedGraphs(Bundle.open(bundle), backend, options)
+    recording = Pipeline(graphs, keep_loaded=True, keep_prompts=False, around=lambda runner: Recorder(runner, first))
+    draw(recording, "pndm", num_inference_steps=1)
     graphs.close()
     np.testing.assert_array_equal(first["unet"]["sample"], samples[0])
     ours = first["text_encoder"]["input_ids"]  # the negative prompt comes first here
     assert [np.array_equal(ours, ids) for ids in texts] == [False, True]  # diffusers begins with the other one
 
 
-def test_a_network_that_predicts_velocity_is_read_from_the_manifest(bundle, backend, pipe, velocity, tmp_path):
+def test_a_network_that_predicts_velocity_is_read_from_the_manifest(bundle, opened, pipe, velocity, tmp_path):
     """The same graphs under another manifest: diffusers is told the same."""
     copy = Path(shutil.copytree(bundle, tmp_path / "velocity"))
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["scheduler"]["prediction_type"] = "v_prediction"
     (copy / "manifest.json").unlink()  # it is a link
     (copy / "manifest.json").write_text(json.dumps(manifest))
-    told = Pipeline.from_pretrained(copy, backend)
+    told = opened(copy)
     for scheduler, expected in velocity.items():
         assert distance(draw(told, scheduler, num_inference_steps=VELOCITY_STEPS), expected) < TOLERANCE
         assert distance(draw(pipe, scheduler, num_inference_steps=VELOCITY_STEPS), expected) > MISTAKE

@@ -19,8 +19,9 @@ FREE = {"batch": BATCH, "tokens": 77}
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
-def stages(request, fp32) -> Iterator[LoadedGraphs]:
-    stages = LoadedGraphs(Bundle.open(fp32), request.param, EngineOptions(threads=1, precision="f32"))
+def stages(request, fp32, compiled) -> Iterator[LoadedGraphs]:
+    options = EngineOptions(threads=1, precision="f32", cache=compiled)
+    stages = LoadedGraphs(Bundle.open(fp32), request.param, options)
     yield stages
     stages.close()
 

@@ -133,9 +133,11 @@ def theirs(parts, picture, mask) -> Callable[..., np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def pipes(bundles) -> Iterator[dict[tuple[str, str], Pipeline]]:
+def pipes(bundles, compiled) -> Iterator[dict[tuple[str, str], Pipeline]]:
     opened: dict[tuple[str, str], Pipeline] = {
-        (task, backend): Pipeline.from_pretrained(bundles[task], backend) for task in bundles for backend in BACKENDS
+        (task, backend): Pipeline.from_pretrained(bundles[task], backend, keep_prompts=False, cache=compiled)
+        for task in bundles
+        for backend in BACKENDS
     }
     yield opened
     for pipe in opened.values():
