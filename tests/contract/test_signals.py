@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -58,7 +59,10 @@ def test_drawing_stops_within_a_step(tmp_path, fp32, backend, number):
 def test_measuring_stops_and_takes_its_processes_along(tmp_path, fp32, number):
     report = tmp_path / "report.json"
     process = started("nano_runtime.cli.bench", fp32, "--steps", 900, "--backend", "onnxruntime", "--json", report)
-    time.sleep(3)  # its process has been started, and draws or loads
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while children.exists() and not children.read_text():  # on a busy machine, its process starts late
+        time.sleep(0.1)
+    time.sleep(3)  # it draws or loads
     send(process, number)
     code, error = ended(process)  # which returns when nobody holds the pipes any more
     assert (code, error) == (130, "nano-bench: interrupted\n")
