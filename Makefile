@@ -78,12 +78,12 @@ test-lowest: $(LOWEST)/ready  ## the runtime's tests, with the lowest versions t
 	$(BIN)/python -m build --wheel --no-isolation --outdir $(LOWEST) runtime
 	$(LOWEST_PIP) --no-index --no-deps --force-reinstall $(LOWEST)/*.whl
 	$(LOWEST)/bin/python -m pip check
-	$(LOWEST)/bin/python -m pytest -m "not slow" tests/runtime
+	$(LOWEST)/bin/python -m pytest -m "not slow" tests/runtime --numprocesses 2 --dist loadfile
 
 $(LOWEST)/ready: Makefile constraints.txt runtime/pyproject.toml tests/packaging/lowest.py | $(READY)
 	$(PYTHON) -m venv --clear $(LOWEST)
 	$(BIN)/python tests/packaging/lowest.py runtime/pyproject.toml onnxruntime > $(LOWEST)/requirements.txt
-	$(LOWEST_PIP) --constraint constraints.txt pytest
+	$(LOWEST_PIP) --constraint constraints.txt pytest pytest-xdist
 	$(LOWEST_PIP) --requirement $(LOWEST)/requirements.txt
 	@touch $@
 
