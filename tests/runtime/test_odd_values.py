@@ -12,6 +12,7 @@ from dataclasses import fields
 from decimal import Decimal
 from fractions import Fraction
 from functools import partial
+from io import BytesIO, StringIO
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from PIL import Image
 from tests.runtime.fakes import IMAGE, LATENTS, FakeGraphs, pipeline_of
 
 import nano_runtime
-from nano_runtime import benchmark
+from nano_runtime import benchmark, save_png
 from nano_runtime.cli import bench, bundle, generate
 from nano_runtime.cli.grid import GRID_OPTIONS
 from nano_runtime.errors import (
@@ -171,9 +172,35 @@ def test_what_is_wrong_with_one_of_several_is_told_of_that_one(hoisted):
         ({"prompt": ["a", 3]}, "it is a int, and one text is expected"),
         ({"prompt": {"a", "b"}}, "a text or a list of texts is expected"),
         ({"num_inference_steps": np.array(True)}, "num_inference_steps"),  # noqa: FBT003 - a value
+        ({"negative_prompt": "\ud83e"}, "the negative prompt cannot be used: character 1 is half of a pair"),
+        ({"prompt": ["a", "b"], "negative_prompt": ["", "x" * 30_000], "long_prompts": True}, "the negative prompt"),
+        ({"callback_on_step_end": lambda *_: {"latents": np.full((1, *LATENTS), np.nan)}}, "latents are not finite"),
     ):
         with pytest.raises(UsageError, match=words):
-            pipe.plan(**{"prompt": "a", **wrong})
+            pipe(**{"prompt": "a", **wrong})
+
+
+def test_a_plan_of_another_bundle_is_not_drawn(hoisted, standard):
+    pipe = pipeline_of(FakeGraphs(hoisted))
+    with pytest.raises(UsageError, match=r"plan=.*cannot be used\nGive a plan that a pipeline of the same bundle made"):
+        next(pipeline_of(FakeGraphs(standard)).draw(pipe.plan("a red fox")))
+    assert [*pipeline_of(FakeGraphs(hoisted)).draw(pipe.plan("a red fox"))]
+
+
+@pytest.mark.parametrize("target", ["closed", "text", "reading"])
+def test_a_file_that_takes_no_picture_is_told(tmp_path, target):
+    picture = Image.new("RGB", (8, 8))
+    save_png(picture, tmp_path / "a.png")
+    with BytesIO() as closed:
+        pass
+    with (tmp_path / "a.png").open("rb") as reading:
+        file: Any = {"closed": closed, "text": StringIO(), "reading": reading}[target]
+        with pytest.raises(UsageError, match=r"target=.*(?s:.*)a binary file that is open for writing"):
+            save_png(picture, file)
+    for mode, size in (("CMYK", (8, 8)), ("F", (8, 8)), ("RGB", (0, 8))):
+        with pytest.raises(UsageError, match=r"image cannot be used(?s:.*)convert"):
+            save_png(Image.new(mode, size), tmp_path / "b.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
 class Unreadable:

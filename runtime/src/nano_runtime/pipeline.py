@@ -218,7 +218,7 @@ class Pipeline:
         if not plan.reading.long or len({*zip(plan.prompts, plan.negative_prompts, strict=True)}) == 1:
             return plan
         fill = {
-            text: len(self._conditioner.tokens(text, plan.reading).ids)
+            text: len(self._conditioner.tokens(text, plan.reading, plan.named(text)).ids)
             for text in plan.texts_of(range(len(plan.seeds)))
         }
         pairs = zip(plan.prompts, plan.negative_prompts if plan.guided else plan.prompts, strict=True)
@@ -235,7 +235,7 @@ class Pipeline:
         Raises:
             OptionError: it is no plan.
         """
-        _require_plan(plan)
+        self._require_plan(plan)
         staying, finished = switch("more", more) and not self.low_memory, False
         watch, stop = Stopwatch(), self._stops.begin()
         call = self._graphs.timed(watch)
@@ -311,7 +311,7 @@ class Pipeline:
         Raises:
             OptionError: it is no plan, has no such picture, or the calls are no number of them.
         """
-        _require_plan(plan)
+        self._require_plan(plan)
         if not 0 <= whole("picture", picture) < len(plan.seeds):
             raise OptionError("picture", picture, f"a whole number from 0 to {len(plan.seeds) - 1}")
         edit = plan.edit
@@ -334,6 +334,13 @@ class Pipeline:
         """
         self._graphs.close()
 
+    def _require_plan(self, plan: object) -> None:
+        """Refuse what ``plan`` did not make, here or in another pipeline of the bundle."""
+        if not isinstance(plan, Plan):
+            raise OptionError("plan", plan, "what Pipeline.plan returns; a call or Pipeline.stream draws a prompt")
+        if plan.bundle != self.bundle.digest:
+            raise OptionError("plan", plan, "a plan that a pipeline of the same bundle made")
+
     def _keeping(self, runner: Runner) -> Runner:
         """Return a runner that looks for outputs in the cache folder first, and leaves them there."""
         if self._cache is None:
@@ -351,7 +358,9 @@ class Pipeline:
     def _encoded(self, plan: Plan, runner: Runner, call: GraphsOfCall) -> dict[int, EncodedTexts]:
         """Run the text encoder, while the UNet loads; free it. Return the texts by the chunks that they fill."""
         alike = plan.alike(range(len(plan.seeds)))
-        read = {chunks: self._conditioner.read(plan.texts_of(of), plan.reading) for chunks, of in alike.items()}
+        read = {
+            chunks: self._conditioner.read(plan.texts_of(of), plan.reading, plan.named) for chunks, of in alike.items()
+        }
         self._load_ahead(plan.unet_rows, next(iter(read.values())).tokens)
         encoded = {chunks: self._conditioner.encode(runner, texts) for chunks, texts in read.items()}
         self._release(call, TEXT_ENCODER)
@@ -369,12 +378,6 @@ class Pipeline:
             call.close(*components)
 
 
-def _require_plan(plan: object) -> None:
-    """Refuse what ``Pipeline.plan`` did not make."""
-    if not isinstance(plan, Plan):
-        raise OptionError("plan", plan, "what Pipeline.plan returns; a call or Pipeline.stream draws a prompt")
-
-
 def _replace(latents: F32, by: Any) -> None:  # noqa: ANN401 - what a caller's function returned
     """Write other numbers into latents, from an array or a tensor of their shape.
 
@@ -384,4 +387,6 @@ def _replace(latents: F32, by: Any) -> None:  # noqa: ANN401 - what a caller's f
     found = array_from(by, latents.shape)
     if found.shape != latents.shape or found.dtype.kind not in "fiu":
         raise LatentsError(f"{found.dtype} {list(found.shape)}", latents.shape)
+    if not np.isfinite(found).all():
+        raise LatentsError("not finite", latents.shape)
     np.copyto(latents, found, casting="unsafe")

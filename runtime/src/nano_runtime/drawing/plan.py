@@ -42,6 +42,7 @@ class Plan:
     """A drawing before anything runs; nothing in it is unset.
 
     Attributes:
+        bundle: digest of the bundle that it is for.
         options: of the call, as they were given.
         image_size: of the pictures, (height, width) in pixels.
         prompts: the text of each picture.
@@ -65,6 +66,7 @@ class Plan:
         chunks: text encoder's lengths that the prompts of each picture fill; pictures share calls with their like.
     """
 
+    bundle: str
     options: DrawOptions
     image_size: tuple[int, int]
     prompts: tuple[str, ...]
@@ -96,6 +98,10 @@ class Plan:
         chosen = tuple(pictures)
         negatives = [self.negative_prompts[i] for i in chosen] if self.guided else []
         return list(dict.fromkeys([*negatives, *(self.prompts[i] for i in chosen)]))
+
+    def named(self, text: str) -> str:
+        """Return what a text is, for errors and warnings: a prompt, or only a negative one."""
+        return "prompt" if text in self.prompts else "negative prompt"
 
     @property
     def groups(self) -> list[list[int]]:
@@ -208,6 +214,7 @@ def plan_of(options: DrawOptions, bundle: Bundle, schedule: Schedule, defaults: 
     guided = scale > 1 and (nearness is None or nearness >= 1) and embedding_width(manifest) is None
     made = plan_calls(len(timesteps) - first, shortcuts, guided=guided, ways=2 if nearness is None else 3)
     return Plan(
+        bundle=bundle.digest,
         options=options,
         image_size=manifest.image_size,
         prompts=prompts,

@@ -49,12 +49,13 @@ __all__ = [
 
 
 class PromptError(UsageError):
-    """A prompt that cannot be read or tokenized."""
+    """A prompt that cannot be read or tokenized; ``why`` is said of any text."""
 
     def __init__(
         self, why: str, which: str = "prompt", hint: str = "Shorten it, or change what is named above."
     ) -> None:
         super().__init__(f"the {which} cannot be used: {why}", hint)
+        self.why = why
 
 
 class LongPromptError(UsageError):

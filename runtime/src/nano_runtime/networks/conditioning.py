@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -38,7 +38,7 @@ from nano_runtime.bundle.wiring import (
     UNET_TIME,
 )
 from nano_runtime.engines.base import Runner
-from nano_runtime.errors import LongPromptError
+from nano_runtime.errors import LongPromptError, PromptError
 from nano_runtime.networks.guidance import embed_guidance, embedding_width
 from nano_runtime.networks.other_syntax import read_as_words
 from nano_runtime.networks.tokenizer import LITERAL, Reading, TokenIds, Tokenizer
@@ -118,16 +118,24 @@ class Conditioner:
         self._chunks: _Recent[_Chunk] = _Recent(_REMEMBERED)
         self._schedules: _Recent[bytes] = _Recent(_REMEMBERED)
 
-    def read(self, texts: Iterable[str], reading: Reading = LITERAL) -> ReadTexts:
+    def read(
+        self, texts: Iterable[str], reading: Reading = LITERAL, named: Callable[[str], str] = lambda _text: "prompt"
+    ) -> ReadTexts:
         """Tokenize texts and give all the length of the longest: chunks of the empty text follow a shorter one.
 
         A1111 does so with its option "Pad prompt/negative prompt to be same length"; by default it runs both apart.
+
+        Args:
+            texts: prompts and negative prompts.
+            reading: of all of them.
+            named: says what a text is, a prompt or a negative one, for errors and warnings.
 
         Raises:
             PromptError: a text cannot be tokenized, or its weights are too large.
             LongPromptError: a text fills several chunks, and the bundle was exported before prompts could.
         """
-        read = {text: self.tokens(text, reading) for text in texts}
+        names = {text: named(text) for text in texts}
+        read = {text: self.tokens(text, reading, which) for text, which in names.items()}
         count = max(len(tokens.ids) for tokens in read.values())
         free = bool(self._length_axes())
         if count > 1 and not free:
@@ -136,12 +144,11 @@ class Conditioner:
         chunks = {}
         for text, tokens in read.items():
             for instruction, instead in read_as_words(text, weighted=reading.weighted):
-                _log.warning("%s in the prompt is read as words: %s", instruction, instead)
+                _log.warning("%s in the %s is read as words: %s", instruction, names[text], instead)
             if tokens.cut:
                 unused = tokens.count - tokens.used
-                _log.warning(
-                    "of %d tokens in the prompt, the last %d were not used: %s", tokens.count, unused, tokens.cut
-                )
+                told = (tokens.count, names[text], unused, tokens.cut)
+                _log.warning("of %d tokens in the %s, the last %d were not used: %s", *told)
             rows = [*zip(tokens.ids, tokens.weights, strict=True)]
             rows += [(empty.ids[0], empty.weights[0])] * (count - len(rows))
             chunks[text] = [(ids.tobytes(), weights.tobytes()) for ids, weights in rows]
@@ -186,13 +193,16 @@ class Conditioner:
         self._chunks.clear()
         self._schedules.clear()
 
-    def tokens(self, text: str, reading: Reading) -> TokenIds:
-        """Tokenize a text; nothing is computed.
+    def tokens(self, text: str, reading: Reading, which: str = "prompt") -> TokenIds:
+        """Tokenize a text, which errors call ``which``; nothing is computed.
 
         Raises:
             PromptError: it cannot be tokenized.
         """
-        return self._tokenizer.encode(text, reading)
+        try:
+            return self._tokenizer.encode(text, reading)
+        except PromptError as error:
+            raise error if which == "prompt" else PromptError(error.why, which) from error
 
     def timesteps(self, runner: Runner, timesteps: F32, guidance_scale: float) -> UNetInputs:
         """Return the UNet's inputs for each timestep: arrays with one row for each.

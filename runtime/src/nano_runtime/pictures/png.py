@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
-from nano_runtime.errors import NoParametersError, OptionError
+from nano_runtime.errors import ImageError, NoParametersError, OptionError
 from nano_runtime.errors.escaping import first_line
 from nano_runtime.pictures.decoding import as_ours, opened
 from nano_runtime.pictures.foreign import Foreign, foreign_of
@@ -44,21 +45,22 @@ def save_png(image: Image, target: str | Path | BinaryIO, parameters: Parameters
 
     Raises:
         OutputError: the folder of a path is missing, full, or not writable.
-        ImageError: the picture is none.
+        ImageError: the picture is none, or a PNG cannot hold it.
         OptionError: another argument is not what it should be.
     """
     require_picture("image", image)
     if not (parameters is None or isinstance(parameters, Parameters)):
         raise OptionError("parameters", parameters, "one of Result.parameters, or None")
-    chunks = None if parameters is None else _chunks(parameters)
-
-    def write(file: BinaryIO) -> None:
-        image.save(file, format="PNG", pnginfo=chunks)
-
-    if hasattr(target, "write"):
-        write(cast("BinaryIO", target))
-    else:
-        write_whole(path_of("target", target), write)
+    chunks, content = None if parameters is None else _chunks(parameters), BytesIO()
+    with as_ours(lambda why: ImageError("image", why, "Convert it first: image.convert('RGB').")):
+        image.save(content, format="PNG", pnginfo=chunks)
+    if not hasattr(target, "write"):
+        write_whole(path_of("target", target), lambda file: file.write(content.getbuffer()))
+        return
+    try:
+        cast("BinaryIO", target).write(content.getbuffer())
+    except (TypeError, ValueError) as error:  # of texts, and of files that are closed or open for reading
+        raise OptionError("target", target, "a path, or a binary file that is open for writing") from error
 
 
 def read_parameters(path: str | Path) -> Parameters:
