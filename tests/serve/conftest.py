@@ -18,7 +18,8 @@ from nano_runtime import Bundle, Pipeline
 from nano_runtime.errors import OutOfMemoryError
 from nano_serve.fit import Fit
 from nano_serve.http.app import application
-from nano_serve.http.guard import Access, Guard
+from nano_serve.http.guard import Access
+from nano_serve.http.watch import Watch
 from nano_serve.studio import Settings, Studio
 
 PORT = 7860
@@ -51,7 +52,7 @@ class Served:
     """A server, its parts, and a client."""
 
     studio: Studio
-    app: Guard
+    app: Watch
     gate: Gate
     graphs: dict[Path, FakeGraphs]
 
@@ -105,7 +106,7 @@ def serving(bundles: tuple[Path, Path], tmp_path: Path) -> Iterator[Callable[...
     """Start servers; they are stopped after the test."""
     begun: list[Served] = []
 
-    def start(access: Access | None = None, fit: Fit = "asked", **changes: Any) -> Served:
+    def begin(access: Access | None = None, fit: Fit = "asked", *, start: bool = True, **changes: Any) -> Served:
         gate, graphs = Gate(), {}
 
         def opened(folder: Path) -> Pipeline:
@@ -116,13 +117,15 @@ def serving(bundles: tuple[Path, Path], tmp_path: Path) -> Iterator[Callable[...
         studio = Studio(settings, opened)
         served = Served(studio, application(studio, Access() if access is None else access, fit), gate, graphs)
         begun.append(served)
-        studio.start()
+        if start:
+            studio.start()
         return served
 
-    yield start
+    yield begin
     for served in begun:
         served.gate.open = True
-        assert served.studio.stop(20)
+        if served.studio.worker.ident is not None:
+            assert served.studio.stop(20)
 
 
 @pytest.fixture

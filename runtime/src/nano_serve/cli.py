@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from nano_runtime.cli import Parser, make_parser, run_command
 from nano_runtime.cli.cache_options import CacheOptions, add_cache_options, cache_folder
@@ -46,6 +48,7 @@ class _Options(CacheOptions):
     queue: int
     idle: float
     fit: Fit
+    log: Literal["text", "json"] | None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,6 +99,7 @@ def _parser() -> Parser:
         "--allow-origin", action="append", default=[], metavar="ORIGIN",
         help="a page of another server that may use the API, as http://name:port",
     )  # fmt: skip
+    network.add_argument("--log", choices=("text", "json"), help="print a line for every request, without its content")
     network.add_argument("--open", action="store_true", help="open the page in your browser")
     return parser
 
@@ -129,6 +133,8 @@ def _serve(options: _Options) -> int:
     with _history(options) as history:
         keep = None if options.idle < 0 else options.idle
         studio = Studio(Settings(bundles, history, queue=options.queue, keep_seconds=keep), opened)
+        if options.log is not None:
+            _log_to_stderr(options.log)
         sockets = listen(options.host, options.port)
         host, port = sockets[0].getsockname()[:2]
         shown = "localhost" if options.host == "localhost" else f"[{host}]" if ":" in host else host
@@ -144,6 +150,17 @@ def _serve(options: _Options) -> int:
 
         serve(application(studio, access, options.fit), studio, sockets, started)
     return 0
+
+
+def _log_to_stderr(form: Literal["text", "json"]) -> None:
+    """Print every request, and the server's own errors, on standard error."""
+    from nano_serve.http.watch import JsonLines
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if form == "json" else logging.Formatter("%(asctime)s %(message)s"))
+    logger = logging.getLogger("nano_serve")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
 
 
 @contextmanager

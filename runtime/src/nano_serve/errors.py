@@ -9,6 +9,7 @@ __all__ = [
     "BadRequestError",
     "BusyError",
     "CancelledError",
+    "CrowdedError",
     "DrawingError",
     "ForbiddenError",
     "MethodError",
@@ -243,6 +244,20 @@ class StoppingError(RequestError):
     def headers(self) -> dict[str, str]:
         """Say when to try again."""
         return {"Retry-After": "5"}
+
+
+class CrowdedError(RequestError):
+    """Too many clients are connected."""
+
+    status = 503
+    code = "crowded"
+
+    def __init__(self) -> None:
+        super().__init__("too many connections are open", "Close some, or try again.")
+
+    def headers(self) -> dict[str, str]:
+        """Say when to try again, and close this one."""
+        return {"Retry-After": "5", "Connection": "close"}
 
 
 class AddressError(MachineError):

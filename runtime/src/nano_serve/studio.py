@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from nano_serve.gallery import Gallery
 from nano_serve.hub import Hub
 from nano_serve.jobs import Job, Wish
 from nano_serve.line import Line
+from nano_serve.metrics import Metrics
 from nano_serve.shapes import BundleShape, JobShape, Limits
 from nano_serve.shelf import Open, Shelf, Shelved
 from nano_serve.worker import News, Worker
@@ -62,9 +64,11 @@ class Studio:
         self.shelf = Shelf(settings.bundles, opened)
         self.gallery = Gallery(settings.history)
         self.hub = Hub()
+        self.metrics = Metrics()
         self.line = Line(settings.queue)
         self.limits = Limits(pictures=settings.pictures, queue=settings.queue)
         self.stopping = False
+        self._loading = 0.0
         self._lock = threading.Lock()
         self._jobs: dict[str, Job] = {}
         self._ended: deque[str] = deque()
@@ -178,11 +182,20 @@ class Studio:
 
     def _job_changed(self, job: Job) -> None:
         if job.ended:
+            self._measure(job)
             with self._lock:
                 self._ended.append(job.id)
                 while len(self._ended) > _KEPT_JOBS:
                     self._jobs.pop(self._ended.popleft(), None)
         self.hub.publish("job", ("job", job.id), self.described(job), job.id)
+
+    def _measure(self, job: Job) -> None:
+        """Count a job that has ended; what it took says how long those wait that come."""
+        self.metrics.count("nano_jobs_total", outcome=job.status)
+        if job.started is not None and job.completed is not None:
+            self.metrics.observe("nano_queue_wait_seconds", job.started - job.created)
+            self.metrics.observe("nano_draw_seconds", job.completed - job.started)
+            self.line.seconds_per_job = job.completed - job.started
 
     def _progressed(self, job: Job) -> None:
         self.hub.publish("progress", ("progress", job.id), views.progress_of(job), job.id)
@@ -193,8 +206,13 @@ class Studio:
 
     def _drawn(self, job: Job) -> None:
         picture = job.pictures[-1]
+        self.metrics.count("nano_pictures_total")
         self.hub.publish("picture", ("picture", picture.id), views.picture_of(picture), job.id)
         self._job_changed(job)
 
     def _bundle_changed(self, shelved: Shelved) -> None:
+        if shelved.state == "loading":
+            self._loading = time.monotonic()
+        elif shelved.state == "loaded":
+            self.metrics.observe("nano_load_seconds", time.monotonic() - self._loading)
         self.hub.publish("bundle", ("bundle", shelved.bundle.digest), views.bundle_of(shelved))

@@ -24,6 +24,7 @@ from nano_serve.http.openai_api import openai_endpoints
 from nano_serve.http.openapi import document_of
 from nano_serve.http.own_api import own_endpoints
 from nano_serve.http.routes import routes_of
+from nano_serve.http.watch import Watch
 from nano_serve.studio import Studio
 
 __all__ = ["application"]
@@ -40,7 +41,7 @@ _METHOD: Final = 405
 _log = logging.getLogger(__name__)
 
 
-def application(studio: Studio, access: Access, fit: Fit = "asked") -> Guard:
+def application(studio: Studio, access: Access, fit: Fit = "asked") -> Watch:
     """Return the application.
 
     Args:
@@ -75,7 +76,7 @@ def application(studio: Studio, access: Access, fit: Fit = "asked") -> Guard:
 
     app = Starlette(routes=routes, exception_handlers={NanoError: ours, HTTPException: http, Exception: bug})
     app.router.redirect_slashes = False
-    return Guard(app, access)
+    return Watch(Guard(app, access), studio.metrics)
 
 
 def _page() -> list[Route]:

@@ -17,7 +17,7 @@ from nano_serve.errors import BadRequestError, TooLargeError, TooSlowError, Wron
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["SMALL", "WITH_PICTURES", "body_of", "json_of", "picture_bytes", "picture_of"]
+__all__ = ["SECONDS", "SMALL", "WITH_PICTURES", "body_of", "json_of", "picture_bytes", "picture_of"]
 
 SMALL: Final = 1_000_000
 """Bytes of a body without pictures."""
@@ -25,7 +25,8 @@ SMALL: Final = 1_000_000
 WITH_PICTURES: Final = 32_000_000
 """Bytes of a body with pictures."""
 
-_SECONDS: Final = 30.0  # for the whole body
+SECONDS = 30.0
+"""For a whole body."""
 _MOST_DEPTH: Final = 32
 _STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _BRACKETS: Final = re.compile(rb"[\[\]{}]")
@@ -35,13 +36,12 @@ _LINKS: Final = ("http:", "https:", "file:", "ftp:", "blob:")
 Shape = TypeVar("Shape")
 
 
-async def body_of(request: Request, most: int, seconds: float = _SECONDS) -> bytes:
+async def body_of(request: Request, most: int) -> bytes:
     """Return the body.
 
     Args:
         request: to read.
         most: bytes.
-        seconds: that it may take.
 
     Raises:
         TooLargeError: it is larger.
@@ -62,11 +62,11 @@ async def body_of(request: Request, most: int, seconds: float = _SECONDS) -> byt
             parts.append(part)
 
     try:
-        await asyncio.wait_for(read(), seconds)
+        await asyncio.wait_for(read(), SECONDS)
     except asyncio.TimeoutError:
-        raise TooSlowError(seconds) from None
+        raise TooSlowError(SECONDS) from None
     except ClientDisconnect:
-        raise TooSlowError(seconds) from None
+        raise TooSlowError(SECONDS) from None
     return b"".join(parts)
 
 

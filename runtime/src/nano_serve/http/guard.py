@@ -98,7 +98,7 @@ class Guard:
                     headers["cross-origin-resource-policy"] = "cross-origin"
             await send(message)
 
-        scope = {**scope, "path": scope["path"].rstrip("/") or "/"}  # A1111's clients add slashes
+        scope["path"] = scope["path"].rstrip("/") or "/"  # A1111's clients add slashes
         try:
             answer = self._answer(scope, foreign)
         except RequestError as error:

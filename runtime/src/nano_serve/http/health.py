@@ -1,4 +1,4 @@
-"""Routes for whoever watches the server: /health and /ready."""
+"""Routes for whoever watches the server: /health, /ready and /metrics."""
 
 from __future__ import annotations
 
@@ -36,7 +36,13 @@ def health_endpoints(studio: Studio) -> list[Endpoint]:
         loading = (loaded := studio.shelf.loaded) is not None and loaded.state == "loading"
         return JsonAnswer(HealthShape(status="loading" if loading else "ready"), 503 if loading else 200)
 
+    async def metrics(_request: Request) -> Response:
+        """Return numbers in Prometheus' text format."""
+        text = studio.metrics.text(nano_queue_depth=studio.line.waiting)
+        return Response(text, media_type="text/plain; version=0.0.4")
+
     return [
+        Endpoint("GET", "/metrics", metrics, None, "text/plain"),
         Endpoint("GET", "/health", health, None, HealthShape),
         Endpoint("GET", "/ready", ready, None, HealthShape),
     ]

@@ -12,12 +12,13 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from nano_serve.errors import AddressError
-from nano_serve.http.guard import Guard
+from nano_serve.http.patience import Crowd, PatientProtocol
 from nano_serve.studio import Studio
 
-__all__ = ["is_loopback", "listen", "serve"]
+__all__ = ["Server", "is_loopback", "listen", "serve"]
 
 _DRAIN_SECONDS: Final = 1  # for answers that are being written
 _WORKER_SECONDS: Final = 2.5  # for the UNet call under way
@@ -72,7 +73,7 @@ def _socket(host: str, port: int) -> socket.socket:
     return made
 
 
-def serve(app: Guard, studio: Studio, sockets: Sequence[socket.socket], started: Callable[[], None]) -> None:
+def serve(app: ASGIApp, studio: Studio, sockets: Sequence[socket.socket], started: Callable[[], None]) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Streams end with ``bye``, the UNet call under way is finished if that is quick, and whole pictures are written.
@@ -85,36 +86,49 @@ def serve(app: Guard, studio: Studio, sockets: Sequence[socket.socket], started:
         sockets: that listen.
         started: is called when requests are accepted.
     """
-    config = uvicorn.Config(
-        app,
-        http="h11",
-        ws="none",
-        lifespan="off",
-        proxy_headers=False,
-        server_header=False,
-        access_log=False,
-        log_config=None,
-        timeout_keep_alive=15,
-        timeout_graceful_shutdown=_DRAIN_SECONDS,
-        h11_max_incomplete_event_size=16384,
-    )
-    server = _Server(config, studio, started)
-    studio.start()
-    asyncio.run(server.serve(list(sockets)))
+    server = Server(app, studio, started)
+    server.run_on(sockets)
     if not server.worker_ended:
         _log.warning("an engine did not come back; the process ends without it")
         logging.shutdown()
         os._exit(0)
 
 
-class _Server(uvicorn.Server):
-    """Stops the studio before the connections, so that streams end by themselves."""
+class Server(uvicorn.Server):
+    """Starts the studio, and stops it before the connections, so that streams end by themselves.
 
-    def __init__(self, config: uvicorn.Config, studio: Studio, started: Callable[[], None]) -> None:
-        super().__init__(config)
+    Args:
+        app: answers.
+        studio: draws.
+        started: is called when requests are accepted.
+    """
+
+    def __init__(self, app: ASGIApp, studio: Studio, started: Callable[[], None]) -> None:
+        crowd = Crowd(app)
+        super().__init__(
+            uvicorn.Config(
+                crowd,
+                http=PatientProtocol,
+                ws="none",
+                lifespan="off",
+                proxy_headers=False,
+                server_header=False,
+                access_log=False,
+                log_config=None,
+                timeout_keep_alive=15,
+                timeout_graceful_shutdown=_DRAIN_SECONDS,
+                h11_max_incomplete_event_size=16384,
+            )
+        )
+        crowd.connections = self.server_state.connections
         self._studio = studio
         self._told = started
         self.worker_ended = True
+
+    def run_on(self, sockets: Sequence[socket.socket]) -> None:
+        """Serve until ``should_exit`` is set, or a signal comes to the main thread."""
+        self._studio.start()
+        asyncio.run(self.serve(list(sockets)))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept requests."""

@@ -1,0 +1,196 @@
+"""Real connections: both loopback addresses, peers that are slow or leave, and stopping (D1, D2, D9, D15)."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from tests.serve.conftest import Served, until
+
+from nano_serve import cli, views
+from nano_serve.errors import AddressError
+from nano_serve.http import server
+from nano_serve.http.guard import Access
+from nano_serve.http.patience import MOST_CONNECTIONS, PatientProtocol
+from nano_serve.http.server import Server, listen
+
+
+class Running:
+    """A server on a port of its own, in a thread."""
+
+    def __init__(self, served: Served) -> None:
+        self.served = served
+        self.sockets = listen("localhost", 0)
+        self.port = self.sockets[0].getsockname()[1]
+        ready = threading.Event()
+        self.server = Server(served.app, served.studio, ready.set)
+        self.thread = threading.Thread(target=self.server.run_on, args=(self.sockets,))
+        self.thread.start()
+        assert ready.wait(10)
+
+    def connect(self, host: str = "127.0.0.1") -> socket.socket:
+        """Open a connection."""
+        return socket.create_connection((host, self.port), 10)
+
+    def request(self, line: str, body: str = "", headers: str = "") -> bytes:
+        """Return a request, ready to be sent."""
+        kind = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n" if body else ""
+        return f"{line} HTTP/1.1\r\nHost: localhost:{self.port}\r\n{headers}{kind}\r\n{body}".encode()
+
+    def status(self, path: str) -> int:
+        """Return the status of a GET."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("GET", path, headers={"Host": f"localhost:{self.port}"})
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+    def stop(self) -> float:
+        """Stop it as a signal would; return how many seconds that took."""
+        began = time.monotonic()
+        self.server.should_exit = True
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+        return time.monotonic() - began
+
+
+@pytest.fixture
+def running(serving, monkeypatch) -> Iterator[Running]:
+    """A server, quick to lose patience."""
+    monkeypatch.setattr(PatientProtocol, "header_seconds", 0.3)
+    monkeypatch.setattr(PatientProtocol, "write_seconds", 0.3)
+    found = Running(serving(start=False))
+    yield found
+    found.served.gate.open = True
+    if found.thread.is_alive():
+        found.stop()
+
+
+def test_both_loopback_addresses_are_served_and_no_other(running):
+    for host in ("127.0.0.1", "::1"):
+        with running.connect(host) as peer:
+            peer.sendall(running.request("GET /health"))
+            answer = peer.recv(4096)
+            assert answer.startswith(b"HTTP/1.1 200")
+            assert b"\r\nserver:" not in answer.lower()
+    assert {found.getsockname()[0] for found in running.sockets} == {"127.0.0.1", "::1"}
+
+
+def test_forwarded_headers_say_nothing(running):
+    spoofed = "X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Host: evil.com\r\nX-Forwarded-Proto: https\r\n"
+    with running.connect() as peer:
+        peer.sendall(running.request("POST /api/v1/jobs", '{"prompt": "owl"}', spoofed))
+        assert b" 202 " in peer.recv(4096)
+    job = running.served.studio.jobs()[0]
+    assert job.wish.client.startswith("127.0.0.1")
+
+
+def test_half_a_header_line_does_not_keep_a_connection(running):
+    """So many of them leave the server answering."""
+    peers = [running.connect() for _ in range(MOST_CONNECTIONS // 2)]
+    for peer in peers:
+        peer.sendall(b"GET /health HTTP/1.1\r\nHo")
+    assert running.status("/health") == 200
+    for peer in peers:
+        assert _rest(peer) == b""
+        peer.close()
+
+
+def test_a_peer_that_does_not_read_is_let_go(running, monkeypatch):
+    monkeypatch.setattr(views, "samplers", lambda: [{"name": "x" * 30_000_000, "label": ""}])
+    with running.connect() as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.sendall(running.request("GET /api/v1/events"))
+        until(lambda: len(running.server.server_state.connections) == 1)
+        until(lambda: not running.server.server_state.connections)
+
+
+def test_while_too_many_are_connected_health_is_answered(running, monkeypatch):
+    monkeypatch.setattr(PatientProtocol, "header_seconds", 10)
+    peers = [running.connect() for _ in range(MOST_CONNECTIONS)]
+    until(lambda: len(running.server.server_state.connections) >= MOST_CONNECTIONS)
+    assert running.status("/health") == 200
+    assert running.status("/api/v1/jobs") == 503
+    for peer in peers:
+        peer.close()
+    until(lambda: len(running.server.server_state.connections) == 0)
+    assert running.status("/api/v1/jobs") == 200
+
+
+@pytest.mark.parametrize("path", ["/sdapi/v1/txt2img", "/v1/images/generations"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_cancels_its_job(running, path, stream):
+    running.served.gate.open = False
+    with running.connect() as peer:
+        peer.sendall(running.request(f"POST {path}", json.dumps({"prompt": "owl", "stream": stream})))
+        job = until(lambda: jobs[0] if (jobs := running.served.studio.jobs()) else None)
+        until(lambda: job.status == "generating")
+    until(lambda: job.unwanted)
+    running.served.gate.left = 1
+    until(lambda: job.ended)
+    assert (job.status, running.served.gate.calls) == ("cancelled", 1)
+
+
+def test_stopping_ends_streams_with_bye_within_seconds(running):
+    peers = [running.connect() for _ in range(8)]
+    for peer in peers:
+        peer.sendall(running.request("GET /api/v1/events"))
+        assert b"200 OK" in peer.recv(1024)
+    assert running.stop() < 5
+    for peer in peers:
+        assert b"event: bye" in _rest(peer)
+        peer.close()
+
+
+def test_stopping_while_the_engine_hangs(running, monkeypatch):
+    monkeypatch.setattr(server, "_WORKER_SECONDS", 0.3)  # instead of 2.5
+    running.served.gate.open = False
+    with running.connect() as peer:
+        peer.sendall(running.request("POST /api/v1/jobs", '{"prompt": "owl"}'))
+        peer.recv(4096)
+        until(lambda: running.served.studio.worker.current)
+        assert running.stop() < 5
+    assert not running.server.worker_ended
+
+
+def test_a_port_that_is_taken_is_told(running):
+    with pytest.raises(AddressError, match="--port"):
+        listen("127.0.0.1", running.port)
+
+
+def test_other_machines_need_a_token(capsys):
+    assert cli.main(["--host", "0.0.0.0"]) == 2  # noqa: S104 - it is refused
+    assert "--token" in capsys.readouterr().err
+    assert cli.main(["--token", "short"]) == 2
+    assert cli.main(["--port", "70000"]) == 2
+
+
+def test_no_log_has_a_prompt_or_a_token(serving, caplog):
+    token = "a token that nobody should read"  # noqa: S105 - of a test
+    served = serving(Access(token))
+    with caplog.at_level("INFO"):
+        headers = {"authorization": f"Bearer {token}"}
+        served.ask("POST", "/api/v1/jobs", json={"prompt": "canary"}, headers=headers, params={"q": "canary"})
+        served.ask("GET", "/", params={"token": token})
+        served.ask("POST", "/api/v1/jobs", json={"prompt": "canary", "steps": "canary"}, headers=headers)
+    said = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("nano"))
+    assert "POST /api/v1/jobs 202" in said
+    assert "canary" not in said
+    assert token not in said
+
+
+def _rest(peer: socket.socket) -> bytes:
+    """Read until the far end closes."""
+    parts = []
+    try:
+        while part := peer.recv(65536):
+            parts.append(part)
+    except ConnectionResetError:
+        pass
+    return b"".join(parts)

@@ -1,0 +1,145 @@
+"""The queue and the thread that draws: what shares UNet calls, whose turn it is, and what failing or stopping does."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from tests.serve.conftest import until
+
+from nano_runtime import DrawOptions, open_picture
+from nano_serve.jobs import Wish
+
+
+def submit(served, prompt="owl", client="me", bundle=None, **options):
+    """Let a job wait."""
+    shelved = served.studio.shelf.chosen(bundle)
+    return served.studio.submit(DrawOptions(prompt=prompt, **options), shelved, Wish(client, {}))
+
+
+@pytest.fixture
+def held(served):
+    """A server that is busy: its UNet waits in the first call of a job that shares with none."""
+    served.gate.open = False
+    served.first = submit(served, num_inference_steps=7)
+    until(lambda: served.first.status == "generating")
+    return served
+
+
+def done(*jobs):
+    """Wait until jobs have ended."""
+    until(lambda: all(job.ended for job in jobs))
+
+
+def test_jobs_that_agree_in_all_but_prompt_and_seed_share_calls(held):
+    """They take four UNet calls together, and each draws what it draws alone."""
+    shared = [submit(held, f"a red {word}", word, seed=seed) for seed, word in enumerate(("fox", "owl", "sea"))]
+    other = submit(held, guidance_scale=1.5)
+    held.gate.open = True
+    done(held.first, *shared, other)
+    assert held.gate.calls == 7 + 4 + 4
+    pipe = held.studio.shelf.at(held.studio.shelf.default).pipeline
+    for job in shared:
+        alone = pipe(job.options).images[0]
+        assert _pixels(held, job) == alone.tobytes()
+
+
+def test_cancelling_one_leaves_the_others_as_they_are(held):
+    jobs = [submit(held, seed=seed) for seed in range(3)]
+    held.gate.left = 7
+    until(lambda: all(job.status == "generating" for job in jobs) and held.gate.left == 0)
+    held.studio.cancel(jobs[1])
+    held.gate.open = True
+    done(*jobs)
+    assert [job.status for job in jobs] == ["completed", "cancelled", "completed"]
+    assert jobs[1].pictures == ()
+    pipe = held.studio.shelf.at(held.studio.shelf.default).pipeline
+    for job in (jobs[0], jobs[2]):
+        assert _pixels(held, job) == pipe(job.options).images[0].tobytes()
+
+
+def test_clients_take_turns_of_four_pictures(held):
+    many = submit(held, num_images_per_prompt=12, client="greedy", num_inference_steps=2)
+    few = submit(held, client="modest", num_inference_steps=3)
+    held.gate.open = True
+    done(few)
+    assert len(many.pictures) <= 4
+    done(many)
+    assert [picture.place for picture in many.pictures] == list(range(12))
+
+
+def test_a_job_that_fails_takes_no_other_with_it(served, monkeypatch):
+    """A round that fails is drawn again job by job."""
+    pipe = served.studio.shelf.at(served.studio.shelf.default).pipeline
+    real = pipe.stream
+
+    def stream(options):
+        if "fox" in options.prompt:
+            raise ValueError("a bug of an engine, in /home/somebody")
+        return real(options)
+
+    monkeypatch.setattr(pipe, "stream", stream)
+    served.gate.open = False
+    first = submit(served, num_inference_steps=7)
+    until(lambda: first.status == "generating")
+    good, bad = submit(served, "owl"), submit(served, "fox")
+    served.gate.open = True
+    done(good, bad)
+    assert (good.status, bad.status) == ("completed", "failed")
+    assert (bad.failure.status, bad.failure.code) == (500, "internal")
+    assert "somebody" not in bad.failure.message
+
+
+def test_one_bundle_is_loaded_at_a_time(served, bundles):
+    jobs = [submit(served, bundle=name) for name in ("one", "two", "one")]
+    done(*jobs)
+    for job, name in zip(jobs, ("one", "two", "one"), strict=True):
+        assert job.pictures[0].parameters.bundle == name
+    assert [one.state for one in served.studio.shelf] == ["loaded", "idle"]
+    assert not served.graphs[bundles[1]].loaded
+
+
+def test_graphs_are_freed_when_nothing_comes(serving, bundles):
+    served = serving(keep_seconds=0.05)
+    done(submit(served))
+    until(lambda: not served.graphs[bundles[0]].loaded)
+    assert served.studio.shelf.loaded is None
+    done(submit(served))  # and loaded again
+
+
+def test_a_bundle_that_is_chosen_by_its_digest(served):
+    two = served.studio.shelf.chosen("two")
+    assert served.studio.shelf.named(two.bundle.digest[:10]) is two
+    assert served.studio.shelf.named(two.title.upper()) is two
+    assert served.studio.shelf.named(two.bundle.digest[:4]) is None
+
+
+def test_stopping_does_not_wait_for_an_engine_that_hangs(held):
+    """The call under way is given its time; waiting jobs are cancelled at once."""
+    waiting = submit(held)
+    began = time.monotonic()
+    assert not held.studio.stop(0.2)
+    assert time.monotonic() - began < 2
+    assert waiting.status == "cancelled"
+    held.gate.open = True
+    done(held.first)
+    assert held.first.status == "cancelled"
+
+
+def test_nothing_is_begun_while_stopping(served):
+    served.studio.stop(20)
+    assert served.ask("POST", "/api/v1/jobs", json={"prompt": "owl"}).status_code == 503
+    assert served.ask("GET", "/health").status_code == 503
+
+
+def test_metrics_count(served):
+    done(submit(served))
+    served.ask("POST", "/api/v1/jobs", json={"prompt": 7})
+    text = served.ask("GET", "/metrics").text
+    assert 'nano_jobs_total{outcome="completed"} 1' in text
+    assert 'nano_http_requests_total{route="/api/v1/jobs",code="400"} 1' in text
+    assert "nano_queue_depth 0" in text
+
+
+def _pixels(served, job) -> bytes:
+    return open_picture(served.studio.gallery.content(job.pictures[0].id)).tobytes()
