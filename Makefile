@@ -14,7 +14,7 @@ TRUST := $(addprefix tests/,runtime/test_manifest_fuzz.py runtime/test_safe_path
 	contract/test_mutated.py contract/test_strict_reader.py contract/test_hostile.py contract/test_drawing_faults.py contract/test_memory_limits.py \
 	contract/test_many_drawings.py contract/test_quiet.py exporter/test_publish_faults.py exporter/test_whole_exports.py)
 
-.PHONY: help setup demo embedded-demo quality processors samplers test test-slow test-trust test-checkpoints test-lowest coverage lint docs ci bench bench-peers interop outliers clean
+.PHONY: help setup demo embedded-demo quality processors samplers test test-slow test-trust test-checkpoints test-lowest coverage lint docs ci bench bench-peers interop outliers serve-clients clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -104,6 +104,13 @@ docs: $(READY)  ## write the parts of the documents that come from the code
 
 bench: build/synthetic-int8/manifest.json  ## export the full-size network in INT8 and time it; needs gigabytes and patience
 	$(BIN)/nano-bench build/synthetic-int8
+
+SERVE_CLIENTS := build/serve-clients
+serve-clients: $(READY)  ## openai-python, openai-node and webuiapi against nano-serve with the demo; needs a registry
+	$(PYTHON) -m venv $(SERVE_CLIENTS)
+	$(SERVE_CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check openai==3.57.0 webuiapi==0.9.17
+	if command -v npm > /dev/null; then npm install --silent --prefix $(SERVE_CLIENTS) openai@7.59.0; fi
+	$(BIN)/python -m tests.serve.clients.run $(SERVE_CLIENTS)
 
 interop: | $(READY)  ## open our bundles with optimum and openvino-genai, adopt their folders: a table; 4 GB, and minutes
 	$(BIN)/python -m bench.interop

@@ -12,7 +12,11 @@ from tests.rooms import arrows
 import nano_runtime
 
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-PACKAGES = {"nano_runtime": ROOT / "runtime/src/nano_runtime", "nano_export": ROOT / "exporter/src/nano_export"}
+PACKAGES = {
+    "nano_runtime": ROOT / "runtime/src/nano_runtime",
+    "nano_serve": ROOT / "runtime/src/nano_serve",
+    "nano_export": ROOT / "exporter/src/nano_export",
+}
 
 
 def test_generated_parts_are_current():

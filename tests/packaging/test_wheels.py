@@ -87,7 +87,7 @@ def test_the_engines_are_extras(runtime):
     signing = {name for name, marker in optional if "signing" in marker}
     assert "model-signing" in signing
     serving = {name for name, marker in optional if "serve" in marker}
-    assert serving == {"starlette", "uvicorn", "python-multipart"}
+    assert serving == {"h11", "starlette", "uvicorn", "python-multipart"}
     assert {name for name, _ in optional} - {"nano-runtime"} - signing - serving == {"onnxruntime", "openvino"}
     assert all(marker.startswith("extra ==") for _, marker in optional)
 

@@ -88,7 +88,10 @@ def understood(body: DrawRequest, shelf: Shelf, checkpoint: str | None, fit: Fit
     scheduler = _scheduler(body, notes)
     steps = None if body.steps is None else _whole("steps", body.steps, 0)
     start, shown, picture = _edit(body, (width, height), size, notes)
-    if "strength" in picture:
+    if shelved.bundle.manifest.task == "instruct-pix2pix":  # clients send both to every model
+        picture.pop("strength", None)
+        picture["image_guidance_scale"] = body.image_cfg_scale
+    elif "strength" in picture:
         least = (1 + 1e-9) / max(1, _steps(steps, scheduler, shelved))  # A1111 runs at least one step, too
         picture["strength"] = min(1.0, max(least, picture["strength"]))
     strength = _number("subseed_strength", body.subseed_strength, 0.0)
@@ -177,8 +180,6 @@ def _edit(
     start = _brought(whole.convert("RGB"), size, mode)
     strength = _number("denoising_strength", body.denoising_strength, _STRENGTH)
     options: dict[str, Any] = {"image": stretched(start, drawn), "strength": strength}
-    if body.image_cfg_scale is not None:
-        options["image_guidance_scale"] = body.image_cfg_scale
     if body.mask is None:
         return start, None, options
     mask = _brought(picture_of(body.mask, "mask").convert("L"), size, mode)
