@@ -1,0 +1,51 @@
+// Requests to the server, and its stream of events.
+
+const EVENTS = ["hello", "job", "progress", "preview", "picture", "picture_deleted", "bundle", "bye"];
+
+/** Send a request; return the JSON of its answer, null without one. An error holds the server's own words. */
+export async function ask(method, path, body = undefined) {
+  const sent = { method, headers: {} };
+  if (body !== undefined) {
+    sent.headers["content-type"] = "application/json";
+    sent.body = JSON.stringify(body);
+  }
+  let answer;
+  try {
+    answer = await fetch(path, sent);
+  } catch {
+    throw new Error("The server does not answer. Is nano-serve still running?");
+  }
+  if (answer.status === 204) return null;
+  const found = await answer.json().catch(() => null);
+  if (!answer.ok) throw new Error(found?.error?.message ?? `The server answered ${answer.status}.`);
+  return found;
+}
+
+/** Listen for ever: the stream is opened anew whenever it ends. */
+export function listen(heard, lost) {
+  const source = new EventSource("/api/v1/events");
+  const again = (seconds) => (source.close(), lost(), setTimeout(() => listen(heard, lost), seconds * 1000));
+  for (const name of EVENTS) {
+    source.addEventListener(name, (event) => {
+      heard(name, JSON.parse(event.data));
+      if (name === "bye") again(1);
+    });
+  }
+  source.onerror = () => again(1.5);
+}
+
+/** Return a file as a data URL. */
+export const dataUrl = (blob) =>
+  new Promise((done, failed) => {
+    const reader = new FileReader();
+    reader.onload = () => done(reader.result);
+    reader.onerror = () => failed(new Error("The file cannot be read."));
+    reader.readAsDataURL(blob);
+  });
+
+/** Return a picture of the server as a data URL, byte for byte. */
+export async function fetched(url) {
+  const answer = await fetch(url);
+  if (!answer.ok) throw new Error("The picture is no longer there.");
+  return dataUrl(await answer.blob());
+}

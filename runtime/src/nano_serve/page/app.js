@@ -1,0 +1,33 @@
+// Starts the page: parts, keys, and the link to the server.
+
+import { draw, lostJobs, startComposer } from "./composer.js";
+import { at, put } from "./dom.js";
+import { startHistory } from "./history.js";
+import { startQueue } from "./queue.js";
+import { startRestore } from "./restore.js";
+import { cancel, startStage } from "./stage.js";
+import { begin, going, store, watch } from "./store.js";
+
+watch(() => {
+  const loaded = store.bundles.find((one) => one.state !== "idle");
+  put(at("link"), store.online ? (loaded?.state === "loading" ? "Loading the model…" : "Ready") : "The server does not answer. Trying again…");
+  at("link").className = `link ${store.online ? "on" : "off"} ${loaded?.state === "loading" ? "busy" : ""}`;
+});
+
+addEventListener("keydown", (event) => {
+  if (document.querySelector("dialog[open]")) return;
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+    event.preventDefault();
+    draw();
+  } else if (event.key === "Escape" && !event.defaultPrevented) {
+    const now = going()[0];
+    if (now) cancel(now);
+  }
+});
+
+startComposer();
+startStage();
+startQueue();
+startHistory();
+startRestore();
+begin(lostJobs);

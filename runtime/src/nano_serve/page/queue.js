@@ -1,0 +1,64 @@
+// The list of jobs that wait or are drawn, each with its progress and a way to cancel it.
+
+import { at, el, icon, plural, put, say, toast } from "./dom.js";
+import { ended, going, look, store, watch } from "./store.js";
+import { cancel, stateOf } from "./stage.js";
+
+const rows = new Map();
+const last = new Map(); // status of each job when it was last seen
+
+export function startQueue() {
+  at("cancel-all").addEventListener("click", () => going().reverse().forEach(cancel));
+  watch(show);
+  watch(tell);
+}
+
+function show() {
+  const jobs = going();
+  at("queue").hidden = jobs.length === 0;
+  at("cancel-all").hidden = jobs.length < 2;
+  put(at("queue-title"), jobs.length > 1 ? `Queue, ${jobs.length} jobs` : "Queue");
+  const focused = document.activeElement;
+  for (const [id, row] of rows) if (!jobs.some((job) => job.id === id)) (row.remove(), rows.delete(id));
+  jobs.forEach((job, place) => {
+    if (!rows.has(job.id)) rows.set(job.id, rowOf(job));
+    const row = rows.get(job.id);
+    if (at("jobs").children[place] !== row) at("jobs").insertBefore(row, at("jobs").children[place] ?? null);
+    fill(row, job);
+  });
+  if (focused && !focused.isConnected) (at("jobs").querySelector(".icon") ?? at("draw")).focus();
+}
+
+function rowOf(job) {
+  const prompt = job.options.prompt || "(no prompt)";
+  return el("li", {},
+    el("button", { type: "button", class: "row-main", title: "Show it", onclick: () => look({ job: job.id }) },
+      el("span", { class: "what" }, prompt), el("span", { class: "state quiet" })),
+    el("button", { type: "button", class: "icon", "aria-label": `Cancel: ${prompt}`, title: "Cancel", onclick: () => cancel(job) }, icon("close")),
+    el("progress", { max: 1, "aria-label": `Progress: ${prompt}` }));
+}
+
+function fill(row, job) {
+  const bar = row.querySelector("progress");
+  const { call, calls, loading } = job.progress;
+  row.classList.toggle("now", job.status === "generating");
+  if (job.status === "generating" && loading) bar.removeAttribute("value");
+  else bar.value = call / Math.max(1, calls);
+  const many = job.seeds.length > 1 ? `${plural(job.seeds.length, "picture")} · ` : "";
+  put(row.querySelector(".state"), many + stateOf(job));
+}
+
+/** Tell of ends: to screen readers always, on the page where something went wrong. Follow what is drawn. */
+function tell() {
+  for (const job of store.jobs.values()) {
+    const before = last.get(job.id);
+    last.set(job.id, job.status);
+    if (before === undefined || before === job.status) continue;
+    if (job.status === "completed") say(`Finished: ${job.options.prompt}`);
+    if (job.status === "generating") say(`Drawing: ${job.options.prompt}`);
+    if (job.status === "failed") toast(`Failed: ${job.error.message}`);
+    if (job.status === "cancelled" && job.pictures.length) toast(`Cancelled. ${plural(job.pictures.length, "finished picture")} kept.`);
+    const next = going().find((one) => one.status === "generating");
+    if (ended(job) && store.focus?.job === job.id && next && job.seeds.length === 1) setTimeout(() => store.focus?.job === job.id && look({ job: next.id }), 400);
+  }
+}

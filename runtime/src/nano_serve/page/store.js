@@ -1,0 +1,103 @@
+// What the server has told: jobs, pictures, bundles. Everything shown is drawn from here.
+
+import { ask, listen } from "./api.js";
+
+export const store = {
+  online: false,
+  jobs: new Map(),
+  pictures: [],
+  older: null, // where the next page of pictures begins
+  bundles: [],
+  samplers: [],
+  limits: { pictures: 100, queue: 16 },
+  focus: null, // {job} or {picture}: what the stage shows
+  known: new Map(), // pictures that were ever told of, by id
+};
+const ENDED = new Set(["completed", "failed", "cancelled"]);
+const watchers = [];
+let planned = false;
+
+export const ended = (job) => ENDED.has(job.status);
+
+/** Call a function after every change, once a frame. */
+export const watch = (run) => watchers.push(run);
+
+/** Note that something changed. A hidden tab draws nothing, but keeps up. */
+export function changed() {
+  if (planned) return;
+  planned = true;
+  const run = () => ((planned = false), watchers.forEach((each) => each()));
+  if (document.hidden) setTimeout(run, 200);
+  else requestAnimationFrame(run);
+}
+
+/** Show a job or a picture on the stage. */
+export function look(focus) {
+  store.focus = focus;
+  changed();
+}
+
+/** Return jobs that wait or are drawn, in the order of their turn. */
+export const going = () =>
+  [...store.jobs.values()]
+    .filter((job) => !ended(job))
+    .sort((a, b) => a.queue_position - b.queue_position || a.created - b.created);
+
+export const bundleOf = (id) => store.bundles.find((one) => one.id === id) ?? store.bundles[0];
+
+/** Load a page of pictures: the newest, or those before the oldest that is shown. */
+export async function loadPictures(more = false) {
+  const from = more && store.older ? `&before=${store.older}` : "";
+  const page = await ask("GET", `/api/v1/pictures?limit=60${from}`);
+  const there = new Set((more ? store.pictures : []).map((one) => one.id));
+  page.pictures.forEach((one) => store.known.set(one.id, one));
+  store.pictures = [...(more ? store.pictures : []), ...page.pictures.filter((one) => !there.has(one.id))];
+  store.older = page.next;
+  changed();
+}
+
+/** Begin to listen. `lostJobs` is told which jobs a restarted server does not know any more. */
+export function begin(lostJobs) {
+  listen(
+    (name, data) => (heard[name]?.(data, lostJobs), changed()),
+    () => ((store.online = false), changed()),
+  );
+}
+
+const heard = {
+  hello(data, lostJobs) {
+    const now = new Map(data.jobs.map((job) => [job.id, job]));
+    const lost = [...store.jobs.values()].filter((job) => !ended(job) && !now.has(job.id));
+    Object.assign(store, { online: true, jobs: now, bundles: data.bundles, samplers: data.samplers, limits: data.limits });
+    if (lost.length) lostJobs(lost);
+    if (store.focus === null && going().length) store.focus = { job: going()[0].id };
+    loadPictures().catch(() => {});
+  },
+  job(job) {
+    store.jobs.set(job.id, job);
+  },
+  progress({ job: id, ...progress }) {
+    const job = store.jobs.get(id);
+    if (job && !ended(job)) Object.assign(job, { progress, status: "generating", queue_position: 0 });
+  },
+  preview({ job: id, picture, image }) {
+    const job = store.jobs.get(id);
+    if (!job || ended(job)) return;
+    job.previews = [...job.previews.filter((one) => one.picture !== picture), { picture, image }];
+  },
+  picture(picture) {
+    store.known.set(picture.id, picture);
+    if (!store.pictures.some((one) => one.id === picture.id)) store.pictures.unshift(picture);
+  },
+  picture_deleted({ id }) {
+    const place = store.pictures.findIndex((one) => one.id === id);
+    store.pictures = store.pictures.filter((one) => one.id !== id);
+    store.known.delete(id);
+    for (const job of store.jobs.values()) job.pictures = job.pictures.filter((one) => one.id !== id);
+    const next = store.pictures[Math.min(place, store.pictures.length - 1)];
+    if (store.focus?.picture === id) store.focus = next ? { picture: next.id } : null;
+  },
+  bundle(bundle) {
+    store.bundles = store.bundles.map((one) => (one.id === bundle.id ? bundle : one));
+  },
+};
