@@ -27,6 +27,7 @@ __all__ = [
     "EXIT_INTERRUPTED",
     "Parser",
     "digest",
+    "exit_code_of",
     "make_parser",
     "megabytes",
     "number",
@@ -67,33 +68,43 @@ def run_command(parser: Parser, options: Options, action: Callable[[Options], in
         argv: arguments without the program's name; None takes those of the process.
     """
     with usable_streams(), _interrupted_by_sigterm(), _warnings_on_stderr(parser.prog):
-        try:
-            code = action(parser.read(argv, options))
-            sys.stdout.flush()
-        except BrokenPipeError:
-            silence_stdout()
-            return EXIT_BROKEN_PIPE
-        except KeyboardInterrupt:
-            _say(parser.prog, "interrupted")
-            return EXIT_INTERRUPTED
-        except NanoError as error:
-            _say(parser.prog, *error.worded(parser.spelled))
-            return error.exit_code
-        except (MemoryError, ImportError, RuntimeError, SystemError) as error:  # the last three are native code's
-            if not is_out_of_memory(error):
-                raise
-            _say(parser.prog, "this machine ran out of memory", "Close other programs, or draw fewer pictures at once.")
-            return MachineError.exit_code
-        except OSError as error:
-            if error.errno not in MACHINE_ERRNOS:
-                raise
-            _say(
-                parser.prog,
-                str(error.strerror) if error.filename is None else f"{error.filename}: {error.strerror}",
-                "Free some space, or choose a place you may write to.",
-            )
-            return MachineError.exit_code
-        return code
+        return exit_code_of(parser, lambda: action(parser.read(argv, options)))
+
+
+def exit_code_of(parser: Parser, work: Callable[[], int]) -> int:
+    """Return the exit code of work, and say what went wrong if anything did; bugs are raised.
+
+    Args:
+        parser: knows what arguments are called on the command line.
+        work: returns an exit code.
+    """
+    try:
+        code = work()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        silence_stdout()
+        return EXIT_BROKEN_PIPE
+    except KeyboardInterrupt:
+        _say(parser.prog, "interrupted")
+        return EXIT_INTERRUPTED
+    except NanoError as error:
+        _say(parser.prog, *error.worded(parser.spelled))
+        return error.exit_code
+    except (MemoryError, ImportError, RuntimeError, SystemError) as error:  # the last three are native code's
+        if not is_out_of_memory(error):
+            raise
+        _say(parser.prog, "this machine ran out of memory", "Close other programs, or draw fewer pictures at once.")
+        return MachineError.exit_code
+    except OSError as error:
+        if error.errno not in MACHINE_ERRNOS:
+            raise
+        _say(
+            parser.prog,
+            str(error.strerror) if error.filename is None else f"{error.filename}: {error.strerror}",
+            "Free some space, or choose a place you may write to.",
+        )
+        return MachineError.exit_code
+    return code
 
 
 def _say(prog: str, what: str, *hints: str) -> None:
@@ -123,10 +134,18 @@ class _OneLine(logging.Formatter):
         return escaped(super().format(record))
 
 
+class _Handler(logging.Handler):
+    """Prints records on what is standard error by then: a child has one of its own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        print(self.format(record), file=sys.stderr)
+
+
 @contextmanager
 def _warnings_on_stderr(prog: str) -> Iterator[None]:
     """Print the packages' logs, from warnings on, as lines of this command."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler()
     handler.setFormatter(_OneLine(f"{prog}: warning: %(message)s"))
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     for logger in loggers:

@@ -16,6 +16,8 @@ from nano_runtime.bundle.manifest import Backend
 from nano_runtime.cli import Parser, digest, make_parser, number, run_command
 from nano_runtime.cli.cache_options import CacheOptions, add_cache_options, cache_folder
 from nano_runtime.cli.demo_prompts import COLOURS, EXAMPLES, THINGS, demo_hint, guidance_hint
+from nano_runtime.cli.desk import Desk, NearDesk
+from nano_runtime.cli.far_end import done_in_child
 from nano_runtime.cli.grid import GRID_OPTIONS, Axis, check_axes, parse_axis
 from nano_runtime.cli.live_preview import Preview
 from nano_runtime.cli.origin import check_origin, read_origin, without_strangers
@@ -26,6 +28,8 @@ from nano_runtime.cli.token_count import print_tokens
 from nano_runtime.cli.work import Work
 from nano_runtime.errors import ConflictError, NanoError
 from nano_runtime.errors.escaping import escaped
+from nano_runtime.system.confinement import Confinement, memory_for_child
+from nano_runtime.system.forked import can_fork
 from nano_runtime.system.machine import peak_rss_bytes
 from nano_runtime.system.timing import Timings
 from nano_runtime.values import positive
@@ -84,8 +88,14 @@ class _Options(CacheOptions):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
-    return run_command(_parser(), _Options(), _generate, argv)
+    """Run the command and return its exit code.
+
+    Args:
+        argv: arguments without the program's name. None takes those of the process, which then is the command: a child
+            draws, and can be ended at any moment. With arguments, the caller's process draws.
+    """
+    parser = _parser()
+    return run_command(parser, _Options(), partial(_generate, None if argv is not None else parser), argv)
 
 
 def _parser() -> Parser:
@@ -135,8 +145,13 @@ def _parser() -> Parser:
     return parser
 
 
-def _generate(options: _Options) -> int:
-    """Draw, save, and report: paths on stdout, talk on stderr."""
+def _generate(parser: Parser | None, options: _Options) -> int:
+    """Check what needs no bundle, and have the rest done.
+
+    Args:
+        parser: of the process that is the command, where a child may draw; None draws here.
+        options: the command line.
+    """
     if options.examples:
         print(*EXAMPLES, f"things: {', '.join(THINGS)}", f"backgrounds: {', '.join(COLOURS)}", sep="\n")
         return 0
@@ -146,7 +161,34 @@ def _generate(options: _Options) -> int:
         if taken and options.output is not None:
             raise ConflictError("output", name)
     output = None if options.count_tokens else Output.plan(options.output, options.count, force=options.force)
+    cache = cache_folder(options)
+    desk = NearDesk(output, sheet=bool(options.grid), preview=options.preview)
+    work = partial(_work, options, output, cache)
+    if parser is None or not can_fork():
+        return work(desk)
+    bundle = DEMO if options.bundle is None else options.bundle
+    return done_in_child(parser, work, desk, _confinement(options, bundle, cache), bundle)
 
+
+def _confinement(options: _Options, bundle: Path, cache: Path | None) -> Confinement:
+    """Return what the process that draws may reach: its bundle, the pictures that it starts from, and the cache."""
+    pictures = (options.origin, getattr(options, "image", None), getattr(options, "mask_image", None))
+    return Confinement(
+        reads=(bundle, *(picture for picture in pictures if picture is not None)),
+        writes=() if cache is None else (cache,),
+        memory_bytes=memory_for_child(),
+    )
+
+
+def _work(options: _Options, output: Output | None, cache: Path | None, desk: Desk) -> int:
+    """Draw, save, and report: paths on stdout, talk on stderr.
+
+    Args:
+        options: the command line.
+        output: names of the pictures; None counts tokens.
+        cache: the cache folder; None for none.
+        desk: shows progress, and has the files.
+    """
     from nano_runtime.pipeline import Pipeline
 
     origin = None if options.origin is None else read_origin(options.origin)
@@ -162,7 +204,7 @@ def _generate(options: _Options) -> int:
         keep_loaded=bool(options.grid),
         low_memory=options.low_memory,
         keep_prompts=options.metadata,
-        cache=cache_folder(options),
+        cache=cache,
         expect_digest=options.expect_digest,
     )
     if output is None:
@@ -172,7 +214,11 @@ def _generate(options: _Options) -> int:
         picture = without_strangers(options.origin, picture, options, pipe.bundle)
         check_origin(options.origin, origin, picture, pipe.bundle, chosen=options.bundle is not None)
     preview = None if options.preview is None else Preview.plan(options.preview, pipe.bundle, force=options.force)
-    work = Work.of_sheet(pipe, picture, output, options.grid) if options.grid else Work.of(pipe, picture, output)
+    work = (
+        Work.of_sheet(pipe, picture, output, options.grid, desk)
+        if options.grid
+        else Work.of(pipe, picture, output, desk)
+    )
     for hint in _hints(picture, work) if pipe.bundle.path == DEMO else ():
         _say(hint)
     _say(_announced(pipe, work))
@@ -193,27 +239,29 @@ def _hints(picture: DrawOptions, work: Work) -> list[str]:
 
 
 def _draw(pipe: Pipeline, work: Work, preview: Preview | None, options: _Options) -> list[Timings]:
-    """Draw and save what is missing behind a progress bar, which only a terminal shows; print the path of each file."""
-    from tqdm import tqdm
-
+    """Draw and save what is missing, tell the desk of every UNet call, and print the path of each file."""
     quiet = options.json or work.cells is not None
     timings: list[Timings] = []
     _show(work.places, quiet=quiet)
-    with tqdm(total=work.unet_calls, unit="call", leave=False, file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
 
-        def told(event: Progress) -> None:
-            bar.update()
-            if preview is not None:
-                preview.write(event)
+    def told(event: Progress) -> None:
+        work.desk.step()
+        if preview is not None:
+            preview.write(event, work.desk)
 
-        try:
-            for finished in work.draw(partial(_drawn, pipe, told), metadata=options.metadata):
-                timings.append(finished.timings)
-                _show(finished.places, quiet=quiet)
-        except (KeyboardInterrupt, NanoError):
-            if (said := work.how_to_go_on(metadata=options.metadata)) is not None:
-                _say(said)
-            raise
+    work.desk.begin(work.unet_calls)
+    try:
+        for finished in work.draw(partial(_drawn, pipe, told), metadata=options.metadata):
+            timings.append(finished.timings)
+            _show(finished.places, quiet=quiet)
+            work.desk.go_on(work.how_to_go_on(metadata=options.metadata))
+    except (KeyboardInterrupt, NanoError):
+        work.desk.end()
+        work.desk.go_on(None)  # which is said here
+        if (said := work.how_to_go_on(metadata=options.metadata)) is not None:
+            _say(said)
+        raise
+    work.desk.end()
     return timings
 
 

@@ -13,6 +13,7 @@ from nano_runtime.errors import NoPreviewError, OutputNameError
 
 if TYPE_CHECKING:
     from nano_runtime.bundle.folder import Bundle
+    from nano_runtime.cli.desk import Desk
     from nano_runtime.drawing.events import Progress
 
 __all__ = ["Preview"]
@@ -45,14 +46,15 @@ class Preview:
         Output.plan(path, 1, force=force)
         return cls(path)
 
-    def write(self, progress: Progress) -> None:
-        """Show the pictures that are being drawn now, side by side in a square.
+    def write(self, progress: Progress, desk: Desk) -> None:
+        """Show the pictures that are being drawn now, side by side in a square, in a file that the desk writes.
 
         Raises:
             OutputError: the disk is full, or the folder went away.
         """
-        from nano_runtime.pictures.png import save_png
+        from nano_runtime.pictures.picture_files import picture_bytes
         from nano_runtime.pictures.sheet import contact_sheet
 
         images = progress.preview()
-        save_png(contact_sheet(images, math.ceil(math.sqrt(len(images)))), self.path)
+        sheet = contact_sheet(images, math.ceil(math.sqrt(len(images))))
+        desk.write(self.path, picture_bytes(sheet, self.path, None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from typing import Final
 
 from nano_runtime.errors import (
     ConflictError,
-    NoParametersError,
     OutputError,
     OutputExistsError,
     OutputNameError,
@@ -22,6 +22,8 @@ from nano_runtime.system.files import check_folder
 
 __all__ = ["Output"]
 
+_BY_SEED: Final = re.compile(r"nano-\d+(-\d+)?\.png")  # as ``_names`` makes them
+_BEGINNINGS: Final = (b"\x89PNG", b"\xff\xd8\xff\xe0", b"\xff\xd8\xff\xe1", b"RIFF")
 _SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp")  # those of ``pictures.picture_files``, which imports more
 
 
@@ -87,6 +89,18 @@ class Output:
                 return
             yield path
 
+    def has(self, path: Path) -> bool:
+        """Return whether a picture may have a path."""
+        if self.folder is None or path.parent != self.folder:
+            return False
+        return path.name in self.names if self.names is not None else _BY_SEED.fullmatch(path.name) is not None
+
+    def has_stem(self, folder: Path, stem: str) -> bool:
+        """Return whether a picture in a folder may have a name of this stem."""
+        if self.names is None:
+            return self.has(folder / f"{stem}.png")
+        return folder == self.folder and stem in {Path(name).stem for name in self.names}
+
     def _names(self, index: int, seed: int, taken: Collection[Path]) -> Iterator[Path]:
         """Yield the names of one picture: the one that was given, or those made of its seed, but for some."""
         folder = Path() if self.folder is None else self.folder
@@ -101,11 +115,9 @@ class Output:
     def _check(self, *, several: bool) -> None:
         """Find out before drawing whether the files can be written.
 
-        One of several pictures may be there if it says how it was drawn: it may be one of ours, drawn before the same
-        command was interrupted. ``saving`` compares it.
+        One of several pictures may be there: it may be one of ours, drawn before the same command was interrupted.
+        ``saving`` reads and compares it, which needs more than this process imports.
         """
-        from nano_runtime.pictures.png import read_parameters
-
         folder = Path() if self.folder is None else self.folder
         check_folder(folder)
         for name in () if self.names is None else self.names:
@@ -114,12 +126,19 @@ class Output:
                 raise OutputError(path, "it is a folder")
             if self.force or not os.path.lexists(path):
                 continue
-            if not several:
+            if not (several and _may_be_a_picture(path)):
                 raise OutputExistsError(path)
-            try:
-                read_parameters(path)
-            except NoParametersError as error:
-                raise OutputExistsError(path) from error
+
+
+def _may_be_a_picture(path: Path) -> bool:
+    """Return whether a file begins as those that a command writes."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return file.read(4) in _BEGINNINGS
+    except OSError:
+        return False
 
 
 def _is_folder(path: Path) -> bool:

@@ -8,19 +8,19 @@ sheet are kept in a folder beside it, until the sheet is there.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from nano_runtime.errors import NoParametersError, OutputError, OutputExistsError
+from nano_runtime.errors import NoParametersError, OutputExistsError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from nano_runtime.cli.desk import Desk
     from nano_runtime.cli.output import Output
     from nano_runtime.drawing.events import Result
     from nano_runtime.drawing.plan import Plan
@@ -39,7 +39,6 @@ __all__ = [
     "mark_finished",
     "places_of",
     "with_seeds_of",
-    "write_to_stdout",
 ]
 
 Draw = Callable[["Plan", bool], "Result"]
@@ -102,27 +101,21 @@ class Cells:
         """One file for each place."""
         return [self.folder / f"{number}.png" for number in range(1, self.count + 1)]
 
-    def remove(self) -> None:
-        """Remove the places, which the sheet has by now, and the folder if nothing else is in it."""
-        with suppress(OSError):
-            for path in self.paths:
-                path.unlink(missing_ok=True)
-            self.folder.rmdir()
 
-
-def with_seeds_of(options: DrawOptions, paths: Sequence[Path], *, counting: bool) -> DrawOptions:
+def with_seeds_of(options: DrawOptions, paths: Sequence[Path], desk: Desk, *, counting: bool) -> DrawOptions:
     """Return options with the seeds of the first picture that is there, where the command names none.
 
     Args:
         options: of the call.
         paths: of its pictures.
+        desk: reads them.
         counting: whether seeds count up from picture to picture; otherwise all have the same.
     """
     varied = options.variation_strength is not None
     if options.seed is not None and not (varied and options.variation_seed is None):
         return options
     for index, path in enumerate(paths):
-        if (found := _parameters(path)) is None:
+        if (found := _parameters(path, desk)) is None:
             continue
         seed, variation = found.options.seed, found.options.variation_seed
         if options.seed is None and isinstance(seed, int):  # of one picture
@@ -133,7 +126,7 @@ def with_seeds_of(options: DrawOptions, paths: Sequence[Path], *, counting: bool
     return options
 
 
-def places_of(pipe: Pipeline, plan: Plan, output: Output) -> list[Place]:
+def places_of(pipe: Pipeline, plan: Plan, output: Output, desk: Desk) -> list[Place]:
     """Return the places of a plan's pictures; where there are several, some may be in their files already.
 
     Files that are named by their seeds are of the same command only if its first picture is there: others drew some of
@@ -143,6 +136,7 @@ def places_of(pipe: Pipeline, plan: Plan, output: Output) -> list[Place]:
         pipe: that draws them.
         plan: of them.
         output: their names.
+        desk: reads what is there.
 
     Raises:
         OutputExistsError: a named file is there that is another picture.
@@ -156,7 +150,7 @@ def places_of(pipe: Pipeline, plan: Plan, output: Output) -> list[Place]:
             begun = output.names is not None or index == 0 or places[0].file is not None
             if len(plan.seeds) > 1 and not output.force and begun:
                 present = list(output.present(index, seed, taken))
-                place.file = next((path for path in present if _parameters(path) == place.parameters), None)
+                place.file = next((path for path in present if _parameters(path, desk) == place.parameters), None)
                 if place.file is not None:
                     taken.add(place.file)
                 elif output.names is not None and present:
@@ -165,7 +159,7 @@ def places_of(pipe: Pipeline, plan: Plan, output: Output) -> list[Place]:
     return places
 
 
-def mark_finished(places: Sequence[Place], paths: Sequence[Path], *, force: bool) -> None:
+def mark_finished(places: Sequence[Place], paths: Sequence[Path], desk: Desk, *, force: bool) -> None:
     """Give the places of a sheet their files, and mark those that are there already.
 
     Raises:
@@ -174,17 +168,20 @@ def mark_finished(places: Sequence[Place], paths: Sequence[Path], *, force: bool
     for place, path in zip(places, paths, strict=True):
         place.path = partial(Path, path)
         if not force and os.path.lexists(path):
-            if _parameters(path) != place.parameters:
+            if _parameters(path, desk) != place.parameters:
                 raise OutputExistsError(path)
             place.file = path
 
 
-def draw_places(places: Sequence[Place], draw: Draw, *, metadata: bool, files: bool = True) -> Iterator[Finished]:
+def draw_places(
+    places: Sequence[Place], draw: Draw, desk: Desk, *, metadata: bool, files: bool = True
+) -> Iterator[Finished]:
     """Draw what is missing, group by group, and write each picture as soon as it is finished.
 
     Args:
         places: all of them; those that have a file are passed over.
         draw: draws a plan.
+        desk: writes the pictures.
         metadata: whether files say how their pictures were drawn.
         files: whether pictures are written at all.
 
@@ -196,16 +193,23 @@ def draw_places(places: Sequence[Place], draw: Draw, *, metadata: bool, files: b
         result = draw(plan, number < len(parts))
         images = cast("list[Image]", result.images)
         for place, image in zip(group, images, strict=True) if files else ():
-            _write(place, image, metadata=metadata)
+            _write(place, image, desk, metadata=metadata)
         yield Finished(group, images, result.timings)
 
 
-def image_of(place: Place) -> Image:
-    """Return the picture of a place that has a file, from it."""
+def image_of(place: Place, desk: Desk) -> Image:
+    """Return the picture of a place that has a file, from it.
+
+    Raises:
+        NoParametersError: it was removed meanwhile.
+    """
     from PIL import Image
 
     assert place.file is not None  # noqa: S101 - see above
-    with Image.open(place.file) as image:
+    content = desk.read(place.file)
+    if content is None:
+        raise NoParametersError(place.file, "it can no longer be read")
+    with Image.open(BytesIO(content), formats=("PNG",)) as image:
         return image.convert("RGB")
 
 
@@ -218,44 +222,23 @@ def _parts(places: Sequence[Place]) -> Iterator[tuple[Plan, list[Place]]]:
             yield plan.only(group), [of[i] for i in group]
 
 
-def write_to_stdout(image: Image, parameters: Parameters | None = None) -> None:
-    """Write a PNG to standard output.
-
-    Raises:
-        OutputError: it cannot be written; a reader that went away is a ``BrokenPipeError``.
-    """
-    from nano_runtime.pictures.png import save_png
-
-    try:
-        save_png(image, sys.stdout.buffer, parameters)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(Path("standard output"), error.strerror or str(error)) from error
-
-
-def _write(place: Place, image: Image, *, metadata: bool) -> None:
+def _write(place: Place, image: Image, desk: Desk, *, metadata: bool) -> None:
     """Put a picture into its file, or on standard output."""
-    from nano_runtime.pictures.picture_files import save_picture
+    from nano_runtime.pictures.picture_files import picture_bytes
 
-    parameters = place.parameters if metadata else None
-    if place.path is None:
-        write_to_stdout(image, parameters)
-        return
-    path = place.path()
-    path.parent.mkdir(exist_ok=True)  # of a sheet's places; all others are there
-    save_picture(image, path, parameters)
+    path = None if place.path is None else place.path()
+    named = Path("picture.png") if path is None else path
+    desk.write(path, picture_bytes(image, named, place.parameters if metadata else None))
     place.file = path
 
 
-def _parameters(path: Path) -> Parameters | None:
+def _parameters(path: Path, desk: Desk) -> Parameters | None:
     """Return how a picture was drawn; None where there is none that says so."""
-    from nano_runtime.pictures.png import read_parameters
+    from nano_runtime.pictures.png import parameters_in
 
-    if not path.is_file():
+    if (content := desk.read(path)) is None:
         return None
     try:
-        return read_parameters(path)
+        return parameters_in(content, path)
     except NoParametersError:
         return None

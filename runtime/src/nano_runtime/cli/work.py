@@ -18,12 +18,12 @@ from nano_runtime.cli.saving import (
     mark_finished,
     places_of,
     with_seeds_of,
-    write_to_stdout,
 )
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from nano_runtime.cli.desk import Desk
     from nano_runtime.cli.output import Output
     from nano_runtime.drawing.plan import Plan
     from nano_runtime.options import DrawOptions
@@ -38,6 +38,7 @@ class Work:
 
     Attributes:
         places: of the pictures, in order.
+        desk: reads and writes them.
         seeded: whether the same command draws the same pictures again.
         axes: of the sheet; empty for none.
         sheet: the file of the sheet; None for none, and for one on standard output.
@@ -45,6 +46,7 @@ class Work:
     """
 
     places: list[Place]
+    desk: Desk
     seeded: bool
     axes: Sequence[Axis] = ()
     sheet: Path | None = None
@@ -52,7 +54,7 @@ class Work:
     _images: dict[int, Image] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, pipe: Pipeline, options: DrawOptions, output: Output) -> Work:
+    def of(cls, pipe: Pipeline, options: DrawOptions, output: Output, desk: Desk) -> Work:
         """Plan pictures in files of their own.
 
         Raises:
@@ -61,23 +63,24 @@ class Work:
         """
         seeded = options.seed is not None or output.names is not None
         if output.names is not None and len(output.names) > 1 and not output.force:
-            options = with_seeds_of(options, [output.path(i, 0) for i in range(len(output.names))], counting=True)
-        return cls(places_of(pipe, pipe.plan(options), output), seeded)
+            paths = [output.path(i, 0) for i in range(len(output.names))]
+            options = with_seeds_of(options, paths, desk, counting=True)
+        return cls(places_of(pipe, pipe.plan(options), output, desk), desk, seeded)
 
     @classmethod
-    def of_sheet(cls, pipe: Pipeline, options: DrawOptions, output: Output, axes: Sequence[Axis]) -> Work:
+    def of_sheet(cls, pipe: Pipeline, options: DrawOptions, output: Output, axes: Sequence[Axis], desk: Desk) -> Work:
         """Plan the places of a sheet; raises the errors of ``of``."""
         seeded, count = options.seed is not None or output.names is not None, len(list(cells(options, axes)))
         if output.names is not None and not output.force:
-            options = with_seeds_of(options, Cells.of(output.path(0, 0), count).paths, counting=False)
+            options = with_seeds_of(options, Cells.of(output.path(0, 0), count).paths, desk, counting=False)
         plans = [pipe.plan(one) for one in cells(options, axes)]
         places = [Place(plan, 0, pipe.parameters_of(plan, 0), None) for plan in plans]
         if output.folder is None:
-            return cls(places, seeded, axes)
+            return cls(places, desk, seeded, axes)
         sheet = output.path(0, plans[0].seeds[0])
         kept = Cells.of(sheet, count)
-        mark_finished(places, kept.paths, force=output.force)
-        return cls(places, seeded, axes, sheet, kept)
+        mark_finished(places, kept.paths, desk, force=output.force)
+        return cls(places, desk, seeded, axes, sheet, kept)
 
     @property
     def plans(self) -> list[Plan]:
@@ -98,7 +101,7 @@ class Work:
     def draw(self, draw: Draw, *, metadata: bool) -> Iterator[Finished]:
         """Draw what is missing and write each picture; see ``draw_places``."""
         for finished in draw_places(
-            self.places, draw, metadata=metadata, files=not self.axes or self.sheet is not None
+            self.places, draw, self.desk, metadata=metadata, files=not self.axes or self.sheet is not None
         ):
             if self.axes:
                 self._images.update(zip(map(id, finished.places), finished.images, strict=True))
@@ -110,18 +113,16 @@ class Work:
         Raises:
             OutputError: it cannot be written.
         """
-        from nano_runtime.pictures.picture_files import save_picture
+        from nano_runtime.pictures.picture_files import picture_bytes
         from nano_runtime.pictures.sheet import labelled_sheet
 
         if not self.axes:
             return
-        images = [self._images.get(id(place)) or image_of(place) for place in self.places]
+        images = [self._images.get(id(place)) or image_of(place, self.desk) for place in self.places]
         sheet = labelled_sheet(images, self.axes[0].labels, self.axes[1].labels if len(self.axes) > 1 else [])
-        if self.sheet is None or self.cells is None:
-            write_to_stdout(sheet)
-            return
-        save_picture(sheet, self.sheet, None)
-        self.cells.remove()
+        self.desk.write(self.sheet, picture_bytes(sheet, Path("sheet.png") if self.sheet is None else self.sheet, None))
+        if self.cells is not None:
+            self.desk.remove(self.cells.paths)
 
     def how_to_go_on(self, *, metadata: bool) -> str | None:
         """Say what is finished and how to draw the rest, after a command was ended; None if nothing is finished."""

@@ -22,7 +22,7 @@ prints the message and ends with ``exit_code``; a traceback means a bug in this 
     │   ├── DigestError · SignatureError · UnsafeGraphError · LoaderDiedError
     │   ├── UnsupportedScheduleError
     │   │   └── NoNumbersError
-    │   └── EngineError · OutputShapeError · NonFiniteError
+    │   └── EngineError · EngineDiedError · OutputShapeError · NonFiniteError
     ├── MachineError          4                       the machine lacks something
     │   ├── BackendMissingError · SigningMissingError   ImportError
     │   ├── NotEnoughMemoryError · OutOfMemoryError   MemoryError
@@ -51,6 +51,7 @@ from nano_runtime.errors.environment import (
 )
 from nano_runtime.errors.invalid_bundle import (
     DigestError,
+    EngineDiedError,
     EngineError,
     ExtraFileError,
     LoaderDiedError,
@@ -111,6 +112,7 @@ __all__ = [
     "ConflictError",
     "DigestError",
     "DiskSpaceError",
+    "EngineDiedError",
     "EngineError",
     "ExtraFileError",
     "GuidanceError",

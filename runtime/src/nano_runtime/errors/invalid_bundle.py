@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from nano_runtime.errors.branches import BundleError
 
 __all__ = [
     "DigestError",
+    "EngineDiedError",
     "EngineError",
     "ExtraFileError",
     "LoaderDiedError",
@@ -92,6 +95,22 @@ class LoaderDiedError(BundleError):
         super().__init__(
             f"{path} cannot be trusted: the process that tried to {doing} it {how}",
             "Do not use this bundle; if you know that it is good, check the memory of this machine and try again.",
+        )
+
+
+class EngineDiedError(BundleError):
+    """A process that drew from the bundle, and was ended by what its native code did."""
+
+    def __init__(self, path: Path, code: int) -> None:
+        name = f"signal {-code}" if code < 0 else f"exit code {code}"
+        with suppress(ValueError):
+            name = signal.Signals(-code).name if code < 0 else name
+        memory = "; the kernel does so where memory runs out" if name == "SIGKILL" else ""
+        super().__init__(
+            f"drawing from {path} ended the process that did it ({name}{memory})",
+            "Close other programs, or draw fewer pictures at once."
+            if memory
+            else f"Try the other engine; if you do not know the bundle, try it with: nano-bundle verify --deep {path}",
         )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from nano_runtime.pictures.parameters import Parameters
 from nano_runtime.pictures.png import EXIF_IFD, MAKER_NOTE, USER_COMMENT, save_png
@@ -14,7 +15,7 @@ from nano_runtime.system.files import write_whole
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["SUFFIXES", "save_picture"]
+__all__ = ["SUFFIXES", "picture_bytes", "save_picture"]
 
 SUFFIXES: Final = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 """Endings of names, in small letters, and Pillow's names of the formats."""
@@ -41,19 +42,23 @@ def save_picture(image: Image, path: Path, parameters: Parameters | None) -> Non
     Raises:
         OutputError: the folder is missing, full, or not writable.
     """
+    content = picture_bytes(image, path, parameters)
+    write_whole(path, lambda file: file.write(content))
+
+
+def picture_bytes(image: Image, path: Path, parameters: Parameters | None) -> bytes:
+    """Return a picture as the file of this name has it; see ``save_picture``, which also writes it."""
+    file = BytesIO()
     name = SUFFIXES[path.suffix.lower()]
     if name == "PNG":
-        save_png(image, path, parameters)
-        return
+        save_png(image, file, parameters)
+        return file.getvalue()
     exif = b"" if parameters is None else _exif(parameters)
     if name == "JPEG" and len(exif) > _MOST_EXIF_BYTES:
         _log.warning("%s cannot hold so long a prompt; it is written without its parameters", path)
         exif = b""
-
-    def write(file: BinaryIO) -> None:
-        image.save(file, format=name, exif=exif, **_OPTIONS[name])
-
-    write_whole(path, write)
+    image.save(file, format=name, exif=exif, **_OPTIONS[name])
+    return file.getvalue()
 
 
 def _exif(parameters: Parameters) -> bytes:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.PngImagePlugin import PngInfo
 
-__all__ = ["EXIF_IFD", "MAKER_NOTE", "USER_COMMENT", "read_foreign", "read_parameters", "save_png"]
+__all__ = ["EXIF_IFD", "MAKER_NOTE", "USER_COMMENT", "parameters_in", "read_foreign", "read_parameters", "save_png"]
 
 EXIF_IFD: Final = 0x8769
 """The EXIF tag of the part with the next one, in pictures that are no PNG."""
@@ -70,13 +70,12 @@ def read_parameters(path: str | Path) -> Parameters:
         NoParametersError: the file cannot be read, is no such picture, or carries no parameters of ours.
         OptionError: the path is none.
     """
-    content = _texts(path_of("path", path)).get(OURS)
-    if content is None:
-        raise NoParametersError(Path(path), f"there is no text chunk named '{OURS}'")
-    try:
-        return Parameters.from_json(content.encode())
-    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
-        raise NoParametersError(Path(path), first_line(error)) from error
+    return _parameters(path_of("path", path), None)
+
+
+def parameters_in(content: bytes, path: Path) -> Parameters:
+    """Read the parameters in the content of a file; see ``read_parameters``."""
+    return _parameters(path, content)
 
 
 def read_foreign(path: str | Path) -> Foreign:
@@ -96,8 +95,23 @@ def read_foreign(path: str | Path) -> Foreign:
     return found
 
 
-def _texts(path: Path) -> dict[str, str]:
+def _parameters(path: Path, content: bytes | None) -> Parameters:
+    """Read the parameters of a file, whose content may be known."""
+    text = _texts(path, content).get(OURS)
+    if text is None:
+        raise NoParametersError(path, f"there is no text chunk named '{OURS}'")
+    try:
+        return Parameters.from_json(text.encode())
+    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+        raise NoParametersError(path, first_line(error)) from error
+
+
+def _texts(path: Path, content: bytes | None = None) -> dict[str, str]:
     """Return the texts of a picture by their names; those in EXIF have the names that they have in a PNG.
+
+    Args:
+        path: of the picture.
+        content: of the file; None reads it.
 
     Raises:
         NoParametersError: the file cannot be read, or is no such picture.
@@ -106,7 +120,10 @@ def _texts(path: Path) -> dict[str, str]:
     def fail(why: str) -> NoParametersError:
         return NoParametersError(path, why)
 
-    with as_ours(fail), path.open("rb") as file, opened(file, fail) as image:
+    def source() -> BinaryIO:
+        return path.open("rb") if content is None else BytesIO(content)
+
+    with as_ours(fail), source() as file, opened(file, fail) as image:
         texts = {str(name): text for name, text in image.info.items() if isinstance(text, str)}
         exif = {} if image.format == "PNG" else image.getexif().get_ifd(EXIF_IFD)
     for tag, name in ((MAKER_NOTE, OURS), (USER_COMMENT, "parameters")):
