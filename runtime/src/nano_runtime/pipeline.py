@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-
 from nano_runtime.arrays import F32
 from nano_runtime.bundle.folder import DEMO, Bundle
 from nano_runtime.bundle.manifest import Backend
@@ -27,7 +25,7 @@ from nano_runtime.bundle.wiring import (
     VAE_DECODER,
     VAE_ENCODER,
 )
-from nano_runtime.drawing.arguments import array_from
+from nano_runtime.drawing.arguments import replace_latents
 from nano_runtime.drawing.defaults import Defaults
 from nano_runtime.drawing.events import Progress, Result
 from nano_runtime.drawing.groups import Drawing
@@ -35,8 +33,8 @@ from nano_runtime.drawing.plan import Plan, plan_of
 from nano_runtime.drawing.stops import Stops
 from nano_runtime.engines import BACKENDS, ENGINES, Batch, EngineOptions, choose
 from nano_runtime.engines.base import PRECISIONS, Precision, Runner
-from nano_runtime.engines.loaded_graphs import GraphsOfCall, LoadedGraphs
-from nano_runtime.errors import LatentsError, OptionError
+from nano_runtime.engines.isolated import CallOfAny, Graphs, graphs_of
+from nano_runtime.errors import OptionError
 from nano_runtime.networks.autoencoder import decode, encode
 from nano_runtime.networks.conditioning import Conditioner, EncodedTexts
 from nano_runtime.networks.kept_outputs import KeptOutputs
@@ -87,7 +85,7 @@ class Pipeline:
 
     def __init__(
         self,
-        graphs: LoadedGraphs,
+        graphs: Graphs,
         *,
         keep_loaded: bool,
         low_memory: bool = False,
@@ -123,6 +121,7 @@ class Pipeline:
         keep_prompts: bool = True,
         cache: str | Path | None = None,
         expect_digest: str | None = None,
+        isolated: bool = False,
     ) -> Pipeline:
         """Open a bundle; its graphs are checked and loaded when a call needs them.
 
@@ -138,6 +137,8 @@ class Pipeline:
             cache: folder for OpenVINO's compiled graphs and for encoded prompts, with which the next process starts
                 sooner; None, unlike the commands, keeps nothing on the disk.
             expect_digest: see ``Bundle.open``.
+            isolated: True loads the engine in a child process, for the same pictures: ``kill`` ends a drawing that
+                hangs, an engine that crashes is an error, and on Linux it reaches only the bundle and the cache.
 
         Raises:
             BundleError: the folder is not a bundle, or was tampered with.
@@ -152,7 +153,7 @@ class Pipeline:
         engine = None if backend is None else one_of("backend", backend, BACKENDS)
         opened = Bundle.open(bundle, expect_digest)
         return cls(
-            LoadedGraphs(opened, choose(opened, engine), options),
+            graphs_of(opened, choose(opened, engine), options, isolated=switch("isolated", isolated)),
             keep_loaded=switch("keep_loaded", keep_loaded),
             low_memory=switch("low_memory", low_memory),
             keep_prompts=switch("keep_prompts", keep_prompts),
@@ -188,7 +189,7 @@ class Pipeline:
             if callback_on_step_end is not None:
                 answer = callback_on_step_end(self, event.step_index, event.timestep, {"latents": event.latents})
                 if isinstance(answer, Mapping) and "latents" in answer:
-                    _replace(event.latents, answer["latents"])
+                    replace_latents(event.latents, answer["latents"])
         raise AssertionError("a stream ends with its result")
 
     def stream(
@@ -334,6 +335,14 @@ class Pipeline:
         """
         self._graphs.close()
 
+    def kill(self) -> None:
+        """End the process of an isolated pipeline now, from any thread: drawings under way raise a ``MachineError``.
+
+        Raises:
+            UsageError: the pipeline is not isolated.
+        """
+        self._graphs.kill()
+
     def _require_plan(self, plan: object) -> None:
         """Refuse what ``plan`` did not make, here or in another pipeline of the bundle."""
         if not isinstance(plan, Plan):
@@ -355,7 +364,7 @@ class Pipeline:
         if plan.output_type == "pil":
             import PIL.Image  # noqa: F401, PLC0415 - when the pictures are drawn there may be no memory left for it
 
-    def _encoded(self, plan: Plan, runner: Runner, call: GraphsOfCall) -> dict[int, EncodedTexts]:
+    def _encoded(self, plan: Plan, runner: Runner, call: CallOfAny) -> dict[int, EncodedTexts]:
         """Run the text encoder, while the UNet loads; free it. Return the texts by the chunks that they fill."""
         alike = plan.alike(range(len(plan.seeds)))
         read = {
@@ -372,21 +381,7 @@ class Pipeline:
             for component, batch in batches.items():
                 self._graphs.load_ahead(component, batch=batch, tokens=tokens)
 
-    def _release(self, call: GraphsOfCall, *components: str) -> None:
+    def _release(self, call: CallOfAny, *components: str) -> None:
         """Free graphs that a call is done with, all if none is named, unless they are to be kept."""
         if not self.keep_loaded:
             call.close(*components)
-
-
-def _replace(latents: F32, by: Any) -> None:  # noqa: ANN401 - what a caller's function returned
-    """Write other numbers into latents, from an array or a tensor of their shape.
-
-    Raises:
-        LatentsError: it is none.
-    """
-    found = array_from(by, latents.shape)
-    if found.shape != latents.shape or found.dtype.kind not in "fiu":
-        raise LatentsError(f"{found.dtype} {list(found.shape)}", latents.shape)
-    if not np.isfinite(found).all():
-        raise LatentsError("not finite", latents.shape)
-    np.copyto(latents, found, casting="unsafe")

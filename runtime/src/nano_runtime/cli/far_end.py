@@ -15,6 +15,7 @@ from nano_runtime.cli import Parser, exit_code_of
 from nano_runtime.cli.desk import Desk, FarDesk, NearDesk
 from nano_runtime.errors import EngineDiedError, NanoError
 from nano_runtime.errors.escaping import escaped, escaped_lines
+from nano_runtime.system.bytecode import compile_modules, uncompiled_modules
 from nano_runtime.system.confinement import Confinement
 from nano_runtime.system.forked import ForkedChild
 from nano_runtime.system.messages import Channel, ChannelError
@@ -43,6 +44,7 @@ def done_in_child(
     """
     sys.stdout.flush()
     code: int | None = None
+    uncompiled: list[str] = []
     with ForkedChild(partial(_work, parser, work), within, _talk) as child:
         try:
             for what, content in child.messages():
@@ -53,10 +55,12 @@ def done_in_child(
                         print(escaped_lines(text), end="", file=sys.stderr)
                     case {"code": int(number)} if 0 <= number <= _MOST_CODE:
                         code = number
+                    case {"uncompiled": list(sources)}:
+                        uncompiled = list(map(str, sources))
                     case _:
                         desk.answer(child.channel, what, content)
-        except ChannelError:
-            child.kill()
+        except ChannelError as error:
+            raise EngineDiedError(bundle, None) from error
         except (KeyboardInterrupt, NanoError):
             _say_on(desk)
             raise
@@ -67,6 +71,7 @@ def done_in_child(
             raise KeyboardInterrupt
         raise EngineDiedError(bundle, ended)
     desk.end()
+    compile_modules(uncompiled)
     return code
 
 
@@ -94,6 +99,8 @@ def _work(parser: Parser, work: Callable[[Desk], int], channel: Channel) -> None
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it has ended
     sys.stdout.flush()
     sys.stderr.flush()
+    if uncompiled := uncompiled_modules():
+        channel.send({"uncompiled": uncompiled})
     channel.send({"code": code})
 
 

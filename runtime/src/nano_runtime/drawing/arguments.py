@@ -39,6 +39,7 @@ __all__ = [
     "negatives_from",
     "random_seed",
     "repeated",
+    "replace_latents",
     "seeds_from",
     "unit_noise",
     "variation_of",
@@ -190,3 +191,17 @@ def check_size(asked: tuple[int | None, int | None], built: tuple[int, int]) -> 
     height, width = (own if wish is None else wish for wish, own in zip(asked, built, strict=True))
     if (size := (height, width)) != built:
         raise SizeError(size, built)
+
+
+def replace_latents(latents: F32, by: Any) -> None:  # noqa: ANN401 - what a caller's function returned
+    """Write other numbers into latents, from an array or a tensor of their shape.
+
+    Raises:
+        LatentsError: it is none.
+    """
+    found = array_from(by, latents.shape)
+    if found.shape != latents.shape or found.dtype.kind not in "fiu":
+        raise LatentsError(f"{found.dtype} {list(found.shape)}", latents.shape)
+    if not np.isfinite(found).all():
+        raise LatentsError("not finite", latents.shape)
+    np.copyto(latents, found, casting="unsafe")

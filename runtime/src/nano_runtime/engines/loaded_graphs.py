@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -11,13 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from weakref import WeakSet, ref
 
-import numpy as np
-
 from nano_runtime.arrays import F32, Arrays
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import Backend
 from nano_runtime.bundle.unsafe_graphs import check_graph
-from nano_runtime.bundle.wiring import BATCH, TOKENS, FreeDimension
+from nano_runtime.bundle.wiring import TOKENS
 from nano_runtime.engines import (
     Batch,
     CheckedGraph,
@@ -28,18 +25,16 @@ from nano_runtime.engines import (
     open_session,
 )
 from nano_runtime.engines.base import LayerTime
+from nano_runtime.engines.described import check_outputs, files_digest, free_size, identity_of
 from nano_runtime.engines.own_tensors import as_the_component
 from nano_runtime.engines.pages import give_back_heap
-from nano_runtime.errors import NonFiniteError, OutOfMemoryError, OutputShapeError
-from nano_runtime.system.machine import instruction_sets
+from nano_runtime.errors import MissingArgumentError, OutOfMemoryError
 from nano_runtime.system.timing import Stopwatch
 
 __all__ = ["GraphsOfCall", "LoadedGraphs"]
 
 _WORKERS = 2  # the largest graph, and beside it the others
 _Sizes = tuple[Batch, int]  # of the free dimensions batch and tokens
-# To be changed with the settings of an engine that decide what it computes: earlier outputs are not taken for new ones.
-_ARITHMETIC = "weights alone in f32"
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +78,8 @@ class LoadedGraphs:
         return frozenset(component for component, _ in tuple(self._loaded))
 
     def identity(self, component: str) -> str:
-        """Name all that a component's outputs depend on besides its inputs: its files, the engine, the processor."""
-        options = (self.backend, engine_version(self.backend), self.options.threads, self.options.precision)
-        return repr((self._digest(component), *options, instruction_sets(), _ARITHMETIC))
+        """Name all that a component's outputs depend on besides its inputs; see ``identity_of``."""
+        return identity_of(self.bundle, component, self.backend, engine_version(self.backend), self.options)
 
     def prepare(self, components: Iterable[str]) -> None:
         """Begin to compare the files of these components with their checksums, and import the engine meanwhile.
@@ -147,6 +141,14 @@ class LoadedGraphs:
         with self._lock:  # at once, but in a signal handler when the engine returns
             pass
         self._settle()
+
+    def kill(self) -> None:
+        """Refuse what only an isolated pipeline can do.
+
+        Raises:
+            MissingArgumentError: always.
+        """
+        raise MissingArgumentError("kill()", "isolated")
 
     def give_back(self, call: GraphsOfCall, components: tuple[str, ...]) -> None:
         """Let those of these components go that no other call uses, all if none is named; nobody waits here.
@@ -216,17 +218,9 @@ class LoadedGraphs:
             self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="nano-ahead")
         return self._workers
 
-    def _free(self, component: str, feeds: Arrays, name: FreeDimension) -> int:
-        """Return the size of a free dimension in the feeds; 1 for graphs where it is not free."""
-        for spec in self.bundle.component(component).inputs:
-            if name in spec.shape and spec.name in feeds:
-                size: int = feeds[spec.name].shape[spec.shape.index(name)]
-                return size
-        return 1
-
     def _run(self, component: str, feeds: Arrays, call: GraphsOfCall, batch: Batch) -> dict[str, F32]:
         """Compute and check a component's outputs; where memory ran out, free what others need and try again."""
-        tokens = self._free(component, feeds, TOKENS)
+        tokens = free_size(self.bundle, component, feeds, TOKENS)
         with self._alone():
             ahead = bool(self._ahead)
             try:
@@ -239,10 +233,7 @@ class LoadedGraphs:
                 for key in others:
                     self._close(key)
                 outputs = self._computed(component, feeds, call, (batch, tokens))
-        self._check_shapes(component, outputs, {BATCH: self._free(component, feeds, BATCH), TOKENS: tokens})
-        for name, values in outputs.items():
-            if not np.isfinite(values).all():
-                raise NonFiniteError(component, f"output {name!r}")
+        check_outputs(self.bundle, component, feeds, outputs)
         return outputs
 
     def _computed(self, component: str, feeds: Arrays, call: GraphsOfCall, sizes: _Sizes) -> dict[str, F32]:
@@ -306,33 +297,15 @@ class LoadedGraphs:
                     opening.result().close()
                     give_back_heap()
 
-    def _check_shapes(self, component: str, outputs: Arrays, free: dict[str, int]) -> None:
-        """Compare the outputs of a graph with its description in the manifest."""
-        for tensor in self.bundle.component(component).outputs:
-            shape = tuple(free[size] if isinstance(size, str) else size for size in tensor.shape)
-            values = outputs.get(tensor.name)
-            if values is None or values.shape != shape or values.dtype != tensor.dtype:
-                found = "nothing" if values is None else f"{values.dtype} {list(values.shape)}"
-                raise OutputShapeError(component, tensor.name, found, f"{tensor.dtype} {list(shape)}")
-
     def _checked(self, component: str) -> CheckedGraph:
         """Compare a component's files with their checksums, and look into the graph."""
         graph = self.bundle.graph(component, self.backend)
         weights = None if graph.weights is None else self.bundle.held(graph.weights)
         content = self.bundle.content(graph.model)
         check_graph(self.bundle, graph, content)
-        return CheckedGraph(self.bundle.path / graph.model, content, self._digest(component), weights)
-
-    def _digest(self, component: str) -> str:
-        """Return a hex sha256 that names the content of a component's files, as the manifest says it is.
-
-        All checksums go into it. Loading compares one of them only; in another one a bundle could claim to be somebody
-        else's, and its outputs in the cache would be taken for theirs.
-        """
-        graph = self.bundle.graph(component, self.backend)
-        files = (graph.model, graph.weights)
-        digests = [(entry.sha256, entry.blake3) for entry in self.bundle.manifest.files if entry.path in files]
-        return hashlib.sha256(repr(digests).encode()).hexdigest()
+        return CheckedGraph(
+            self.bundle.path / graph.model, content, files_digest(self.bundle, component, self.backend), weights
+        )
 
 
 class GraphsOfCall:

@@ -27,7 +27,7 @@ prints the message and ends with ``exit_code``; a traceback means a bug in this 
     │   ├── BackendMissingError · SigningMissingError   ImportError
     │   ├── NotEnoughMemoryError · OutOfMemoryError   MemoryError
     │   ├── DiskSpaceError · OutputError   OSError
-    │   └── WorkerDiedError           ChildProcessError
+    │   └── WorkerDiedError · KilledError · NoProcessError   ChildProcessError
     └── NetworkError          5   ConnectionError     the network or the far end failed
 """
 
@@ -43,6 +43,8 @@ from nano_runtime.errors.branches import (
 from nano_runtime.errors.environment import (
     BackendMissingError,
     DiskSpaceError,
+    KilledError,
+    NoProcessError,
     NotEnoughMemoryError,
     OutOfMemoryError,
     OutputError,
@@ -120,6 +122,7 @@ __all__ = [
     "ImageGuidanceError",
     "IntervalError",
     "KeyFileError",
+    "KilledError",
     "LatentsError",
     "ListLengthError",
     "LoaderDiedError",
@@ -136,6 +139,7 @@ __all__ = [
     "NoParametersError",
     "NoPictureError",
     "NoPreviewError",
+    "NoProcessError",
     "NoPromptError",
     "NoShortcutError",
     "NonFiniteError",

@@ -9,6 +9,8 @@ from nano_runtime.errors.branches import MachineError
 __all__ = [
     "BackendMissingError",
     "DiskSpaceError",
+    "KilledError",
+    "NoProcessError",
     "NotEnoughMemoryError",
     "OutOfMemoryError",
     "OutputError",
@@ -72,6 +74,20 @@ class OutputError(MachineError, OSError):
 
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(f"{path} cannot be written: {why}", "Choose another output path.")
+
+
+class KilledError(MachineError, ChildProcessError):
+    """A drawing whose process the caller ended."""
+
+    def __init__(self) -> None:
+        super().__init__("the drawing was ended by kill()", "Draw again: the next call starts a new process.")
+
+
+class NoProcessError(MachineError, ChildProcessError):
+    """A process that cannot be started."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"no process can be started: {why}", "Close other programs, and try again.")
 
 
 class WorkerDiedError(MachineError, ChildProcessError):

@@ -101,7 +101,13 @@ class LoaderDiedError(BundleError):
 class EngineDiedError(BundleError):
     """A process that drew from the bundle, and was ended by what its native code did."""
 
-    def __init__(self, path: Path, code: int) -> None:
+    def __init__(self, path: Path, code: int | None) -> None:
+        if code is None:
+            super().__init__(
+                f"drawing from {path} was ended: the process that did it asked for what it has no business with",
+                "Do not use this bundle; tell whoever made it.",
+            )
+            return
         name = f"signal {-code}" if code < 0 else f"exit code {code}"
         with suppress(ValueError):
             name = signal.Signals(-code).name if code < 0 else name
@@ -110,7 +116,7 @@ class EngineDiedError(BundleError):
             f"drawing from {path} ended the process that did it ({name}{memory})",
             "Close other programs, or draw fewer pictures at once."
             if memory
-            else f"Try the other engine; if you do not know the bundle, try it with: nano-bundle verify --deep {path}",
+            else "Try the other engine. If you do not know the bundle, try it with: nano-bundle verify --deep.",
         )
 
 

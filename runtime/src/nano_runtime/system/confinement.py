@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from nano_runtime.system.disk_cache import make_private
 from nano_runtime.system.landlock import restrict
 from nano_runtime.system.machine import memory_available_bytes
 
@@ -42,7 +43,7 @@ class Confinement:
 
     Attributes:
         reads: files and folders, beside those of Python, its packages and the system.
-        writes: folders that it also writes to.
+        writes: folders that it also writes to; missing ones are made, for this user alone.
         memory_bytes: that it may take; None for as much as there is.
     """
 
@@ -55,6 +56,9 @@ class Confinement:
         limit("CORE", 0)
         if self.memory_bytes is not None:
             limit("DATA", self.memory_bytes)
+        for folder in self.writes:
+            with suppress(OSError):  # then nothing is kept
+                make_private(folder)
         reads = (*map(Path, _SYSTEM), *_python(), *self.reads)
         return restrict(reads, (*self.writes, Path(os.devnull)))
 

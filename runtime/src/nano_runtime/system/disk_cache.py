@@ -19,7 +19,7 @@ from pathlib import Path
 
 from nano_runtime.system.files import open_plain, write_whole
 
-__all__ = ["DiskCache", "close_to_others", "may_be_changed"]
+__all__ = ["DiskCache", "close_to_others", "make_private", "may_be_changed"]
 
 _MOST_BYTES = 256_000_000  # a full-size bundle's graphs take about 30 MB
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -58,7 +58,7 @@ class DiskCache:
         if _DIGEST_BYTES + len(content) > self._most_bytes:
             return
         with suppress(OSError):  # also as an OutputError
-            _make_private(self._folder)
+            make_private(self._folder)
             write_whole(self._path(key), lambda file: file.write(_digest(key, content) + content), private=True)
             self._shrink()
 
@@ -113,10 +113,10 @@ def close_to_others(folder: Path) -> None:
             folder.chmod(_PRIVATE)
 
 
-def _make_private(folder: Path) -> None:
+def make_private(folder: Path) -> None:
     """Make a folder and all missing ones above it; ``Path.mkdir`` gives its mode to the last one only."""
     if not folder.is_dir():
-        _make_private(folder.parent)
+        make_private(folder.parent)
         with suppress(FileExistsError):  # another process has just made it
             folder.mkdir(mode=_PRIVATE)
             folder.chmod(_PRIVATE)  # an umask may take the user's own rights, too

@@ -105,6 +105,7 @@ class ForkedChild:
                 try:
                     message = self.channel.receive()
                 except ChannelError:
+                    self.kill()  # which is over already, or sends nonsense
                     break
                 yield message
 

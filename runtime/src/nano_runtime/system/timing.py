@@ -51,7 +51,11 @@ class Stopwatch:
         """Add the duration of the ``with`` block, if it ends without an error."""
         start = perf_counter()
         yield
-        self._samples.setdefault((kind, name), []).append((perf_counter() - start) * 1e3)
+        self.add(kind, name, (perf_counter() - start) * 1e3)
+
+    def add(self, kind: str, name: str, ms: float) -> None:
+        """Add a duration in milliseconds, which was measured in another process."""
+        self._samples.setdefault((kind, name), []).append(ms)
 
     def timings(self) -> Timings:
         """Return all samples so far, and the time since the stopwatch was made."""
