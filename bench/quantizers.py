@@ -1,6 +1,6 @@
 """What each part of quantizing brings, on each checkpoint: ranges, scales and the fitted plan; and NNCF beside it.
 
-    python -m bench.quantizers CHECKPOINT... [--nncf]
+    python -m bench.quantizers CHECKPOINT... [--only "by error" NNCF]
 
 Every checkpoint is drawn, traced and calibrated once; then its graphs are quantized in each way, and judged by pictures
 of prompts that calibrated none. NNCF quantizes the UNet alone, with SmoothQuant and without, on OpenVINO: its rows
@@ -66,6 +66,7 @@ RANGES: dict[str, dict[str, Any]] = {
     "percentile": {"_SHARES": (), "_full_range": percentile},
     "by error": {},
 }
+NNCF = "NNCF"
 
 
 def way(ranges: str, *, scaled: bool, fitted: bool) -> AbstractContextManager[Any]:
@@ -89,12 +90,12 @@ class Ways:
 
     Args:
         name: of the checkpoint.
-        nncf: whether NNCF is one of the ways.
+        only: the ways: names of ``RANGES``, and ``NNCF``.
     """
 
-    def __init__(self, name: str, *, nncf: bool) -> None:
+    def __init__(self, name: str, only: Sequence[str]) -> None:
         self._name = name
-        self._nncf = nncf
+        self._only = only
         self._watch, self._calibrate = _quantizing._watch, _quantizing.calibrate  # noqa: SLF001 (it runs once here)
         self._watched: dict[str, list[str]] = {}
         self._seen: Mapping[str, Mapping[str, Seen]] = {}
@@ -109,15 +110,30 @@ class Ways:
         options: Options,
     ) -> Iterator[Progress]:
         """Quantize in every way; the export is to be closed after that."""
-        if self._nncf:
+        if NNCF in self._only:
             yield from self._with_nncf(floats, bundle, calls, references, options)
+        if ours := [ranges for ranges in RANGES if ranges in self._only]:
+            yield from self._with_ours(ours, floats, bundle, calls, references, sensitivities, options)
+        yield DONE
+
+    def _with_ours(  # noqa: PLR0917 (as ``quantize_graphs``)
+        self,
+        all_ranges: Sequence[str],
+        floats: BundleWriter,
+        bundle: BundleWriter,
+        calls: Sequence[DrawOptions],
+        references: Sequence[Reference],
+        sensitivities: Mapping[str, Sensitivity],
+        options: Options,
+    ) -> Iterator[Progress]:
+        """Quantize with ranges of each kind, with scales and without, with the fitted plan and without."""
         plan = PLANS[options.plan]
         self._watched = self._watch(floats, {name: plan[name] for name in floats.components})
         for done, seen in self._calibrate(floats.folder, self._watched, calls, STEPS):
             yield progress("calibrate", "calibrating", done)
             self._seen = seen
         once: dict[str, Any] = {"_watch": lambda *_: self._watched, "calibrate": lambda *_: iter([(1.0, self._seen)])}
-        for ranges, scaled, fitted in product(RANGES, (False, True), (False, True)):
+        for ranges, scaled, fitted in product(all_ranges, (False, True), (False, True)):
             texts = (ranges, "scaled" if scaled else "", "fitted" if fitted else "")
             with _target(bundle) as target, way(ranges, scaled=scaled, fitted=fitted):
                 begun = perf_counter()
@@ -128,7 +144,6 @@ class Ways:
                     self._row(target.for_engines(("openvino",)), references, texts, seconds)
                 exporting._finish_onnx(target, options)  # noqa: SLF001 (onnxruntime runs its graphs so)
                 self._row(target.for_engines(("onnxruntime",)), references, texts, seconds)
-        yield DONE
 
     def _with_nncf(
         self,
@@ -143,8 +158,8 @@ class Ways:
         recorder = Recorder({name: component.inputs for name, component in described.components.items()})
         for done in draw(floats.folder, calls, STEPS, recorder.recording):
             yield progress("calibrate", "recording", done)
-        for text in ("NNCF", "NNCF, SmoothQuant"):
-            with _target(bundle) as target, _plain_nncf() if text == "NNCF" else nullcontext():
+        for text in (NNCF, f"{NNCF}, SmoothQuant"):
+            with _target(bundle) as target, _plain_nncf() if text == NNCF else nullcontext():
                 begun = perf_counter()
                 for name in floats.components:
                     path = onnx_path(floats.folder, name)
@@ -165,7 +180,7 @@ class Ways:
     ) -> None:
         """Judge a bundle on the one engine that its manifest names, and print what was found."""
         (backend,) = bundle.write({}).backends
-        if texts[0].startswith("NNCF"):
+        if texts[0].startswith(NNCF):
             found, pictures = judge_components(bundle.folder, backend, references), None
         else:
             scores = judge(bundle.folder, backend, references)
@@ -225,14 +240,16 @@ def main() -> None:
     parser.add_argument(
         "checkpoints", nargs="+", metavar="CHECKPOINT", help="as nano-export takes them: demo, a folder"
     )
-    parser.add_argument("--nncf", action="store_true", help="NNCF, too: two to five minutes a checkpoint")
+    parser.add_argument(
+        "--only", nargs="+", choices=(*RANGES, NNCF), default=tuple(RANGES), help="kinds of ranges; all but NNCF"
+    )
     options = parser.parse_args()
     print(f"| checkpoint | ranges | scales | plan | engine | {' | '.join(NETWORKS)} | pictures | ms a call | s |")
     print("|---" * (len(NETWORKS) + 8) + "|")
     for name in options.checkpoints:
         with tempfile.TemporaryDirectory() as folder:
             asked = Options(model=name, output=Path(folder) / "bundle", precision="int8", backends=("onnxruntime",))
-            ways = Ways(Path(name).name, nncf=options.nncf)
+            ways = Ways(Path(name).name, options.only)
             export: Any = exporting.export(asked)
             with patch.object(exporting, "quantize_graphs", ways), closing(export):
                 next(event for event in export if event is DONE)

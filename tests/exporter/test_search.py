@@ -52,6 +52,16 @@ def test_more_becomes_float_where_arithmetic_is_cheap():
     assert 0.5 < sum(change.share for change in fit(even(), 150.0, PEAK, price=0.1)) <= 0.601
 
 
+def test_where_arithmetic_is_cheap_a_layer_counts_by_the_error_that_is_left():
+    """A share just below the threshold does not cost a decibel that the same share just above it saves."""
+    layers = [*even(), Candidate("worst/MatMul", "w8a8", 1e-4, 5000)]
+    for error in (1.4e-5, 2.4e-5):  # 6.5 % of the error and 10.7 %, 4.5 % of the work: the threshold is at 9.1 %
+        both = [*layers, Candidate("next/MatMul", "w8a8", error, 5000)]
+        assert [change.layer for change in fit(both, 10.0, PEAK, price=0.1)] == ["worst/MatMul", "next/MatMul"]
+    alone = [*even(), Candidate("next/MatMul", "w8a8", 0.8e-5, 5000)]  # the same place, and an even share
+    assert fit(alone, 10.0, PEAK, price=0.1) == []
+
+
 def test_what_was_measured_corrects_the_estimate():
     layers = even()
     predicted = predicted_db(layers, [], PEAK)
