@@ -199,3 +199,27 @@ def _plain_png() -> bytes:
     file = BytesIO()
     Image.new("RGB", (2, 2)).save(file, "PNG")
     return file.getvalue()
+
+
+def test_what_was_not_finished_is_listed_by_the_next_start_and_drawn_on_request(serving):
+    """Stopped while it draws, or killed: nothing is drawn again by itself."""
+    first = serving()
+    first.gate.open = False
+    image = base64.b64encode(_plain_png()).decode()
+    lost = [first.post("/api/v1/jobs", {"prompt": "owl", "image": image, "seed": seed}) for seed in (None, "8")]
+    done = first.studio.journal
+    until(lambda: first.get(f"/api/v1/jobs/{lost[0]['id']}")["status"] == "generating")
+    assert not first.studio.stop(0.05)  # the engine hangs, as in a process that is killed
+    (first.studio.gallery.folder / "waiting" / f"{'0' * 32}.json").write_bytes(b"half a requ")
+    second = serving()
+    listed = second.get("/api/v1/jobs")["jobs"]
+    assert {job["id"]: (job["status"], job["seeds"]) for job in listed} == {
+        job["id"]: ("interrupted", job["seeds"]) for job in lost
+    }
+    again = second.ask("POST", f"/api/v1/jobs/{lost[0]['id']}/retry").json()
+    assert again["seeds"] == lost[0]["seeds"]
+    assert second.ended(again["id"])["pictures"][0]["drawn_by"]["edited"] is not None
+    assert second.ask("DELETE", f"/api/v1/jobs/{lost[1]['id']}").json()["status"] == "cancelled"
+    assert second.ask("POST", f"/api/v1/jobs/{lost[1]['id']}/retry").status_code == 404
+    until(lambda: set(done.left()) <= {"0" * 32})
+    assert serving().get("/api/v1/jobs") == {"jobs": []}

@@ -91,9 +91,9 @@ def test_a_job_that_fails_takes_no_other_with_it(served, monkeypatch):
 
 
 def test_one_bundle_is_loaded_at_a_time(served, bundles):
-    jobs = [submit(served, bundle=name) for name in ("one", "two", "one")]
-    done(*jobs)
-    for job, name in zip(jobs, ("one", "two", "one"), strict=True):
+    for name in ("one", "two", "one"):
+        job = submit(served, bundle=name)
+        done(job)
         assert job.pictures[0].parameters.bundle == name
     assert [one.state for one in served.studio.shelf] == ["loaded", "idle"]
     assert not served.graphs[bundles[1]].loaded

@@ -54,12 +54,14 @@ class Wish:
         asked: the options that were given, for people; without pictures.
         alone: its pictures share no UNet call with those of other jobs, so that it can be interrupted.
         watched: somebody looks at its previews.
+        request: what the journal keeps until the job has ended; None keeps nothing.
     """
 
     client: str
     asked: Mapping[str, Any]
     alone: bool = False
     watched: bool = False
+    request: bytes | None = None
 
 
 @dataclass(eq=False)

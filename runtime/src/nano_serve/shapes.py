@@ -131,7 +131,7 @@ class JobShape(msgspec.Struct, kw_only=True):
 
     id: str
     kind: Literal["img_gen"] = "img_gen"
-    status: Literal["queued", "generating", "completed", "failed", "cancelled"]
+    status: Literal["queued", "generating", "completed", "failed", "cancelled", "interrupted"]
     created: float
     started: float | None
     completed: float | None

@@ -17,6 +17,7 @@ from nano_serve.errors import BadRequestError, NotFoundError, StoppingError
 from nano_serve.gallery import Gallery
 from nano_serve.hub import Hub
 from nano_serve.jobs import Job, Wish
+from nano_serve.journal import Journal
 from nano_serve.line import Line
 from nano_serve.metrics import Metrics
 from nano_serve.shapes import BundleShape, JobShape, Limits
@@ -63,6 +64,7 @@ class Studio:
     def __init__(self, settings: Settings, opened: Open) -> None:
         self.shelf = Shelf(settings.bundles, opened)
         self.gallery = Gallery(settings.history)
+        self.journal = Journal(settings.history / "waiting")
         self.hub = Hub()
         self.metrics = Metrics()
         self.line = Line(settings.queue)
@@ -112,7 +114,7 @@ class Studio:
             most = self.limits.pictures
             raise BadRequestError(f"{options.num_images_per_prompt} pictures are asked for", f"Ask for {most} at most.")
         if options.seed is None:
-            options = replace(options, seed=secrets.randbits(_SEED_BITS))
+            options = replace(options, seed=self.random_seed())
         plan = shelved.pipeline.plan(options)
         variation = None if plan.variation is None else plan.variation.seeds
         calls = len(plan.timesteps) - plan.first_call
@@ -120,13 +122,20 @@ class Studio:
         with self._lock:
             self._jobs[job.id] = job
         try:
+            if wish.request is not None:
+                self.journal.keep(job.id, wish.request)
             self.line.add(job)
         except BaseException:
+            self.journal.forget(job.id)
             with self._lock:
                 del self._jobs[job.id]
             raise
         self._job_changed(job)
         return job
+
+    def random_seed(self) -> int:
+        """Return a random seed that JavaScript's numbers can hold."""
+        return secrets.randbits(_SEED_BITS)
 
     def job(self, name: str) -> Job:
         """Return a job.
@@ -183,6 +192,8 @@ class Studio:
     def _job_changed(self, job: Job) -> None:
         if job.ended:
             self._measure(job)
+            if not self.stopping:  # what is cancelled by that is told of at the next start
+                self.journal.forget(job.id)
             with self._lock:
                 self._ended.append(job.id)
                 while len(self._ended) > _KEPT_JOBS:

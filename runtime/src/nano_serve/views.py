@@ -6,6 +6,8 @@ import base64
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
+
 from nano_runtime import sampler_names
 from nano_runtime.cli.demo_prompts import COLOURS, EXAMPLES, THINGS
 from nano_serve.gallery import Picture
@@ -23,7 +25,7 @@ from nano_serve.shapes import (
 )
 from nano_serve.shelf import Shelved
 
-__all__ = ["as_request", "bundle_of", "data_url", "job_of", "picture_of", "progress_of", "samplers"]
+__all__ = ["as_request", "bundle_of", "data_url", "job_of", "left_of", "picture_of", "progress_of", "samplers"]
 
 _BEGIN_AND_END: Final = 2  # tokens of every chunk that are not the prompt's
 _STEPS: Final = 20  # of a sampler without a measured default
@@ -64,6 +66,27 @@ def job_of(job: Job, bundle: str, position: int) -> JobShape:
         previews=[PreviewShape(picture=place, image=data_url(one)) for place, one in job.previews.items()],
         pictures=[picture_of(picture) for picture in job.pictures],
         error=None if failure is None else FailureShape(code=failure.code, message=failure.message),
+    )
+
+
+def left_of(name: str, created: float, request: JobRequest) -> JobShape:
+    """Return a job of an earlier start, which was not finished then."""
+    count = request.num_images_per_prompt
+    first = 0 if request.seed is None else int(request.seed)
+    return JobShape(
+        id=name,
+        status="interrupted",
+        created=created,
+        started=None,
+        completed=None,
+        queue_position=0,
+        bundle="" if request.bundle is None else request.bundle,
+        options=as_request(msgspec.structs.asdict(request)),
+        seeds=[str(first + number) for number in range(count)],
+        progress=ProgressShape(call=0, calls=0, eta_seconds=None, loading=False),
+        previews=[],
+        pictures=[],
+        error=None,
     )
 
 

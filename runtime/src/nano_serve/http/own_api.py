@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
@@ -11,7 +12,7 @@ from starlette.responses import Response
 
 from nano_runtime import DrawOptions, __version__
 from nano_serve import views
-from nano_serve.errors import BadRequestError
+from nano_serve.errors import BadRequestError, NotFoundError
 from nano_serve.http.answers import JsonAnswer
 from nano_serve.http.bodies import WITH_PICTURES, json_of, picture_bytes, picture_of
 from nano_serve.http.events import stream_of
@@ -47,6 +48,7 @@ def own_endpoints(studio: Studio) -> list[Endpoint]:
         Endpoint("GET", "/api/v1/jobs", api.jobs, None, JobsShape),
         Endpoint("GET", "/api/v1/jobs/{id}", api.job, None, JobShape),
         Endpoint("DELETE", "/api/v1/jobs/{id}", api.cancel, None, JobShape),
+        Endpoint("POST", "/api/v1/jobs/{id}/retry", api.retry, None, JobShape, status=202),
         Endpoint("GET", "/api/v1/events", api.events, None, "text/event-stream"),
         Endpoint("GET", "/api/v1/pictures", api.pictures, None, PicturesShape),
         Endpoint("GET", "/api/v1/pictures/{id}", api.picture, None, "image/png"),
@@ -57,11 +59,20 @@ def own_endpoints(studio: Studio) -> list[Endpoint]:
     ]
 
 
+@dataclass(frozen=True)
+class _Left:
+    """A job that an earlier start of the server did not finish."""
+
+    request: JobRequest
+    shape: JobShape
+
+
 class _OwnApi:
     """The handlers."""
 
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
+        self._left = {name: found for name, of in studio.journal.left().items() if (found := _lost(name, *of))}
 
     async def add(self, request: Request) -> Response:
         """Let a job wait for its turn."""
@@ -71,22 +82,47 @@ class _OwnApi:
 
     def _submit(self, asked: JobRequest, client: str) -> Job:
         options = _options_of(asked)
-        shelved = self._studio.shelf.chosen(asked.bundle)
-        return self._studio.submit(options, shelved, Wish(client, _shown(asked)))
+        if options.seed is None:
+            options = replace(options, seed=self._studio.random_seed())
+        kept = msgspec.structs.replace(asked, seed=str(options.seed))
+        wish = Wish(client, _shown(asked), request=msgspec.json.encode(kept))
+        return self._studio.submit(options, self._studio.shelf.chosen(asked.bundle), wish)
 
     async def jobs(self, _request: Request) -> Response:
         """List jobs that wait, are drawn, or ended."""
-        return JsonAnswer(JobsShape(jobs=[self._studio.described(job) for job in self._studio.jobs()]))
+        return JsonAnswer(JobsShape(jobs=self._jobs()))
 
     async def job(self, request: Request) -> Response:
         """Return one job."""
+        if (left := self._left.get(request.path_params["id"])) is not None:
+            return JsonAnswer(left.shape)
         return JsonAnswer(self._studio.described(self._studio.job(request.path_params["id"])))
 
     async def cancel(self, request: Request) -> Response:
-        """Cancel a job; pictures that are done stay."""
+        """Cancel a job; pictures that are done stay. One of an earlier start is forgotten."""
+        if (left := self._left.pop(request.path_params["id"], None)) is not None:
+            self._studio.journal.forget(left.shape.id)
+            left.shape.status = "cancelled"
+            self._studio.hub.publish("job", ("job", left.shape.id), left.shape)
+            return JsonAnswer(left.shape)
         job = self._studio.job(request.path_params["id"])
         self._studio.cancel(job)
         return JsonAnswer(self._studio.described(job))
+
+    async def retry(self, request: Request) -> Response:
+        """Draw what an earlier start of the server did not finish; a new job, with the same seed."""
+        name = request.path_params["id"]
+        if (left := self._left.get(name)) is None:
+            raise NotFoundError(f"no job {name[:40]!r} was interrupted", "GET /api/v1/jobs lists them.")
+        job = await asyncio.to_thread(self._submit, left.request, client_of(request))
+        self._left.pop(name, None)
+        self._studio.journal.forget(name)
+        return JsonAnswer(self._studio.described(job), 202, {"location": f"/api/v1/jobs/{job.id}"})
+
+    def _jobs(self) -> list[JobShape]:
+        """Return all jobs, the newest first; those of an earlier start are the oldest."""
+        now = [self._studio.described(job) for job in self._studio.jobs()]
+        return [*now, *(left.shape for left in reversed(self._left.values()))]
 
     async def events(self, _request: Request) -> Response:
         """Tell everything that happens, beginning with how things are."""
@@ -135,8 +171,16 @@ class _OwnApi:
         return BundlesShape(bundles=self._studio.bundles(), samplers=views.samplers(), limits=limits)
 
     def _hello(self) -> dict[str, Any]:
-        jobs = [self._studio.described(job) for job in self._studio.jobs()]
-        return {"version": __version__, "jobs": jobs, **msgspec.structs.asdict(self._state())}
+        return {"version": __version__, "jobs": self._jobs(), **msgspec.structs.asdict(self._state())}
+
+
+def _lost(name: str, created: float, content: bytes) -> _Left | None:
+    """Return a job of an earlier start; None if its file is none of ours."""
+    try:
+        request = msgspec.json.decode(content, type=JobRequest)
+        return _Left(request, views.left_of(name, created, request))
+    except (msgspec.MsgspecError, ValueError):
+        return None
 
 
 def _options_of(asked: JobRequest) -> DrawOptions:
