@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Generator
 from typing import Any
 
@@ -19,8 +21,10 @@ from nano_runtime.errors import (
     TamperedFileError,
     UnsafeGraphError,
 )
+from nano_runtime.system.machine import memory_available_bytes
 from nano_runtime.verify import checks
 from nano_runtime.verify.checks import Check, Checking, Request, Verification, verify_bundle, verify_stream
+from nano_runtime.verify.trial import Limits
 
 
 def add_check(monkeypatch, check: Check) -> None:
@@ -111,3 +115,33 @@ def test_what_cannot_be_opened_raises(folder, tmp_path):
 def test_half_of_a_signature_is_refused(folder, half):
     with pytest.raises(MissingArgumentError, match=f"^{half} means nothing without"):
         verify_bundle(folder, **dict[str, Any]({half: "x"}))
+
+
+def test_folders_1200_deep_end_no_command(folder, capsys):
+    """Python's own walk of a folder recursed in 3.11."""
+    at = os.open(folder, os.O_RDONLY)
+    for _ in range(1200):
+        os.mkdir("d", dir_fd=at)
+        at, above = os.open("d", os.O_RDONLY, dir_fd=at), at
+        os.close(above)
+    os.close(at)
+    try:
+        assert command.main(["verify", str(folder)]) in {0, 3}
+    finally:
+        subprocess.run(["/bin/rm", "-rf", str(folder)], check=True)  # Python's own removal recurses, too
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_file_that_is_one_hole_does_not_lift_the_limits_of_a_trial(folder):
+    """A terabyte that takes no space on the disk: what the machine has is the bound."""
+    os.truncate(folder / Bundle.open(folder).component("unet").graphs["onnxruntime"].model, 1 << 40)
+    path = folder / "manifest.json"
+    document = json.loads(path.read_bytes())
+    for entry in document["files"]:
+        entry["size"] = (folder / entry["path"]).stat().st_size
+    path.write_text(json.dumps(document))
+    available = memory_available_bytes()
+    assert available is not None
+    limits = Limits.of(Bundle.open(folder), "onnxruntime")
+    assert limits.memory_bytes < 1.5 * max(available, 3 << 30)
+    assert limits.seconds < 90 + limits.memory_bytes / 8e6 + 1
