@@ -155,13 +155,15 @@ def mutated(file: dict[str, Any], chance: random.Random) -> bytes:
             inside = inside[step]
         kind = chance.randrange(4)
         if kind == 0:
-            inside[key] = chance.choice(VALUES)
+            inside[key] = copy.deepcopy(chance.choice(VALUES))
         elif kind == 1:
             del inside[key]
         elif isinstance(inside, list):
-            inside.insert(0, chance.choice(VALUES) if kind == 2 else copy.deepcopy(inside[key]))
+            inside.insert(0, copy.deepcopy(chance.choice(VALUES)) if kind == 2 else copy.deepcopy(inside[key]))
         else:
-            inside[chance.choice(("type", "b", "content", "vocab", str(key) + "x"))] = chance.choice(VALUES)
+            inside[chance.choice(("type", "b", "content", "vocab", str(key) + "x"))] = copy.deepcopy(
+                chance.choice(VALUES)
+            )
     raw = json.dumps(file).encode()
     if chance.random() < 0.1:
         raw = raw[: chance.randrange(len(raw))]

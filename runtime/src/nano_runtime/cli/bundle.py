@@ -21,7 +21,7 @@ __all__ = ["main"]
 _EXAMPLES = """\
   nano-bundle info                           the demo's model, licence, precision, graphs, sizes
   nano-bundle verify nano-int8               compare every file with its checksums; exit code 3 if one differs
-  nano-bundle verify nano-int8 --deep        also run every graph once, in a process of its own
+  nano-bundle verify nano-int8 --deep        also run every graph, in a process of its own
   nano-bundle sign nano-int8 --key my.pem    write nano-int8.sig, which nano-bundle verify --signature compares
   nano-bundle info nano-int8                 model, licence, precision, graphs, sizes
   nano-bundle card nano-int8 --hub           metadata of a model card, to publish the bundle on the Hugging Face Hub
@@ -54,7 +54,7 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = _command(commands, "verify", _verify, "compare every file with its checksums")
-    deep = "also load and run every graph once, in a process of its own with bounded time and memory"
+    deep = "also load and run every graph, in a process of its own with bounded time and memory"
     command.add_argument("--deep", action="store_true", help=deep)
     command.add_argument("--signature", type=Path, metavar="FILE", help="also compare every file with this signature")
     key = "public key of the person who signed; do not take it from whoever sent the bundle"

@@ -26,7 +26,7 @@ class Request:
     """Options of a verification.
 
     Attributes:
-        deep: also load and run every graph once with every installed engine, in a process of its own with bounded time
+        deep: also load and run every graph with every installed engine, in a process of its own with bounded time
             and memory.
         signature: file to compare with the bundle's files; needs ``public_key``.
         public_key: PEM, of the person who signed; it must not come from whoever sent the bundle.
@@ -111,7 +111,7 @@ def verify_bundle(
 
     Args:
         bundle: a folder, or an open bundle.
-        deep: also load and run every graph once with every installed engine, in a process of its own.
+        deep: also load and run every graph with every installed engine, in a process of its own.
         expect_digest: the digest that the bundle must have, as 64 hex digits; None takes any.
         signature: file to compare with the bundle's files; needs ``public_key``.
         public_key: PEM of the person who signed; get it from them, and not with the bundle.
