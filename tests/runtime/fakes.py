@@ -34,7 +34,7 @@ from nano_runtime.bundle.reading import write_manifest
 from nano_runtime.bundle.wiring import GraphForm, Task, sample_channels
 from nano_runtime.engines.base import Batch, EngineOptions
 from nano_runtime.engines.loaded_graphs import GraphsOfCall, LoadedGraphs
-from nano_runtime.errors import NonFiniteError, OutOfMemoryError
+from nano_runtime.errors import MissingArgumentError, NonFiniteError, OutOfMemoryError
 from nano_runtime.pipeline import Pipeline
 from nano_runtime.system.timing import Stopwatch
 
@@ -319,6 +319,9 @@ class FakeGraphs:
         for name in components or tuple({**self._loaded, **self._ahead}):
             if self._ahead.pop(name, None) or self._loaded.pop(name, None):
                 self.log.append(("close", name))
+
+    def kill(self) -> None:
+        raise MissingArgumentError("kill()", "isolated")
 
     def run_out_of_memory_once(self) -> None:
         """Let the next run of the UNet find no memory, however few its rows are."""

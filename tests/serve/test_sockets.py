@@ -149,7 +149,7 @@ def test_stopping_ends_streams_with_bye_within_seconds(running):
 
 
 def test_stopping_while_the_engine_hangs(running, monkeypatch):
-    monkeypatch.setattr(server, "_WORKER_SECONDS", 0.3)  # instead of 2.5
+    monkeypatch.setattr(server, "_WORKER_SECONDS", 0.3)  # instead of 2
     running.served.gate.open = False
     with running.connect() as peer:
         peer.sendall(running.request("POST /api/v1/jobs", '{"prompt": "owl"}'))

@@ -8,6 +8,7 @@ import pytest
 from tests.serve.conftest import until
 
 from nano_runtime import DrawOptions, open_picture
+from nano_serve import worker
 from nano_serve.jobs import Wish
 
 
@@ -143,3 +144,50 @@ def test_metrics_count(served):
 
 def _pixels(served, job) -> bytes:
     return open_picture(served.studio.gallery.content(job.pictures[0].id)).tobytes()
+
+
+@pytest.fixture
+def isolated(held, monkeypatch):
+    """A server that is busy, as if its engine were in a process of its own: killed, it raises a MachineError."""
+    pipe = held.studio.shelf.at(held.studio.shelf.default).pipeline
+
+    def kill():
+        held.gate.full = held.gate.open = True
+
+    monkeypatch.setattr(pipe, "kill", kill)
+    return held
+
+
+def test_an_engine_that_hangs_is_ended_with_its_job(isolated, monkeypatch):
+    """While it loads at once, later after a while; the job is cancelled and did not fail."""
+    assert isolated.studio.shelf.loaded.state == "loading"
+    isolated.studio.cancel(isolated.first)
+    done(isolated.first)
+    assert (isolated.first.status, isolated.first.failure) == ("cancelled", None)
+    isolated.gate.full = isolated.gate.open = False
+    monkeypatch.setattr(worker, "_CALL_SECONDS", 0.05)
+    second = submit(isolated)
+    isolated.gate.left = 1
+    until(lambda: second.call == 1)
+    isolated.studio.cancel(second)
+    done(second)
+    isolated.gate.full = False
+    third = submit(isolated)
+    done(third)
+    assert third.status == "completed"  # the engine is started again
+
+
+def test_an_engine_that_hangs_is_ended_with_the_server(isolated):
+    assert isolated.studio.stop(0.2)
+    assert isolated.first.status == "cancelled"
+
+
+def test_others_that_share_the_engine_keep_it(isolated):
+    isolated.gate.left = 7
+    until(lambda: isolated.first.ended)
+    jobs = [submit(isolated, seed=seed) for seed in (1, 2)]
+    until(lambda: all(job.status == "generating" for job in jobs) or isolated.gate.left > 0)
+    isolated.studio.cancel(jobs[0])
+    isolated.gate.open = True
+    done(*jobs)
+    assert jobs[1].status == "completed"

@@ -37,6 +37,7 @@ class _Options(CacheOptions):
     bundle: list[Path]
     backend: str | None
     threads: int | None
+    isolate: bool
     host: str
     port: int
     token: str | None
@@ -67,6 +68,11 @@ def _parser() -> Parser:
         "--backend", choices=("onnxruntime", "openvino"), help="the engine (default: as nano-generate takes it)"
     )
     drawing.add_argument("--threads", type=int, metavar="N", help="processor threads (default: one per core)")
+    drawing.add_argument(
+        "--isolate", action="store_true",
+        help="run the engine in a process of its own: an engine that crashes, hangs or fills the memory does not end "
+        "the server; pictures take a little longer",
+    )  # fmt: skip
     drawing.add_argument(
         "--idle", type=float, default=300.0, metavar="SECONDS",
         help="free a model's memory after this long without a job; -1 keeps it (default: %(default)g)",
@@ -128,7 +134,13 @@ def _serve(options: _Options) -> int:
     def opened(folder: Path) -> Pipeline:
         from nano_runtime import Pipeline
 
-        return Pipeline.from_pretrained(folder, options.backend, options.threads, cache=cache)  # type: ignore[arg-type]
+        return Pipeline.from_pretrained(
+            folder,
+            options.backend,  # type: ignore[arg-type] # argparse has checked it
+            options.threads,
+            cache=cache,
+            isolated=options.isolate,
+        )
 
     with _history(options) as history:
         keep = None if options.idle < 0 else options.idle

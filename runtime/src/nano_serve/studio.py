@@ -152,7 +152,9 @@ class Studio:
     def cancel(self, job: Job) -> None:
         """Cancel a job: after the UNet call under way, or at once if none is."""
         job.unwanted = True
-        if self.line.remove(job) and job.end("cancelled"):
+        if not self.line.remove(job):
+            self.worker.heed(job)
+        elif job.end("cancelled"):
             self._job_changed(job)
 
     def interrupt(self, job: Job) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from nano_runtime import DrawOptions, NanoError, Progress, Result
+from nano_runtime import DrawOptions, NanoError, Progress, Result, UsageError
 from nano_serve.errors import code_of, status_of
 from nano_serve.gallery import Gallery
 from nano_serve.jobs import Failure, Job, Status
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["News", "Worker"]
 
 _JPEG_QUALITY: Final = 80
+_CALL_SECONDS: Final = 5.0  # that a UNet call of a job may take that nobody wants any more
 
 _log = logging.getLogger(__name__)
 
@@ -86,22 +87,60 @@ class Worker(threading.Thread):
                 self._free(loaded)
 
     def stop(self, seconds: float) -> bool:
-        """Ask the thread to end after the UNet call under way; return whether it did in time."""
+        """Ask the thread to end after the UNet call under way; return whether it did in time.
+
+        An engine in a process of its own that takes longer is ended.
+        """
         self._stopping.set()
         for job in self._line.close():
             self._end(job, "cancelled")
         self.join(seconds)
+        if self.is_alive() and self._kill():
+            self.join(seconds)
         return not self.is_alive()
+
+    def heed(self, job: Job) -> None:
+        """Have a job that is not wanted any more let go of the engine, if that is in a process of its own.
+
+        While it loads or compiles there is no UNet call after which to stop: it is ended at once, and otherwise when it
+        does not come back in time. A job that others share UNet calls with ends none of theirs.
+        """
+        loaded = self._shelf.loaded
+        if loaded is not None and loaded.state == "loading":
+            self._let_go(job)
+        else:
+            clock = threading.Timer(_CALL_SECONDS, self._let_go, [job])
+            clock.daemon = True
+            clock.start()
+
+    def _let_go(self, job: Job) -> None:
+        current = self.current
+        if job in current and not job.ended and all(one.unwanted for one in current):
+            self._kill()
+
+    def _kill(self) -> bool:
+        """End the engine's process; return whether it has one."""
+        loaded = self._shelf.loaded
+        if loaded is None:
+            return False
+        try:
+            loaded.pipeline.kill()
+        except UsageError:
+            return False
+        return True
 
     def _draw_safely(self, drawn: Round) -> None:
         """Draw a round; whatever goes wrong ends its jobs and not the thread."""
         try:
             self._draw(drawn)
         except Exception as error:  # noqa: BLE001 - a bug of ours, or of an engine, must not end the server
+            self._free(self._shelf.at(drawn.jobs[0].bundle))  # an engine that failed is not relied on
             if len(drawn.jobs) > 1:
                 self._line.put_back(self._left(drawn))  # to find the one whose fault it is
                 return
             for job in drawn.jobs:
+                if job.unwanted or self._stopping.is_set():
+                    continue
                 job.failure = self._failure(error)
                 self._line.remove(job)
                 self._end(job, "failed")

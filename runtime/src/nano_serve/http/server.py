@@ -21,7 +21,7 @@ from nano_serve.studio import Studio
 __all__ = ["Server", "is_loopback", "listen", "serve"]
 
 _DRAIN_SECONDS: Final = 1  # for answers that are being written
-_WORKER_SECONDS: Final = 2.5  # for the UNet call under way
+_WORKER_SECONDS: Final = 2.0  # for the UNet call under way
 _BACKLOG: Final = 128
 _LOOPBACK: Final = ("127.0.0.1", "::1")
 
