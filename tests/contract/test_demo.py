@@ -15,7 +15,7 @@ from tests.docs.documents import DOCUMENTS
 from nano_runtime.bundle.folder import DEMO, Bundle
 from nano_runtime.bundle.manifest import Backend
 from nano_runtime.cli import generate
-from nano_runtime.cli.demo_prompts import EXAMPLES, demo_hint
+from nano_runtime.drawing.demo_prompts import EXAMPLES, prompt_hint
 from nano_runtime.engines import BACKENDS
 from nano_runtime.pipeline import Pipeline
 
@@ -140,11 +140,11 @@ def test_another_checkpoint_would_be_seen():
 
 
 def test_sentences_that_get_no_hint_are_drawn_and_those_without_articles_are_not(scorer):
-    """What ``demo_hint`` says of forms of a sentence, drawn in few steps."""
+    """What ``prompt_hint`` says of forms of a sentence, drawn in few steps."""
     pipe, things = Pipeline.from_pretrained(backend="onnxruntime"), ("cat", "rocket")
     for form, known in (("a {}", True), ("A {}.", True), ("a {} on a teal", True), ("{}", False), ("the {}", False)):
         prompts = [form.format(thing) for thing in things]
-        assert [demo_hint(prompt) is None for prompt in prompts] == [known] * len(things)
+        assert [prompt_hint(prompt) is None for prompt in prompts] == [known] * len(things)
         images = pipe(prompts, seed=7, num_inference_steps=6).images
         seen = [scorer.judge(np.asarray(image)).concept for image in images]
         assert sum(one == thing for one, thing in zip(seen, things, strict=True)) == (len(things) if known else 0), form
@@ -161,7 +161,7 @@ def test_every_example_draws_what_it_says(scorer):
     """The default sampler in fewer steps. A prompt without a background has any."""
     pipe, prompts = Pipeline.from_pretrained(backend="onnxruntime"), sorted({*EXAMPLES, *documented()})
     assert len(prompts) > len(EXAMPLES)
-    assert [prompt for prompt in prompts if demo_hint(prompt) is not None] == []
+    assert [prompt for prompt in prompts if prompt_hint(prompt) is not None] == []
     for prompt, image in zip(prompts, pipe(prompts, seed=7, num_inference_steps=6).images, strict=True):
         seen = scorer.judge(np.asarray(image))
         assert seen.concept in prompt, (prompt, seen)

@@ -56,6 +56,24 @@ def test_a_missing_folder_is_not_a_bundle(tmp_path):
         read_manifest(tmp_path / "nowhere")
 
 
+def test_what_was_perhaps_meant_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "model_index.json").touch()
+    (tmp_path / "README.md").touch()
+    for name, words in {
+        "checkpoint": "it is a checkpoint\nExport it first: nano-export checkpoint --int8",
+        "README.md": "it is no folder\n",
+        "demo": "no such folder\nName no bundle",
+        "someone/some-model": "exported first: nano-export someone/some-model",
+        "checkpoint/nothing": "no such folder\nGive a folder that nano-export wrote.",
+    }.items():
+        with pytest.raises(NotABundleError) as caught:
+            read_manifest(Path(name))
+        assert words in f"{caught.value.what}\n{caught.value.hint}\n"
+        assert ("exported first" in caught.value.hint) == (name == "someone/some-model")
+
+
 def test_a_folder_without_manifest_is_not_a_bundle(tmp_path):
     with pytest.raises(NotABundleError, match=r"manifest\.json"):
         read_manifest(tmp_path)

@@ -114,7 +114,7 @@ def _parser() -> Parser:
         "--min-psnr",
         type=number,
         metavar="DB",
-        help="goal of each INT8 network: its distance from fp32 on equal inputs (default: 36 to 40 dB, by network)",
+        help="goal of each INT8 network: its distance from fp32 on equal inputs (default: 36 to 44 dB, by network)",
     )
     add("--strict", action="store_true", help="refuse INT8 that falls short of its goal; otherwise it is a warning")
     add(

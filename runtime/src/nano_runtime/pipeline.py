@@ -7,6 +7,7 @@ seed ────noise───────────────────�
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,6 +28,7 @@ from nano_runtime.bundle.wiring import (
 )
 from nano_runtime.drawing.arguments import replace_latents
 from nano_runtime.drawing.defaults import Defaults
+from nano_runtime.drawing.demo_prompts import demo_hints
 from nano_runtime.drawing.events import Progress, Result
 from nano_runtime.drawing.groups import Drawing
 from nano_runtime.drawing.plan import Plan, plan_of
@@ -55,6 +57,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = ["Callback", "Pipeline", "Progress", "Result"]
+
+_log = logging.getLogger(__name__)
 
 Callback: TypeAlias = Callable[["Pipeline", int, float, dict[str, Any]], Mapping[str, Any] | None]
 
@@ -237,6 +241,8 @@ class Pipeline:
             OptionError: it is no plan.
         """
         self._require_plan(plan)
+        for hint in demo_hints(plan) if self.bundle.path == DEMO else ():
+            _log.warning("%s", hint)
         staying, finished = switch("more", more) and not self.low_memory, False
         watch, stop = Stopwatch(), self._stops.begin()
         call = self._graphs.timed(watch)

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from nano_runtime import sampler_names
-from nano_runtime.cli.demo_prompts import COLOURS, EXAMPLES, THINGS
+from nano_runtime.drawing.demo_prompts import COLOURS, EXAMPLES, THINGS
 from nano_serve.gallery import Picture
 from nano_serve.jobs import Job
 from nano_serve.shapes import (

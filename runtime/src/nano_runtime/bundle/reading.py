@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import math
 import os
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -19,9 +20,27 @@ from nano_runtime.system.files import open_plain
 
 __all__ = ["manifest_bytes", "parse_manifest", "read_manifest", "write_manifest"]
 
+_CHECKPOINT_INDEX: Final = "model_index.json"
+"""The file by which diffusers knows a checkpoint's folder."""
+
 _MAX_MANIFEST_BYTES = 1 << 20
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _MAX_WHY_CHARACTERS = 300
 _FREE = ("scheduler", "options")  # values of any kind
+
+
+def _no_folder(bundle: Path) -> NotABundleError:
+    """Say that there is no such folder, and what was perhaps meant: a file, the demo, or a model on the Hub."""
+    if os.path.lexists(bundle):
+        return NotABundleError(bundle, "it is no folder")
+    if str(bundle) == "demo":
+        return NotABundleError(bundle, "there is no such folder", "Name no bundle for the built-in demo.")
+    if _HUB_NAME.fullmatch(str(bundle)) is not None and not os.path.lexists(bundle.parent):
+        hint = (
+            f"Give a folder that nano-export wrote. A model of that name is exported first: nano-export {bundle} --int8"
+        )
+        return NotABundleError(bundle, "there is no such folder", hint)
+    return NotABundleError(bundle, "there is no such folder")
 
 
 class _Versioned(msgspec.Struct):
@@ -55,8 +74,12 @@ def manifest_bytes(bundle: Path) -> bytes:
             raise
         there = False
     if not there:
-        raise NotABundleError(bundle, "there is no such folder")
+        raise _no_folder(bundle)
     if not os.path.lexists(path):
+        if os.path.lexists(bundle / _CHECKPOINT_INDEX):
+            raise NotABundleError(
+                bundle, "it is a checkpoint", f"Export it first: nano-export {bundle} --int8 -o FOLDER"
+            )
         raise NotABundleError(bundle, f"it has no {MANIFEST_NAME}")
     if (fault := fault_of_place(bundle, MANIFEST_NAME)) is not None:
         raise ManifestError(path, fault)

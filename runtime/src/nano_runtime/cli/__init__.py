@@ -134,6 +134,21 @@ class _OneLine(logging.Formatter):
         return escaped(super().format(record))
 
 
+class _Once(logging.Filter):
+    """Lets each message pass once: the pictures of a sheet all have the same to say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a message is new."""
+        said = record.getMessage()
+        new = said not in self._told
+        self._told.add(said)
+        return new
+
+
 class _Handler(logging.Handler):
     """Prints records on what is standard error by then: a child has one of its own."""
 
@@ -146,6 +161,7 @@ class _Handler(logging.Handler):
 def _warnings_on_stderr(prog: str) -> Iterator[None]:
     """Print the packages' logs, from warnings on, as lines of this command."""
     handler = _Handler()
+    handler.addFilter(_Once())
     handler.setFormatter(_OneLine(f"{prog}: warning: %(message)s"))
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     for logger in loggers:

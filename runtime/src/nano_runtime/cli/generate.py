@@ -15,7 +15,6 @@ from nano_runtime.bundle.folder import DEMO
 from nano_runtime.bundle.manifest import Backend
 from nano_runtime.cli import Parser, digest, make_parser, number, run_command
 from nano_runtime.cli.cache_options import CacheOptions, add_cache_options, cache_folder
-from nano_runtime.cli.demo_prompts import COLOURS, EXAMPLES, THINGS, demo_hint, guidance_hint
 from nano_runtime.cli.desk import Desk, NearDesk
 from nano_runtime.cli.far_end import done_in_child
 from nano_runtime.cli.grid import GRID_OPTIONS, Axis, check_axes, parse_axis
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     from nano_runtime.drawing.events import Progress
     from nano_runtime.drawing.plan import Plan
     from nano_runtime.engines.base import Precision
-    from nano_runtime.options import DrawOptions
     from nano_runtime.pipeline import Pipeline, Result
 
 __all__ = ["main"]
@@ -153,6 +151,8 @@ def _generate(parser: Parser | None, options: _Options) -> int:
         options: the command line.
     """
     if options.examples:
+        from nano_runtime.drawing.demo_prompts import COLOURS, EXAMPLES, THINGS
+
         print(*EXAMPLES, f"things: {', '.join(THINGS)}", f"backgrounds: {', '.join(COLOURS)}", sep="\n")
         return 0
     check_axes(options.grid, options.count)
@@ -219,8 +219,6 @@ def _work(options: _Options, output: Output | None, cache: Path | None, desk: De
         if options.grid
         else Work.of(pipe, picture, output, desk)
     )
-    for hint in _hints(picture, work) if pipe.bundle.path == DEMO else ():
-        _say(hint)
     _say(_announced(pipe, work))
     timings = _draw(pipe, work, preview, options)
     work.finish()
@@ -230,12 +228,6 @@ def _work(options: _Options, output: Output | None, cache: Path | None, desk: De
         print(work.sheet)
     _say(_summary(work, timings))
     return 0
-
-
-def _hints(picture: DrawOptions, work: Work) -> list[str]:
-    """Return what the demo cannot draw of this, each once."""
-    hints = [demo_hint(str(picture.prompt)), *(guidance_hint(of.scheduler, of.guidance_scale) for of in work.plans)]
-    return list(dict.fromkeys(hint for hint in hints if hint is not None))
 
 
 def _draw(pipe: Pipeline, work: Work, preview: Preview | None, options: _Options) -> list[Timings]:

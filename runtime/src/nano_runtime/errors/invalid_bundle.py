@@ -30,8 +30,8 @@ __all__ = [
 class NotABundleError(BundleError):
     """A path without a readable manifest."""
 
-    def __init__(self, path: Path, why: str) -> None:
-        super().__init__(f"{path} is not a bundle: {why}", "Give a folder that nano-export wrote.")
+    def __init__(self, path: Path, why: str, hint: str = "Give a folder that nano-export wrote.") -> None:
+        super().__init__(f"{path} is not a bundle: {why}", hint)
 
 
 class ManifestError(BundleError):

@@ -372,7 +372,8 @@ class NoParametersError(UsageError):
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(
             f"{path} holds no drawing parameters: {why}",
-            "Give a picture that nano-generate wrote without --no-metadata, or one of A1111, sd.cpp or InvokeAI.",
+            "Give a picture, but no sheet, that nano-generate wrote without --no-metadata, "
+            "or one of A1111, sd.cpp or InvokeAI.",
         )
 
 
