@@ -1,0 +1,25 @@
+"""A server with formulas for graphs, to be killed; prints its port.
+
+python -m tests.serve.fake_server BUNDLE PICTURES
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tests.runtime.fakes import FakeGraphs, pipeline_of
+
+from nano_runtime import Bundle
+from nano_serve.http.app import application
+from nano_serve.http.guard import Access
+from nano_serve.http.server import listen, serve
+from nano_serve.studio import Settings, Studio
+
+if __name__ == "__main__":
+    bundle, pictures = map(Path, sys.argv[1:])
+    settings = Settings([bundle], pictures, queue=1000)
+    studio = Studio(settings, lambda folder: pipeline_of(FakeGraphs(Bundle.open(folder))))
+    sockets = listen("localhost", 0)
+    port = sockets[0].getsockname()[1]
+    serve(application(studio, Access()), studio, sockets, lambda: print(port, flush=True))  # noqa: T201
