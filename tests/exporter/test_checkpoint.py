@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 import shutil
 from pathlib import Path
@@ -118,6 +119,32 @@ def test_no_bar_of_a_library_is_shown(folder, parts, capfd):
     bars = capfd.readouterr().err
     assert "Loading checkpoint shards" in bars
     assert "Loading weights" in bars
+
+
+def test_libraries_say_nothing_of_what_a_checkpoint_calls_its_tensors(folder):
+    """Control: by themselves they do, with every control character."""
+    name, said = "\x1b]0;evil\x07", []
+    for path in (
+        folder / "text_encoder" / "model.safetensors",
+        folder / "unet" / "diffusion_pytorch_model.safetensors",
+    ):
+        save_file({**load_file(path), name: torch.zeros(1)}, path, metadata={"format": "pt"})
+    for path in (folder / "scheduler" / "scheduler_config.json", folder / "unet" / "config.json"):
+        edit(path, **{name: name})
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    loggers = [logging.getLogger(library) for library in ("transformers", "diffusers")]
+    try:
+        for logger in loggers:
+            logger.addHandler(handler)
+        open_checkpoint(str(folder), None)
+        assert said == []
+        CLIPTextModel.from_pretrained(folder / "text_encoder")
+        UNet2DConditionModel.from_config(json.loads((folder / "unet" / "config.json").read_bytes()))
+        assert name in "".join(said)
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
 
 
 def test_a_card_in_another_encoding_is_no_obstacle(folder):

@@ -9,6 +9,7 @@ from typing import Any
 import diffusers
 
 from nano_export.errors import SchedulerError
+from nano_export.source.quiet import quiet_libraries
 from nano_export.source.scheduler import JUDGE_STEPS
 from nano_runtime.errors.escaping import first_line
 from nano_runtime.sampling.samplers import FALLBACK, RECORDS, is_replaced
@@ -28,9 +29,10 @@ def diffusers_scheduler(config: dict[str, Any], place: Path) -> Any:  # noqa: AN
     """
     kind = RECORDS[FALLBACK].diffusers if is_replaced(config) else config["_class_name"]
     try:
-        scheduler = getattr(diffusers, kind).from_config(config)
-        if scheduler.config.num_train_timesteps >= JUDGE_STEPS:
-            copy.deepcopy(scheduler).set_timesteps(JUDGE_STEPS)
+        with quiet_libraries():
+            scheduler = getattr(diffusers, kind).from_config(config)
+            if scheduler.config.num_train_timesteps >= JUDGE_STEPS:
+                copy.deepcopy(scheduler).set_timesteps(JUDGE_STEPS)
     except Exception as error:  # whatever a value of a wrong type leads to
         raise SchedulerError(
             place, f"diffusers' {kind} fails with it ({first_line(error)})", "diffusers has to draw with it."

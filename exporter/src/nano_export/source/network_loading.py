@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from diffusers.utils import logging as diffusers_bars
 from safetensors import safe_open
-from transformers.utils import logging as transformers_bars
 
 from nano_export.errors import CheckpointError
 from nano_export.source.layout import WEIGHTS
 from nano_export.source.network_config import network_config
+from nano_export.source.quiet import quiet_libraries
 from nano_export.source.weights import Weights
 from nano_runtime.errors.escaping import first_line
 from nano_runtime.system.out_of_memory import is_out_of_memory
@@ -42,7 +41,7 @@ def load_network(kind: Any, component: str, config: dict[str, Any], weights: Wei
             config, or hold numbers that are not finite.
     """
     config = network_config(kind, config, weights.folder)
-    with _plain_names(component, config, weights) as folder, _without_bars():
+    with _plain_names(component, config, weights) as folder, quiet_libraries():
         try:
             module, report = kind.from_pretrained(
                 folder,
@@ -93,24 +92,6 @@ def _plain_names(component: str, config: dict[str, Any], weights: Weights) -> It
             index = {"metadata": {}, "weight_map": table}
             (folder / f"{name}.index.json").write_text(json.dumps(index), encoding="utf-8")
         yield folder
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """Keep the libraries from showing progress bars: the caller of an export shows its progress."""
-
-    def hidden(bar: Callable[..., Any], args: Sequence[Any], options: Mapping[str, Any]) -> Any:  # noqa: ANN401 - tqdm
-        return bar(*args, **{**options, "disable": True})
-
-    previous = transformers_bars.set_tqdm_hook(hidden)  # its own switch would also hide the Hub's downloads
-    shown = diffusers_bars.is_progress_bar_enabled()
-    diffusers_bars.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_bars.set_tqdm_hook(previous)
-        if shown:
-            diffusers_bars.enable_progress_bar()
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:

@@ -16,6 +16,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from nano_export.errors import CheckpointError, UnsupportedModelError
 from nano_export.source.json_file import read_json
+from nano_export.source.quiet import quiet_libraries
 from nano_export.source.readable import require_readable
 from nano_runtime.errors.escaping import first_line
 
@@ -50,7 +51,7 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
     for name in needed:
         require_readable(folder / name)
     try:
-        with TemporaryDirectory(prefix="nano-export-") as place:
+        with TemporaryDirectory(prefix="nano-export-") as place, quiet_libraries():
             _hand_on(folder, Path(place))
             tokenizer = CLIPTokenizer.from_pretrained(place, local_files_only=True)
     except CheckpointError:

@@ -20,6 +20,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from nano_export.errors import SingleFileError
 from nano_export.source.network_config import network_config
+from nano_export.source.quiet import quiet_libraries
 from nano_export.source.single_file.shapes import OPEN_CLIP, TEXT, UNET, VAE
 from nano_export.source.single_file.tensors import read_tensors
 from nano_runtime.errors import UsageError
@@ -55,7 +56,8 @@ def load_original(file: Path, component: str, config: dict[str, Any]) -> Any:  #
     load = {"unet": _unet, "vae": _vae, "text_encoder": _text_encoder}[component]
     config = network_config(_CLASSES[component], config, file)
     try:
-        module, renamed = load(file, config)
+        with quiet_libraries():
+            module, renamed = load(file, config)
     except UsageError:
         raise
     except Exception as error:  # the libraries raise whatever a wrong config leads to
@@ -89,7 +91,8 @@ def shapes_of(file: Path, component: str, config: dict[str, Any]) -> dict[str, t
     """
     config = network_config(_CLASSES[component], config, file)
     try:
-        module = _empty(component, config)
+        with quiet_libraries():
+            module = _empty(component, config)
     except Exception as error:  # the libraries raise whatever a wrong config leads to
         raise _misfit(file, component, f"does not fit its config: {first_line(error)}") from error
     return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
