@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import openvino
 import pytest
 from tests.exporter.test_quantize import constant, layer, model, value
 
 from nano_export import cli
 from nano_export.graph.to_openvino import read_ir, save_ir
 from nano_export.judge.metrics import psnr_db
-from nano_export.quantize import Recorder, Rule, quantize_with_nncf, schemes_of
+from nano_export.quantize import Recorder, Rule, lower_convolutions, quantize_with_nncf, schemes_of
 from nano_runtime.arrays import F32, Arrays
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import TensorSpec
@@ -98,6 +100,36 @@ def test_layers_are_rounded_as_the_plan_says(two_layers, tmp_path):
     }
     save_ir(quantized, tmp_path / "model.xml")
     assert fault_of_ir((tmp_path / "model.xml").read_bytes(), (tmp_path / "model.bin").stat().st_size) is None
+
+
+def test_a_convolution_that_is_a_product_is_rounded_behind_its_padding(tmp_path, monkeypatch):
+    """OpenVINO 2026.4.1 crashes where integers are padded; without smoothing, they would be."""
+    nncf = pytest.importorskip("nncf", reason="an extra")
+    quantize, off = nncf.quantize, nncf.AdvancedSmoothQuantParameters(convolution=-1, matmul=-1)
+
+    def unsmoothed(*arguments: Any, **options: Any) -> Any:
+        options["advanced_parameters"].smooth_quant_alphas = off
+        return quantize(*arguments, **options)
+
+    monkeypatch.setattr(nncf, "quantize", unsmoothed)
+    rng = np.random.default_rng(2)
+    x, weight = value("x", ("batch", 8, 8, 8)), rng.normal(size=(8, 8, 3, 3)).astype(np.float32)
+    relu = layer("Relu", [x], "act/Relu", ("batch", 8, 8, 8))
+    conv = layer("Conv", [relu.outputs[0], constant("w", weight)], "c/Conv", ("batch", 8, 8, 8), pads=[1, 1, 1, 1])
+    floats, rules = model([x], [relu, conv], conv.outputs), (Rule("*", "w8a8", "a test", product_up_to=64),)
+    assert lower_convolutions(floats, rules) == 1
+    ir.save(floats, tmp_path / "model.onnx")
+    feeds = [{"x": rng.normal(size=(1, 8, 8, 8)).astype(np.float32)} for _ in range(8)]
+    quantized = quantize_with_nncf(tmp_path / "model.onnx", rules, feeds)
+    assert list(schemes_of(quantized, floats).values()) == ["w8a8"]
+    (pad,) = [op for op in quantized.get_ops() if op.get_type_name() == "Pad"]
+    before = pad.input_value(0).get_node()
+    while before.get_type_name() in {"Transpose", "Reshape"}:
+        before = before.input_value(0).get_node()
+    assert before.get_type_name() == "Relu"  # no FakeQuantize
+    actual = openvino.compile_model(quantized, "CPU")(feeds[0])[0]
+    exact = openvino.compile_model(read_ir(tmp_path / "model.onnx"), "CPU")(feeds[0])[0]
+    assert psnr_db(actual, exact, float(np.ptp(exact))) > 35
 
 
 @pytest.mark.slow
