@@ -61,7 +61,7 @@ for line in sys.stdin:
             "first_weight": found.unet.conv_in.weight[0, 0, 0, 0].item(),
         }
     except NanoError as error:
-        answer = {"error": type(error).__name__, "exit_code": error.exit_code, "what": error.what}
+        answer = {"error": type(error).__name__, "exit_code": error.exit_code, "what": error.what, "hint": error.hint}
     print("ANSWER", json.dumps(answer), flush=True)
 """
 
@@ -373,3 +373,5 @@ def test_a_hub_in_trouble_and_a_hub_that_is_gone_are_network_errors(hub, client)
     gone = client.open("someone/else")
     assert (gone["error"], gone["exit_code"]) == ("NetworkError", 5)
     assert gone["what"] != found["what"]
+    assert "Did you mean" not in str(gone["hint"])
+    assert str(client.open("tinyy")["hint"]).startswith("Did you mean the built-in model tiny? Check the connection")

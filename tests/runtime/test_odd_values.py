@@ -36,7 +36,7 @@ from nano_runtime.errors import (
 )
 from nano_runtime.options import DrawOptions
 from nano_runtime.pipeline import Pipeline
-from nano_runtime.sampling.sampler_names import full_name
+from nano_runtime.sampling.sampler_names import full_name, split_name
 
 
 class Rude:
@@ -420,11 +420,20 @@ def test_samplers_have_the_names_that_people_know(theirs, ours):
 
 @pytest.mark.parametrize(
     ("name", "nearest"),
-    [("DPM++ SDE", "dpmpp_2m_sde"), ("DPM++ 2S a", "dpmpp_2s"), ("eulr", "euler"), ("Euler a Karras", "euler_")],
+    [
+        ("DPM++ SDE", "dpmpp_2m_sde"),
+        ("DPM++ 2S a", "dpmpp_2s"),
+        ("eulr", "euler"),
+        ("DPM++ SDE Karras", "dpmpp_2m_sde"),
+        ("Euler a Karras", "euler_"),
+    ],
 )
 def test_a_method_that_is_only_near_is_not_taken_for_another(name, nearest):
-    with pytest.raises(UnknownSchedulerError, match=f"Did you mean .*{nearest}"):
+    with pytest.raises(UnknownSchedulerError, match=f"Did you mean .*{nearest}") as caught:
         full_name(name)
+    offered, _, all_names = caught.value.hint.partition("All names: ")
+    for one in offered.removeprefix("Did you mean ").rstrip("? ").split(" or "):
+        assert split_name(one)[0] in re.split(r"[ ,.]+", all_names)  # what is offered stands in the list behind
 
 
 def test_no_two_samplers_answer_to_one_name():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import httpx2
@@ -15,6 +16,7 @@ from huggingface_hub.errors import (
 )
 
 from nano_export.errors import CheckpointError
+from nano_export.options import BUILT_IN
 from nano_export.source.layout import SMALL_FILES, WEIGHTS, Choice, choose_weights
 from nano_export.source.weights import no_weights
 from nano_runtime.errors import NetworkError, OutputError
@@ -124,10 +126,10 @@ def cached(model: str, revision: str | None) -> Path | None:
 
 
 def _unreachable(model: str, error: BaseException) -> NetworkError:
-    return NetworkError(
-        f"{model} could not be fetched from the Hub: {first_line(error)}",
-        "Check the connection and try again; finished downloads are kept. A local folder needs no network.",
-    )
+    hint = "Check the connection and try again; finished downloads are kept. A local folder needs no network."
+    if meant := get_close_matches(model, BUILT_IN, 1):
+        hint = f"Did you mean the built-in model {meant[0]}? {hint}"
+    return NetworkError(f"{model} could not be fetched from the Hub: {first_line(error)}", hint)
 
 
 def _weights(model: str, names: list[str], variant: str | None) -> dict[str, Choice]:

@@ -123,8 +123,8 @@ def _folded(name: str) -> str:
 
 
 def _nearest(name: str) -> list[str]:
-    """Return the names of a few samplers that are written alike: the usual ones first, of them the nearest."""
-    known = _known()
+    """Return a few names from the table that are written alike: those without a spread first, of them the nearest."""
+    known = {folded: one for folded, one in _known().items() if split_name(one)[0] in SAMPLERS}
     close = [known[one] for one in get_close_matches(_folded(name), known, 4 * _SUGGESTED, cutoff=0.55)]
     return sorted(dict.fromkeys(close), key=lambda one: one not in SAMPLERS)[:_SUGGESTED]
 

@@ -205,8 +205,11 @@ def _trial(bundle: Bundle, _request: Request) -> Iterator[NanoError]:
             yield fault
 
 
-def _all_run(_bundle: Bundle, _request: Request) -> str:
-    return "every graph loads and runs"
+def _all_run(bundle: Bundle, _request: Request) -> str:
+    usable = engines_of(bundle)
+    untried = [backend for backend in bundle.manifest.backends if backend not in usable]
+    line = f"every graph loads and runs on {' and '.join(usable)}"
+    return line if not untried else f"{line}; not tried: {', '.join(untried)}, which is not installed"
 
 
 # A check runs only if those before it found nothing, and may rely on it: engines see no file whose checksum is wrong.
