@@ -17,7 +17,7 @@ export async function ask(method, path, body = undefined) {
   }
   if (answer.status === 204) return null;
   const found = await answer.json().catch(() => null);
-  if (!answer.ok) throw new Error(found?.error?.message ?? `The server answered ${answer.status}.`);
+  if (!answer.ok) throw Object.assign(new Error(found?.error?.message ?? `The server answered ${answer.status}.`), { status: answer.status });
   return found;
 }
 

@@ -5,10 +5,15 @@ import { at, put } from "./dom.js";
 import { startHistory } from "./history.js";
 import { startQueue } from "./queue.js";
 import { startRestore } from "./restore.js";
+import { startSheet } from "./sheet.js";
 import { cancel, startStage } from "./stage.js";
 import { begin, going, store, watch } from "./store.js";
 
+let away = false;
+
 watch(() => {
+  if (away && store.online) put(at("problem"), "");
+  away = !store.online;
   const loaded = store.bundles.find((one) => one.state !== "idle");
   put(at("link"), store.online ? (loaded?.state === "loading" ? "Loading the model…" : "Ready") : "The server does not answer. Trying again…");
   at("link").className = `link ${store.online ? "on" : "off"} ${loaded?.state === "loading" ? "busy" : ""}`;
@@ -30,4 +35,5 @@ startStage();
 startQueue();
 startHistory();
 startRestore();
+startSheet();
 begin(lostJobs);

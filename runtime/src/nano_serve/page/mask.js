@@ -28,7 +28,8 @@ class Painter {
     this.size = Math.max(4, Math.round(width / 8));
     this.spot = { x: width / 2, y: height / 2 };
     this.drawing = null; // pointer that paints
-    this.canvas = el("canvas", { width, height, tabindex: "0", role: "application", "aria-label": "Mask. Arrow keys move the brush, Space paints, E erases, brackets change its size." });
+    this.zoom = Math.max(1, Math.round(768 / width)); // pixels of the canvas to one of the picture: a crisp brush
+    this.canvas = el("canvas", { width: width * this.zoom, height: height * this.zoom, tabindex: "0", role: "application", "aria-label": "Mask. Arrow keys move the brush, Space paints, E erases, brackets change its size." });
     this.mask = el("canvas", { width, height });
     this.picture = new Image();
     this.picture.onload = () => this.paint();
@@ -43,8 +44,8 @@ class Painter {
     this.eraser = tool("Eraser", () => this.choose(true), { "aria-pressed": "false" });
     this.undo = tool("Undo", () => this.back());
     this.redo = tool("Redo", () => this.forth());
-    this.number = el("input", { id: "brush-size", type: "number", min: "1", max: String(this.canvas.width), inputmode: "numeric", oninput: (event) => this.resize(Number(event.target.value)) });
-    this.note = el("p", { class: "quiet" });
+    this.number = el("input", { id: "brush-size", type: "number", min: "1", max: String(this.mask.width), inputmode: "numeric", oninput: (event) => this.resize(Number(event.target.value)) });
+    this.note = el("p", { class: "quiet", role: "status" });
     this.number.value = this.size;
     return [
       el("h2", { id: "painter-title" }, "Paint what is to be drawn anew"),
@@ -64,7 +65,7 @@ class Painter {
   }
 
   resize(size) {
-    this.size = Math.max(1, Math.min(this.canvas.width, Math.round(size) || 1));
+    this.size = Math.max(1, Math.min(this.mask.width, Math.round(size) || 1));
     if (document.activeElement !== this.number) this.number.value = this.size;
     this.paint();
   }
@@ -72,7 +73,7 @@ class Painter {
   /** Return where on the picture the pointer is, whatever the page's zoom. */
   point(event) {
     const box = this.canvas.getBoundingClientRect();
-    return { x: ((event.clientX - box.left) / box.width) * this.canvas.width, y: ((event.clientY - box.top) / box.height) * this.canvas.height };
+    return { x: ((event.clientX - box.left) / box.width) * this.mask.width, y: ((event.clientY - box.top) / box.height) * this.mask.height };
   }
 
   down(event) {
@@ -115,7 +116,7 @@ class Painter {
     else if (event.target === this.canvas && event.key in steps) {
       const [dx, dy] = steps[event.key];
       const limit = (value, most) => Math.max(0, Math.min(most, value));
-      this.spot = { x: limit(this.spot.x + dx * KEY_STEP, this.canvas.width), y: limit(this.spot.y + dy * KEY_STEP, this.canvas.height) };
+      this.spot = { x: limit(this.spot.x + dx * KEY_STEP, this.mask.width), y: limit(this.spot.y + dy * KEY_STEP, this.mask.height) };
       this.paint();
     } else if (event.target === this.canvas && event.key === " ") this.add({ erase: this.erasing, size: this.size, points: [{ ...this.spot }] });
     else return;
@@ -148,19 +149,20 @@ class Painter {
 
   /** Draw the mask, then the picture under it, then the brush. */
   paint(brush = true) {
-    const { width, height } = this.canvas;
+    const { width, height } = this.mask;
     const on = this.mask.getContext("2d", { willReadFrequently: true });
     on.globalCompositeOperation = "source-over";
     on.clearRect(0, 0, width, height);
     for (const stroke of this.strokes) draw(on, stroke, width, height);
     const to = this.canvas.getContext("2d");
+    to.setTransform(this.zoom, 0, 0, this.zoom, 0, 0);
     to.clearRect(0, 0, width, height);
     if (this.picture.naturalWidth) cover(to, this.picture, width, height);
     to.save();
     to.globalAlpha = 0.62;
     to.drawImage(tinted(this.mask), 0, 0);
     to.restore();
-    if (brush) ring(to, this.spot, this.size, this.erasing);
+    if (brush) ring(to, this.spot, this.size, this.erasing, 2 / this.zoom);
     if (this.undo) this.label();
   }
 
@@ -216,13 +218,13 @@ function tinted(mask, colour = "#ff5d73") {
   return made;
 }
 
-function ring(on, spot, size, erasing) {
+function ring(on, spot, size, erasing, line) {
   on.beginPath();
   on.arc(spot.x, spot.y, size / 2, 0, 7);
-  on.lineWidth = 1;
+  on.lineWidth = line;
   on.strokeStyle = erasing ? "#fff" : "#111";
   on.stroke();
-  on.setLineDash([2, 2]);
+  on.setLineDash([3 * line, 3 * line]);
   on.strokeStyle = erasing ? "#111" : "#fff";
   on.stroke();
   on.setLineDash([]);

@@ -3,6 +3,7 @@
 import { ask, fetched } from "./api.js";
 import { action, at, dialog, el, icon, put, say, toast } from "./dom.js";
 import { send, startFrom, takeOver } from "./composer.js";
+import { sheetView } from "./sheet.js";
 import { bundleOf, changed, ended, look, store, watch } from "./store.js";
 
 const SIBLINGS = { count: 4, strength: 0.2 };
@@ -36,6 +37,8 @@ export async function remove(picture) {
 }
 
 function show() {
+  const sheet = store.focus?.sheet && sheetView();
+  if (sheet) return build(sheet.key, sheet.make);
   const job = store.jobs.get(store.focus?.job);
   const picture = store.known.get(store.focus?.picture) ?? onlyPicture(job);
   if (picture) return showPicture(picture);
@@ -58,7 +61,9 @@ function build(key, make) {
 }
 
 function showNothing() {
-  build("nothing", () => [el("div", { class: "canvas nothing alone" }, el("img", { src: "/page/icon.svg", alt: "", width: 88 }), el("p", {}, "Your first picture appears here.", el("br"), el("span", { class: "quiet" }, "Everything is drawn on this machine.")))]);
+  const example = bundleOf(null)?.words?.examples[0];
+  build(`nothing ${example}`, () => [el("div", { class: "canvas nothing alone" }, el("img", { src: "/page/icon.svg", alt: "", width: 88 }), el("p", {}, "Your first picture appears here.", el("br"), el("span", { class: "quiet" }, "Everything is drawn on this machine.")),
+    example && el("button", { type: "button", class: "main", onclick: () => send({ prompt: example, seed: "7" }) }, `Draw ${example}`))]);
 }
 
 function showJob(job) {
@@ -85,8 +90,8 @@ export function stateOf(job) {
 
 function jobView(job, over, count) {
   const side = Math.ceil(Math.sqrt(count));
-  const tiles = Array.from({ length: count }, (_, place) => el("button", { type: "button", class: "tile", "data-place": place, disabled: true }));
-  const grid = el("div", { class: `canvas tiles c${Math.min(side, 5)}` }, ...tiles);
+  const tiles = Array.from({ length: count }, (_, place) => el("button", { type: "button", class: "tile", "data-place": place, "aria-label": `Picture ${place + 1}`, disabled: true }));
+  const grid = el("div", { class: `canvas tiles c${Math.min(side, 6)}` }, ...tiles);
   const prompt = el("p", { class: "prompt" }, job.options.prompt || "(no prompt)");
   if (!over) return [grid, details(prompt, el("div", { class: "during" }, el("progress", { max: 1, "aria-label": "Progress" }), el("span", { class: "state" }), action("close", "Cancel", () => cancel(store.jobs.get(job.id)))))];
   if (job.error) return [el("div", { class: "canvas nothing" }, el("p", { class: "problem" }, job.error.message)), details(prompt)];

@@ -1,0 +1,126 @@
+"""A real server in a process of its own, and a real Chromium that can resolve no name but this machine's."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+AXE = ROOT / "build" / "axe" / "package" / "axe.min.js"
+SCREENS = os.environ.get("NANO_SCREENSHOTS")  # folder; `make serve-page` sets it
+_START = "import sys; from nano_serve.cli import main; sys.exit(main(sys.argv[1:]))"
+_ARGUMENTS = [
+    "--no-sandbox",
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE localhost",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--force-color-profile=srgb",
+]
+
+_END_ALL = """async () => {
+    const { jobs } = await (await fetch("/api/v1/jobs")).json();
+    await Promise.all(jobs.map((job) => fetch(`/api/v1/jobs/${job.id}`, { method: "DELETE" })));
+}"""
+
+
+class Server:
+    """A ``nano-serve`` that can be killed and started again with the same port and pictures."""
+
+    def __init__(self, history: Path, *options: str) -> None:
+        self.history, self.options, self.port = history, options, "0"
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it says where it is."""
+        command = [sys.executable, "-c", _START, "--port", self.port, "--history", str(self.history), *self.options]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        found = re.search(r"http://localhost:(\d+)", self.process.stdout.readline())
+        assert found is not None
+        self.url, self.port = found[0], found[1]
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> int:
+        """End it as Ctrl-C does; return its exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(20)
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """Give the browser; the test is skipped with the reason where there is none."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=_ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(browser: Any, url: str, **options: Any) -> Iterator[Any]:
+    """Give a page in a fresh profile; at its end nothing may have gone wrong or asked elsewhere."""
+    faults: list[str] = []
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **options})
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    page.on("console", lambda one: faults.append(one.text) if one.type in {"error", "warning"} else None)
+    page.on("pageerror", lambda one: faults.append(str(one)))
+    own = (url, "data:", "blob:")
+    page.on("request", lambda one: None if one.url.startswith(own) else faults.append(one.url))
+    page.goto(url)
+    page.wait_for_selector(".link.on")
+    page.faults = faults
+    yield page
+    page.evaluate(_END_ALL)
+    context.close()
+    assert faults == []
+
+
+def draw(page: Any, prompt: str, **fields: str) -> None:
+    """Type a prompt and press Ctrl+Enter."""
+    for name, value in fields.items():
+        page.fill(f"#{name}", value)
+    page.fill("#prompt", prompt)
+    page.keyboard.press("Control+Enter")
+
+
+def finished(page: Any) -> None:
+    """Wait until nothing waits or is drawn."""
+    page.wait_for_selector("#queue", state="hidden", timeout=60_000)
+    page.wait_for_timeout(150)  # one frame more
+
+
+def screen(page: Any, name: str, *, whole: bool = False) -> None:
+    """Make a screenshot for the docs, if they are wanted."""
+    if SCREENS is None:
+        return
+    from PIL import Image  # noqa: PLC0415
+
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(350)
+    target = Path(SCREENS) / f"{name}.webp"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    raw = target.with_suffix(".png")
+    page.screenshot(path=str(raw), full_page=whole)
+    with Image.open(raw) as image:
+        image.convert("RGB").save(target, quality=82, method=6)
+    raw.unlink()

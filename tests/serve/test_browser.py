@@ -1,0 +1,348 @@
+"""The page in a real Chromium: the whole flow, by keyboard and pointer, with the demo bundle."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+from tests.serve.browser import AXE, Server, chromium, draw, finished, opened, screen
+
+from nano_runtime import Pipeline
+
+pytestmark = pytest.mark.slow
+OTTER = "an otter on a teal background"
+LONG = "an otter on a teal background " * 20
+MARKUP = "<img src=x onerror=document.title='mine'>"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, browser):
+    begun = Server(tmp_path_factory.mktemp("pictures"), "--threads", "2")
+    yield begun
+    assert begun.stop() == 0
+
+
+@pytest.fixture
+def page(browser, server):
+    with opened(browser, server.url) as found:
+        yield found
+
+
+def test_first_picture_by_keyboard_has_the_pixels_of_python(browser, tmp_path):
+    server = Server(tmp_path)
+    with opened(browser, server.url) as page:
+        assert page.locator(".nothing").is_visible()
+        assert "100 things on 12 colours" in page.inner_text("#hint")
+        screen(page, "first")
+        assert page.evaluate("document.activeElement.id") == "prompt"
+        page.keyboard.type(OTTER)
+        while page.evaluate("document.activeElement.id") != "seed":
+            page.keyboard.press("Tab")
+        page.keyboard.type("7")
+        page.keyboard.press("Control+Enter")
+        page.wait_for_selector(".tile .soft")
+        finished(page)
+        shown = page.locator("#stage img").get_attribute("src")
+        drawn = Image.open(io.BytesIO(page.request.get(server.url + shown).body()))
+        expected = Pipeline.from_pretrained()(OTTER, seed=7).images[0]
+        np.testing.assert_array_equal(np.asarray(drawn), np.asarray(expected))
+        assert page.get_by_role("link", name="Download").get_attribute("download") == "an-otter-on-a-teal-background-7.png"
+        screen(page, "picture")
+    assert server.stop() == 0
+
+
+def test_five_wait_reload_in_the_middle_and_cancel(page):
+    for colour in ("red", "green", "blue", "pink", "white"):
+        draw(page, f"a rocket on a {colour} background", count="8")
+    page.wait_for_selector("#jobs li >> nth=4")
+    page.wait_for_selector(".tile .soft")
+    screen(page, "queue")
+    page.reload()
+    page.wait_for_selector("#jobs li >> nth=4")
+    assert page.input_value("#prompt") == "a rocket on a white background"
+    assert page.input_value("#count") == "8"
+    page.wait_for_selector(".tile .soft")
+    page.locator(".tile img:not(.soft)").first.wait_for()
+    page.get_by_role("button", name="Cancel: a rocket on a white").click()
+    page.wait_for_selector("#jobs li >> nth=4", state="detached")
+    page.keyboard.press("Escape")  # the one under way: what it has done stays
+    page.get_by_text("finished pictures kept").wait_for()
+    kept = page.locator("#history li").count()
+    assert kept >= 4
+    page.get_by_role("button", name="Cancel all").click()
+    finished(page)
+    assert page.locator("#history li").count() >= kept
+
+
+def test_pictures_and_lost_jobs_survive_a_crash(browser, tmp_path):
+    server = Server(tmp_path)
+    with opened(browser, server.url) as page:
+        draw(page, OTTER)
+        finished(page)
+        draw(page, "a cactus on an orange background", count="100")
+        page.wait_for_selector(".tile .soft")
+        server.kill()
+        page.get_by_text("does not answer").wait_for()
+        draw(page, OTTER)
+        assert "Is nano-serve still running?" in page.inner_text("#problem")
+        screen(page, "away")
+        server.start()
+        page.wait_for_selector(".link.on")
+        page.get_by_text("lost 1 of your jobs").wait_for()
+        page.get_by_role("button", name="Queue them again").click()
+        page.wait_for_selector(".tile .soft")
+        assert page.locator("#history li").count() >= 1
+        page.keyboard.press("Escape")
+        finished(page)
+        page.faults[:] = [one for one in page.faults if "ERR_" not in one]  # the browser notes the dead server
+    server.stop()
+
+
+def test_a_full_queue_is_said(browser, tmp_path):
+    server = Server(tmp_path, "--queue", "1")
+    with opened(browser, server.url) as page:
+        page.locator("#more summary").click()
+        for number in range(3):
+            draw(page, OTTER, count="60", steps=str(20 + number))
+            page.wait_for_timeout(300)
+        page.wait_for_selector("#problem:not(:empty)")
+        assert "queue" in page.inner_text("#problem").lower()
+        page.get_by_role("button", name="Cancel all").click()
+        finished(page)
+        page.faults[:] = [one for one in page.faults if "429" not in one]
+    server.stop()
+
+
+def test_settings_of_a_dropped_picture_are_asked_for(page, tmp_path):
+    draw(page, OTTER, seed="7", negative="blue")
+    finished(page)
+    url = page.locator("#stage img").get_attribute("src")
+    ours = tmp_path / "ours.png"
+    ours.write_bytes(page.request.get(page.url.rstrip("/") + url).body())
+    page.fill("#prompt", "an owl")
+    page.fill("#negative", "")
+    drop(page, ours)
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    assert page.input_value("#prompt") == "an owl"
+    drop(page, ours)
+    assert OTTER in page.locator("dialog table").inner_text()
+    screen(page, "drop")
+    page.get_by_role("button", name="Replace my settings").click()
+    assert [page.input_value(f"#{one}") for one in ("prompt", "negative", "seed")] == [OTTER, "blue", "7"]
+    page.get_by_role("button", name="Undo").click()
+    assert page.input_value("#prompt") == "an owl"
+    theirs = tmp_path / "theirs.png"
+    written = PngImagePlugin.PngInfo()
+    written.add_text("parameters", "a cat\nNegative prompt: dog\nSteps: 12, Sampler: Euler, CFG scale: 5, Seed: 9, Size: 8x8")
+    Image.new("RGB", (8, 8)).save(theirs, pnginfo=written)
+    drop(page, theirs)
+    page.get_by_role("button", name="Replace my settings").click()
+    found = [page.input_value(f"#{one}") for one in ("prompt", "negative", "seed", "steps", "guidance", "sampler")]
+    assert found == ["a cat", "dog", "9", "12", "5", "euler"]
+    plain = tmp_path / "plain.png"
+    Image.new("RGB", (200, 100), "navy").save(plain)
+    drop(page, plain)
+    assert "does not say" in page.locator("dialog").inner_text()
+    page.get_by_role("dialog").get_by_role("button", name="Start from it").click()
+    assert page.locator("#start img").get_attribute("alt") == "Start picture: plain.png"
+    page.faults[:] = [one for one in page.faults if "404" not in one]  # Chromium notes the answer that nothing is said
+
+
+@pytest.mark.parametrize("by", ["mouse", "touch", "keys"])
+def test_a_mask_is_painted_where_the_pointer_is(browser, server, by):
+    with opened(browser, server.url, has_touch=True) as page:
+        draw(page, "a penguin on a blue background", seed="3")
+        finished(page)
+        before = pixels(page, server)
+        page.get_by_role("button", name="Start from it").click()
+        page.get_by_role("button", name="Paint a mask").click()
+        page.fill("#brush-size", "40")
+        canvas = page.locator("dialog canvas")
+        box = canvas.bounding_box()
+        where = {"x": box["width"] / 4, "y": box["height"] / 4}
+        if by == "mouse":
+            page.mouse.move(box["x"] + where["x"], box["y"] + where["y"])
+            page.mouse.down()
+            page.mouse.up()
+        elif by == "touch":
+            canvas.tap(position=where)
+        else:
+            canvas.focus()
+            for _ in range(16):
+                page.keyboard.press("ArrowLeft")
+                page.keyboard.press("ArrowUp")
+            page.keyboard.press("Space")
+        share = page.locator("dialog .quiet").inner_text()
+        assert share.startswith("8 %")  # 40 pixels across, of 128 x 128
+        canvas.click(position={"x": box["width"] * 0.75, "y": box["height"] * 0.75})
+        assert not page.locator("dialog .quiet").inner_text().startswith("8 %")
+        page.keyboard.press("Control+z")
+        assert page.locator("dialog .quiet").inner_text() == share
+        page.get_by_role("button", name="Eraser").click()
+        canvas.click(position=where)
+        assert "Nothing is painted" in page.locator("dialog .quiet").inner_text()
+        page.get_by_role("button", name="Undo").click()
+        if by == "mouse":
+            screen(page, "mask")
+        page.get_by_role("button", name="Use this mask").click()
+        draw(page, "a pizza on a blue background")
+        finished(page)
+        moved = np.abs(pixels(page, server) - before).max(axis=2)
+        rows, columns = np.nonzero(moved)
+        assert rows.size > 100
+        assert max(rows.max(), columns.max()) <= 32 + 20 + 8  # the brush, and its soft edge
+        page.reload()
+        page.wait_for_selector("#start .mask")
+
+
+def test_siblings_delete_and_settings(page):
+    draw(page, "a cactus on an orange background", seed="11")
+    finished(page)
+    page.get_by_role("button", name="Siblings").click()
+    finished(page)
+    assert page.locator(".tile img").count() == 4
+    screen(page, "siblings")
+    page.locator(".tile").nth(1).click()
+    assert "0.2" in page.locator(".facts").inner_text()
+    count = page.locator("#history li").count()
+    page.get_by_role("button", name="Use settings").click()
+    assert "variation 0.2" in page.locator("#kept").text_content()
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("button", name="Keep it", exact=True).click()
+    assert page.locator("#history li").count() == count
+    page.locator("#history li button").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Delete")
+    page.get_by_role("button", name="Delete", exact=True).last.click()
+    page.locator(f"#history li >> nth={count - 1}").wait_for(state="detached")
+
+
+def test_a_sheet_of_two_settings(page, tmp_path):
+    page.fill("#prompt", OTTER)
+    page.locator("#more summary").click()
+    page.get_by_role("button", name="X/Y sheet").click()
+    page.fill("#across-values", "7, x")
+    page.get_by_role("button", name="Draw the sheet").click()
+    page.get_by_text("“x” is not a whole number").wait_for()
+    page.fill("#across-values", "7, 8, 9")
+    page.fill("#down-values", "1, 2")
+    page.get_by_role("button", name="Draw the sheet").click()
+    page.get_by_text("6 of 6 drawn").wait_for(timeout=60_000)
+    assert page.locator(".sheet img").nth(4).get_attribute("alt") == "Seed 8, Guidance 2"
+    finished(page)
+    screen(page, "sheet")
+    with page.expect_download() as loaded:
+        page.get_by_role("button", name="Download the sheet").click()
+    with Image.open(loaded.value.path()) as image:
+        assert image.size == (130 + 3 * 132, 28 + 2 * 132)
+    page.locator(".sheet button").nth(4).click()
+    assert ["8", "2"] == [page.locator(".facts dd").nth(one).inner_text() for one in (0, 3)]
+    page.reload()
+    page.get_by_role("button", name="Last sheet").click()
+    assert page.locator(".sheet img").count() == 6
+
+
+def test_what_is_typed_is_judged_and_shown_as_text(page):
+    page.fill("#prompt", LONG)
+    page.locator("#cut:not([hidden])").wait_for()
+    assert "otter" in page.locator("#cut s").inner_text()
+    assert page.locator("#tokens").inner_text().startswith("120 / 75")
+    page.fill("#prompt", "a zebra on a red background")
+    assert "“zebra”" in page.inner_text("#hint")
+    page.locator("#suggestions button").first.click()
+    assert page.input_value("#prompt") == "an otter on a red background"
+    draw(page, MARKUP)
+    finished(page)
+    assert page.title() != "mine"
+    assert MARKUP in page.locator("#stage .prompt").inner_text()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 768, 1440])
+def test_every_state_is_accessible_and_fits(browser, server, theme, width):
+    if not AXE.is_file():
+        pytest.skip("needs axe-core: make serve-page fetches it")
+    view = {"viewport": {"width": width, "height": 860}, "color_scheme": theme}
+    with opened(browser, server.url, bypass_csp=True, **view) as page:
+        page.add_script_tag(path=str(AXE))
+
+        def judged(state: str) -> None:
+            page.wait_for_timeout(250)
+            found = page.evaluate("axe.run(document, {runOnly: ['wcag2a','wcag2aa','wcag21aa','wcag22aa','best-practice']})")
+            broken = {one["id"]: [node["target"] for node in one["nodes"]] for one in found["violations"]}
+            assert broken == {}, f"{state}, {theme}, {width}"
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), state
+
+        judged("empty")
+        page.locator("#more summary").click()
+        page.locator("#words summary").click()
+        judged("unfolded")
+        page.locator("#more summary").click()
+        page.locator("#words summary").click()
+        draw(page, OTTER, count="40", seed="7")
+        draw(page, LONG, count="4")
+        page.wait_for_selector(".tile .soft")
+        judged("drawing")
+        if (width, theme) == (360, "dark"):
+            page.locator("#stage").scroll_into_view_if_needed()
+            screen(page, "phone")
+        page.locator(".tile img:not(.soft)").first.wait_for()
+        page.get_by_role("button", name="Cancel all").click()
+        finished(page)
+        judged("cancelled")
+        page.locator("#more summary").click()
+        page.get_by_role("button", name="X/Y sheet").click()
+        judged("sheet's axes")
+        page.fill("#across-values", "1, 2")
+        page.fill("#down-values", "1, 2")
+        page.get_by_role("button", name="Draw the sheet").click()
+        page.get_by_text("4 of 4 drawn").wait_for()
+        judged("sheet")
+        page.locator("#more summary").click()
+        draw(page, OTTER, count="1", seed="7")
+        finished(page)
+        judged("picture")
+        if (width, theme) == (1440, "dark"):
+            screen(page, "dark")
+        page.get_by_role("button", name="Delete").click()
+        judged("delete")
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="Start from it").click()
+        page.get_by_role("button", name="Paint a mask").click()
+        page.locator("dialog canvas").click()
+        judged("mask")
+        page.get_by_role("button", name="Use this mask").click()
+        page.wait_for_selector("#start .mask")
+        judged("start picture")
+
+
+def drop(page, path: Path) -> None:
+    """Drop a file on the page, as a file manager does."""
+    data = path.read_bytes().hex()
+    page.evaluate(
+        """([hex, name]) => {
+            const bytes = Uint8Array.from(hex.match(/../g), (two) => parseInt(two, 16));
+            const moved = new DataTransfer();
+            moved.items.add(new File([bytes], name, { type: "image/png" }));
+            for (const kind of ["dragenter", "dragover", "drop"])
+                document.body.dispatchEvent(new DragEvent(kind, { dataTransfer: moved, bubbles: true, cancelable: true }));
+        }""",
+        [data, path.name],
+    )
+    page.wait_for_selector("dialog[open]")
+
+
+def pixels(page, server) -> np.ndarray:
+    """Return the picture on the stage, int16 [height, width, 3]."""
+    shown = page.locator("#stage .canvas > img").get_attribute("src")
+    image = Image.open(io.BytesIO(page.request.get(server.url + shown).body()))
+    return np.asarray(image.convert("RGB")).astype(np.int16)
