@@ -14,7 +14,7 @@ TRUST := $(addprefix tests/,runtime/test_manifest_fuzz.py runtime/test_safe_path
 	contract/test_mutated.py contract/test_strict_reader.py contract/test_hostile.py contract/test_drawing_faults.py contract/test_memory_limits.py \
 	contract/test_many_drawings.py contract/test_quiet.py exporter/test_publish_faults.py exporter/test_whole_exports.py)
 
-.PHONY: help setup demo embedded-demo quality processors samplers test test-slow test-trust test-checkpoints test-lowest coverage lint docs ci bench bench-peers interop outliers serve-clients clean
+.PHONY: help setup demo embedded-demo quality processors samplers test test-slow test-trust test-checkpoints test-lowest coverage lint docs ci bench bench-peers interop outliers serve-clients serve-page clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -111,6 +111,13 @@ serve-clients: $(READY)  ## openai-python, openai-node and webuiapi against nano
 	$(SERVE_CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check openai==3.57.0 webuiapi==0.9.17
 	if command -v npm > /dev/null; then npm install --silent --prefix $(SERVE_CLIENTS) openai@7.59.0; fi
 	$(BIN)/python -m tests.serve.clients.run $(SERVE_CLIENTS)
+
+# Chromium comes from the system (apt-get install chromium); Playwright drives it, axe-core judges the page.
+PAGE_TOOLS := build/page-tools
+serve-page: $(READY)  ## nano-serve's page in Chromium: whole flow, axe-core, and the screenshots of the docs; minutes
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --target $(PAGE_TOOLS) playwright==1.65.2
+	cd $(PAGE_TOOLS) && npm pack --silent axe-core@4.14.1 && tar xzf axe-core-4.14.1.tgz
+	PYTHONPATH=$(PAGE_TOOLS) NANO_SCREENSHOTS=docs/images $(BIN)/python -m pytest -m slow tests/serve/test_browser.py
 
 interop: | $(READY)  ## open our bundles with optimum and openvino-genai, adopt their folders: a table; 4 GB, and minutes
 	$(BIN)/python -m bench.interop

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-AXE = ROOT / "build" / "axe" / "package" / "axe.min.js"
+AXE = ROOT / "build" / "page-tools" / "package" / "axe.min.js"
 SCREENS = os.environ.get("NANO_SCREENSHOTS")  # folder; `make serve-page` sets it
 _START = "import sys; from nano_serve.cli import main; sys.exit(main(sys.argv[1:]))"
 _ARGUMENTS = [
@@ -32,6 +32,14 @@ _ARGUMENTS = [
 _END_ALL = """async () => {
     const { jobs } = await (await fetch("/api/v1/jobs")).json();
     await Promise.all(jobs.map((job) => fetch(`/api/v1/jobs/${job.id}`, { method: "DELETE" })));
+}"""
+
+_ALL_ENDED = """async () => {
+    for (;;) {
+        const { jobs } = await (await fetch("/api/v1/jobs")).json();
+        if (!jobs.some((job) => job.status === "queued" || job.status === "generating")) return;
+        await new Promise((done) => setTimeout(done, 100));
+    }
 }"""
 
 
@@ -55,6 +63,17 @@ class Server:
         """End it as a crash does."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
+
+    def __enter__(self) -> Server:  # noqa: PYI034 - Self is of Python 3.11
+        """Use it."""
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        """End it, whatever happened."""
+        if kind is None:
+            assert self.stop() == 0
+        else:
+            self.kill()
 
     def stop(self) -> int:
         """End it as Ctrl-C does; return its exit code."""
@@ -96,17 +115,33 @@ def opened(browser: Any, url: str, **options: Any) -> Iterator[Any]:
 
 
 def draw(page: Any, prompt: str, **fields: str) -> None:
-    """Type a prompt and press Ctrl+Enter."""
+    """Type a prompt and press Ctrl+Enter; the server has answered when this returns, if it is there."""
     for name, value in fields.items():
         page.fill(f"#{name}", value)
     page.fill("#prompt", prompt)
-    page.keyboard.press("Control+Enter")
+    sent(page, lambda: page.keyboard.press("Control+Enter"))
+
+
+def sent(page: Any, act: Callable[[], None]) -> None:
+    """Do what sends a job, and wait for the server's answer."""
+    with page.expect_request(lambda one: one.method == "POST" and one.url.endswith("/jobs")) as asked:
+        act()
+    asked.value.response()
+    page.wait_for_timeout(150)  # some frames
 
 
 def finished(page: Any) -> None:
-    """Wait until nothing waits or is drawn."""
-    page.wait_for_selector("#queue", state="hidden", timeout=60_000)
-    page.wait_for_timeout(150)  # one frame more
+    """Wait until nothing waits or is drawn, and the page shows it."""
+    page.evaluate(_ALL_ENDED)
+    page.wait_for_selector("#queue", state="hidden")
+    page.wait_for_timeout(300)
+
+
+def press(page: Any, name: str) -> None:
+    """Press a button of the dialog, and wait until it is closed."""
+    page.get_by_role("dialog").get_by_role("button", name=name, exact=True).click()
+    page.wait_for_selector("dialog", state="detached")
+    page.wait_for_timeout(150)
 
 
 def screen(page: Any, name: str, *, whole: bool = False) -> None:

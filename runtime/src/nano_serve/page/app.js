@@ -1,6 +1,6 @@
 // Starts the page: parts, keys, and the link to the server.
 
-import { draw, lostJobs, startComposer } from "./composer.js";
+import { draw, startComposer } from "./composer.js";
 import { at, put } from "./dom.js";
 import { startHistory } from "./history.js";
 import { startQueue } from "./queue.js";
@@ -31,9 +31,9 @@ addEventListener("keydown", (event) => {
 });
 
 startComposer();
+startSheet(); // before the stage, which shows what it gathers
 startStage();
 startQueue();
 startHistory();
 startRestore();
-startSheet();
-begin(lostJobs);
+begin();

@@ -11,7 +11,6 @@ const NAMES = {
   cache_interval: "cache interval", guidance_interval: "guidance between", variation_seed: "variation seed",
   variation_strength: "variation", image_guidance_scale: "picture guidance",
 };
-const sent = new Map(); // bodies of this page's jobs, by id: to send them again
 let offered = ""; // which bundles and samplers the choices were made for
 let counting = 0;
 
@@ -48,7 +47,6 @@ export async function send(request) {
   text(at("problem"), "");
   try {
     const job = await ask("POST", "/api/v1/jobs", request);
-    sent.set(job.id, request);
     if (!store.jobs.has(job.id)) store.jobs.set(job.id, job);
     if (!extra.locked) at("seed").value = job.seeds[0];
     const shown = store.jobs.get(store.focus?.job);
@@ -60,13 +58,6 @@ export async function send(request) {
     text(at("problem"), error.message);
     return null;
   }
-}
-
-/** Tell that a server which was started anew lost jobs, and offer to send them again. */
-export function lostJobs(jobs) {
-  const ours = jobs.filter((job) => sent.has(job.id));
-  const note = `The server was started anew and lost ${jobs.length} of your jobs.`;
-  toast(note, ...(ours.length ? ["Queue them again", () => ours.forEach((job) => send(sent.get(job.id)))] : []));
 }
 
 /** Set the form to a picture's options, and offer to undo it. */

@@ -12,6 +12,10 @@ const TICKS = { weighting: "prompt_weighting", long: "long_prompts" };
 const NAMED = { ...TEXTS, ...NUMBERS, ...CHOICES };
 const KEPT = ["cache_interval", "guidance_interval", "variation_seed", "variation_strength", "image_guidance_scale"];
 
+const PLAIN = { seed: "random", negative_prompt: "none", prompt_weighting: false, long_prompts: false, quality: "exact", cache_interval: 1, guidance_interval: "0,1" };
+
+const defaultsOf = ({ num_inference_steps, guidance_scale, scheduler }) => ({ num_inference_steps, guidance_scale, scheduler });
+
 export const extra = {
   locked: false,
   kept: {}, // options of a picture that have no field
@@ -75,8 +79,9 @@ export function differences(options) {
   const now = body();
   const names = new Set([...Object.keys(options), ...Object.keys(now)]);
   for (const name of ["bundle", "image", "mask_image", "num_images_per_prompt", "keep_unmasked", "mask_blur"]) names.delete(name);
-  const shown = (value) => (value === undefined || value === null || value === "" ? "default" : String(value));
-  return [...names].map((name) => [name, shown(now[name]), shown(options[name])]).filter(([, a, b]) => a !== b);
+  const own = { ...PLAIN, ...defaultsOf(bundleOf(now.bundle)) };
+  const shown = (value, name) => String((value ?? "") === "" ? own[name] ?? "default" : value);
+  return [...names].map((name) => [name, shown(now[name], name), shown(options[name], name)]).filter(([, a, b]) => a !== b);
 }
 
 /** Set the form to a picture's options; what it leaves out takes the default. */

@@ -1,7 +1,8 @@
 // The list of jobs that wait or are drawn, each with its progress and a way to cancel it.
 
+import { ask } from "./api.js";
 import { at, el, icon, plural, put, say, toast } from "./dom.js";
-import { ended, going, look, store, watch } from "./store.js";
+import { changed, ended, going, left, look, store, watch } from "./store.js";
 import { cancel, stateOf } from "./stage.js";
 
 const rows = new Map();
@@ -11,11 +12,12 @@ export function startQueue() {
   at("cancel-all").addEventListener("click", () => going().reverse().forEach(cancel));
   watch(show);
   watch(tell);
+  watch(showLeft);
 }
 
 function show() {
   const jobs = going();
-  at("queue").hidden = jobs.length === 0;
+  at("queue").hidden = jobs.length + left().length === 0;
   at("cancel-all").hidden = jobs.length < 2;
   put(at("queue-title"), jobs.length > 1 ? `Queue, ${jobs.length} jobs` : "Queue");
   const focused = document.activeElement;
@@ -27,6 +29,31 @@ function show() {
     fill(row, job);
   });
   if (focused && !focused.isConnected) (at("jobs").querySelector(".icon") ?? at("draw")).focus();
+}
+
+/** Show what an earlier start of the server did not finish: it is drawn again only if somebody asks for it. */
+function showLeft() {
+  const jobs = left();
+  const list = at("left").querySelector("ul");
+  at("left").hidden = jobs.length === 0;
+  if (list.dataset.ids === jobs.map((job) => job.id).join()) return;
+  list.dataset.ids = jobs.map((job) => job.id).join();
+  list.replaceChildren(...jobs.map((job) => el("li", { class: "left-job" },
+    el("span", { class: "what" }, job.options.prompt || "(no prompt)"),
+    el("button", { type: "button", class: "plain", onclick: () => again(job) }, "Draw again"),
+    el("button", { type: "button", class: "icon", "aria-label": `Forget: ${job.options.prompt}`, title: "Forget it", onclick: () => cancel(job) }, icon("close")))));
+}
+
+async function again(job) {
+  try {
+    const made = await ask("POST", `/api/v1/jobs/${job.id}/retry`);
+    store.jobs.delete(job.id);
+    if (!store.jobs.has(made.id)) store.jobs.set(made.id, made);
+    look({ job: made.id });
+  } catch (error) {
+    toast(error.message);
+  }
+  changed();
 }
 
 function rowOf(job) {

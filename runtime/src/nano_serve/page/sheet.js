@@ -168,7 +168,7 @@ function view(drawn) {
     el("div", { class: "scroll alone", tabindex: "0", role: "group", "aria-label": "X/Y sheet" }, table),
     el("div", { class: "actions alone" },
       el("span", { class: "quiet" }, `${drawn} of ${sheet.pictures.length} drawn`),
-      (sending || going()) && action("close", "Stop", stop),
+      (sending || going() > 0) && action("close", "Stop", stop),
       missing && action("again", "Draw the rest", sendRest),
       drawn > 0 && el("button", { type: "button", onclick: download }, icon("save"), "Download the sheet")),
   ];

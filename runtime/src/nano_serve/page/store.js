@@ -13,7 +13,7 @@ export const store = {
   focus: null, // {job} or {picture}: what the stage shows
   known: new Map(), // pictures that were ever told of, by id
 };
-const ENDED = new Set(["completed", "failed", "cancelled"]);
+const ENDED = new Set(["completed", "failed", "cancelled", "interrupted"]);
 const watchers = [];
 let planned = false;
 
@@ -43,6 +43,9 @@ export const going = () =>
     .filter((job) => !ended(job))
     .sort((a, b) => a.queue_position - b.queue_position || a.created - b.created);
 
+/** Return jobs that an earlier start of the server did not finish. */
+export const left = () => [...store.jobs.values()].filter((job) => job.status === "interrupted");
+
 export const bundleOf = (id) => store.bundles.find((one) => one.id === id) ?? store.bundles[0];
 
 /** Load a page of pictures: the newest, or those before the oldest that is shown. */
@@ -56,20 +59,18 @@ export async function loadPictures(more = false) {
   changed();
 }
 
-/** Begin to listen. `lostJobs` is told which jobs a restarted server does not know any more. */
-export function begin(lostJobs) {
+/** Begin to listen. */
+export function begin() {
   listen(
-    (name, data) => (heard[name]?.(data, lostJobs), changed()),
+    (name, data) => (heard[name]?.(data), changed()),
     () => ((store.online = false), changed()),
   );
 }
 
 const heard = {
-  hello(data, lostJobs) {
-    const now = new Map(data.jobs.map((job) => [job.id, job]));
-    const lost = [...store.jobs.values()].filter((job) => !ended(job) && !now.has(job.id));
-    Object.assign(store, { online: true, jobs: now, bundles: data.bundles, samplers: data.samplers, limits: data.limits });
-    if (lost.length) lostJobs(lost);
+  hello(data) {
+    const jobs = new Map(data.jobs.map((job) => [job.id, job]));
+    Object.assign(store, { online: true, jobs, bundles: data.bundles, samplers: data.samplers, limits: data.limits });
     if (store.focus === null && going().length) store.focus = { job: going()[0].id };
     loadPictures().catch(() => {});
   },
