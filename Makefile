@@ -11,7 +11,7 @@ LOWEST_PIP := $(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-
 .DEFAULT_GOAL := help
 TRUST := $(addprefix tests/,runtime/test_manifest_fuzz.py runtime/test_safe_paths.py runtime/test_mutated.py \
 	runtime/test_unsafe_graphs.py runtime/test_prompts.py runtime/test_hostile_schedules.py runtime/test_clip_bpe.py runtime/test_hostile_pictures.py runtime/test_files.py runtime/test_signature.py runtime/test_kept_pictures.py \
-	contract/test_mutated.py contract/test_strict_reader.py contract/test_hostile.py contract/test_drawing_faults.py contract/test_memory_limits.py \
+	contract/test_mutated.py contract/test_strict_reader.py contract/test_hostile_shapes.py exporter/test_mutated_checkpoints.py contract/test_hostile.py contract/test_drawing_faults.py contract/test_memory_limits.py \
 	contract/test_many_drawings.py contract/test_quiet.py exporter/test_publish_faults.py exporter/test_whole_exports.py)
 
 .PHONY: help setup demo embedded-demo quality processors samplers test test-slow test-trust test-checkpoints test-lowest coverage lint docs ci bench bench-peers interop outliers serve-clients serve-page clean

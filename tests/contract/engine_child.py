@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nano_runtime.bundle.manifest import Backend
 
 ROWS = 2
-SECONDS = 10  # of processor time; of the clock twelve times as many, because other processes may be at work
+SECONDS = 10  # of processor time; of the clock sixty times as many, because other processes may be at work
 MEMORY = 6 << 30
 READY = "ready"
 
@@ -90,7 +90,7 @@ def main(folder: str, backend: str, *components: str) -> None:
         component, size = json.loads(line)
         raw = sys.stdin.buffer.read(size)
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
-        signal.alarm(12 * SECONDS)
+        signal.alarm(60 * SECONDS)
         say(outcome(bundle, engine, component, raw))
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)

@@ -17,7 +17,7 @@ from nano_runtime.bundle.manifest import MANIFEST_NAME
 from nano_runtime.errors import NanoError
 from nano_runtime.pipeline import Pipeline
 
-FEW, FULL = 40, 2000
+FEW, FULL = 30, 2000
 Document = dict[str, Any]
 
 

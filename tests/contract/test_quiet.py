@@ -186,6 +186,36 @@ def test_exporting_a_model_that_is_here(tmp_path):
     assert {name.split("/")[0] for name in seen.files if not name.startswith("cwd/bundle/")} == set()
 
 
+ORDERS = {
+    "_attn_implementation": "kernels-community/nobody-has-this",
+    "auto_map": {"AutoModel": "nobody--code.Model", "AutoTokenizer": ["nobody--code.Tokenizer", None]},
+    "_name_or_path": "nobody/nothing",
+    "name_or_path": "nobody/nothing",
+    "gguf_file": "other.gguf",
+    "use_kernels": True,
+    "trust_remote_code": True,
+    "local_files_only": False,
+}
+
+
+@pytest.mark.slow
+def test_exporting_a_folder_whose_configs_give_orders(tmp_path, monkeypatch):
+    """With the package ``kernels`` installed, transformers asks the Hub for an attention kernel that a config names."""
+    from nano_export.source import builtin  # noqa: PLC0415 - the other tests here need no torch
+
+    folder = tmp_path / "checkpoint"
+    builtin.write_checkpoint(builtin.build("tiny"), folder)
+    for path in folder.rglob("*config*.json"):
+        path.write_text(json.dumps({**json.loads(path.read_bytes()), **ORDERS}))
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "HF_ENDPOINT"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("DIFFUSERS_ATTN_BACKEND", "flash_hub")
+    arguments = [str(folder), "-o", "bundle", "--backend", "onnxruntime"]
+    seen = watched(tmp_path, "nano_export.cli", *arguments, network=True)
+    assert not [event for event in seen.events if event[0] in REACHING]
+    assert sent(seen) == []
+
+
 def test_the_watch_sees_all_of_that(tmp_path):
     unpickle = f"import pickle; pickle.loads({pickle.dumps(Path('x'))!r})"
     lines = [DATAGRAM, unpickle, "import os; os.system('true')", "open('stray', 'w').close()"]

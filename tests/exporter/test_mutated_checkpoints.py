@@ -21,7 +21,7 @@ from nano_export.source import builtin
 from nano_export.source.checkpoint import open_checkpoint
 from nano_runtime.errors import NanoError
 
-FEW, FULL = 40, 2000
+FEW, FULL = 30, 2000
 SECONDS = 20  # of processor time for one; a good one takes a fifth of a second
 MEMORY = 4 << 30  # more than before
 VALUES: tuple[Any, ...] = (
