@@ -13,6 +13,7 @@ import pytest
 from tests.serve.conftest import Served
 
 import nano_runtime
+from nano_serve.errors import BadRequestError
 from nano_serve.http import bodies
 
 DRAWING = ["/api/v1/jobs", "/v1/images/generations", "/sdapi/v1/txt2img", "/sdapi/v1/img2img"]
@@ -117,6 +118,30 @@ def test_a_body_that_does_not_come_is_not_waited_for(served: Served, monkeypatch
         yield b"}"
 
     assert served.ask("POST", "/api/v1/jobs", content=slow(), headers=JSON).status_code == 408
+
+
+@pytest.mark.parametrize("part", [b'"', b'"\\', b'\\"', b"[", b'{"":', b'"\\"'])
+def test_no_body_is_read_again_and_again(served: Served, part: bytes):
+    """In time that grows with its square, one of them took many minutes."""
+    content = b'{"prompt": "owl", "x": ' + part * (2_000_000 // len(part))
+    assert served.ask("POST", "/api/v1/jobs", content=content, headers=JSON).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("content", "deep"),
+    [
+        (b'{"a": "[[[[[["}', 1),
+        (b'{"a\\\\": [1], "b\\"[[[": [[2]]}', 3),
+        (b"[" * 32 + b"]" * 32, 32),
+        (b'["\\\\\\"", [[]]]', 3),
+    ],
+)
+def test_brackets_in_texts_do_not_count(content: bytes, deep: int, monkeypatch):
+    monkeypatch.setattr(bodies, "_MOST_DEPTH", deep)
+    bodies._check_depth(content)  # noqa: SLF001 - the part under test
+    monkeypatch.setattr(bodies, "_MOST_DEPTH", deep - 1)
+    with pytest.raises(BadRequestError):
+        bodies._check_depth(content)  # noqa: SLF001
 
 
 def test_a_million_keys_are_refused(served: Served):
