@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -101,9 +102,9 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "one", folder / "two"
 
 
-@pytest.fixture
-def serving(bundles: tuple[Path, Path], tmp_path: Path) -> Iterator[Callable[..., Served]]:
-    """Start servers; they are stopped after the test."""
+@contextmanager
+def servers(bundles: tuple[Path, Path], pictures: Path) -> Iterator[Callable[..., Served]]:
+    """Give a function that starts servers; they are stopped at the end."""
     begun: list[Served] = []
 
     def begin(access: Access | None = None, fit: Fit = "asked", *, start: bool = True, **changes: Any) -> Served:
@@ -113,7 +114,7 @@ def serving(bundles: tuple[Path, Path], tmp_path: Path) -> Iterator[Callable[...
             graphs[folder] = FakeGraphs(Bundle.open(folder), instead=_gated(gate))
             return pipeline_of(graphs[folder])
 
-        settings = replace(Settings(bundles, tmp_path / "pictures"), **changes)
+        settings = replace(Settings(bundles, pictures), **changes)
         studio = Studio(settings, opened)
         served = Served(studio, application(studio, Access() if access is None else access, fit), gate, graphs)
         begun.append(served)
@@ -126,6 +127,13 @@ def serving(bundles: tuple[Path, Path], tmp_path: Path) -> Iterator[Callable[...
         served.gate.open = True
         if served.studio.worker.ident is not None:
             assert served.studio.stop(20)
+
+
+@pytest.fixture
+def serving(bundles: tuple[Path, Path], tmp_path: Path) -> Iterator[Callable[..., Served]]:
+    """Start servers; they are stopped after the test."""
+    with servers(bundles, tmp_path / "pictures") as begin:
+        yield begin
 
 
 @pytest.fixture

@@ -7,17 +7,25 @@ import base64
 from typing import Any
 
 import pytest
-from tests.serve.conftest import BASE, PORT
+from tests.serve.conftest import BASE, PORT, servers
 
 from nano_serve.http.guard import CSP, Access
 
 TOKEN = "a token of sixteen and more"  # noqa: S105 - of a test
 
 
-@pytest.fixture
-def locked(serving):
+@pytest.fixture(scope="module")
+def served(bundles, tmp_path_factory):
+    """One server for all: no request here leaves a trace."""
+    with servers(bundles, tmp_path_factory.mktemp("pictures")) as begin:
+        yield begin()
+
+
+@pytest.fixture(scope="module")
+def locked(bundles, tmp_path_factory):
     """A server with a token, another name, and a friendly page elsewhere."""
-    return serving(Access(TOKEN, ["studio.lan", "proxy.example:80"], ["http://friend.example"]))
+    with servers(bundles, tmp_path_factory.mktemp("pictures")) as begin:
+        yield begin(Access(TOKEN, ["studio.lan", "proxy.example:80"], ["http://friend.example"]))
 
 
 @pytest.mark.parametrize(

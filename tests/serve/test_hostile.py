@@ -10,7 +10,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from tests.serve.conftest import Served
+from tests.serve.conftest import Served, servers
 
 import nano_runtime
 from nano_serve.errors import BadRequestError
@@ -57,6 +57,13 @@ BODIES = {
     "NaN": b'{"prompt": "owl", "guidance_scale": NaN, "cfg_scale": NaN}',
     "null everywhere": b'{"prompt": null, "num_images_per_prompt": null, "init_images": [null]}',
 }
+
+
+@pytest.fixture(scope="module")
+def served(bundles, tmp_path_factory):
+    """One server for all: some of A1111's requests draw."""
+    with servers(bundles, tmp_path_factory.mktemp("pictures")) as begin:
+        yield begin()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -163,8 +170,9 @@ def test_no_path_of_a_request_is_opened(served: Served, name: str, bundles):
     assert [name for name in strange if "site-packages" not in name and "/lib/python" not in name] == []
 
 
-def test_messages_name_no_path_of_this_machine(served: Served, bundles):
-    """A bundle without presets names its folder to the one who started the server."""
+def test_messages_name_no_path_of_this_machine(serving, bundles):
+    """A file that is gone is named by its place in the bundle."""
+    served = serving()
     (bundles[0] / "tokenizer").rename(bundles[0] / "gone")
     try:
         answer = served.ask("POST", "/api/v1/tokens", json={"prompt": "owl"})
