@@ -1,8 +1,9 @@
-"""Ctrl-C and SIGTERM end a command within a step: exit code 130, one line, and nothing half written."""
+"""Ctrl-C and SIGTERM end a command at once: exit code 130, one line, and nothing half written."""
 
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from nano_runtime.pictures.png import read_parameters
 
 
 def started(module: str, *arguments: object) -> subprocess.Popen[str]:
@@ -53,6 +56,41 @@ def test_drawing_stops_within_a_step(tmp_path, fp32, backend, number):
     code, error = ended(process)
     assert (code, error) == (130, "nano-generate: interrupted\n")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_at_any_moment_it_ends_and_leaves_nothing(tmp_path, full, backend):
+    """Loading, compiling, encoding, UNet calls, decoding, writing: most of the time is native code's."""
+    pytest.importorskip(backend)
+    arguments = ("an otter", "--backend", backend, "--threads", 1, "--steps", 3, "-n", 2, "-o", tmp_path, "--no-cache")
+    began = time.monotonic()
+    process = started("nano_runtime.cli.generate", *arguments)
+    assert process.stderr is not None
+    process.stderr.readline()
+    announced = time.monotonic()
+    assert ended(process)[0] == 0
+    seconds = time.monotonic() - announced
+    dice = random.Random(backend)  # noqa: S311 - to be repeated
+    waits: list[float] = []
+    for case in range(500 if full else 1):
+        for path in tmp_path.iterdir():
+            path.unlink()
+        number = (signal.SIGTERM, signal.SIGINT)[case % 2]
+        process = started("nano_runtime.cli.generate", *arguments)
+        if case % 5:
+            assert process.stderr is not None
+            process.stderr.readline()
+        else:  # also before the first word, but after Python's own start
+            time.sleep(0.5 * (announced - began))
+        time.sleep(dice.uniform(0, seconds))
+        sent = time.monotonic()
+        send(process, number)
+        code, error = ended(process)
+        waits.append(time.monotonic() - sent)
+        assert (code, "Traceback" in error) in {(130, False), (0, False)}, error
+        for path in tmp_path.iterdir():  # finished pictures, and nothing else
+            read_parameters(path)
+    print(f"{backend}: {len(waits)} ends, the longest took {max(waits):.2f} s")  # noqa: T201 - with -s
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from nano_runtime.cli import Parser, exit_code_of
+from nano_runtime.cli import EXIT_INTERRUPTED, Parser, exit_code_of
 from nano_runtime.cli.desk import Desk, FarDesk, NearDesk
 from nano_runtime.errors import EngineDiedError, NanoError
 from nano_runtime.errors.escaping import escaped, escaped_lines
@@ -39,7 +39,7 @@ def done_in_child(
 
     Raises:
         EngineDiedError: the child came to an end without having said how.
-        KeyboardInterrupt: it was ended by Ctrl-C or SIGTERM before it could say so.
+        KeyboardInterrupt: it was ended by Ctrl-C or SIGTERM.
         NanoError: a file cannot be written.
     """
     sys.stdout.flush()
@@ -65,9 +65,9 @@ def done_in_child(
             _say_on(desk)
             raise
         ended = child.wait()
-    if code is None:
+    if code is None or code == EXIT_INTERRUPTED:
         _say_on(desk)
-        if child.interrupted:
+        if child.interrupted or code == EXIT_INTERRUPTED:
             raise KeyboardInterrupt
         raise EngineDiedError(bundle, ended)
     desk.end()
@@ -90,18 +90,34 @@ def _talk(line: str) -> None:
 
 def _work(parser: Parser, work: Callable[[Desk], int], channel: Channel) -> None:
     """Be the far end: do the work, and send how it ended."""
+    before = frozenset(sys.modules)
     sys.stdout, sys.stderr = _Sent(channel, "out"), _Sent(channel, "err")
     try:
-        code = exit_code_of(parser, partial(work, FarDesk(channel)))
+        code = exit_code_of(parser, partial(_interruptible, work, channel))
     except Exception:  # noqa: BLE001 - a bug, whose traceback is shown as ever
         traceback.print_exc()
         code = 1
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it has ended
     sys.stdout.flush()
     sys.stderr.flush()
-    if uncompiled := uncompiled_modules():
+    if uncompiled := uncompiled_modules(before):
         channel.send({"uncompiled": uncompiled})
     channel.send({"code": code})
+
+
+def _interruptible(work: Callable[[Desk], int], channel: Channel) -> int:
+    """Do the work; when it was told to end, whatever it raises is the interruption, of which the near end speaks.
+
+    Native code that Python called turns a ``KeyboardInterrupt`` into an error of its own.
+    """
+    try:
+        return work(FarDesk(channel))
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except Exception:
+        if channel.interrupted:
+            return EXIT_INTERRUPTED
+        raise
 
 
 class _Sent(io.TextIOBase):

@@ -8,16 +8,20 @@ from __future__ import annotations
 import os
 import py_compile
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 __all__ = ["compile_modules", "uncompiled_modules"]
 
 
-def uncompiled_modules() -> list[str]:
-    """Return the sources of imported modules whose compiled form is missing or older, and could be written."""
-    return [] if sys.dont_write_bytecode else list(_uncompiled())
+def uncompiled_modules(before: Collection[str]) -> list[str]:
+    """Return the sources of imported modules whose compiled form is missing or older, and could be written.
+
+    Args:
+        before: names of modules that were imported while that could still be written.
+    """
+    return [] if sys.dont_write_bytecode else list(_uncompiled(before))
 
 
 def compile_modules(sources: Iterable[str]) -> None:
@@ -34,15 +38,17 @@ def compile_modules(sources: Iterable[str]) -> None:
                 py_compile.compile(source, doraise=False, quiet=2)
 
 
-def _uncompiled() -> Iterator[str]:
+def _uncompiled(before: Collection[str]) -> Iterator[str]:
     """Yield the sources that ``uncompiled_modules`` returns."""
-    for module in list(sys.modules.values()):
+    for name, module in list(sys.modules.items()):
+        if name in before:
+            continue
         spec = getattr(module, "__spec__", None)
         source, kept = getattr(spec, "origin", None), getattr(spec, "cached", None)
         if not (isinstance(source, str) and isinstance(kept, str) and source.endswith(".py")):
             continue
         try:
-            if Path(kept).stat().st_mtime >= Path(source).stat().st_mtime:
+            if os.stat(kept).st_mtime >= os.stat(source).st_mtime:  # noqa: PTH116 - hundreds of them, at every start
                 continue
         except OSError:
             pass

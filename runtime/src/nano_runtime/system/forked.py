@@ -6,6 +6,7 @@ up. If it has not ended after a moment, or at a second signal, it is killed: nat
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
@@ -65,6 +66,7 @@ class ForkedChild:
         self._code: int | None = None
         self._before: dict[signal.Signals, Any] = {}
         parent = os.getpid()
+        gc.freeze()  # or the collector would touch, and so copy, in the child all that is shared
         held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
             self._pid = os.fork()
@@ -177,6 +179,8 @@ def _be_child(
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
             work(channel)
         code = 0
+    except KeyboardInterrupt:
+        pass
     except BaseException:  # noqa: BLE001 - nothing may get out into what the parent was doing
         with suppress(BaseException):
             traceback.print_exc(file=sys.__stderr__)

@@ -35,16 +35,19 @@ class Channel:
     Attributes:
         reading: descriptor to read from.
         writing: descriptor to write to.
+        interrupted: whether ``interrupt`` was called.
     """
 
     reading: int
     writing: int
+    interrupted: bool = False
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _busy: bool = False  # the main thread is in the middle of a message
     _asked: bool = False
 
     def interrupt(self) -> None:
         """Raise ``KeyboardInterrupt``, from a signal handler; in the middle of a message, behind it."""
+        self.interrupted = True
         if self._busy:
             self._asked = True
         else:

@@ -19,13 +19,13 @@ from nano_runtime.bundle.manifest import Backend
 from nano_runtime.engines import BACKENDS, installed
 from nano_runtime.errors import BackendMissingError, BundleError, LoaderDiedError, MachineError, NanoError
 from nano_runtime.system.children import module_command
-from nano_runtime.system.machine import memory_available_bytes
+from nano_runtime.system.confined import described
+from nano_runtime.system.confinement import LEAST_MEMORY, Confinement, memory_for_child
 
 __all__ = ["REPORT_BYTES", "Limits", "engines_of", "trial_fault"]
 
 REPORT_BYTES: Final = 1 << 20
 _MAX_CHARACTERS: Final = 600
-_LEAST_MEMORY: Final = 3 << 30  # address space: an engine reserves more than it uses
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Limits:
         Memory is what the machine has for another process, and no more time is given than for weights that fit into
         it: the sizes in a manifest are whatever its author says, as a file can be one large hole.
         """
-        available = memory_available_bytes()
-        memory = _LEAST_MEMORY if available is None else max(available, _LEAST_MEMORY)
+        known = memory_for_child()
+        memory = LEAST_MEMORY if known is None else known
         return cls(seconds=90 + min(bundle.size_bytes(backend), memory) / 8e6, memory_bytes=memory)
 
 
@@ -72,11 +72,20 @@ def trial_fault(bundle: Bundle, backend: Backend, limits: Limits) -> NanoError |
     The child compares all checksums itself first. Only text is taken from it: hostile code that runs in the child can
     write a false report, and nothing else here.
     """
-    arguments = [str(bundle.path.resolve()), bundle.digest, backend, str(limits.seconds), str(limits.memory_bytes)]
+    within = described(Confinement(reads=(bundle.path.resolve(),)))
+    arguments = [
+        within,
+        "nano_runtime.verify.trial_process",
+        str(bundle.path.resolve()),
+        bundle.digest,
+        backend,
+        str(limits.seconds),
+        str(limits.memory_bytes),
+    ]
     with TemporaryFile() as report:
         try:
             done = subprocess.run(  # noqa: S603 - our own module; paths are arguments, not commands
-                [*module_command("nano_runtime.verify.trial_process"), *arguments],
+                [*module_command("nano_runtime.system.confined"), *arguments],
                 cwd=Path(__file__).parents[2],
                 stdin=subprocess.DEVNULL,
                 stdout=report,

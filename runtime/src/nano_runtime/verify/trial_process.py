@@ -31,6 +31,7 @@ from nano_runtime.sampling.arithmetic import arithmetic
 from nano_runtime.sampling.denoise import denoise
 from nano_runtime.sampling.samplers import make_sampler
 from nano_runtime.sampling.schedule import Schedule
+from nano_runtime.system.confinement import limit
 from nano_runtime.system.processors import usable_cores
 from nano_runtime.verify.trial import REPORT_BYTES
 
@@ -150,20 +151,9 @@ def _feeds(component: Component, generator: np.random.Generator, ids: NDArray[np
 
 def _limit(seconds: float, memory_bytes: int) -> None:
     """Limit time, memory and output of this process, where the system can."""
-    try:
-        import resource  # noqa: PLC0415 - does not exist on Windows
-    except ImportError:
-        return
-    bounds = {
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_FSIZE: REPORT_BYTES,
-        resource.RLIMIT_CPU: int(seconds * usable_cores()) + 1,  # in case the parent dies
-        resource.RLIMIT_AS: memory_bytes,
-    }
-    for kind, most in bounds.items():
-        _, hard = resource.getrlimit(kind)
-        allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (allowed, allowed))
+    limit("FSIZE", REPORT_BYTES)
+    limit("CPU", int(seconds * usable_cores()) + 1)  # in case the parent dies
+    limit("AS", memory_bytes)
 
 
 def _say(**words: object) -> None:
