@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Gallery", "Picture"]
 
 _NAME: Final = re.compile("[0-9a-f]{32}")
+_MOST_KNOWN: Final = 1000  # pictures whose parameters stay in memory, 3 kB each
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Gallery:
         picture = Picture(name, created, job, place, parameters)
         with self._lock:
             self._times[name] = created
-            self._known[name] = picture
+            self._remember(picture)
         return picture
 
     def page(self, before: str | None, limit: int) -> tuple[list[Picture], str | None]:
@@ -146,5 +147,11 @@ class Gallery:
         picture = Picture(name, created, None, None, parameters)
         with self._lock:
             if name in self._times:
-                self._known[name] = picture
+                self._remember(picture)
         return picture
+
+    def _remember(self, picture: Picture) -> None:
+        """Keep what a file says, for some pictures: the others are read again."""
+        self._known[picture.id] = picture
+        while len(self._known) > _MOST_KNOWN:
+            del self._known[next(iter(self._known))]
