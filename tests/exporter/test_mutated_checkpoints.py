@@ -130,12 +130,16 @@ def index(folder: Path, chance: random.Random) -> Path:
 CHANGES: tuple[Callable[[Path, random.Random], Path], ...] = (config, config, config, header, index)
 
 
+class Late(BaseException):
+    """It took too long; no ``except Exception`` on the way may take it for an error of the checkpoint."""
+
+
 @contextmanager
 def limited() -> Iterator[None]:
     """Limit processor time and memory of what is done inside."""
 
     def late(*_: object) -> None:
-        raise AssertionError(f"more than {SECONDS} s")
+        raise Late(f"more than {SECONDS} s")
 
     before, hard = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

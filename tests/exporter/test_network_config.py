@@ -61,6 +61,17 @@ def test_quantized_weights_are_refused(kind):
         network_config(kind, {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, HERE)
 
 
+@pytest.mark.parametrize(
+    "key", ["layers_per_block", "transformer_layers_per_block", "num_hidden_layers", "num_decoder_blocks"]
+)
+@pytest.mark.parametrize("value", [10**9, [1, [2, 10**9]], [1] * 1000, 1e300])
+def test_more_layers_than_any_network_has_are_refused(key, value):
+    """A library would build them all, one by one."""
+    with pytest.raises(CheckpointError, match=key):
+        network_config(UNet2DConditionModel, {key: value}, HERE)
+    network_config(UNet2DConditionModel, {key: [1, [], [2, 3]]}, HERE)
+
+
 def test_configs_of_single_files_give_no_orders_either():
     """Control: the library obeys those about attention and types."""
     config = {**builtin.build("tiny").text_encoder.config.to_dict(), **ORDERS}

@@ -24,6 +24,8 @@ _TEXT_ENCODER: Final = frozenset(
 )
 _WHOLE_CLIP: Final = "clip"  # a config of text and picture encoder together, as the library takes it
 _QUANTIZED: Final = "quantization_config"
+_COUNTS: Final = ("layers", "blocks")  # in the names of keys that say how many a network has
+_MOST: Final = 256  # of the largest, CLIP's bigG, one has 32; a library builds as many as it is told, for hours
 
 
 def network_config(kind: Any, config: dict[str, Any], folder: Path) -> dict[str, Any]:  # noqa: ANN401 - see load_network
@@ -35,7 +37,7 @@ def network_config(kind: Any, config: dict[str, Any], folder: Path) -> dict[str,
         folder: of the network, for messages.
 
     Raises:
-        CheckpointError: it says that the weights are quantized.
+        CheckpointError: it says that the weights are quantized, or that the network has thousands of layers.
     """
     text = config.get("text_config")
     if config.get("model_type") == _WHOLE_CLIP and isinstance(text, dict):
@@ -44,5 +46,15 @@ def network_config(kind: Any, config: dict[str, Any], folder: Path) -> dict[str,
         raise CheckpointError(
             folder, f"its config.json has a {_QUANTIZED}: the model from before it was quantized is needed"
         )
+    for key, value in config.items():
+        if any(word in key for word in _COUNTS) and _largest(value) > _MOST:
+            raise CheckpointError(folder, f"its config.json has {key}={str(value)[:40]}, and no network has so many")
     known = inspect.signature(kind.__init__).parameters if hasattr(kind, "load_config") else _TEXT_ENCODER
     return {key: value for key, value in config.items() if key in known}
+
+
+def _largest(value: object) -> float:
+    """Return the largest number in a value of JSON, or how many values a list has; 0 without one."""
+    if isinstance(value, (list, tuple)):
+        return max(len(value), *map(_largest, value), 0)
+    return value if isinstance(value, (int, float)) else 0
