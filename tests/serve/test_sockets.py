@@ -169,6 +169,9 @@ def test_other_machines_need_a_token(capsys):
     assert "--token" in capsys.readouterr().err
     assert cli.main(["--token", "short"]) == 2
     assert cli.main(["--port", "70000"]) == 2
+    assert cli.main(["--idle", "nan"]) == 2
+    assert cli.main(["--history", "/dev/null/x", "--port", "0"]) == 4
+    assert "--history" in capsys.readouterr().err
 
 
 def test_no_log_has_a_prompt_or_a_token(serving, caplog):

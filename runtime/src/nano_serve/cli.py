@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -74,7 +75,7 @@ def _parser() -> Parser:
         "the server; pictures take a little longer",
     )  # fmt: skip
     drawing.add_argument(
-        "--idle", type=float, default=300.0, metavar="SECONDS",
+        "--idle", type=_seconds, default=300.0, metavar="SECONDS",
         help="free a model's memory after this long without a job; -1 keeps it (default: %(default)g)",
     )  # fmt: skip
     drawing.add_argument(
@@ -187,6 +188,17 @@ def _history(options: _Options) -> Iterator[Path]:
         from platformdirs import user_data_path
 
         yield user_data_path("nano-runtime", appauthor=False) / "pictures"
+
+
+def _seconds(text: str) -> float:
+    """Read a time."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return found
 
 
 def _port(text: str) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from nano_runtime import BundleError, MachineError, NanoError, UsageError
 
 __all__ = [
@@ -11,6 +13,7 @@ __all__ = [
     "CancelledError",
     "CrowdedError",
     "DrawingError",
+    "FolderError",
     "ForbiddenError",
     "MethodError",
     "NoTokenError",
@@ -258,6 +261,22 @@ class CrowdedError(RequestError):
     def headers(self) -> dict[str, str]:
         """Say when to try again, and close this one."""
         return {"Retry-After": "5", "Connection": "close"}
+
+
+class FolderError(MachineError):
+    """The folder of pictures cannot be used.
+
+    Args:
+        folder: it.
+        error: in the system's words.
+    """
+
+    def __init__(self, folder: Path, error: OSError) -> None:
+        why = str(error) if error.strerror is None else error.strerror
+        super().__init__(
+            f"the folder of pictures, {folder}, cannot be used: {why}",
+            "Free some space, or choose another with --history; --no-history keeps none.",
+        )
 
 
 class AddressError(MachineError):

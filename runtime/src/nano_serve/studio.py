@@ -13,7 +13,7 @@ from typing import Final
 
 from nano_runtime import DrawOptions
 from nano_serve import views
-from nano_serve.errors import BadRequestError, NotFoundError, StoppingError
+from nano_serve.errors import BadRequestError, FolderError, NotFoundError, StoppingError
 from nano_serve.gallery import Gallery
 from nano_serve.hub import Hub
 from nano_serve.jobs import Job, Wish
@@ -58,13 +58,16 @@ class Studio:
 
     Raises:
         NanoError: a bundle cannot be opened.
-        OSError: the folder of pictures cannot be used.
+        FolderError: the folder of pictures cannot be used.
     """
 
     def __init__(self, settings: Settings, opened: Open) -> None:
         self.shelf = Shelf(settings.bundles, opened)
-        self.gallery = Gallery(settings.history)
-        self.journal = Journal(settings.history / "waiting")
+        try:
+            self.gallery = Gallery(settings.history)
+            self.journal = Journal(settings.history / "waiting")
+        except OSError as error:
+            raise FolderError(settings.history, error) from error
         self.hub = Hub()
         self.metrics = Metrics()
         self.line = Line(settings.queue)
@@ -123,7 +126,7 @@ class Studio:
             self._jobs[job.id] = job
         try:
             if wish.request is not None:
-                self.journal.keep(job.id, wish.request)
+                self._keep(job.id, wish.request)
             self.line.add(job)
         except BaseException:
             self.journal.forget(job.id)
@@ -132,6 +135,12 @@ class Studio:
             raise
         self._job_changed(job)
         return job
+
+    def _keep(self, name: str, request: bytes) -> None:
+        try:
+            self.journal.keep(name, request)
+        except OSError as error:
+            raise FolderError(self.gallery.folder, error) from error
 
     def random_seed(self) -> int:
         """Return a random seed that JavaScript's numbers can hold."""
@@ -188,7 +197,10 @@ class Studio:
         Raises:
             NotFoundError: there is none of this id.
         """
-        self.gallery.delete(name)
+        try:
+            self.gallery.delete(name)
+        except OSError as error:
+            raise FolderError(self.gallery.folder, error) from error
         self.hub.publish("picture_deleted", ("picture_deleted", name), {"id": name})
 
     def _job_changed(self, job: Job) -> None:

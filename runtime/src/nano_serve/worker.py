@@ -75,16 +75,23 @@ class Worker(threading.Thread):
     def run(self) -> None:
         """Draw round after round; free the graphs when nothing came for long enough."""
         while not self._stopping.is_set():
-            loaded = self._shelf.loaded
-            following = self._line.take(None if loaded is None else self._keep_seconds)
-            if following is not None:
-                self.current = following.jobs
-                self._draw_safely(following)
-                self._line.returned(following)
-                self._finish(following)
-                self.current = ()
-            elif loaded is not None:
-                self._free(loaded)
+            try:
+                self._go_on()
+            except Exception:  # noqa: BLE001, PERF203 - a bug must not end the thread that draws
+                _log.exception("the worker goes on with the next job")
+
+    def _go_on(self) -> None:
+        """Wait for a round and draw it, or free the graphs."""
+        loaded = self._shelf.loaded
+        following = self._line.take(None if loaded is None else self._keep_seconds)
+        if following is not None:
+            self.current = following.jobs
+            self._draw_safely(following)
+            self._line.returned(following)
+            self._finish(following)
+            self.current = ()
+        elif loaded is not None and not self._stopping.is_set():
+            self._free(loaded)
 
     def stop(self, seconds: float) -> bool:
         """Ask the thread to end after the UNet call under way; return whether it did in time.
@@ -192,8 +199,8 @@ class Worker(threading.Thread):
         return shelved
 
     def _free(self, shelved: Shelved) -> None:
-        shelved.pipeline.close()
         shelved.state = "idle"
+        shelved.pipeline.close()
         self._news.bundle(shelved)
 
     def _told(self, drawn: Round, event: Progress, began: float | None) -> None:
