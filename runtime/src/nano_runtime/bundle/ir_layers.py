@@ -33,6 +33,7 @@ NANO_LAYERS: Final[Mapping[str, str]] = {
     "FakeQuantize opset1": f"{_BROADCAST} levels",
     "Gather opset8": "batch_dims",
     "Gelu opset7": "approximation_mode",
+    "Greater opset1": _BROADCAST,
     "HSwish opset4": "",
     "HardSigmoid opset1": "",
     "Interpolate opset11": (
@@ -82,7 +83,6 @@ OTHER_LAYERS: Final[Mapping[str, Mapping[str, str]]] = {
         "FloorMod opset1": _BROADCAST,
         "GatherElements opset6": "axis",
         "GatherND opset8": "batch_dims",
-        "Greater opset1": _BROADCAST,
         "GreaterEqual opset1": _BROADCAST,
         "GroupNormalization opset12": "epsilon num_groups",
         "Interpolate opset4": (
