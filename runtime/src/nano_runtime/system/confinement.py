@@ -19,7 +19,7 @@ from typing import Final
 
 from nano_runtime.system.disk_cache import make_private
 from nano_runtime.system.landlock import restrict
-from nano_runtime.system.machine import memory_available_bytes
+from nano_runtime.system.machine import memory_available_bytes, swap_free_bytes
 
 __all__ = ["LEAST_MEMORY", "Confinement", "die_with_parent", "limit", "memory_for_child"]
 
@@ -64,9 +64,9 @@ class Confinement:
 
 
 def memory_for_child() -> int | None:
-    """Return the bytes that a child may take: what the machine has for another process; None where it does not say."""
+    """Return the bytes that a child may take: what the machine has for it, swap too; None where it does not say."""
     available = memory_available_bytes()
-    return None if available is None else max(available, LEAST_MEMORY)
+    return None if available is None else max(available + swap_free_bytes(), LEAST_MEMORY)
 
 
 def limit(kind: str, most: int) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "instruction_sets",
     "memory_available_bytes",
     "peak_rss_bytes",
+    "swap_free_bytes",
 ]
 
 ISA_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16")
@@ -86,6 +87,12 @@ def memory_available_bytes() -> int | None:
     if limit.isdigit() and used.isdigit():
         available = min(available, max(0, int(limit) - int(used)))
     return available
+
+
+def swap_free_bytes() -> int:
+    """Return the swap that is free; 0 where the system does not say."""
+    found = re.search(r"^SwapFree:\s*(\d+) kB$", _read(_MEMINFO), re.MULTILINE)
+    return 0 if found is None else int(found.group(1)) * 1024
 
 
 def peak_rss_bytes() -> int | None:
