@@ -1,5 +1,6 @@
 // Requests to the server, and its stream of events.
 
+export const SILENT = "The server does not answer. Is nano-serve still running?";
 const EVENTS = ["hello", "job", "progress", "preview", "picture", "picture_deleted", "bundle", "bye"];
 
 /** Send a request; return the JSON of its answer, null without one. An error holds the server's own words. */
@@ -13,7 +14,7 @@ export async function ask(method, path, body = undefined) {
   try {
     answer = await fetch(path, sent);
   } catch {
-    throw new Error("The server does not answer. Is nano-serve still running?");
+    throw new Error(SILENT);
   }
   if (answer.status === 204) return null;
   const found = await answer.json().catch(() => null);

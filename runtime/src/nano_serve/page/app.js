@@ -1,5 +1,6 @@
 // Starts the page: parts, keys, and the link to the server.
 
+import { SILENT } from "./api.js";
 import { draw, startComposer } from "./composer.js";
 import { at, put } from "./dom.js";
 import { startHistory } from "./history.js";
@@ -12,7 +13,7 @@ import { begin, going, store, watch } from "./store.js";
 let away = false;
 
 watch(() => {
-  if (away && store.online) put(at("problem"), "");
+  if (away && store.online && at("problem").textContent === SILENT) put(at("problem"), "");
   away = !store.online;
   const loaded = store.bundles.find((one) => one.state !== "idle");
   put(at("link"), store.online ? (loaded?.state === "loading" ? "Loading the model…" : "Ready") : "The server does not answer. Trying again…");
@@ -24,7 +25,7 @@ addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
     draw();
-  } else if (event.key === "Escape" && !event.defaultPrevented) {
+  } else if (event.key === "Escape" && !event.defaultPrevented && !event.isComposing) {
     const now = going()[0];
     if (now) cancel(now);
   }

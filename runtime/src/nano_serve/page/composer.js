@@ -18,7 +18,8 @@ export const current = () => bundleOf(at("bundle").value);
 
 /** Begin: put back what was typed, and answer to every change. */
 export function startComposer() {
-  recall();
+  const lost = recall();
+  if (lost) toast(`The start picture “${lost}” was too large for this browser to keep. Open it again.`);
   at("form").addEventListener("submit", (event) => (event.preventDefault(), draw()));
   at("form").addEventListener("input", edited);
   at("bundle").addEventListener("change", () => ((offered = ""), changed(), edited()));
@@ -38,8 +39,9 @@ export function startComposer() {
 
 /** Send what is typed; the button never waits. */
 export async function draw() {
+  if (at("more").querySelector(":invalid")) at("more").open = true; // else nobody sees what is wrong
   if (!at("form").reportValidity()) return;
-  await send(body());
+  if ((await send(body())) && matchMedia("(max-width: 800px)").matches) at("stage").scrollIntoView({ behavior: "smooth" });
 }
 
 /** Send a job, and show it unless another of ours is being drawn. */
@@ -60,13 +62,20 @@ export async function send(request) {
   }
 }
 
-/** Set the form to a picture's options, and offer to undo it. */
-export function takeOver(options) {
+/** Set the form to a picture's options and its model, say what cannot be had, and offer to undo it. */
+export function takeOver(options, { edited: fromPicture, bundle_digest: digest, bundle: name } = {}) {
   const before = copied();
+  const model = store.bundles.find((one) => one.id === digest) ?? store.bundles.find((one) => one.name === name);
+  if (model && model !== current()) put("bundle", model.id);
   apply(options);
+  offered = "";
+  changed();
   redraw();
   at("prompt").focus();
-  toast("Settings taken over.", "Undo", () => (restore(before), redraw()));
+  const said = ["Settings taken over."];
+  if (fromPicture) said.push("The picture that it started from is not in the file.");
+  if (name && !model) said.push(`Its model, ${name}, is not here.`);
+  toast(said.join(" "), "Undo", () => (restore(before), (offered = ""), changed(), redraw()));
 }
 
 /** Start from a picture: a data URL and a name. */

@@ -33,15 +33,20 @@ function typed() {
 /** Keep what is typed. A start picture that is too large for that is left out. */
 export function keep() {
   const found = typed();
-  if ((found.start?.url.length ?? 0) > MOST_KEPT) found.start = null;
+  const without = { ...found, start: null, left: found.start?.name };
+  if ((found.start?.url.length ?? 0) > MOST_KEPT || !stored(found)) stored(without);
+}
+
+function stored(found) {
   try {
     localStorage.setItem(KEY, JSON.stringify(found));
+    return true;
   } catch {
-    // a private window may refuse; the page works without
+    return false; // full, or a private window; the page works without
   }
 }
 
-/** Put back what was typed when the page was last open. */
+/** Put back what was typed when the page was last open; return the name of a start picture that was not kept. */
 export function recall() {
   let found = {};
   try {
@@ -54,6 +59,7 @@ export function recall() {
   if (found.locked === true) extra.locked = true;
   if (found.kept && typeof found.kept === "object") extra.kept = found.kept;
   if (typeof found.start?.url === "string") extra.start = found.start;
+  return found.left ?? null;
 }
 
 /** Return the body of a request: only what is set. */
@@ -109,7 +115,7 @@ export const copied = () => structuredClone(typed());
 
 /** Put a copy back. */
 export function restore(copy) {
-  for (const id of [...Object.keys(NAMED), "seed"]) put(id, copy[id]);
+  for (const id of [...Object.keys(NAMED), "seed", "bundle"]) put(id, copy[id]);
   for (const id of Object.keys(TICKS)) at(id).checked = copy[id];
   Object.assign(extra, { locked: copy.locked, kept: copy.kept, start: copy.start });
 }

@@ -50,7 +50,7 @@ class Painter {
     return [
       el("h2", { id: "painter-title" }, "Paint what is to be drawn anew"),
       el("div", { class: "tools", role: "toolbar", "aria-label": "Tools" }, this.brush, this.eraser,
-        el("label", { for: "brush-size" }, "Size"), this.number, this.undo, this.redo, tool("Clear", () => this.clear()), tool("Invert", () => this.invert())),
+        el("span", { class: "size" }, el("label", { for: "brush-size" }, "Size"), this.number), this.undo, this.redo, tool("Clear", () => this.clear()), tool("Invert", () => this.invert())),
       el("div", { class: "easel" }, this.canvas), this.note,
       el("p", { class: "buttons" }, tool("Cancel", () => close("")), el("button", { type: "button", class: "main", onclick: () => close("take") }, "Use this mask")),
     ];

@@ -1,9 +1,8 @@
 // The list of jobs that wait or are drawn, each with its progress and a way to cancel it.
 
-import { ask } from "./api.js";
 import { at, el, icon, plural, put, say, toast } from "./dom.js";
-import { changed, ended, going, left, look, store, watch } from "./store.js";
-import { cancel, stateOf } from "./stage.js";
+import { ended, going, left, look, store, watch } from "./store.js";
+import { again, cancel, stateOf } from "./stage.js";
 
 const rows = new Map();
 const last = new Map(); // status of each job when it was last seen
@@ -42,18 +41,6 @@ function showLeft() {
     el("span", { class: "what" }, job.options.prompt || "(no prompt)"),
     el("button", { type: "button", class: "plain", onclick: () => again(job) }, "Draw again"),
     el("button", { type: "button", class: "icon", "aria-label": `Forget: ${job.options.prompt}`, title: "Forget it", onclick: () => cancel(job) }, icon("close")))));
-}
-
-async function again(job) {
-  try {
-    const made = await ask("POST", `/api/v1/jobs/${job.id}/retry`);
-    store.jobs.delete(job.id);
-    if (!store.jobs.has(made.id)) store.jobs.set(made.id, made);
-    look({ job: made.id });
-  } catch (error) {
-    toast(error.message);
-  }
-  changed();
 }
 
 function rowOf(job) {

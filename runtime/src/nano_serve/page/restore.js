@@ -53,7 +53,7 @@ async function take(file) {
   if (current()?.edits) choices.push(["start", "Start from it", found ? "plain" : "main first"]);
   if (changes.length) choices.push(["settings", "Replace my settings", "main first"]);
   const chosen = await dialog(file.name || "Pasted picture", content(url, found, changes, why), choices);
-  if (chosen === "settings") takeOver(found.options);
+  if (chosen === "settings") takeOver(found.options, found);
   if (chosen === "start") (startFrom(url, file.name || "pasted"), at("start").querySelector(".paint")?.focus());
 }
 

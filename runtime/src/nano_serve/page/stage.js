@@ -24,6 +24,19 @@ export async function cancel(job) {
   }
 }
 
+/** Draw a job that an earlier start of the server did not finish. */
+export async function again(job) {
+  try {
+    const made = await ask("POST", `/api/v1/jobs/${job.id}/retry`);
+    store.jobs.delete(job.id);
+    if (!store.jobs.has(made.id)) store.jobs.set(made.id, made);
+    look({ job: made.id });
+  } catch (error) {
+    toast(error.message);
+  }
+  changed();
+}
+
 /** Ask, then delete a picture. */
 export async function remove(picture) {
   const content = [el("img", { class: "small", src: picture.url, alt: "" }), el("p", {}, "Its file is deleted from the disk.")];
@@ -95,6 +108,7 @@ function jobView(job, over, count) {
   const prompt = el("p", { class: "prompt" }, job.options.prompt || "(no prompt)");
   if (!over) return [grid, details(prompt, el("div", { class: "during" }, el("progress", { max: 1, "aria-label": "Progress" }), el("span", { class: "state" }), action("close", "Cancel", () => cancel(store.jobs.get(job.id)))))];
   if (job.error) return [el("div", { class: "canvas nothing" }, el("p", { class: "problem" }, job.error.message)), details(prompt)];
+  if (job.status === "interrupted") return [el("div", { class: "canvas nothing" }, el("p", { class: "quiet" }, "Not finished when the server ended."), action("again", "Draw it again", () => again(job))), details(prompt)];
   if (count === 0) return [el("div", { class: "canvas nothing" }, el("p", { class: "quiet" }, job.status === "cancelled" ? "Cancelled before its first picture." : "Its pictures were deleted.")), details(prompt)];
   return [grid, details(prompt, el("p", { class: "quiet" }, "Choose a picture for what can be done with it."))];
 }
@@ -137,7 +151,7 @@ function pictureView(picture) {
     el("dl", { class: "facts" }, ...facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, String(value))))),
     el("div", { class: "actions" },
       el("a", { class: "button", href: picture.url, download: fileName(picture) }, icon("save"), "Download"),
-      action("again", "Use settings", () => takeOver(options)),
+      action("again", "Use settings", () => takeOver(options, by)),
       canVary(picture) && action("kin", "Siblings", () => vary(picture)),
       bundleOf(null)?.edits && action("brush", "Start from it", () => edit(picture)),
       back,
