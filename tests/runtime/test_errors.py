@@ -20,9 +20,11 @@ LEAVES = [
 
 
 def example(leaf: type[errors.NanoError]) -> errors.NanoError:
-    """Construct a leaf from its signature."""
+    """Construct a leaf from its signature, without what has a default."""
     arguments: list[Any] = []
     for parameter in list(inspect.signature(leaf.__init__).parameters.values())[1:]:
+        if parameter.default is not parameter.empty:
+            break
         kind = str(parameter.annotation)
         if kind.startswith(("Iterable", "tuple")):
             arguments.append((1, 2) if "int" in kind else ("x", "y"))

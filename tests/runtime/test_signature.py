@@ -224,5 +224,5 @@ def test_without_the_package_the_error_names_what_installs_it(folder, keys, tmp_
         command_line = [sys.executable, "-c", program, *map(str, arguments)]
         done = subprocess.run(command_line, capture_output=True, text=True, cwd=tmp_path, check=False)
         assert done.returncode == 4
-        assert "pip install model-signing" in done.stderr
+        assert 'pip install "model-signing"' in done.stderr
         assert "Traceback" not in done.stderr

@@ -25,7 +25,7 @@ class BackendMissingError(MachineError, ImportError):
     def __init__(self, backend: str) -> None:
         super().__init__(
             f"the engine {backend} is not installed",
-            f"Install it with: pip install {backend}",
+            f'Install it with: pip install "{backend}"',
         )
 
 
@@ -35,7 +35,7 @@ class SigningMissingError(MachineError, ImportError):
     def __init__(self) -> None:
         super().__init__(
             "signatures need the package model-signing, which is not installed",
-            "Install it with: pip install model-signing",
+            'Install it with: pip install "model-signing"',
         )
 
 
