@@ -24,6 +24,8 @@ from nano_runtime.errors import NanoError
 from nano_runtime.system.files import open_plain
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from nano_runtime.arrays import Arrays
     from nano_runtime.bundle.manifest import Backend
 
@@ -33,14 +35,16 @@ MEMORY = 6 << 30
 READY = "ready"
 
 
+def ones(shape: list[int], dtype: str) -> NDArray[np.int64] | NDArray[np.float32]:
+    """Return ones in the type of a tensor."""
+    return np.ones(shape, np.int64) if dtype == "int64" else np.ones(shape, np.float32)
+
+
 def feeds_of(bundle: Bundle, component: str) -> Arrays:
     """Return inputs of the manifest's shapes and types."""
     free = {BATCH: ROWS, TOKENS: bundle.manifest.tokenizer.length}
     return {
-        tensor.name: np.ones(
-            [free[size] if isinstance(size, str) else size for size in tensor.shape],
-            np.int64 if tensor.dtype == "int64" else np.float32,
-        )
+        tensor.name: ones([free[size] if isinstance(size, str) else size for size in tensor.shape], tensor.dtype)
         for tensor in bundle.manifest.components[component].inputs
     }
 

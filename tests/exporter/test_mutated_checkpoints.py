@@ -112,14 +112,25 @@ def index(folder: Path, chance: random.Random) -> Path:
     table: dict[str, Any] = dict.fromkeys(json.loads(raw[8 : 8 + length]), shard.name)
     table.pop("__metadata__", None)
     content: dict[str, Any] = {"metadata": {"total_size": 1}, "weight_map": table}
-    names = ("weights.bin", "/etc/passwd", "../config.json", "", ".", shard.name + "\0", "x" * 5000, 1, None, [])
+    odd: list[Any] = [
+        "weights.bin",
+        "/etc/passwd",
+        "../config.json",
+        "",
+        ".",
+        shard.name + "\0",
+        "x" * 5000,
+        1,
+        None,
+        [],
+    ]
     kind = chance.randrange(4)
     if kind == 0:
         change_json(content, chance)
     elif kind == 1:
-        table[chance.choice(sorted(table))] = chance.choice(names)
+        table[chance.choice(sorted(table))] = chance.choice(odd)
     elif kind == 2:
-        content["weight_map"] = dict.fromkeys(table, chance.choice(names))
+        content["weight_map"] = dict.fromkeys(table, chance.choice(odd))
     else:
         table[chance.choice(("more", ""))] = shard.name
     made = path.with_name(path.name + ".index.json")

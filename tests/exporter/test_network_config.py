@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -80,7 +81,7 @@ def test_configs_of_single_files_give_no_orders_either():
     assert shapes_of(HERE, "text_encoder", config)
 
 
-TOKENIZER_ORDERS = {
+TOKENIZER_ORDERS: dict[str, dict[str, Any]] = {
     "gguf_file": {"gguf_file": "other.gguf"},
     "init_inputs": {"init_inputs": [{"a": 1}, []]},
     "vocab": {"vocab": "/etc/hostname", "merges": "/etc/hostname"},

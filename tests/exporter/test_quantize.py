@@ -34,7 +34,7 @@ TOLERANCE = 2e-6
 Feeds = dict[str, np.ndarray]
 
 
-def value(name: str, shape: Sequence[int], dtype: ir.DataType = FLOAT) -> ir.Value:
+def value(name: str, shape: Sequence[int | str], dtype: ir.DataType = FLOAT) -> ir.Value:
     return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
 
 
@@ -43,7 +43,7 @@ def constant(name: str, array: np.ndarray) -> ir.Value:
     return ir.Value(name=name, const_value=tensor, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
 
 
-def layer(op: str, inputs: Sequence[ir.Value], name: str, shape: Sequence[int], **attributes: Any) -> ir.Node:
+def layer(op: str, inputs: Sequence[ir.Value], name: str, shape: Sequence[int | str], **attributes: Any) -> ir.Node:
     """A node with a named and typed output ``NAME.out``."""
     node = ir.node(op, inputs, attributes=attributes, name=name)
     (output,) = node.outputs

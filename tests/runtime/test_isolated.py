@@ -68,8 +68,8 @@ def test_it_draws_what_a_pipeline_of_this_process_draws(pipe, backend, cache):
         of.interrupt = step == 1
         return {"latents": tensors["latents"] * 0.5}
 
-    both = [arrays(one("an owl", callback_on_step_end=halved, **ASKED)) for one in (pipe, here)]
-    np.testing.assert_array_equal(*both)
+    there, expected_latents = (arrays(one("an owl", callback_on_step_end=halved, **ASKED)) for one in (pipe, here))
+    np.testing.assert_array_equal(there, expected_latents)
     here.close()
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     before = signal.set_wakeup_fd(-1)

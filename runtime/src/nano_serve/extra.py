@@ -10,6 +10,7 @@ from nano_runtime import MachineError
 __all__ = ["ServeMissingError", "require"]
 
 _PACKAGES: Final = ("starlette", "uvicorn", "python_multipart")
+_DISTRIBUTIONS: Final = ("starlette", "uvicorn", "python-multipart")
 
 
 class ServeMissingError(MachineError, ImportError):
@@ -20,7 +21,9 @@ class ServeMissingError(MachineError, ImportError):
     """
 
     def __init__(self, package: str) -> None:
-        super().__init__(f"the package {package} is not installed", "Install it: pip install 'nano-runtime[serve]'")
+        super().__init__(
+            f"the package {package} is not installed", f"Install it with: pip install {' '.join(_DISTRIBUTIONS)}"
+        )
 
 
 def require() -> None:
