@@ -25,18 +25,21 @@ from nano_runtime.system.messages import Channel, ChannelError
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="commands draw in a child on Linux")
 needs_landlock = pytest.mark.skipif(landlock_version() == 0, reason="this kernel has no Landlock, or forbids it")
 
-# argv: "child" or "here", the lines of the stand-in, arguments of the command
+# argv: "child", "patient" (a child has a minute to end) or "here", the lines of the stand-in, arguments of the command
 STAND_IN = """
 import ctypes, json, os, signal, socket, subprocess, sys, time
 from pathlib import Path
 from nano_runtime.cli import generate
+from nano_runtime.system import forked
 how, lines, *arguments = sys.argv[1:]
+if how == "patient":
+    forked._GRACE_S = 60.0
 def work(options, output, cache, desk):
     exec(lines, {**globals(), "options": options, "output": output, "cache": cache, "desk": desk})
     return 0
 generate._work = work
 sys.argv[1:] = arguments
-sys.exit(generate.main(None if how == "child" else arguments))
+sys.exit(generate.main(arguments if how == "here" else None))
 """
 
 
@@ -126,13 +129,26 @@ def test_the_death_of_an_engine_is_an_error_of_two_lines(tmp_path, lines, number
 HANGING = (
     "signal.signal(signal.SIGTERM, signal.SIG_IGN); print('hangs', os.getpid(), file=sys.stderr)\nwhile True: pass"
 )
-TIDY = "print('waits', os.getpid(), file=sys.stderr)\ntry: time.sleep(60)\nfinally: print('tidied', file=sys.stderr)"
+TIDY = (
+    "try:\n    print('waits', os.getpid(), file=sys.stderr)\n    time.sleep(60)\n"
+    "finally: print('tidied', file=sys.stderr)"
+)
 
 
-@pytest.mark.parametrize("lines", [HANGING, TIDY], ids=["deaf", "tidy"])
-@pytest.mark.parametrize("signals", [(signal.SIGINT,), (signal.SIGTERM,), (signal.SIGTERM, signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("lines", "signals"),
+    [
+        (HANGING, (signal.SIGINT,)),
+        (HANGING, (signal.SIGTERM,)),
+        (HANGING, (signal.SIGTERM, signal.SIGTERM)),
+        (TIDY, (signal.SIGINT,)),
+        (TIDY, (signal.SIGTERM,)),
+    ],
+    ids=["deaf-int", "deaf-term", "deaf-twice", "tidy-int", "tidy-term"],
+)
 def test_a_signal_ends_it_whatever_it_does(tmp_path, lines, signals):
-    with started(tmp_path, f"desk.go_on('the rest'); {lines}") as process:
+    how = "patient" if lines == TIDY else "child"
+    with started(tmp_path, f"desk.go_on('the rest')\n{lines}", how=how) as process:
         assert process.stderr is not None
         child = int(process.stderr.readline().split()[1])
         for number in signals:
