@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from contextlib import suppress
+from typing import Any
 
 from starlette.requests import Request
 
@@ -12,13 +14,25 @@ from nano_serve.hub import Listener
 from nano_serve.jobs import Job
 from nano_serve.studio import Studio
 
-__all__ = ["ended", "finished", "gone"]
+__all__ = ["ended", "finished", "until_gone"]
 
 
-async def gone(request: Request) -> None:
+async def _gone(request: Request) -> None:
     """Return when the client has left. The body must have been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+async def until_gone(request: Request, work: Coroutine[Any, Any, None]) -> None:
+    """Do work until it ends or the client leaves; what is left of it is cancelled, and its errors are not told."""
+    tasks = [asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await task
 
 
 async def finished(request: Request, studio: Studio, job: Job) -> None:
@@ -30,15 +44,9 @@ async def finished(request: Request, studio: Studio, job: Job) -> None:
         DrawingError: it failed.
     """
     with studio.hub.listening(job.id) as listener:
-        waiting = asyncio.ensure_future(_until_ended(job, listener))
-        leaving = asyncio.ensure_future(gone(request))
         try:
-            await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            await until_gone(request, _until_ended(job, listener))
         finally:
-            for task in (waiting, leaving):
-                task.cancel()
-                with suppress(asyncio.CancelledError, Exception):
-                    await task
             if not job.ended:
                 studio.cancel(job)
     ended(studio, job)
