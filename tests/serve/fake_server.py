@@ -30,4 +30,4 @@ if __name__ == "__main__":
     studio = Studio(settings, opened)
     sockets = listen("localhost", 0)
     port = sockets[0].getsockname()[1]
-    serve(application(studio, Access()), studio, sockets, lambda: print(port, flush=True))  # noqa: T201
+    serve(sockets, Access(), lambda: (application(studio, Access()), studio), lambda: print(port, flush=True))  # noqa: T201

@@ -28,7 +28,7 @@ class Running:
         self.sockets = listen("localhost", 0)
         self.port = self.sockets[0].getsockname()[1]
         ready = threading.Event()
-        self.server = Server(served.app, served.studio, ready.set)
+        self.server = Server(Access(), lambda: (served.app, served.studio), ready.set)
         self.thread = threading.Thread(target=self.server.run_on, args=(self.sockets,))
         self.thread.start()
         assert ready.wait(10)
@@ -44,12 +44,7 @@ class Running:
 
     def status(self, path: str) -> int:
         """Return the status of a GET."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        try:
-            connection.request("GET", path, headers={"Host": f"localhost:{self.port}"})
-            return connection.getresponse().status
-        finally:
-            connection.close()
+        return _status(self.port, path)
 
     def stop(self) -> float:
         """Stop it as a signal would; return how many seconds that took."""
@@ -164,6 +159,41 @@ def test_a_port_that_is_taken_is_told(running):
         listen("127.0.0.1", running.port)
 
 
+def test_while_bundles_are_opened_connections_are_accepted(serving):
+    """``/health`` answers, ``/ready`` says not yet, and whatever needs a bundle waits for it."""
+    served, leave, got = serving(start=False), threading.Event(), []
+
+    def opened():
+        assert leave.wait(10)
+        return served.app, served.studio
+
+    ready = threading.Event()
+    sockets = listen("localhost", 0)
+    begun = Server(Access(), opened, ready.set)
+    thread = threading.Thread(target=begun.run_on, args=(sockets,))
+    thread.start()
+    port = sockets[0].getsockname()[1]
+    assert _status(port, "/health") == 200
+    assert _status(port, "/ready") == 503
+    assert _status(port, "/health", "evil.com") == 403
+    waiting = threading.Thread(target=lambda: got.append(_status(port, "/api/v1/bundles")))
+    waiting.start()
+    waiting.join(0.1)
+    assert (got, ready.is_set()) == ([], False)
+    leave.set()
+    waiting.join(10)
+    assert ready.wait(10)
+    assert (got, _status(port, "/ready")) == ([200], 200)
+    begun.should_exit = True
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_bundles_that_cannot_be_opened_end_the_server(tmp_path, capsys):
+    assert cli.main(["--bundle", str(tmp_path), "--no-history", "--port", "0"]) == 3
+    assert "manifest.json" in capsys.readouterr().err
+
+
 def test_other_machines_need_a_token(capsys):
     assert cli.main(["--host", "0.0.0.0"]) == 2  # noqa: S104 - it is refused
     assert "--token" in capsys.readouterr().err
@@ -186,6 +216,16 @@ def test_no_log_has_a_prompt_or_a_token(serving, caplog):
     assert "POST /api/v1/jobs 202" in said
     assert "canary" not in said
     assert token not in said
+
+
+def _status(port: int, path: str, host: str = "localhost") -> int:
+    """Return the status of a GET."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path, headers={"Host": f"{host}:{port}"})
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 def _rest(peer: socket.socket) -> bytes:

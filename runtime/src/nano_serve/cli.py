@@ -16,8 +16,10 @@ from nano_runtime.cli import Parser, make_parser, run_command
 from nano_runtime.cli.cache_options import CacheOptions, add_cache_options, cache_folder
 
 if TYPE_CHECKING:
-    from nano_runtime import Pipeline
     from nano_serve.fit import Fit
+    from nano_serve.http.guard import Access
+    from nano_serve.http.watch import Watch
+    from nano_serve.studio import Studio
 
 __all__ = ["main"]
 
@@ -116,11 +118,8 @@ def _serve(options: _Options) -> int:
     from nano_serve.extra import require
 
     require()
-    from nano_runtime import Bundle
-    from nano_serve.http.app import application
     from nano_serve.http.guard import Access
     from nano_serve.http.server import is_loopback, listen, serve
-    from nano_serve.studio import Settings, Studio
 
     if options.token is not None and len(options.token) < _LEAST_TOKEN:
         raise BadRequestError("--token is short", f"Give at least {_LEAST_TOKEN} characters, as openssl rand prints.")
@@ -129,23 +128,7 @@ def _serve(options: _Options) -> int:
             f"--host {options.host} lets others reach this server, and there is no --token",
             'Add --token "$(openssl rand -hex 24)", or leave --host out.',
         )
-    bundles = options.bundle or [Bundle.open().path]
-    cache = cache_folder(options)
-
-    def opened(folder: Path) -> Pipeline:
-        from nano_runtime import Pipeline
-
-        return Pipeline.from_pretrained(
-            folder,
-            options.backend,  # type: ignore[arg-type] # argparse has checked it
-            options.threads,
-            cache=cache,
-            isolated=options.isolate,
-        )
-
     with _history(options) as history:
-        keep = None if options.idle < 0 else options.idle
-        studio = Studio(Settings(bundles, history, queue=options.queue, keep_seconds=keep), opened)
         if options.log is not None:
             _log_to_stderr(options.log)
         sockets = listen(options.host, options.port)
@@ -161,8 +144,31 @@ def _serve(options: _Options) -> int:
 
                 webbrowser.open(url if options.token is None else f"{url}/?token={options.token}")
 
-        serve(application(studio, access, options.fit), studio, sockets, started)
+        serve(sockets, access, lambda: _opened(options, history, access), started)
     return 0
+
+
+def _opened(options: _Options, history: Path, access: Access) -> tuple[Watch, Studio]:
+    """Open the bundles; return the application, and what draws for it."""
+    from nano_runtime import Bundle, Pipeline
+    from nano_serve.http.app import application
+    from nano_serve.studio import Settings, Studio
+
+    cache = cache_folder(options)
+
+    def pipeline(folder: Path) -> Pipeline:
+        return Pipeline.from_pretrained(
+            folder,
+            options.backend,  # type: ignore[arg-type] # argparse has checked it
+            options.threads,
+            cache=cache,
+            isolated=options.isolate,
+        )
+
+    bundles = options.bundle or [Bundle.open().path]
+    keep = None if options.idle < 0 else options.idle
+    studio = Studio(Settings(bundles, history, queue=options.queue, keep_seconds=keep), pipeline)
+    return application(studio, access, options.fit), studio
 
 
 def _log_to_stderr(form: Literal["text", "json"]) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "MethodError",
     "NoTokenError",
     "NotFoundError",
+    "OpeningError",
     "RequestError",
     "StoppingError",
     "TooLargeError",
@@ -233,6 +234,20 @@ class DrawingError(RequestError):
     def __init__(self, status: int, code: str, what: str, hint: str) -> None:
         super().__init__(what, hint)
         self.status, self.code = status, code
+
+
+class OpeningError(RequestError):
+    """The bundles are still being opened."""
+
+    status = 503
+    code = "opening"
+
+    def __init__(self) -> None:
+        super().__init__("the server is opening its bundles", "Try again when /ready answers 200.")
+
+    def headers(self) -> dict[str, str]:
+        """Say when to try again."""
+        return {"Retry-After": "5"}
 
 
 class StoppingError(RequestError):

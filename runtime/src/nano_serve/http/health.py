@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from nano_serve.errors import StoppingError
 from nano_serve.http.answers import JsonAnswer
+from nano_serve.http.opening import HealthShape
 from nano_serve.http.routes import Endpoint
 from nano_serve.studio import Studio
 
-__all__ = ["HealthShape", "health_endpoints"]
-
-
-class HealthShape(msgspec.Struct, kw_only=True):
-    """How the server is."""
-
-    status: str
+__all__ = ["health_endpoints"]
 
 
 def health_endpoints(studio: Studio) -> list[Endpoint]:

@@ -8,17 +8,26 @@ import logging
 import os
 import signal
 import socket  # noqa: TID251 - the one door to the network, and it only listens
+import threading
 from collections.abc import Callable, Sequence
-from typing import Final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from nano_serve.errors import AddressError
+from nano_serve.http.guard import Access
+from nano_serve.http.opening import Opening
 from nano_serve.http.patience import Crowd, PatientProtocol
-from nano_serve.studio import Studio
 
-__all__ = ["Server", "is_loopback", "listen", "serve"]
+if TYPE_CHECKING:
+    from nano_serve.studio import Studio  # its imports take half a second: they wait until requests are accepted
+
+__all__ = ["Opened", "Server", "is_loopback", "listen", "serve"]
+
+Opened: TypeAlias = Callable[[], "tuple[ASGIApp, Studio]"]
+"""Opens the bundles, and returns the application and what draws for it."""
 
 _DRAIN_SECONDS: Final = 1  # for answers that are being written
 _WORKER_SECONDS: Final = 2.0  # for the UNet call under way
@@ -73,38 +82,49 @@ def _socket(host: str, port: int) -> socket.socket:
     return made
 
 
-def serve(app: ASGIApp, studio: Studio, sockets: Sequence[socket.socket], started: Callable[[], None]) -> None:
+def serve(sockets: Sequence[socket.socket], access: Access, opened: Opened, started: Callable[[], None]) -> None:
     """Serve until SIGINT or SIGTERM.
 
+    Requests are accepted at once, while the bundles are opened in another thread.
     Streams end with ``bye``, the UNet call under way is finished if that is quick, and whole pictures are written.
     Where an engine hangs in one call, or compiles for minutes, the process ends without it: nothing unfinished has a
     name.
 
     Args:
-        app: answers.
-        studio: draws; it is started and stopped here.
         sockets: that listen.
-        started: is called when requests are accepted.
+        access: who may ask.
+        opened: opens the bundles; what draws is started and stopped here.
+        started: is called when all routes are there.
+
+    Raises:
+        NanoError: the bundles cannot be opened.
     """
-    server = Server(app, studio, started)
+    server = Server(access, opened, started)
     server.run_on(sockets)
     if not server.worker_ended:
         _log.warning("an engine did not come back; the process ends without it")
         logging.shutdown()
         os._exit(0)
+    if server.failure is not None:
+        raise server.failure
 
 
 class Server(uvicorn.Server):
     """Starts the studio, and stops it before the connections, so that streams end by themselves.
 
     Args:
-        app: answers.
-        studio: draws.
-        started: is called when requests are accepted.
+        access: who may ask.
+        opened: opens the bundles.
+        started: is called when all routes are there.
+
+    Attributes:
+        worker_ended: whether no thread of ours runs any more.
+        failure: why the bundles could not be opened; None if they could.
     """
 
-    def __init__(self, app: ASGIApp, studio: Studio, started: Callable[[], None]) -> None:
-        crowd = Crowd(app)
+    def __init__(self, access: Access, opened: Opened, started: Callable[[], None]) -> None:
+        self._opening = Opening(access)
+        crowd = Crowd(self._opening)
         super().__init__(
             uvicorn.Config(
                 crowd,
@@ -121,23 +141,47 @@ class Server(uvicorn.Server):
             )
         )
         crowd.connections = self.server_state.connections
-        self._studio = studio
+        self._open = opened
+        self._opener = threading.Thread(target=self._opened, name="nano-serve-opener", daemon=True)
+        self._studio: Studio | None = None
         self._told = started
         self.worker_ended = True
+        self.failure: BaseException | None = None
 
     def run_on(self, sockets: Sequence[socket.socket]) -> None:
         """Serve until ``should_exit`` is set, or a signal comes to the main thread."""
-        self._studio.start()
         asyncio.run(self.serve(list(sockets)))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to accept requests."""
+        """Begin to accept requests, and to open the bundles."""
         await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
+        self._opener.start()
+
+    def _opened(self) -> None:
+        """Open the bundles, in a thread of its own; what goes wrong ends the server."""
+        try:
+            app, studio = self._open()
+        except BaseException as error:  # noqa: BLE001 - raised again by ``serve``
+            self.failure, self.should_exit = error, True
+            return
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._begin, app, studio)
+
+    def _begin(self, app: ASGIApp, studio: Studio) -> None:
+        """Begin to draw."""
+        self._studio = studio
+        studio.start()
+        self._opening.opened(app)
         self._told()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop drawing, end streams, close connections."""
-        self.worker_ended = await asyncio.to_thread(self._studio.stop, _WORKER_SECONDS)
+        await asyncio.to_thread(self._opener.join, _WORKER_SECONDS)
+        if self._studio is None:
+            self.worker_ended = not self._opener.is_alive()
+        else:
+            self.worker_ended = await asyncio.to_thread(self._studio.stop, _WORKER_SECONDS)
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: object) -> None:  # noqa: ARG002 - of signal handlers
