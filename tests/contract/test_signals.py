@@ -15,10 +15,11 @@ import pytest
 from nano_runtime.pictures.png import read_parameters
 
 
-def started(module: str, *arguments: object) -> subprocess.Popen[str]:
-    """Start a command in a process group of its own, as a terminal does."""
+def started(command: str, *arguments: object) -> subprocess.Popen[str]:
+    """Start a command of the runtime in a process group of its own, as a terminal does."""
+    line = f"import sys; from nano_runtime.commands import {command}; sys.exit({command}())"
     return subprocess.Popen(
-        [sys.executable, "-m", module, *map(str, arguments)],
+        [sys.executable, "-c", line, *map(str, arguments)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
 
@@ -47,7 +48,7 @@ def send(process: subprocess.Popen[str], number: signal.Signals) -> None:
 )
 def test_drawing_stops_within_a_step(tmp_path, fp32, backend, number):
     """Nine hundred steps, four pictures: the end would be minutes away."""
-    process = started("nano_runtime.cli.generate", "a fox", "--bundle", fp32, "--backend", backend, "--steps", 900,
+    process = started("generate", "a fox", "--bundle", fp32, "--backend", backend, "--steps", 900,
                       "-n", 4, "-o", tmp_path, "--no-cache", "--scheduler", "ddim")  # fmt: skip
     assert process.stderr is not None
     assert "900 steps" in process.stderr.readline()
@@ -64,7 +65,7 @@ def test_at_any_moment_it_ends_and_leaves_nothing(tmp_path, full, backend):
     pytest.importorskip(backend)
     arguments = ("an otter", "--backend", backend, "--threads", 1, "--steps", 3, "-n", 2, "-o", tmp_path, "--no-cache")
     began = time.monotonic()
-    process = started("nano_runtime.cli.generate", *arguments)
+    process = started("generate", *arguments)
     assert process.stderr is not None
     process.stderr.readline()
     announced = time.monotonic()
@@ -76,12 +77,12 @@ def test_at_any_moment_it_ends_and_leaves_nothing(tmp_path, full, backend):
         for path in tmp_path.iterdir():
             path.unlink()
         number = (signal.SIGTERM, signal.SIGINT)[case % 2]
-        process = started("nano_runtime.cli.generate", *arguments)
+        process = started("generate", *arguments)
         if case % 5 < 4:
             assert process.stderr is not None
             process.stderr.readline()
-        else:  # also before the first word, but after Python's own start
-            time.sleep(0.5 * (announced - began))
+        else:  # also before the first word, but not in Python's own start
+            time.sleep(0.3 * (announced - began))
         time.sleep(dice.uniform(0, seconds))
         sent = time.monotonic()
         send(process, number)
@@ -96,7 +97,7 @@ def test_at_any_moment_it_ends_and_leaves_nothing(tmp_path, full, backend):
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_measuring_stops_and_takes_its_processes_along(tmp_path, fp32, number):
     report = tmp_path / "report.json"
-    process = started("nano_runtime.cli.bench", fp32, "--steps", 900, "--backend", "onnxruntime", "--json", report)
+    process = started("bench", fp32, "--steps", 900, "--backend", "onnxruntime", "--json", report)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     while children.exists() and not children.read_text():  # on a busy machine, its process starts late
         time.sleep(0.1)

@@ -14,6 +14,7 @@ import nano_serve
 PACKAGE = Path(nano_serve.__file__).parent
 MOST_LINES, MOST_PARAMETERS = 400, 8
 SHARED = {
+    "nano_runtime.commands": "commands.py",  # signals before the first word
     "nano_runtime.cli": "cli.py",  # what all commands share: the error boundary, the cache
     "nano_runtime.drawing.demo_prompts": "views.py",  # what the demo was taught
 }

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType
 from typing import TypeVar
 
+from nano_runtime.cli.interruptions import interruptible
 from nano_runtime.cli.parser import Parser, digest, number
 from nano_runtime.cli.streams import silence_stdout, usable_streams
 from nano_runtime.errors import MachineError, NanoError
@@ -67,8 +66,8 @@ def run_command(parser: Parser, options: Options, action: Callable[[Options], in
         action: does the work and returns an exit code.
         argv: arguments without the program's name; None takes those of the process.
     """
-    with usable_streams(), _interrupted_by_sigterm(), _warnings_on_stderr(parser.prog):
-        return exit_code_of(parser, lambda: action(parser.read(argv, options)))
+    with usable_streams(), interruptible() as interruption, _warnings_on_stderr(parser.prog):
+        return exit_code_of(parser, lambda: interruption.heeded(lambda: action(parser.read(argv, options))))
 
 
 def exit_code_of(parser: Parser, work: Callable[[], int]) -> int:
@@ -110,20 +109,6 @@ def exit_code_of(parser: Parser, work: Callable[[], int]) -> int:
 def _say(prog: str, what: str, *hints: str) -> None:
     """Print an error on standard error: one line says what happened, and one each what to do."""
     print(f"{prog}: {escaped(what)}", *map(escaped, hints), sep="\n", file=sys.stderr)
-
-
-@contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C, so that ``finally`` blocks run and no unfinished file stays."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class _OneLine(logging.Formatter):

@@ -201,4 +201,5 @@ def _interruptions(channel: Channel) -> Iterator[None]:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both; the parent decides
     signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGALRM, lambda *_: channel.interrupt())  # of who noticed that the first was lost
     yield
