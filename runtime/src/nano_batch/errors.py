@@ -1,0 +1,77 @@
+"""Errors of batch jobs: of their rows, and of the folders that they work in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nano_runtime import MachineError, UsageError
+
+__all__ = ["BusyFolderError", "ChangedSourceError", "DamagedJobError", "OtherJobError", "StrangeFolderError"]
+
+
+class OtherJobError(UsageError):
+    """The folder holds another job.
+
+    Args:
+        folder: of the job.
+        differences: each says what is one way there and another way here.
+        hint: what to do.
+    """
+
+    def __init__(
+        self, folder: Path, differences: list[str], hint: str = "Give another folder with -o, or ask for the same."
+    ) -> None:
+        super().__init__(f"{folder} holds another job: {'; '.join(differences)}", hint)
+
+
+class StrangeFolderError(UsageError):
+    """The folder has files under names that a job uses, and no job.
+
+    Args:
+        folder: for a job.
+        name: that is taken.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        super().__init__(f"{folder} has {name}, but no job.json: it is no job's folder", "Give another folder with -o.")
+
+
+class DamagedJobError(UsageError):
+    """A file of the job cannot be read.
+
+    Args:
+        path: of the file.
+        why: in a few words.
+    """
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(
+            f"{path} is damaged: {why}",
+            "Restore it from a copy, or begin in another folder with -o: the pictures here are whole.",
+        )
+
+
+class BusyFolderError(MachineError):
+    """Another process works in the folder.
+
+    Args:
+        folder: of the job.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            f"another process draws in {folder}",
+            "Wait for its end, give another folder with -o, or divide the work with --shard.",
+        )
+
+
+class ChangedSourceError(UsageError):
+    """A picture to start from, or a mask, that changed while the job ran.
+
+    Args:
+        path: of the file.
+        what: became of it.
+    """
+
+    def __init__(self, path: str, what: str) -> None:
+        super().__init__(f"{path} {what}", "Run the job again: it reads the file anew.")

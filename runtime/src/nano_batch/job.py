@@ -1,0 +1,259 @@
+"""The folder of a job: its settings, its log of finished and failed pictures, and the lock of whoever works in it.
+
+OUT/job.json          settings, seed, digest of the bundle
+OUT/pictures.jsonl    a line for each picture that the rows ask for, in their order
+OUT/images/           the pictures
+OUT/log/WORKER.jsonl  a line for each that is finished or failed, on the disk before anybody is told
+OUT/metadata.jsonl    what is finished, in the order of the rows
+OUT/errors.jsonl      what failed
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Final
+
+import msgspec
+from blake3 import blake3
+
+from nano_batch.errors import BusyFolderError, DamagedJobError, StrangeFolderError
+from nano_runtime.errors import OutputError
+from nano_runtime.system.files import sync_folder, write_whole
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["ERRORS", "IMAGES", "METADATA", "PICTURES", "Job", "Log", "Settings", "lines_of", "write_lines"]
+
+JOB, PICTURES, METADATA, ERRORS = "job.json", "pictures.jsonl", "metadata.jsonl", "errors.jsonl"
+IMAGES, LOGS, LOCK = "images", "log", ".lock"
+_FORM: Final = 1
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """What makes a job this one, as ``job.json`` has it.
+
+    Attributes:
+        form: of the folder.
+        bundle: digest of the bundle.
+        model: name of the bundle.
+        seed: that the seeds of rows without one are made of.
+        name: pattern of the pictures' names; None for their keys.
+        options: given on the command line for rows that leave them out, by their names.
+        rows: name of the rows' file.
+        version: of the program that began the job.
+    """
+
+    form: int = _FORM
+    bundle: str
+    model: str
+    seed: int
+    name: str | None = None
+    options: dict[str, Any] = {}
+    rows: str
+    version: str
+
+
+@dataclass
+class Log:
+    """The log of one worker: a line for each picture that it finished or failed."""
+
+    file: IO[bytes] = field(repr=False)
+
+    @classmethod
+    def open(cls, folder: Path, worker: str) -> Log:
+        """Open the log of a worker to append to it; a torn last line is ended.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        path = folder / LOGS / f"{worker}.jsonl"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("ab+", buffering=0)
+            if file.tell() > 0:
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+            sync_folder(path.parent)
+        except OSError as error:
+            raise OutputError(path, str(error.strerror or error)) from error
+        return cls(file)
+
+    def add(self, records: list[dict[str, Any]]) -> None:
+        """Append records; when this returns they are on the disk.
+
+        Raises:
+            OutputError: the disk is full, or broken.
+        """
+        content = b"".join(msgspec.json.encode(record) + b"\n" for record in records)
+        try:
+            while content:
+                content = content[self.file.write(content) :]
+            os.fsync(self.file.fileno())
+        except OSError as error:
+            raise OutputError(Path(self.file.name), str(error.strerror or error)) from error
+
+    def close(self) -> None:
+        """Close it."""
+        self.file.close()
+
+
+@dataclass(frozen=True)
+class Job:
+    """A folder with a job in it.
+
+    Attributes:
+        folder: it.
+        settings: of the job.
+    """
+
+    folder: Path
+    settings: Settings
+
+    @classmethod
+    def read(cls, folder: Path) -> Job | None:
+        """Return the job in a folder; None where there is none yet.
+
+        Raises:
+            DamagedJobError: its ``job.json`` cannot be read.
+            StrangeFolderError: there is no ``job.json``, but a file under a name that a job needs.
+        """
+        path = folder / JOB
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            for name in (IMAGES, LOGS, PICTURES, METADATA, ERRORS):
+                if (folder / name).exists():
+                    raise StrangeFolderError(folder, name) from None
+            return None
+        except OSError as error:
+            raise DamagedJobError(path, str(error.strerror or error)) from error
+        try:
+            settings = msgspec.json.decode(content, type=Settings)
+        except ValueError as error:  # msgspec's errors are ValueErrors
+            raise DamagedJobError(path, str(error)) from error
+        if settings.form != _FORM:
+            raise DamagedJobError(path, f"it is of form {settings.form}, and this release reads form {_FORM}")
+        return cls(folder, settings)
+
+    @classmethod
+    def begin(cls, folder: Path, settings: Settings) -> Job:
+        """Begin a job in a folder, which is made if it is not there.
+
+        Raises:
+            OutputError: it cannot be made or written.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / IMAGES).mkdir(exist_ok=True)
+        except OSError as error:
+            raise OutputError(folder, str(error.strerror or error)) from error
+        write_whole(folder / JOB, lambda file: file.write(msgspec.json.format(msgspec.json.encode(settings)) + b"\n"))
+        return cls(folder, settings)
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """Return what the logs of all workers say of each picture, by its key: ``tries`` counts failures.
+
+        A picture that one worker finished is finished, whatever others say.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        for path in sorted((self.folder / LOGS).glob("*.jsonl")):
+            for record in lines_of(path):
+                key = record.get("key")
+                if isinstance(key, str) and isinstance(record.get("done"), bool):
+                    before = found.get(key, {"done": False, "tries": 0})
+                    if not before["done"] or record["done"]:
+                        found[key] = {**record, "tries": before["tries"] + (not record["done"])}
+        return found
+
+    def finished(self, records: Mapping[str, Mapping[str, Any]]) -> set[str]:
+        """Return the keys of pictures whose files are there and whole: those that the logs described, unchanged.
+
+        A file of the logged size and time is believed; if only its time differs, its content is compared.
+        """
+        return {key for key, record in records.items() if record["done"] and self._is_whole(record)}
+
+    def _is_whole(self, record: Mapping[str, Any]) -> bool:
+        try:
+            return all(self._is_file(name, changed, record) for name, changed in record["files"].items())
+        except (OSError, KeyError, TypeError, AttributeError, ValueError):
+            return False
+
+    def _is_file(self, name: str, changed: int, record: Mapping[str, Any]) -> bool:
+        path = self.folder / name
+        found = path.stat()
+        if found.st_size != record["size"]:
+            return False
+        return found.st_mtime_ns == changed or blake3(path.read_bytes()).hexdigest() == record["blake3"]
+
+    @contextmanager
+    def locked(self, shard: str | None = None) -> Iterator[None]:
+        """Keep other processes out: all of them, or for a shard only those of the same shard and without one.
+
+        The lock is the system's: a process that ends, however it ends, has it no longer.
+
+        Raises:
+            BusyFolderError: another process is at work.
+            OutputError: the lock cannot be made.
+        """
+        files = []
+        try:
+            files.append(_locked(self.folder, self.folder / LOCK, shared=shard is not None))
+            if shard is not None:
+                files.append(_locked(self.folder, self.folder / LOGS / f"{shard}.lock", shared=False))
+            yield
+        finally:
+            for file in files:
+                file.close()
+
+
+def lines_of(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects in a file of JSON lines; lines that are none, torn ones, are passed over."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return
+    for line in content.splitlines():
+        with suppress(ValueError):
+            found = msgspec.json.decode(line)
+            if isinstance(found, dict):
+                yield found
+
+
+def write_lines(path: Path, lines: list[dict[str, Any]]) -> bool:
+    """Write a file of JSON lines, whole; return False where it was the same already, and is left alone.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    content = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
+    with suppress(OSError):
+        if path.read_bytes() == content:
+            return False
+    write_whole(path, lambda file: file.write(content))
+    return True
+
+
+def _locked(folder: Path, path: Path, *, shared: bool) -> IO[bytes]:
+    """Open a file and lock it until it is closed."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    except OSError as error:
+        raise OutputError(path, str(error.strerror or error)) from error
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.close()
+            raise BusyFolderError(folder) from error
+        except OSError:  # a file system without locks
+            pass
+    return file
