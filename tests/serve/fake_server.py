@@ -6,10 +6,14 @@ python -m tests.serve.fake_server BUNDLE PICTURES
 from __future__ import annotations
 
 import sys
+import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from tests.runtime.fakes import FakeGraphs, pipeline_of
+import numpy as np
+from tests.runtime.fakes import FORMULAS, FakeGraphs, pipeline_of
 
 from nano_runtime import Bundle, Pipeline
 from nano_serve.http.app import application
@@ -17,17 +21,40 @@ from nano_serve.http.guard import Access
 from nano_serve.http.server import listen, serve
 from nano_serve.studio import Settings, Studio
 
-if __name__ == "__main__":
-    bundle, pictures = map(Path, sys.argv[1:])
-    settings = Settings([bundle], pictures, queue=1000)
+MOST_JOBS = 1000
+
+
+def run(
+    bundles: Sequence[Path],
+    pictures: Path,
+    told: Callable[[int], None],
+    call_seconds: float = 0.0,
+    queue: int = MOST_JOBS,
+) -> None:
+    """Serve until a signal.
+
+    Args:
+        bundles: folders, made by ``make_bundle``.
+        pictures: folder for the history.
+        told: is called with the port.
+        call_seconds: that a UNet call takes at least.
+        queue: jobs that may wait.
+    """
+
+    def unet(**feeds: Any) -> dict[str, np.ndarray]:
+        time.sleep(call_seconds)
+        return FORMULAS["hoisted"]["unet"](**feeds)
 
     def opened(folder: Path) -> Pipeline:
-        """Open the bundle; what its graphs ran is not kept."""
-        graphs = FakeGraphs(Bundle.open(folder))
-        graphs.runs, graphs.log = deque(maxlen=1), deque(maxlen=1)  # type: ignore[assignment]
+        graphs = FakeGraphs(Bundle.open(folder), instead={"unet": unet})
+        graphs.runs, graphs.log = deque(maxlen=1), deque(maxlen=1)  # type: ignore[assignment] # nothing is kept
         return pipeline_of(graphs)
 
-    studio = Studio(settings, opened)
+    studio = Studio(Settings(bundles, pictures, queue=queue), opened)
     sockets = listen("localhost", 0)
     port = sockets[0].getsockname()[1]
-    serve(sockets, Access(), lambda: (application(studio, Access()), studio), lambda: print(port, flush=True))  # noqa: T201
+    serve(sockets, Access(), lambda: (application(studio, Access()), studio), lambda: told(port))
+
+
+if __name__ == "__main__":
+    run([Path(sys.argv[1])], Path(sys.argv[2]), lambda port: print(port, flush=True))  # noqa: T201

@@ -77,6 +77,18 @@ def test_both_loopback_addresses_are_served_and_no_other(running):
     assert {found.getsockname()[0] for found in running.sockets} == {"127.0.0.1", "::1"}
 
 
+def test_answers_are_sent_at_once(running):
+    """Where they are not, every answer but the first of a connection comes 40 ms later."""
+    for host in ("127.0.0.1", "::1"):
+        with running.connect(host) as peer:
+            peer.sendall(running.request("GET /health"))
+            peer.recv(4096)
+            (found,) = running.server.server_state.connections
+            sent = found.transport.get_extra_info("socket")
+            assert sent.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+        until(lambda: not running.server.server_state.connections)
+
+
 def test_forwarded_headers_say_nothing(running):
     spoofed = "X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Host: evil.com\r\nX-Forwarded-Proto: https\r\n"
     with running.connect() as peer:
