@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from nano_runtime import MachineError, UsageError
 
-__all__ = ["BusyFolderError", "ChangedSourceError", "DamagedJobError", "OtherJobError", "StrangeFolderError"]
+__all__ = [
+    "BadRowsError",
+    "BusyFolderError",
+    "ChangedSourceError",
+    "DamagedJobError",
+    "MergeError",
+    "NamePatternError",
+    "NoJobError",
+    "OtherJobError",
+    "ShardError",
+    "StrangeFolderError",
+]
+
+_MOST_NAMED: Final = 5
 
 
 class OtherJobError(UsageError):
@@ -75,3 +89,62 @@ class ChangedSourceError(UsageError):
 
     def __init__(self, path: str, what: str) -> None:
         super().__init__(f"{path} {what}", "Run the job again: it reads the file anew.")
+
+
+class NamePatternError(UsageError):
+    """A pattern of names that cannot be used.
+
+    Args:
+        pattern: as it was given.
+        why: in a few words.
+    """
+
+    def __init__(self, pattern: str, why: str) -> None:
+        super().__init__(
+            f"--name {pattern!r} cannot be used: {why}",
+            "Fields are {id}, {i}, {key}, {prompt} and {seed}, as in '{id}-{i}'; / makes folders.",
+        )
+
+
+class ShardError(UsageError):
+    """A shard that is none.
+
+    Args:
+        what: is wrong.
+        hint: what to do.
+    """
+
+    def __init__(self, what: str, hint: str = "Shards are 0/N to (N-1)/N, as in 0/8 for the first of eight.") -> None:
+        super().__init__(what, hint)
+
+
+class BadRowsError(UsageError):
+    """Rows that this bundle cannot draw, or that would share a file.
+
+    Args:
+        problems: number of the row, what is wrong, and what to do.
+    """
+
+    def __init__(self, problems: list[tuple[int, str, str]]) -> None:
+        shown = "; ".join(f"row {row}: {what}" for row, what, _ in problems[:_MOST_NAMED])
+        left = len(problems) - _MOST_NAMED
+        more = f"; and {left} more" if left > 0 else ""
+        super().__init__(f"{len(problems)} rows cannot be drawn: {shown}{more}", problems[0][2])
+
+
+class NoJobError(UsageError):
+    """A folder that holds no job.
+
+    Args:
+        folder: it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"there is no job in {folder}", "Give folders that nano-batch has drawn into.")
+
+
+class MergeError(UsageError):
+    """Several folders, and no place for what they hold together."""
+
+    def __init__(self) -> None:
+        super().__init__("there are several folders, and none for all", "Give one with -o.")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
@@ -29,10 +29,24 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["ERRORS", "IMAGES", "METADATA", "PICTURES", "Job", "Log", "Settings", "lines_of", "write_lines"]
+__all__ = [
+    "ERRORS",
+    "IMAGES",
+    "LOGS",
+    "METADATA",
+    "PICTURES",
+    "Entry",
+    "Job",
+    "Log",
+    "Settings",
+    "lines_of",
+    "locked",
+    "write_lines",
+]
 
 JOB, PICTURES, METADATA, ERRORS = "job.json", "pictures.jsonl", "metadata.jsonl", "errors.jsonl"
-IMAGES, LOGS, LOCK = "images", "log", ".lock"
+IMAGES, LOGS = "images", "log"
+LOCK, REPORT_LOCK = ".lock", ".report.lock"
 _FORM: Final = 1
 
 
@@ -105,6 +119,29 @@ class Log:
         self.file.close()
 
 
+@dataclass
+class Entry:
+    """What the logs say of one picture.
+
+    Attributes:
+        done: the record of its file; None where there never was one.
+        failed: the last record of a failure after that; None for none.
+        tries: number of those failures.
+    """
+
+    done: Mapping[str, Any] | None = None
+    failed: Mapping[str, Any] | None = None
+    tries: int = 0
+
+    def add(self, record: Mapping[str, Any], *, done: bool) -> None:
+        """Take in a later record."""
+        if done:
+            self.done, self.failed, self.tries = record, None, 0
+        else:
+            self.failed = record
+            self.tries += 1
+
+
 @dataclass(frozen=True)
 class Job:
     """A folder with a job in it.
@@ -158,31 +195,31 @@ class Job:
         write_whole(folder / JOB, lambda file: file.write(msgspec.json.format(msgspec.json.encode(settings)) + b"\n"))
         return cls(folder, settings)
 
-    def records(self) -> dict[str, dict[str, Any]]:
-        """Return what the logs of all workers say of each picture, by its key: ``tries`` counts failures.
-
-        A picture that one worker finished is finished, whatever others say.
-        """
-        found: dict[str, dict[str, Any]] = {}
+    def entries(self) -> dict[str, Entry]:
+        """Return what the logs of all workers say of each picture, by its key."""
+        found: dict[str, Entry] = {}
         for path in sorted((self.folder / LOGS).glob("*.jsonl")):
             for record in lines_of(path):
-                key = record.get("key")
-                if isinstance(key, str) and isinstance(record.get("done"), bool):
-                    before = found.get(key, {"done": False, "tries": 0})
-                    if not before["done"] or record["done"]:
-                        found[key] = {**record, "tries": before["tries"] + (not record["done"])}
+                key, done = record.get("key"), record.get("done")
+                if isinstance(key, str) and isinstance(done, bool):
+                    entry = found.setdefault(key, Entry())
+                    entry.add(record, done=done)
         return found
 
-    def finished(self, records: Mapping[str, Mapping[str, Any]]) -> set[str]:
-        """Return the keys of pictures whose files are there and whole: those that the logs described, unchanged.
+    def finished(self, entries: Mapping[str, Entry]) -> dict[str, Mapping[str, Any]]:
+        """Return the records of pictures whose files are there and whole, by their keys.
 
         A file of the logged size and time is believed; if only its time differs, its content is compared.
         """
-        return {key for key, record in records.items() if record["done"] and self._is_whole(record)}
+        known = {key: entry.done for key, entry in entries.items() if entry.done is not None}
+        return {key: record for key, record in known.items() if self._is_whole(record)}
 
     def _is_whole(self, record: Mapping[str, Any]) -> bool:
         try:
-            return all(self._is_file(name, changed, record) for name, changed in record["files"].items())
+            files, drawn_by = record["files"], record["drawn_by"]
+            return isinstance(drawn_by, dict) and all(
+                self._is_file(name, changed, record) for name, changed in files.items()
+            )
         except (OSError, KeyError, TypeError, AttributeError, ValueError):
             return False
 
@@ -194,24 +231,38 @@ class Job:
         return found.st_mtime_ns == changed or blake3(path.read_bytes()).hexdigest() == record["blake3"]
 
     @contextmanager
-    def locked(self, shard: str | None = None) -> Iterator[None]:
-        """Keep other processes out: all of them, or for a shard only those of the same shard and without one.
-
-        The lock is the system's: a process that ends, however it ends, has it no longer.
+    def reporting(self) -> Iterator[None]:
+        """Have one process at a time read the logs and write what is made of them; the others wait.
 
         Raises:
-            BusyFolderError: another process is at work.
             OutputError: the lock cannot be made.
         """
-        files = []
-        try:
-            files.append(_locked(self.folder, self.folder / LOCK, shared=shard is not None))
-            if shard is not None:
-                files.append(_locked(self.folder, self.folder / LOGS / f"{shard}.lock", shared=False))
+        with _opened_lock(self.folder / REPORT_LOCK) as file:
+            if fcntl is not None:
+                with suppress(OSError):  # a file system without locks
+                    fcntl.flock(file, fcntl.LOCK_EX)
             yield
-        finally:
-            for file in files:
-                file.close()
+
+
+@contextmanager
+def locked(folder: Path, shard: str | None = None) -> Iterator[None]:
+    """Keep other processes out of a folder: all of them, or for a shard those of the same shard and without one.
+
+    The lock is the system's: a process that ends, however it ends, has it no longer.
+
+    Args:
+        folder: of a job; it is made if it is not there.
+        shard: name of the worker; None for the only one.
+
+    Raises:
+        BusyFolderError: another process is at work.
+        OutputError: the folder cannot be made, or the lock in it.
+    """
+    with ExitStack() as files:
+        _lock(folder, files.enter_context(_opened_lock(folder / LOCK)), shared=shard is not None)
+        if shard is not None:
+            _lock(folder, files.enter_context(_opened_lock(folder / f"{LOCK}-{shard}")), shared=False)
+        yield
 
 
 def lines_of(path: Path) -> Iterator[dict[str, Any]]:
@@ -241,19 +292,26 @@ def write_lines(path: Path, lines: list[dict[str, Any]]) -> bool:
     return True
 
 
-def _locked(folder: Path, path: Path, *, shared: bool) -> IO[bytes]:
-    """Open a file and lock it until it is closed."""
+def _opened_lock(path: Path) -> IO[bytes]:
+    """Open a file to lock it, and make its folder."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("ab")
+        return path.open("ab")
     except OSError as error:
-        raise OutputError(path, str(error.strerror or error)) from error
-    if fcntl is not None:
-        try:
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.close()
-            raise BusyFolderError(folder) from error
-        except OSError:  # a file system without locks
-            pass
-    return file
+        raise OutputError(path.parent, str(error.strerror or error)) from error
+
+
+def _lock(folder: Path, file: IO[bytes], *, shared: bool) -> None:
+    """Lock a file until it is closed.
+
+    Raises:
+        BusyFolderError: another process has it.
+    """
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise BusyFolderError(folder) from error
+    except OSError:  # a file system without locks
+        pass

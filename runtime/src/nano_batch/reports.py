@@ -1,0 +1,69 @@
+"""Writes what a job has so far: ``metadata.jsonl`` of what is finished, in the rows' order, and ``errors.jsonl``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nano_batch.job import ERRORS, METADATA, Job, write_lines
+from nano_runtime.errors import OutputError
+
+__all__ = ["Report", "report"]
+
+_DRAWN_BY: Final = ("backend", "engine_version", "precision", "version", "instruction_sets")
+
+
+@dataclass(frozen=True)
+class Report:
+    """How far a job is.
+
+    Attributes:
+        asked: places that the rows ask for.
+        records: lines of ``metadata.jsonl``.
+        errors: lines of ``errors.jsonl``.
+    """
+
+    asked: int
+    records: list[dict[str, Any]]
+    errors: list[dict[str, Any]]
+
+    @property
+    def left(self) -> int:
+        """Places that are neither finished nor failed."""
+        return self.asked - len(self.records) - len(self.errors)
+
+
+def report(job: Job, lines: Iterable[Mapping[str, Any]]) -> Report:
+    """Write both files, where they are not so already, and return what they hold.
+
+    Args:
+        job: whose logs say what is finished.
+        lines: of ``pictures.jsonl``.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    with job.reporting():
+        entries = job.entries()
+        finished = job.finished(entries)
+        asked, records, errors = 0, [], []
+        for line in lines:
+            asked += 1
+            record, key = line["record"], line["record"]["key"]
+            if key in finished and record["file_name"] in finished[key]["files"]:
+                by = finished[key]["drawn_by"]
+                records.append({**record, **{name: by.get(name) for name in _DRAWN_BY}})
+            elif (entry := entries.get(key)) is not None and entry.failed is not None:
+                named = {name: record[name] for name in ("id", "i", "key")}
+                what = {name: entry.failed.get(name) for name in ("error", "hint")}
+                errors.append({"row": line["row"], **named, **what, "tries": entry.tries})
+        write_lines(job.folder / METADATA, records)
+        if errors:
+            write_lines(job.folder / ERRORS, errors)
+        else:
+            try:
+                (job.folder / ERRORS).unlink(missing_ok=True)
+            except OSError as error:
+                raise OutputError(job.folder / ERRORS, str(error.strerror)) from error
+    return Report(asked, records, errors)
