@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from blake3 import blake3
 
 from nano_batch.errors import ChangedSourceError
-from nano_batch.wanted import Source, Wanted, changed_options
+from nano_batch.wanted import Source, Wanted
 from nano_runtime import NanoError, Pipeline, Result, open_picture, read_parameters, save_png
 from nano_runtime.errors import (
     EngineDiedError,
@@ -164,7 +164,7 @@ class Draw:
         image, mask = self._opened(unit[0].image), self._opened(unit[0].mask_image)
         plan = pipe.plan(replace(_joined(unit), image=image, mask_image=mask))
         if plan.variation is not None:  # the options of a call count its seeds up from one
-            seeds = tuple(int(str(one.options.variation_seed)) for one in unit)
+            seeds = tuple(int(one.given["variation_seed"]) for one in unit)
             plan = replace(plan, variation=replace(plan.variation, seeds=seeds))
         expected = {one.key: pipe.parameters_of(plan, i) for i, one in enumerate(unit)}
         for one in unit:
@@ -255,19 +255,19 @@ def units_of(pictures: Sequence[Wanted]) -> list[list[Wanted]]:
 
 def _shared(one: Wanted) -> str:
     """Name all that the pictures of a call have in common: everything but prompts and seeds."""
-    options = {name: value for name, value in changed_options(one.options).items() if name not in _VARY}
+    options = {name: value for name, value in one.given.items() if name not in _VARY}
     image = None if one.image is None else one.image.digest
     mask = None if one.mask_image is None else one.mask_image.digest
-    return json.dumps([options, one.options.variation_seed is None, image, mask], sort_keys=True)
+    return json.dumps([options, "variation_seed" in one.given, image, mask], sort_keys=True)
 
 
 def _joined(unit: Sequence[Wanted]) -> DrawOptions:
     """Return the options of a call that draws a unit; the seeds of variations are not all in it."""
     return replace(
         unit[0].options,
-        prompt=[str(one.options.prompt) for one in unit],
-        negative_prompt=[str(one.options.negative_prompt or "") for one in unit],
-        seed=[int(str(one.options.seed)) for one in unit],
+        prompt=[str(one.given.get("prompt", "")) for one in unit],
+        negative_prompt=[str(one.given.get("negative_prompt", "")) for one in unit],
+        seed=[int(one.given["seed"]) for one in unit],
     )
 
 

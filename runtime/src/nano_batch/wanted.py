@@ -20,6 +20,7 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
 }
 _KEY_DIGITS: Final = 32
 _FORM_OF_KEY: Final = 1
+_canonical: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
 
 
 @dataclass(frozen=True)
@@ -41,23 +42,29 @@ class Wanted:
 
     Attributes:
         key: 32 hexadecimal digits; pictures with one key are one picture. See ``key_of``.
-        options: complete, as ``Plan.options_of`` returns them: one prompt, one seed, no pictures.
+        given: its complete options, as ``Plan.options_of`` returns them, but for those that are ``DrawOptions``' own
+            defaults: one prompt, one seed, no pictures. See ``changed_options``.
         files: names that the picture is written under, relative to the job's folder, with slashes.
         image: to start from; None for none.
         mask_image: of the image; None for none.
     """
 
     key: str
-    options: DrawOptions
+    given: Mapping[str, Any]
     files: tuple[str, ...]
     image: Source | None = None
     mask_image: Source | None = None
+
+    @property
+    def options(self) -> DrawOptions:
+        """The complete options, without pictures."""
+        return DrawOptions(**self.given)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as what JSON can hold, for other processes."""
         return {
             "key": self.key,
-            "options": changed_options(self.options),
+            "options": dict(self.given),
             "files": list(self.files),
             "image": None if self.image is None else [self.image.path, self.image.digest],
             "mask_image": None if self.mask_image is None else [self.mask_image.path, self.mask_image.digest],
@@ -69,7 +76,7 @@ class Wanted:
         image, mask = values.get("image"), values.get("mask_image")
         return cls(
             str(values["key"]),
-            DrawOptions(**values["options"]),
+            dict(values["options"]),
             tuple(map(str, values["files"])),
             None if image is None else Source(*image),
             None if mask is None else Source(*mask),
@@ -89,26 +96,19 @@ def changed_options(options: DrawOptions) -> dict[str, Any]:
     }
 
 
-def key_of(options: DrawOptions, bundle: str, image: str | None = None, mask: str | None = None) -> str:
+def key_of(given: Mapping[str, Any], bundle: str, image: str | None = None, mask: str | None = None) -> str:
     """Return the key of a picture: BLAKE3 of canonical JSON, 32 hexadecimal digits.
 
     Engine, its version and the processor are no part of it: their pictures are alike, though not in every bit.
 
     Args:
-        options: complete, as ``Plan.options_of`` returns them.
+        given: its complete options, as ``Wanted.given`` has them.
         bundle: digest of the bundle.
         image: digest of the file to start from; None for none.
         mask: digest of the mask's file; None for none.
     """
-    decisive = {
-        "form": _FORM_OF_KEY,
-        "bundle": bundle,
-        "options": changed_options(options),
-        "image": image,
-        "mask_image": mask,
-    }
-    text = json.dumps(decisive, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return blake3(text.encode()).hexdigest()[:_KEY_DIGITS]
+    decisive = {"form": _FORM_OF_KEY, "bundle": bundle, "options": given, "image": image, "mask_image": mask}
+    return blake3(_canonical(decisive).encode()).hexdigest()[:_KEY_DIGITS]
 
 
 def digest_of_file(path: Path) -> str:
