@@ -1,0 +1,1 @@
+"""Forms of a finished job that other tools open: WebDataset, Parquet, GenEval's folders."""
