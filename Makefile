@@ -14,7 +14,7 @@ TRUST := $(addprefix tests/,runtime/test_manifest_fuzz.py runtime/test_safe_path
 	contract/test_mutated.py contract/test_strict_reader.py contract/test_hostile_shapes.py exporter/test_mutated_checkpoints.py contract/test_hostile.py contract/test_drawing_faults.py contract/test_memory_limits.py \
 	contract/test_many_drawings.py contract/test_quiet.py exporter/test_publish_faults.py exporter/test_whole_exports.py)
 
-.PHONY: help setup demo embedded-demo quality processors samplers test test-slow test-trust test-checkpoints test-lowest coverage lint docs ci bench bench-peers interop outliers serve-clients serve-page clean
+.PHONY: help setup demo embedded-demo quality processors samplers test test-slow test-trust test-checkpoints test-lowest coverage lint docs ci bench bench-peers interop outliers serve-clients serve-page batch-formats clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -111,6 +111,14 @@ serve-clients: $(READY)  ## openai-python, openai-node and webuiapi against nano
 	$(SERVE_CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check openai==3.57.0 webuiapi==0.9.17
 	if command -v npm > /dev/null; then npm install --silent --prefix $(SERVE_CLIENTS) openai@7.59.0; fi
 	$(BIN)/python -m tests.serve.clients.run $(SERVE_CLIENTS)
+
+# Rows are read from Parquet there, too.
+BATCH_FORMATS := build/batch-formats
+batch-formats: $(READY)  ## what nano-batch writes, opened with datasets, webdataset, pyarrow and pandas; needs a registry
+	$(PYTHON) -m venv $(BATCH_FORMATS)
+	$(BATCH_FORMATS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		datasets==5.2.0 pandas==3.1.1 pyarrow==26.0.1 webdataset==1.0.2 pytest --editable "./runtime[onnxruntime]"
+	$(BATCH_FORMATS)/bin/python -m pytest -m "not slow" tests/batch/test_formats.py tests/batch/test_formats_opened.py
 
 # Chromium comes from the system (apt-get install chromium); Playwright drives it, axe-core judges the page.
 PAGE_TOOLS := build/page-tools

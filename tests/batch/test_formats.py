@@ -9,6 +9,7 @@ import json
 import os
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.batch.finished import finished_job
@@ -25,6 +26,12 @@ def members(path: Path) -> list[tarfile.TarInfo]:
         return archive.getmembers()
 
 
+def content_of(archive: tarfile.TarFile, name: str) -> bytes:
+    file = archive.extractfile(name)
+    assert file is not None
+    return file.read()
+
+
 def test_a_tar_has_picture_prompt_and_record_of_each_row_beside_each_other(tmp_path):
     records = finished_job(tmp_path, 3, guidance_scale=[7, 7.5], include=[[{"class": "cow"}]])
     again = {**records[0], "id": "again"}
@@ -34,7 +41,7 @@ def test_a_tar_has_picture_prompt_and_record_of_each_row_beside_each_other(tmp_p
     with tarfile.open(tmp_path / "webdataset" / "00000.tar") as archive:
         assert archive.getnames() == [f"{key}.{kind}" for key in keys for kind in ("png", "txt", "json")]
         for key, record in zip(keys, [*records, again], strict=True):
-            of = {kind: archive.extractfile(f"{key}.{kind}").read() for kind in ("png", "txt", "json")}
+            of = {kind: content_of(archive, f"{key}.{kind}") for kind in ("png", "txt", "json")}
             assert of["png"] == (tmp_path / record["file_name"]).read_bytes()
             assert of["txt"].decode() == record["text"]
             found = json.loads(of["json"])
@@ -45,7 +52,7 @@ def test_a_tar_has_picture_prompt_and_record_of_each_row_beside_each_other(tmp_p
 
 
 def test_equal_jobs_give_equal_tars_whenever_and_wherever(tmp_path):
-    found = []
+    found: list[bytes] = []
     for name in ("a", "b"):
         records = finished_job(tmp_path / name, 5)
         for path in (tmp_path / name).rglob("*.png"):
@@ -80,7 +87,10 @@ def test_tars_are_divided_and_a_second_run_writes_what_changed(tmp_path, monkeyp
 
 def test_geneval_has_a_folder_for_each_row(tmp_path):
     records = finished_job(tmp_path, 5)
-    rows = {"cow": {"tag": "counting", "include": [{"class": "cow", "count": 2}]}, "dog": {"tag": "colors"}}
+    rows: dict[str, dict[str, Any]] = {
+        "cow": {"tag": "counting", "include": [{"class": "cow", "count": 2}]},
+        "dog": {"tag": "colors"},
+    }
     of = ["cow", "cow", "cow", "dog", "dog"]
     records = [{**record, "id": name, "text": f"a {name}"} for record, name in zip(records, of, strict=True)]
     lines = {"cow": (0, rows["cow"]), "dog": (7, rows["dog"])}
