@@ -150,7 +150,7 @@ def _slope(server: Running, count: int, draw: Callable[[Client], int]) -> Measur
     """Draw, open and leave streams, and see what stays."""
     client, drawn, first = server.client(), 0, 0
     begun: tuple[float, int, int] | None = None
-    while drawn < count:
+    while drawn < count or drawn == first:
         drawn += draw(client)
         if begun is None and drawn >= count // 5:
             begun, first = (server.rss_mb, server.descriptors, server.threads), drawn
@@ -171,8 +171,18 @@ def _slope(server: Running, count: int, draw: Callable[[Client], int]) -> Measur
 
 @figure("V21", "idle unload returns memory", "within 20 MB of before the first picture", 1)
 def unload(choices: Choices, _count: int) -> Measured:
+    """Draw with ``--idle 3`` instead of 300, and wait; the engine's library stays in the process."""
+    return _unloaded(choices)
+
+
+@figure("V21b", "the same with `--isolate`: the engine's process ends", "within 20 MB of before the first picture", 1)
+def unload_isolated(choices: Choices, _count: int) -> Measured:
     """Draw with ``--idle 3`` instead of 300, and wait."""
-    with real(choices.bundle, "--idle", "3", "--threads", str(choices.threads)) as server:
+    return _unloaded(choices, "--isolate")
+
+
+def _unloaded(choices: Choices, *options: str) -> Measured:
+    with real(choices.bundle, "--idle", "3", "--threads", str(choices.threads), *options) as server:
         client = server.client()
         before = server.rss_mb
         client.ended(client.post({"prompt": _PROMPT}))

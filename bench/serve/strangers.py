@@ -98,8 +98,9 @@ def hostile(_choices: Choices, count: int) -> Measured:
     wrong: list[str] = []
     times: list[float] = []
     with fakes() as (bundles, pictures), fake(bundles, pictures) as server:
-        kinds = list(itertools.islice(itertools.cycle(_requests(server.port)), count))
-        _sent(server.client(), kinds[: len(kinds) // 4], [], [])  # what is imported and cached is not what is leaked
+        every = _requests(server.port)
+        kinds = list(itertools.islice(itertools.cycle(every), count))
+        _sent(server.client(), every, [], [])  # what is imported and cached once is not what is leaked
         before = server.rss_mb
         _sent(server.client(), kinds, wrong, times)
         grown = server.rss_mb - before
@@ -107,7 +108,7 @@ def hostile(_choices: Choices, count: int) -> Measured:
     late = sum(one > 0.05 for one in times)  # noqa: PLR2004 - proposed
     failed = sum(" 5" in one for one in wrong)
     text = f"{count - len(wrong)}/{count} as expected, {failed} 5xx, {late} later than 50 ms ({highest(times)}), "
-    text += f"memory {grown:+.1f} MB, {left} jobs begun; {len(set(map(repr, kinds)))} different"
+    text += f"memory {grown:+.1f} MB, {left} jobs begun; {len(every)} different"
     if wrong:
         text += "; wrong: " + ", ".join(wrong[:5])
     return Measured(text, not wrong and late <= count // 100 and grown <= 1 and not left)
@@ -149,7 +150,7 @@ def _typed() -> Iterator[_Request]:
 
 def _bodies() -> Iterator[_Request]:
     for body, path in itertools.product(_BODIES, _JSON_ROUTES):
-        if not (body == b'{"prompt": 7}' and not path.startswith("/api")):  # lenient routes take a number for text
+        if path.startswith("/api") or not (body == b'{"prompt": 7}' or body.startswith(b'{"k0"')):  # lenient routes
             yield _Request("POST", path, _BAD, body)
     for value in _OWN_VALUES:
         yield _Request("POST", "/api/v1/jobs", _BAD, f'{{"prompt": "owl", {value}}}'.encode())
