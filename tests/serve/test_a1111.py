@@ -220,6 +220,47 @@ def test_skipping_goes_on_with_the_next_pictures(served):
     assert (len(answers[0]["images"]), served.gate.calls) == (5, 1 + 6)
 
 
+def test_requests_of_one_program_share_calls_and_are_interrupted_together(served):
+    """Those of another wait: whoever interrupts stops no picture of theirs."""
+    served.gate.open = False
+    answers = {}
+
+    def ask(name, seed):
+        headers = {"user-agent": name}
+        body = {"prompt": "owl", "steps": 6, "seed": seed}
+        answers[name, seed] = served.post(f"{API}/txt2img", body, headers=headers)
+
+    asked = [("first", 0), ("bot", 1), ("bot", 2), ("other", 3)]
+    threads = [threading.Thread(target=ask, args=one) for one in asked]
+    for thread in threads:
+        before = len(served.studio.jobs())
+        thread.start()
+        until(lambda before=before: len(served.studio.jobs()) > before)  # type: ignore[misc]
+    served.gate.left = 6
+    until(lambda: len(served.studio.worker.current) == 2)
+    served.ask("POST", f"{API}/interrupt")
+    served.gate.left = 1
+    until(lambda: ("bot", 2) in answers and ("bot", 1) in answers)
+    served.gate.open = True
+    for thread in threads:
+        thread.join(20)
+    assert served.gate.calls == 6 + 1 + 6
+    left = {one: served.post("/api/v1/parameters", {"image": answers[one]["images"][0]})["left_out"] for one in asked}
+    stopped = ["stopped after 1 UNet call"]
+    assert left == {asked[0]: [], asked[1]: stopped, asked[2]: stopped, asked[3]: []}
+
+
+def test_infotext_fills_in_what_a_request_leaves_out(served):
+    drawn = served.post(f"{API}/txt2img", {"prompt": "a red fox", "negative_prompt": "snow", "seed": 7, "steps": 6})
+    text = json.loads(drawn["info"])["infotexts"][0]
+    again = served.post(f"{API}/txt2img", {"infotext": text})
+    assert again["images"] == drawn["images"]
+    other = json.loads(served.post(f"{API}/txt2img", {"infotext": text, "seed": 8})["info"])
+    assert (other["prompt"], other["seed"], other["steps"]) == ("a red fox", 8, 6)
+    nothing = json.loads(served.post(f"{API}/txt2img", {"prompt": "owl", "infotext": "\ud800 no"[1:]})["info"])
+    assert nothing["extra_generation_params"]["Note"] == "infotext could not be read"
+
+
 def test_what_a_picture_says_and_larger_pictures(served):
     drawn = served.post(f"{API}/txt2img", {"prompt": "a red fox", "seed": 7})
     said = served.post(f"{API}/png-info", {"image": drawn["images"][0]})

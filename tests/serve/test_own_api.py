@@ -212,12 +212,17 @@ def test_what_was_not_finished_is_listed_by_the_next_start_and_drawn_on_request(
     assert not first.studio.stop(0.05)  # the engine hangs, as in a process that is killed
     (first.studio.gallery.folder / "waiting" / f"{'0' * 32}.json").write_bytes(b"half a requ")
     second = serving()
+    told = []
+    second.studio.hub.publish = lambda name, _key, data, _job=None: told.append((name, data))
     listed = second.get("/api/v1/jobs")["jobs"]
     assert {job["id"]: (job["status"], job["seeds"]) for job in listed} == {
         job["id"]: ("interrupted", job["seeds"]) for job in lost
     }
     again = second.ask("POST", f"/api/v1/jobs/{lost[0]['id']}/retry").json()
     assert again["seeds"] == lost[0]["seeds"]
+    assert (lost[0]["id"], "cancelled") in {
+        (data.id, data.status) for name, data in told if name == "job"
+    }  # off all pages
     assert second.ended(again["id"])["pictures"][0]["drawn_by"]["edited"] is not None
     assert second.ask("DELETE", f"/api/v1/jobs/{lost[1]['id']}").json()["status"] == "cancelled"
     assert second.ask("POST", f"/api/v1/jobs/{lost[1]['id']}/retry").status_code == 404

@@ -8,7 +8,7 @@ import pytest
 from tests.serve.conftest import until
 
 from nano_runtime import DrawOptions, open_picture
-from nano_serve import worker
+from nano_serve import gallery, worker
 from nano_serve.jobs import Wish
 
 
@@ -106,6 +106,27 @@ def test_graphs_are_freed_when_nothing_comes(serving, bundles):
     until(lambda: not served.graphs[bundles[0]].loaded)
     assert served.studio.shelf.loaded is None
     done(submit(served))  # and loaded again
+
+
+def test_the_oldest_pictures_make_room(serving, monkeypatch, tmp_path):
+    """Those of a job that is not finished stay, and so do those of the last minute."""
+    old = serving()
+    job = submit(old, num_images_per_prompt=3)
+    done(job)
+    names = [picture.id for picture in job.pictures]
+    size = sum((tmp_path / "pictures" / f"{name}.png").stat().st_size for name in names)
+    served = serving(history_bytes=size - 1)
+    done(submit(served))
+    assert {picture.id for picture in served.studio.gallery.page(None, 9)[0]} > set(names)  # all are young
+    monkeypatch.setattr(gallery, "_YOUNG_SECONDS", -1.0)
+    many = submit(served, num_images_per_prompt=8)
+    done(many)
+    left = {picture.id for picture in served.studio.gallery.page(None, 20)[0]}
+    assert left.isdisjoint(names)
+    assert {path.stem for path in (tmp_path / "pictures").glob("*.png")} == left
+    assert {picture.id for picture in many.pictures} <= left  # it was open when they were drawn
+    done(submit(served))
+    assert 0 < len(served.studio.gallery.page(None, 20)[0]) <= 3
 
 
 def test_a_bundle_that_is_chosen_by_its_digest(served):

@@ -31,6 +31,7 @@ _EXAMPLES = """\
 """
 _DEFAULT_PORT = 7860
 _MOST_PORT = 65535
+_MOST_MEGABYTES = 100_000_000
 _LEAST_TOKEN = 16  # characters
 
 
@@ -48,6 +49,7 @@ class _Options(CacheOptions):
     allow_origin: list[str]
     open: bool
     history: Path | None
+    history_size: int | None
     keep_history: bool
     queue: int
     idle: float
@@ -84,6 +86,10 @@ def _parser() -> Parser:
         "--queue", type=_count, default=16, metavar="N", help="jobs that may wait (default: %(default)s)"
     )
     drawing.add_argument("--history", type=Path, metavar="DIR", help="folder for finished pictures")
+    drawing.add_argument(
+        "--history-size", type=_megabytes, metavar="MB",
+        help="delete the oldest pictures when all together are larger (default: never)",
+    )  # fmt: skip
     drawing.add_argument(
         "--no-history", dest="keep_history", action="store_false", help="delete all pictures when the server stops"
     )
@@ -167,7 +173,8 @@ def _opened(options: _Options, history: Path, access: Access) -> tuple[Watch, St
 
     bundles = options.bundle or [Bundle.open().path]
     keep = None if options.idle < 0 else options.idle
-    studio = Studio(Settings(bundles, history, queue=options.queue, keep_seconds=keep), pipeline)
+    settings = Settings(bundles, history, queue=options.queue, keep_seconds=keep, history_bytes=options.history_size)
+    studio = Studio(settings, pipeline)
     return application(studio, access, options.fit), studio
 
 
@@ -205,6 +212,13 @@ def _seconds(text: str) -> float:
     if not math.isfinite(found):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
     return found
+
+
+def _megabytes(text: str) -> int:
+    """Read a size; return it in bytes."""
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= _MOST_MEGABYTES):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of MB")
+    return int(text) * 1_000_000
 
 
 def _port(text: str) -> int:

@@ -205,7 +205,9 @@ class BusyError(RequestError):
 
     def __init__(self, waiting: int, seconds: float) -> None:
         self._seconds = max(1, min(120, round(seconds)))
-        super().__init__(f"{waiting} jobs are waiting, no more may wait", f"Try again in {self._seconds} seconds.")
+        soon = "a second" if self._seconds == 1 else f"{self._seconds} seconds"
+        many = "1 job is" if waiting == 1 else f"{waiting} jobs are"
+        super().__init__(f"{many} waiting, no more may wait", f"Try again in {soon}.")
 
     def headers(self) -> dict[str, str]:
         """Say when to try again."""

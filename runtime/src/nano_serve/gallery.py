@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import threading
 import time
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +23,7 @@ __all__ = ["Gallery", "Picture"]
 
 _NAME: Final = re.compile("[0-9a-f]{32}")
 _MOST_KNOWN: Final = 1000  # pictures whose parameters stay in memory, 3 kB each
+_YOUNG_SECONDS: Final = 60.0  # of a picture that is not deleted for its age: somebody may be reading it
 
 
 @dataclass(frozen=True)
@@ -48,17 +51,20 @@ class Gallery:
     Args:
         folder: of the files; it is made, for its owner only, if it is not there. Files in it that are not named like
             ours are left alone.
+        most_bytes: of all files together; None sets no limit.
 
     Raises:
         OSError: the folder cannot be made or read.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, most_bytes: int | None = None) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder = folder
         self._lock = threading.Lock()
-        files = [(path.stat().st_mtime, path.stem) for path in folder.glob("*.png") if _NAME.fullmatch(path.stem)]
-        self._times = {name: seconds for seconds, name in sorted(files)}
+        found = {path.stem: path.stat() for path in folder.glob("*.png") if _NAME.fullmatch(path.stem)}
+        self._times = {name: found[name].st_mtime for name in sorted(found, key=lambda one: found[one].st_mtime)}
+        self._sizes = {name: found[name].st_size for name in found}
+        self._most_bytes = most_bytes
         self._known: dict[str, Picture] = {}
 
     def add(self, image: Image, parameters: Any, job: str, place: int) -> Picture:  # noqa: ANN401
@@ -76,8 +82,10 @@ class Gallery:
         name, created = uuid4().hex, time.time()
         save_png(image, self._path(name), parameters)
         picture = Picture(name, created, job, place, parameters)
+        size = self._path(name).stat().st_size
         with self._lock:
             self._times[name] = created
+            self._sizes[name] = size
             self._remember(picture)
         return picture
 
@@ -127,9 +135,35 @@ class Gallery:
         with self._lock:
             if name not in self._times:
                 raise NotFoundError(f"there is no picture {name[:40]!r}", "GET /api/v1/pictures lists them.")
-            self._path(name).unlink(missing_ok=True)
-            del self._times[name]
-            self._known.pop(name, None)
+            self._unlink(name)
+
+    def trim(self, kept: Container[str]) -> list[str]:
+        """Delete the oldest pictures until all together are no larger than they may be.
+
+        Args:
+            kept: ids of pictures that stay. So do those of the last minute.
+
+        Returns:
+            The ids of those that are gone.
+        """
+        gone: list[str] = []
+        with self._lock:
+            spare = math.inf if self._most_bytes is None else self._most_bytes - sum(self._sizes.values())
+            for name, created in list(self._times.items()):
+                if spare >= 0 or created > time.time() - _YOUNG_SECONDS:
+                    break
+                if name not in kept:
+                    spare += self._sizes[name]
+                    with contextlib.suppress(OSError):
+                        self._unlink(name)
+                        gone.append(name)
+        return gone
+
+    def _unlink(self, name: str) -> None:
+        """Delete a picture; the lock is held."""
+        self._path(name).unlink(missing_ok=True)
+        del self._times[name], self._sizes[name]
+        self._known.pop(name, None)
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.png"

@@ -52,14 +52,15 @@ class Wish:
     Attributes:
         client: who asks, for fairness.
         asked: the options that were given, for people; without pictures.
-        alone: its pictures share no UNet call with those of other jobs, so that it can be interrupted.
+        group: its pictures share UNet calls only within the group, whose jobs are interrupted together; None is that
+            of all jobs that cannot be interrupted.
         watched: somebody looks at its previews.
         request: what the journal keeps until the job has ended; None keeps nothing.
     """
 
     client: str
     asked: Mapping[str, Any]
-    alone: bool = False
+    group: str | None = None
     watched: bool = False
     request: bytes | None = None
 
@@ -87,8 +88,8 @@ class Job:
         pictures: that are on the disk, with their places.
         failure: why it failed; None if it did not.
         unwanted: wish to cancel it.
-        interrupted: wish to decode what is there by now; for jobs that are drawn alone.
-        skipped: wish to decode the pictures under way and go on with the next; for jobs that are drawn alone.
+        interrupted: wish to decode what is there by now; for jobs of a group.
+        skipped: wish to decode the pictures under way and go on with the next; for jobs of a group.
         watched: somebody looks at its previews.
         alone: its pictures share no UNet call with those of other jobs.
         seconds_per_call: of one picture, measured; None before the second call.
@@ -121,7 +122,7 @@ class Job:
 
     def __post_init__(self) -> None:
         """Begin with all pictures to do."""
-        self.alone, self.watched = self.wish.alone, self.wish.watched
+        self.watched = self.wish.watched
         self.todo = tuple(range(len(self.seeds)))
 
     def end(self, status: Status) -> bool:
@@ -161,11 +162,19 @@ class Job:
 
     @property
     def kind_of_call(self) -> tuple[object, ...]:
-        """What pictures must have in common to share UNet calls: all but prompts and seeds; else its own id."""
+        """What jobs must have in common to share UNet calls: all but prompts and seeds; else its own id."""
         of = self.options
         if self.alone or self.variation_seeds is not None or of.image is not None:
             return (self.id,)
         between = None if of.guidance_interval is None else tuple(of.guidance_interval)
         shortcuts = (of.quality, of.cache_interval, between)
         reading = (of.prompt_weighting, of.long_prompts)
-        return (self.bundle, of.num_inference_steps, of.guidance_scale, of.scheduler, shortcuts, reading)
+        return (
+            self.wish.group,
+            self.bundle,
+            of.num_inference_steps,
+            of.guidance_scale,
+            of.scheduler,
+            shortcuts,
+            reading,
+        )

@@ -40,6 +40,7 @@ class Settings:
         queue: jobs that may wait.
         pictures: most pictures of one job.
         keep_seconds: that graphs stay loaded with nothing to draw; None keeps them.
+        history_bytes: of all finished pictures together; None sets no limit.
     """
 
     bundles: Sequence[Path]
@@ -47,6 +48,7 @@ class Settings:
     queue: int = 16
     pictures: int = 100
     keep_seconds: float | None = 300.0
+    history_bytes: int | None = None
 
 
 class Studio:
@@ -64,7 +66,7 @@ class Studio:
     def __init__(self, settings: Settings, opened: Open) -> None:
         self.shelf = Shelf(settings.bundles, opened)
         try:
-            self.gallery = Gallery(settings.history)
+            self.gallery = Gallery(settings.history, settings.history_bytes)
             self.journal = Journal(settings.history / "waiting")
         except OSError as error:
             raise FolderError(settings.history, error) from error
@@ -201,6 +203,9 @@ class Studio:
             self.gallery.delete(name)
         except OSError as error:
             raise FolderError(self.gallery.folder, error) from error
+        self._tell_deleted(name)
+
+    def _tell_deleted(self, name: str) -> None:
         self.hub.publish("picture_deleted", ("picture_deleted", name), {"id": name})
 
     def _job_changed(self, job: Job) -> None:
@@ -234,6 +239,9 @@ class Studio:
         self.metrics.count("nano_pictures_total")
         self.hub.publish("picture", ("picture", picture.id), views.picture_of(picture), job.id)
         self._job_changed(job)
+        kept = {one.id for other in self.jobs() if not other.ended for one in other.pictures}
+        for name in self.gallery.trim(kept):
+            self._tell_deleted(name)
 
     def _bundle_changed(self, shelved: Shelved) -> None:
         if shelved.state == "loading":

@@ -94,10 +94,10 @@ class _A1111:
         return JsonAnswer(await asyncio.to_thread(self._shape, body, asked, job))
 
     def _submitted(self, body: DrawRequest, client: str) -> tuple[Asked, Job]:
-        """Understand a request and let its job wait; it is drawn alone, so that it can be interrupted."""
+        """Understand a request and let its job wait; only those of one client are drawn, and interrupted, together."""
         asked = understood(body, self._studio.shelf, self._checkpoint, self._fit)
         shown = {"prompt": asked.options.prompt, "num_images_per_prompt": asked.options.num_images_per_prompt}
-        return asked, self._studio.submit(asked.options, asked.shelved, Wish(client, shown, alone=True))
+        return asked, self._studio.submit(asked.options, asked.shelved, Wish(client, shown, group=f"a1111 {client}"))
 
     def _shape(self, body: DrawRequest, asked: Asked, job: Job) -> DrawShape:
         """Return the answer of a job that has ended."""
@@ -137,14 +137,14 @@ class _A1111:
     async def interrupt(self, _request: Request) -> Response:
         """Decode what is there of the pictures under way, and draw no further."""
         for job in self._studio.worker.current:
-            if job.alone:
+            if job.wish.group is not None:
                 self._studio.interrupt(job)
         return JsonAnswer({})
 
     async def skip(self, _request: Request) -> Response:
         """Decode what is there of the pictures under way, and go on with the next."""
         for job in self._studio.worker.current:
-            if job.alone:
+            if job.wish.group is not None:
                 job.skipped = True
         return JsonAnswer(None)
 

@@ -6,6 +6,7 @@ leaves out takes the bundle's measured default. What cannot be done here is note
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +15,7 @@ from nano_serve.errors import BadRequestError, UnknownScriptError
 from nano_serve.fit import Fit, Size, covered, size_for, stretched
 from nano_serve.http.a1111_shapes import DrawRequest
 from nano_serve.http.bodies import picture_of
+from nano_serve.http.reading import parameters_of
 from nano_serve.shapes import MOST_PROMPT_CHARACTERS
 from nano_serve.shelf import Shelf, Shelved
 
@@ -29,6 +31,20 @@ _STRENGTH, _HR_SCALE, _MASK_BLUR = 0.75, 2.0, 4.0  # A1111's defaults
 _HALF: Final = 128
 _STEPS: Final = 20  # of a sampler that the bundle has no default for
 _MOST_BLUR: Final = 256.0
+_MOST_TEXT: Final = 3 * MOST_PROMPT_CHARACTERS
+_SEEDS_IN_TEXT: Final = frozenset({"seed", "variation_seed"})
+_IN_TEXT: Final = {
+    "prompt": "prompt",
+    "negative_prompt": "negative_prompt",
+    "steps": "num_inference_steps",
+    "cfg_scale": "guidance_scale",
+    "sampler_name": "scheduler",
+    "seed": "seed",
+    "subseed": "variation_seed",
+    "subseed_strength": "variation_strength",
+    "denoising_strength": "strength",
+}
+_SIZE_IN_TEXT: Final = re.compile(r"(?:^|, )Size: (\d{1,5})x(\d{1,5})", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -81,6 +97,8 @@ def understood(body: DrawRequest, shelf: Shelf, checkpoint: str | None, fit: Fit
     if max(len(body.prompt or ""), len(body.negative_prompt or "")) > MOST_PROMPT_CHARACTERS:
         raise BadRequestError("the prompt is too long", f"{MOST_PROMPT_CHARACTERS} characters are the most.")
     notes: list[str] = []
+    if body.infotext is not None:
+        _fill(body, body.infotext, notes)
     wanted = _size(body, notes)
     shelved = _bundle(body, shelf, checkpoint, wanted)
     height, width = shelved.bundle.manifest.image_size
@@ -110,6 +128,19 @@ def understood(body: DrawRequest, shelf: Shelf, checkpoint: str | None, fit: Fit
         **picture,
     )
     return Asked(shelved, options, size, body.sampler_name or body.sampler_index, start, shown, tuple(notes))
+
+
+def _fill(body: DrawRequest, text: str, notes: list[str]) -> None:
+    """Take what a request leaves out from a parameters text, as A1111 does."""
+    found = parameters_of(text[:_MOST_TEXT])
+    if not found:
+        notes.append("infotext could not be read")
+    for name, key in _IN_TEXT.items():
+        if getattr(body, name) is None and found.get(key) is not None:
+            setattr(body, name, int(found[key]) if key in _SEEDS_IN_TEXT else found[key])
+    size = _SIZE_IN_TEXT.search(text)
+    if body.width is None and body.height is None and size is not None:
+        body.width, body.height = int(size[1]), int(size[2])
 
 
 def _size(body: DrawRequest, notes: list[str]) -> Size | None:

@@ -29,6 +29,7 @@ class DrawRequest(msgspec.Struct, kw_only=True):
     width: Number = None
     height: Number = None
     model: str | None = None
+    infotext: str | None = None
     override_settings: dict[str, Any] | None = None
     alwayson_scripts: dict[str, Any] | None = None
     script_name: str | None = None

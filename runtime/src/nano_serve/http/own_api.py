@@ -101,9 +101,7 @@ class _OwnApi:
     async def cancel(self, request: Request) -> Response:
         """Cancel a job; pictures that are done stay. One of an earlier start is forgotten."""
         if (left := self._left.pop(request.path_params["id"], None)) is not None:
-            self._studio.journal.forget(left.shape.id)
-            left.shape.status = "cancelled"
-            self._studio.hub.publish("job", ("job", left.shape.id), left.shape)
+            self._forget(left)
             return JsonAnswer(left.shape)
         job = self._studio.job(request.path_params["id"])
         self._studio.cancel(job)
@@ -116,8 +114,14 @@ class _OwnApi:
             raise NotFoundError(f"no job {name[:40]!r} was interrupted", "GET /api/v1/jobs lists them.")
         job = await asyncio.to_thread(self._submit, left.request, client_of(request))
         self._left.pop(name, None)
-        self._studio.journal.forget(name)
+        self._forget(left)
         return JsonAnswer(self._studio.described(job), 202, {"location": f"/api/v1/jobs/{job.id}"})
+
+    def _forget(self, left: _Left) -> None:
+        """Take a job of an earlier start out of the journal, and off every page."""
+        self._studio.journal.forget(left.shape.id)
+        left.shape.status = "cancelled"
+        self._studio.hub.publish("job", ("job", left.shape.id), left.shape)
 
     def _jobs(self) -> list[JobShape]:
         """Return all jobs, the newest first; those of an earlier start are the oldest."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from dataclasses import fields
 from pathlib import Path
@@ -12,7 +13,7 @@ from nano_serve import views
 from nano_serve.errors import NotFoundError
 from nano_serve.shapes import ParametersShape
 
-__all__ = ["parameters_in"]
+__all__ = ["parameters_in", "parameters_of"]
 
 
 def parameters_in(content: bytes) -> ParametersShape:
@@ -39,7 +40,7 @@ def parameters_in(content: bytes) -> ParametersShape:
             bundle=ours.bundle,
             edited=ours.edited is not None,
             masked=ours.masked,
-            left_out=[] if ours.interrupted_after is None else [f"stopped after {ours.interrupted_after} UNet calls"],
+            left_out=[] if ours.interrupted_after is None else [_stopped(ours.interrupted_after)],
         )
     if foreign is None:
         raise NotFoundError("the picture does not say how it was drawn", "Pictures of ours and of A1111 do.")
@@ -51,6 +52,27 @@ def parameters_in(content: bytes) -> ParametersShape:
         masked=foreign.masked,
         left_out=list(foreign.left_out),
     )
+
+
+def _stopped(calls: int) -> str:
+    return "stopped after 1 UNet call" if calls == 1 else f"stopped after {calls} UNet calls"
+
+
+def parameters_of(text: str) -> dict[str, Any]:
+    """Return what A1111's parameters text says, as keys of a request; empty if it says nothing.
+
+    The text is read where it usually is: in a picture.
+    """
+    from PIL import Image, PngImagePlugin  # noqa: PLC0415 - see fit
+
+    said = PngImagePlugin.PngInfo()
+    said.add_itxt("parameters", text)
+    file = io.BytesIO()
+    Image.new("L", (1, 1)).save(file, "PNG", pnginfo=said)
+    try:
+        return parameters_in(file.getvalue()).options
+    except NotFoundError:
+        return {}
 
 
 def _as_keys(options: DrawOptions) -> dict[str, Any]:

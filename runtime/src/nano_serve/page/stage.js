@@ -1,7 +1,7 @@
 // The large view: a job while it is drawn, or one picture with what can be done with it.
 
 import { ask, fetched } from "./api.js";
-import { action, at, dialog, el, icon, put, say, toast } from "./dom.js";
+import { action, at, dialog, el, icon, plural, put, say, toast } from "./dom.js";
 import { send, startFrom, takeOver } from "./composer.js";
 import { sheetView } from "./sheet.js";
 import { bundleOf, changed, ended, look, store, watch } from "./store.js";
@@ -18,7 +18,7 @@ export async function cancel(job) {
   try {
     await ask("DELETE", `/api/v1/jobs/${job.id}`);
     const kept = store.jobs.get(job.id)?.pictures.length ?? 0;
-    say(kept ? `Cancelled. ${kept} of its pictures stay.` : "Cancelled.");
+    say(kept ? `Cancelled. ${plural(kept, "finished picture")} kept.` : "Cancelled.");
   } catch (error) {
     toast(error.message);
   }
@@ -163,7 +163,7 @@ function pictureView(picture) {
 const details = (...parts) => el("div", { class: "details" }, ...parts);
 
 function drawnFrom(by) {
-  const said = [by.edited && `Drawn from another picture${by.masked ? ", with a mask" : ""}.`, by.interrupted_after && `Stopped after ${by.interrupted_after} steps.`];
+  const said = [by.edited && `Drawn from another picture${by.masked ? ", with a mask" : ""}.`, by.interrupted_after && `Stopped after ${plural(by.interrupted_after, "step")}.`];
   return said.filter(Boolean).join(" ");
 }
 
