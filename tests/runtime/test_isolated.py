@@ -18,9 +18,13 @@ import pytest
 from tests.results import arrays, run_through
 
 from nano_runtime import BundleError, MachineError, Pipeline, Progress, UsageError
-from nano_runtime.bundle.folder import DEMO
+from nano_runtime.bundle.folder import DEMO, Bundle
+from nano_runtime.bundle.wiring import BATCH, TOKENS, UNET
+from nano_runtime.engines import EngineOptions
+from nano_runtime.engines.isolated import graphs_of
 from nano_runtime.errors import EngineDiedError, KilledError, TamperedFileError
 from nano_runtime.system.landlock import landlock_version
+from nano_runtime.system.timing import Stopwatch
 
 ASKED: dict[str, Any] = {"num_inference_steps": 3, "scheduler": "ddim", "output_type": "np", "seed": 5}
 LONG: dict[str, Any] = {"num_inference_steps": 900, "num_images_per_prompt": 4, "scheduler": "ddim"}
@@ -172,3 +176,46 @@ print(*(one for path in Path("/proc/self/task").glob("*/children") for one in pa
             return
         time.sleep(0.02)
     pytest.fail("it is still there")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_large_inputs_are_sent_again_only_when_they_change():
+    """The encoded prompts, which are the same in every call; here all of a group's, and one is changed in its place."""
+    bundle, options = Bundle.open(), EngineOptions(threads=1, precision="f32")
+    dice = np.random.default_rng(0)
+    free: dict[Any, Any] = {BATCH: 8, TOKENS: bundle.manifest.tokenizer.length}
+    feeds: dict[str, Any] = {
+        spec.name: dice.standard_normal(
+            [free[size] if isinstance(size, str) else size for size in spec.shape], np.float32
+        )
+        for spec in bundle.component(UNET).inputs
+    }
+    large = max(feeds.values(), key=lambda values: values.nbytes)
+    graphs = {isolated: graphs_of(bundle, "onnxruntime", options, isolated=isolated) for isolated in (True, False)}
+    calls = {isolated: one.timed(Stopwatch()) for isolated, one in graphs.items()}
+
+    def same() -> int:
+        """Compare outputs; return the bytes that were written for them."""
+        before = written()
+        there = calls[True].run(UNET, feeds, batch=8)
+        sent = written() - before
+        for name, values in calls[False].run(UNET, feeds, batch=8).items():
+            np.testing.assert_array_equal(there[name], values)
+        return sent
+
+    first, second = same(), same()
+    assert first - second > sum(values.nbytes for values in feeds.values() if values.nbytes >= 1 << 16) * 0.99
+    large[0] *= 2
+    third = same()
+    assert third - second > 0.99 * large.nbytes
+    os.kill(next(iter(children())), signal.SIGKILL)  # the next child has nothing yet
+    with pytest.raises(EngineDiedError):
+        calls[True].run(UNET, feeds, batch=8)
+    assert same() > 0.99 * first
+    for one in graphs.values():
+        one.close()
+
+
+def written() -> int:
+    """Bytes that this process has written."""
+    return int(Path("/proc/self/io").read_text().partition("wchar: ")[2].split()[0])

@@ -101,11 +101,17 @@ class _FarEnd:
                 self._all().close(*components)
 
     def _feeds(self, what: dict[str, Any], content: bytearray) -> Arrays:
-        """Return the arrays of a message, in the same places every time: an engine has to bind an array only once."""
+        """Return the arrays of a message, and those of the last run that it leaves out.
+
+        They are in the same places every time: an engine has to bind an array only once.
+        """
         before = self._fed.get(what["run"], {})
         feeds: dict[str, Any] = {}
         at = 0
-        for name, kind, shape in what["feeds"]:
+        for name, kind, shape, there in what["feeds"]:
+            if there:
+                feeds[name] = before[name]
+                continue
             values = np.frombuffer(content, np.dtype(kind), count=math.prod(shape), offset=at).reshape(shape)
             kept = before.get(name)
             if kept is None or (kept.dtype, kept.shape) != (values.dtype, values.shape):

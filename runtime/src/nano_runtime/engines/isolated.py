@@ -19,6 +19,8 @@ from typing import Any, TypeAlias
 from weakref import finalize
 
 import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
 
 from nano_runtime.arrays import F32, Arrays
 from nano_runtime.bundle.folder import Bundle
@@ -49,6 +51,7 @@ _FAR_END = "nano_runtime.engines.far_end"
 _BRANCHES = {branch.__name__: branch for branch in (UsageError, BundleError, MachineError)}
 _LAST_WORDS_S = 5.0  # for the system to notice the end of a process whose pipe is closed
 _KINDS = ("verify", "load", "run")
+_KEPT_BYTES = 1 << 16  # inputs from this size on are not sent again while they do not change
 
 _log = logging.getLogger(__name__)
 
@@ -82,11 +85,12 @@ class IsolatedGraphs:
         self._notes: deque[dict[str, Any]] = deque()
         self._numbers = count(1)
         self._version: str | None = None
+        self._sent: dict[str, dict[str, bytes]] = {}  # component -> input -> digest of what the child has of it
 
     def identity(self, component: str) -> str:
         """Name all that a component's outputs depend on besides its inputs; see ``identity_of``."""
         if self._version is None:
-            self._version = str(self._ask({"version": True})[0].get("version"))
+            self._version = str(self._ask(lambda child: child.channel.ask({"version": True}))[0].get("version"))
         return identity_of(self.bundle, component, self.backend, self._version, self.options)
 
     def prepare(self, components: Iterable[str]) -> None:
@@ -125,9 +129,7 @@ class IsolatedGraphs:
         if call.begun_after != self.kills:
             raise KilledError
         arrays = {name: np.ascontiguousarray(values) for name, values in feeds.items()}
-        described = [[name, str(values.dtype), list(values.shape)] for name, values in arrays.items()]
-        what = {"run": component, "call": call.number, "batch": batch, "feeds": described}
-        answer, content = self._ask(what, *(values.reshape(-1).view(np.uint8).data for values in arrays.values()))
+        answer, content = self._ask(lambda child: self._ask_to_run(child, call.number, component, arrays, batch))
         try:
             outputs = _arrays(answer["outputs"], content)
             for kind in _KINDS:
@@ -139,6 +141,21 @@ class IsolatedGraphs:
             raise EngineDiedError(self.bundle.path, None) from error
         check_outputs(self.bundle, component, feeds, outputs)
         return outputs
+
+    def _ask_to_run(
+        self, child: SpawnedChild, call: int, component: str, arrays: dict[str, NDArray[Any]], batch: Batch
+    ) -> Message:
+        """Send inputs, but for large ones that the child has from the last run of this component."""
+        views = {name: values.reshape(-1).view(np.uint8).data for name, values in arrays.items()}
+        digests = {name: _digest(arrays[name]) for name, view in views.items() if view.nbytes >= _KEPT_BYTES}
+        before = self._sent.pop(component, {})
+        there = {name for name, digest in digests.items() if before.get(name) == digest}
+        described = [[name, str(values.dtype), list(values.shape), name in there] for name, values in arrays.items()]
+        what = {"run": component, "call": call, "batch": batch, "feeds": described}
+        message = child.channel.ask(what, *(view for name, view in views.items() if name not in there))
+        if "error" not in message[0]:
+            self._sent[component] = digests
+        return message
 
     def tell(self, note: dict[str, Any]) -> None:
         """Tell the child something that needs no answer, with the next message if it is busy; nobody waits here."""
@@ -155,8 +172,8 @@ class IsolatedGraphs:
         finally:
             self._turn.release()
 
-    def _ask(self, what: dict[str, Any], *parts: memoryview) -> Message:
-        """Send a message and return the answer.
+    def _ask(self, ask: Callable[[SpawnedChild], Message]) -> Message:
+        """Have a message sent and return the answer.
 
         Raises:
             NanoError: what the child raised; ``EngineDiedError`` or ``KilledError`` where it came to an end.
@@ -165,7 +182,7 @@ class IsolatedGraphs:
         with self._turn:
             if self._busy:
                 raise RuntimeError("nothing can be drawn in a signal handler or finalizer while an engine computes")
-            answer, content = self._exchange(lambda child: child.channel.ask(what, *parts))
+            answer, content = self._exchange(ask)
         if "error" in answer:
             raise self._error(answer)
         return answer, content
@@ -201,6 +218,7 @@ class IsolatedGraphs:
                 raise NoProcessError(str(error.strerror)) from error
             self._children.clear()
             self._children.append(child)
+            self._sent.clear()
         return child
 
     def _end(self) -> None:
@@ -279,6 +297,12 @@ def _arrays(described: Any, content: bytearray) -> dict[str, F32]:  # noqa: ANN4
         found[str(name)] = values.reshape(shape).copy()
         at += values.nbytes
     return found
+
+
+def _digest(values: NDArray[Any]) -> bytes:
+    """Return what two arrays have in common only if they are equal: bytes, type and shape."""
+    described = f"{values.dtype}{values.shape}".encode()
+    return blake3(values.reshape(-1).view(np.uint8).data).digest() + described
 
 
 def _kill(children: deque[SpawnedChild]) -> None:
