@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict, get
 
 from nano_runtime.bundle.manifest import Quality
 from nano_runtime.errors import OptionError, UnknownOptionError
+from nano_runtime.errors.habits import IN_CALLS
 from nano_runtime.sampling.sampler_names import full_name
 from nano_runtime.values import number, one_of, one_or_more, picture, positive, prompts, switch, text, whole
 
@@ -154,6 +155,8 @@ class DrawOptions:
         """
         known = [option.name for option in fields(cls)]
         for name in changes:
+            if name in IN_CALLS:
+                raise UnknownOptionError(name, None, IN_CALLS[name])
             if name not in known:
                 raise UnknownOptionError(name, _nearest(name, known))
         return replace(prompt, **changes) if isinstance(prompt, DrawOptions) else cls(prompt=prompt, **changes)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from nano_runtime.arrays import F32
 from nano_runtime.bundle.folder import DEMO, Bundle
@@ -37,6 +37,7 @@ from nano_runtime.engines import BACKENDS, ENGINES, Batch, EngineOptions, choose
 from nano_runtime.engines.base import PRECISIONS, Precision, Runner
 from nano_runtime.engines.isolated import CallOfAny, Graphs, graphs_of
 from nano_runtime.errors import OptionError
+from nano_runtime.errors.habits import Habits, refuse_keywords
 from nano_runtime.networks.autoencoder import decode, encode
 from nano_runtime.networks.conditioning import Conditioner, EncodedTexts
 from nano_runtime.networks.kept_outputs import KeptOutputs
@@ -68,7 +69,7 @@ _MOST_AT_ONCE = 4  # pictures per UNet call: memory grows with each, speed hardl
 _CHECKED_AHEAD = (UNET, VAE_ENCODER, VAE_DECODER)
 
 
-class Pipeline:
+class Pipeline(Habits):
     """Draws from one bundle with one engine, for any number of threads.
 
     Threads may call one pipeline at the same time, and streams may be mixed, in one thread or several: each draws what
@@ -126,6 +127,7 @@ class Pipeline:
         cache: str | Path | None = None,
         expect_digest: str | None = None,
         isolated: bool = False,
+        **unknown: NoReturn,
     ) -> Pipeline:
         """Open a bundle; its graphs are checked and loaded when a call needs them.
 
@@ -143,12 +145,14 @@ class Pipeline:
             expect_digest: see ``Bundle.open``.
             isolated: True loads the engine in a child process, for the same pictures: ``kill`` ends a drawing that
                 hangs, an engine that crashes is an error, and on Linux it reaches only the bundle and the cache.
+            **unknown: refused; what diffusers' keywords are here is said.
 
         Raises:
             BundleError: the folder is not a bundle, or was tampered with.
             UsageError: the bundle does not serve the engine, or an argument is out of range.
             BackendMissingError: the engine is not installed.
         """
+        refuse_keywords(unknown, cls.from_pretrained.__annotations__)
         options = EngineOptions(
             threads=thread_count(None if threads is None else positive("threads", threads)),
             precision="f32" if precision is None else one_of("precision", precision, PRECISIONS),

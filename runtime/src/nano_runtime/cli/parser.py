@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from typing import Final, NoReturn, TypeVar
 
 from nano_runtime.errors import CommandLineError, UnknownFlagError
+from nano_runtime.errors.habits import FLAGS
 
 __all__ = ["Parser", "digest", "number"]
 
@@ -39,6 +40,9 @@ _ELSEWHERE: Final[Mapping[str, str]] = {  # what other programs call an option
     "--outdir": "--output",
     "--outfile": "--output",
 }
+
+
+_ALIKE: Final = 0.7  # of difflib's ratio: "guidence" is "guidance", "device" is not "preview"
 
 
 class Parser(argparse.ArgumentParser):
@@ -72,7 +76,7 @@ class Parser(argparse.ArgumentParser):
             flag = next((word for word in left if word.startswith("-")), left[0]).partition("=")[0]
             if "--" in words and flag in (word.partition("=")[0] for word in words[words.index("--") :]):
                 raise CommandLineError(self.prog, f"{flag!r} stands after --, where everything is text")
-            raise UnknownFlagError(self.prog, flag, self._nearest(flag))
+            raise UnknownFlagError(self.prog, flag, self._nearest(flag), FLAGS.get(flag.lower().replace("_", "-")))
         return parsed
 
     def spelled(self, name: str) -> str:
@@ -96,8 +100,11 @@ class Parser(argparse.ArgumentParser):
         if typed in ours:
             return typed
         known = [*ours, *(name for name, other in _ELSEWHERE.items() if other in (*ours, "PROMPT"))]
-        close = [typed] if typed in known else get_close_matches(typed, known, 1) if typed.startswith("--") else []
-        return _ELSEWHERE.get(close[0], close[0]) if close else None
+        bare = {name.lstrip("-"): name for name in known}  # the dashes that all have would make all alike
+        close = [typed.lstrip("-")] if typed in known else []
+        if not close and typed.startswith("--"):
+            close = get_close_matches(typed.lstrip("-"), bare, 1, cutoff=_ALIKE)
+        return _ELSEWHERE.get(bare[close[0]], bare[close[0]]) if close else None
 
 
 def number(text: str) -> int | float | str:

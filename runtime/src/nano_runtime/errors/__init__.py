@@ -7,7 +7,7 @@ prints the message and ends with ``exit_code``; a traceback means a bug in this 
     NanoError
     ├── UsageError            2   ValueError          the request cannot be met as asked
     │   ├── PromptError · NoPromptError · LongPromptError
-    │   ├── UnknownSchedulerError · UnknownOptionError (TypeError)
+    │   ├── UnknownSchedulerError · UnknownOptionError (TypeError) · HabitError (AttributeError)
     │   ├── StepsError · SeedError · GuidanceError · IntervalError · SizeError · LatentsError · OptionError
     │   ├── ListLengthError
     │   ├── ImageError · MaskSizeError · StrengthError · VariationError
@@ -51,6 +51,7 @@ from nano_runtime.errors.environment import (
     SigningMissingError,
     WorkerDiedError,
 )
+from nano_runtime.errors.habits import HabitError
 from nano_runtime.errors.invalid_bundle import (
     DigestError,
     EngineDiedError,
@@ -118,6 +119,7 @@ __all__ = [
     "EngineError",
     "ExtraFileError",
     "GuidanceError",
+    "HabitError",
     "ImageError",
     "ImageGuidanceError",
     "IntervalError",

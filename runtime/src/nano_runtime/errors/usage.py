@@ -281,26 +281,25 @@ class CommandLineError(UsageError):
 
 
 class UnknownFlagError(UsageError):
-    """Something on a command line that no option takes."""
+    """Something on a command line that no option takes; ``known`` says what to do if other commands have it."""
 
-    def __init__(self, prog: str, word: str, nearest: str | None) -> None:
+    def __init__(self, prog: str, word: str, nearest: str | None, known: str | None = None) -> None:
         if not word.startswith("-"):
             what = f"there is no use for {word!r} on the command line"
             hint = "Put a text of several words in quotes."
         else:
             what = f"there is no option {word}"
             hint = "" if nearest is None else f"Did you mean {nearest}?"
-        super().__init__(what, f"{hint} {prog} --help shows all options.".lstrip())
+        super().__init__(what, known or f"{hint} {prog} --help shows all options.".lstrip())
 
 
 class UnknownOptionError(UsageError, TypeError):
     """A keyword that no option has."""
 
-    def __init__(self, name: str, nearest: str | None) -> None:
-        known = "nano_runtime.DrawOptions lists all options."
-        super().__init__(
-            f"there is no option {name!r}", known if nearest is None else f"Did you mean {nearest}? {known}"
-        )
+    def __init__(
+        self, name: str, nearest: str | None, hint: str = "nano_runtime.DrawOptions lists all options."
+    ) -> None:
+        super().__init__(f"there is no option {name!r}", hint if nearest is None else f"Did you mean {nearest}? {hint}")
 
 
 class BackendNotInBundleError(UsageError):
