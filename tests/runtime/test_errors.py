@@ -26,7 +26,7 @@ def example(leaf: type[errors.NanoError]) -> errors.NanoError:
         if parameter.default is not parameter.empty:
             break
         kind = str(parameter.annotation)
-        if kind.startswith(("Iterable", "tuple")):
+        if kind.startswith(("Iterable", "Sequence", "tuple")):
             arguments.append((1, 2) if "int" in kind else ("x", "y"))
         elif "Path" in kind:
             arguments.append(Path("some/file"))
@@ -45,7 +45,7 @@ def test_every_leaf_says_what_happened_and_what_to_do(leaf):
     assert error.what
     assert error.hint.endswith((".", '"', "]", "my-bundle"))
     assert "\n" not in error.what + error.hint
-    assert str(error) == f"{error.what}\n{error.hint}"
+    assert str(error) == "\n".join((error.what, *error.details, error.hint))
 
 
 @pytest.mark.parametrize("leaf", LEAVES, ids=lambda leaf: leaf.__name__)
@@ -53,7 +53,8 @@ def test_every_leaf_comes_home_from_a_worker_with_its_message_and_code(leaf):
     error = example(leaf)
     again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
     assert issubclass(leaf, type(again))
-    assert (again.what, again.hint, str(again)) == (error.what, error.hint, str(error))
+    assert (again.what, again.details, again.hint) == (error.what, error.details, error.hint)
+    assert str(again) == str(error)
     assert again.exit_code == error.exit_code
 
 

@@ -18,11 +18,13 @@ from nano_runtime.version import __version__
 if TYPE_CHECKING:
     from nano_runtime.bundle.folder import Bundle
     from nano_runtime.drawing.events import Progress, Result
-    from nano_runtime.errors import BundleError, MachineError, NanoError, NetworkError, UsageError
+    from nano_runtime.errors import BundleError, MachineError, NanoError, NetworkError, RowsError, UsageError
     from nano_runtime.options import DrawOptions
     from nano_runtime.pictures.png import read_foreign, read_parameters, save_png
     from nano_runtime.pictures.source import open_picture
     from nano_runtime.pipeline import Pipeline
+    from nano_runtime.rows.reading import read_rows
+    from nano_runtime.rows.row import Row
     from nano_runtime.sampling.sampler_names import sampler_names
     from nano_runtime.verify.checks import verify_bundle
 
@@ -36,11 +38,14 @@ __all__ = [
     "Pipeline",
     "Progress",
     "Result",
+    "Row",
+    "RowsError",
     "UsageError",
     "__version__",
     "open_picture",
     "read_foreign",
     "read_parameters",
+    "read_rows",
     "sampler_names",
     "save_png",
     "verify_bundle",
@@ -56,10 +61,13 @@ _HOMES = {
     "Pipeline": "pipeline",
     "Progress": "drawing.events",
     "Result": "drawing.events",
+    "Row": "rows.row",
+    "RowsError": "errors",
     "UsageError": "errors",
     "open_picture": "pictures.source",
     "read_foreign": "pictures.png",
     "read_parameters": "pictures.png",
+    "read_rows": "rows.reading",
     "sampler_names": "sampling.sampler_names",
     "save_png": "pictures.png",
     "verify_bundle": "verify.checks",

@@ -25,7 +25,16 @@ if TYPE_CHECKING:
 
     from nano_runtime.arrays import F32
 
-__all__ = ["MOST_PICTURES", "REQUIRED", "DrawKeywords", "DrawOptions", "OutputType", "Stored", "stored_options"]
+__all__ = [
+    "MOST_PICTURES",
+    "REQUIRED",
+    "DrawKeywords",
+    "DrawOptions",
+    "OutputType",
+    "Stored",
+    "checked_option",
+    "stored_options",
+]
 
 OutputType: TypeAlias = Literal["pil", "np", "latent"]
 
@@ -259,6 +268,15 @@ def _nearest(name: str, known: Sequence[str]) -> str | None:
     """Return the option that somebody meant, or None."""
     close = get_close_matches(name, [*known, *_ELSEWHERE], 1)
     return _ELSEWHERE.get(close[0], close[0]) if close else None
+
+
+def checked_option(name: str, value: Any) -> Any:  # noqa: ANN401 - an option's
+    """Return a value in the type of one option, as ``DrawOptions`` has it.
+
+    Raises:
+        UsageError: it is not one of the option's.
+    """
+    return _CHECKS[name](name, value)
 
 
 def stored_options() -> Mapping[str, Stored]:

@@ -13,11 +13,29 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from nano_runtime.errors import ImageError, OptionError, PromptError
+from nano_runtime.errors import (
+    GuidanceError,
+    ImageError,
+    ImageGuidanceError,
+    IntervalError,
+    OptionError,
+    PromptError,
+    SeedError,
+    StrengthError,
+    VariationError,
+)
 
 __all__ = [
+    "MAX_PROMPT_BYTES",
+    "checked_guidance",
+    "checked_interval",
+    "checked_length",
+    "checked_nearness",
+    "checked_seed",
+    "checked_strength",
+    "checked_variation",
     "natural",
     "number",
     "one_of",
@@ -36,6 +54,10 @@ __all__ = [
 Choice = TypeVar("Choice", bound=str)
 Item = TypeVar("Item")
 
+MAX_PROMPT_BYTES: Final = 20_000
+"""Of a prompt in UTF-8: some 60 times the text encoder's length; the slowest take a tenth of a second."""
+
+_SEEDS: Final = 1 << 64
 _BOOLS = ("bool", "bool_")  # Python's and numpy's, which this file does not import
 
 
@@ -184,6 +206,69 @@ def sha256(argument: str, value: Any) -> str:  # noqa: ANN401 - it is checked he
     if not isinstance(value, str) or re.fullmatch("[0-9a-fA-F]{64}", value) is None:
         raise OptionError(argument, value, "a sha256 in 64 hexadecimal digits")
     return value.lower()
+
+
+def checked_length(text: str, which: str = "prompt") -> None:
+    """Refuse a prompt that no tokenizer here takes.
+
+    Raises:
+        PromptError: it is longer than ``MAX_PROMPT_BYTES``, or has half of a surrogate pair.
+    """
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        broken = text[error.start]
+        raise PromptError(f"character {error.start + 1} is half of a pair (U+{ord(broken):04X})", which) from error
+    if size > MAX_PROMPT_BYTES:
+        raise PromptError(f"it has {size} bytes, more than {MAX_PROMPT_BYTES}", which)
+
+
+def checked_seed(first: int, count: int = 1) -> int:
+    """Return the first of ``count`` seeds, or raise ``SeedError`` if one of them does not fit into 64 bits."""
+    if not 0 <= first < _SEEDS:
+        raise SeedError(first)
+    if first + count > _SEEDS:
+        raise SeedError(_SEEDS, _SEEDS - first + 1)
+    return first
+
+
+def checked_guidance(scale: float) -> float:
+    """Return a guidance scale, or raise ``GuidanceError`` if it is not a finite number of at least 0."""
+    if not math.isfinite(scale) or scale < 0:
+        raise GuidanceError(scale)
+    return float(scale)
+
+
+def checked_nearness(scale: float) -> float:
+    """Return an image guidance scale, or raise ``ImageGuidanceError`` if it is not a finite number of at least 0."""
+    if not math.isfinite(scale) or scale < 0:
+        raise ImageGuidanceError(scale)
+    return float(scale)
+
+
+def checked_strength(share: float) -> float:
+    """Return the strength of an edit, or raise ``StrengthError`` if it is not in (0, 1]."""
+    if not (math.isfinite(share) and 0 < share <= 1):
+        raise StrengthError(share)
+    return float(share)
+
+
+def checked_variation(share: float) -> float:
+    """Return the strength of a variation, or raise ``VariationError`` if it is not in [0, 1]."""
+    if not (math.isfinite(share) and 0 <= share <= 1):
+        raise VariationError(share)
+    return float(share)
+
+
+def checked_interval(value: Sequence[float]) -> tuple[float, float]:
+    """Return two shares in ascending order, or raise ``IntervalError``."""
+    try:
+        low, high = (number("guidance_interval", share) for share in value)
+    except (TypeError, ValueError) as error:
+        raise IntervalError(value) from error
+    if not (math.isfinite(low) and math.isfinite(high) and 0 <= low <= high <= 1):
+        raise IntervalError(value)
+    return low, high
 
 
 def _is_bool(value: Any) -> bool:  # noqa: ANN401 - it is checked here

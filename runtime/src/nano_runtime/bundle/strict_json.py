@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from nano_runtime.errors.escaping import CONTROLS, HALVES, OVERRIDES, pattern_of
 
-__all__ = ["REFUSED", "check_json"]
+__all__ = ["REFUSED", "check_json", "parsed_json"]
 
 _MAX_DEPTH: Final = 32
+_TOO_DEEP: Final = f"more than {_MAX_DEPTH} levels"
 _MAX_DIGITS: Final = 20  # of a 64-bit number
 _MAX_NUMBER_CHARACTERS: Final = 40
 _SHOWN: Final = 60  # characters of a text in a message
@@ -32,18 +33,22 @@ def check_json(raw: bytes) -> None:
         ValueError: it is not UTF-8 or not JSON, or has a key twice, NaN, Infinity, a number beyond 64 bits, a
             control character, or more than 32 levels.
     """
-    text = raw.decode("utf-8")  # its error is a ValueError
+    _check_tree(parsed_json(raw.decode("utf-8")))  # whose error is a ValueError
+
+
+def parsed_json(text: str) -> Any:  # noqa: ANN401 - any of JSON's types
+    """Return a document that every reader takes alike; ``check_json`` also refuses characters.
+
+    Raises:
+        ValueError: it is not JSON, or has a key twice, NaN, Infinity, a number beyond 64 bits, or more than 32 levels.
+    """
     try:
-        document = json.loads(
-            text,
-            object_pairs_hook=_unique,
-            parse_constant=_refuse_constant,
-            parse_int=_whole,
-            parse_float=_finite,
-        )
+        document = _DECODER.decode(text)
     except RecursionError:
-        raise ValueError(f"more than {_MAX_DEPTH} levels") from None
-    _check_tree(document)
+        raise ValueError(_TOO_DEEP) from None
+    if text.count("[") + text.count("{") > _MAX_DEPTH:
+        _levels(document)
+    return document
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -75,18 +80,31 @@ def _finite(digits: str) -> float:
 
 
 def _check_tree(document: object) -> None:
-    """Check the depth and all text, level by level."""
-    level: list[object] = [document]
-    for _ in range(_MAX_DEPTH + 1):
-        if not level:
-            return
-        inner: list[object] = []
+    """Check the depth and all text."""
+    for level in _levels(document):
         for value in level:
             if isinstance(value, str) and (found := REFUSED.search(value)) is not None:
                 raise ValueError(f"the text {value[:_SHOWN]!r} has the character U+{ord(found.group()):04X}")
+
+
+def _levels(document: object) -> list[list[object]]:
+    """Return the values and keys of a document, level by level, or raise ``ValueError`` if it is too deep."""
+    levels: list[list[object]] = []
+    level: list[object] = [document]
+    while level:
+        if len(levels) > _MAX_DEPTH:
+            raise ValueError(_TOO_DEEP)
+        levels.append(level)
+        inner: list[object] = []
+        for value in level:
             if isinstance(value, dict):
                 inner += [*value, *value.values()]
             elif isinstance(value, list):
                 inner += value
         level = inner
-    raise ValueError(f"more than {_MAX_DEPTH} levels")
+    return levels
+
+
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_int=_whole, parse_float=_finite
+)

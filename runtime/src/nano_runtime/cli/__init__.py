@@ -87,7 +87,8 @@ def exit_code_of(parser: Parser, work: Callable[[], int]) -> int:
         _say(parser.prog, "interrupted")
         return EXIT_INTERRUPTED
     except NanoError as error:
-        _say(parser.prog, *error.worded(parser.spelled))
+        what, hint = error.worded(parser.spelled)
+        _say(parser.prog, what, *error.details, hint)
         return error.exit_code
     except (MemoryError, ImportError, RuntimeError, SystemError) as error:  # the last three are native code's
         if not is_out_of_memory(error):
@@ -107,7 +108,7 @@ def exit_code_of(parser: Parser, work: Callable[[], int]) -> int:
 
 
 def _say(prog: str, what: str, *hints: str) -> None:
-    """Print an error on standard error: one line says what happened, and one each what to do."""
+    """Print an error on standard error: one line says what happened, the others what to do."""
     print(f"{prog}: {escaped(what)}", *map(escaped, hints), sep="\n", file=sys.stderr)
 
 

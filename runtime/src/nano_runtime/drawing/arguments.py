@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -13,29 +12,22 @@ from numpy.typing import NDArray
 from nano_runtime.arrays import F32
 from nano_runtime.bundle.wiring import Task
 from nano_runtime.errors import (
-    GuidanceError,
-    ImageGuidanceError,
-    IntervalError,
     LatentsError,
     ListLengthError,
     MissingArgumentError,
     OptionError,
     OtherTaskError,
-    SeedError,
     SizeError,
-    VariationError,
 )
 from nano_runtime.errors.wording import named
 from nano_runtime.options import MOST_PICTURES
 from nano_runtime.sampling.variation import Variation
-from nano_runtime.values import number
+from nano_runtime.values import checked_nearness, checked_seed, checked_variation
 
 __all__ = [
     "array_from",
     "check_size",
-    "guidance",
     "image_guidance",
-    "interval",
     "negatives_from",
     "random_seed",
     "repeated",
@@ -46,7 +38,6 @@ __all__ = [
 ]
 
 _IMAGE_GUIDANCE = 1.5  # diffusers' default
-_SEEDS = 1 << 64
 _RANDOM_SEED_BYTES = 4
 
 
@@ -67,13 +58,6 @@ def repeated(prompt: str | Sequence[str], count: int) -> tuple[str, ...]:
     return tuple(text for text in texts for _ in range(count))
 
 
-def guidance(scale: float) -> float:
-    """Return a guidance scale, or raise ``GuidanceError`` if it is not a finite number of at least 0."""
-    if not math.isfinite(scale) or scale < 0:
-        raise GuidanceError(scale)
-    return float(scale)
-
-
 def image_guidance(scale: float | None, task: Task) -> float | None:
     """Return the guidance scale of the picture, for None diffusers' default; None for UNets that see no such picture.
 
@@ -87,9 +71,7 @@ def image_guidance(scale: float | None, task: Task) -> float | None:
         return None
     if scale is None:
         return _IMAGE_GUIDANCE
-    if not math.isfinite(scale) or scale < 0:
-        raise ImageGuidanceError(scale)
-    return float(scale)
+    return checked_nearness(scale)
 
 
 def negatives_from(negative: str | Sequence[str] | None, prompts: int, count: int) -> tuple[str, ...]:
@@ -119,11 +101,7 @@ def seeds_from(seed: int | Sequence[int] | None, count: int, *, counting: bool) 
             wanted = f"one for each picture ({pictures}), or one number to count from"
             raise ListLengthError("seed", len(seed), count, "picture", wanted)
         return tuple(seeds_from(one, 1, counting=True)[0] for one in seed)
-    first = random_seed() if seed is None else int(seed)
-    if not 0 <= first < _SEEDS:
-        raise SeedError(first)
-    if counting and first + count > _SEEDS:
-        raise SeedError(_SEEDS, _SEEDS - first + 1)
+    first = checked_seed(random_seed() if seed is None else int(seed), count if counting else 1)
     return tuple(range(first, first + count)) if counting else (first,) * count
 
 
@@ -139,11 +117,8 @@ def variation_of(seed: int | None, strength: float | None, count: int) -> Variat
         if seed is not None:
             raise MissingArgumentError("variation_seed", "variation_strength")
         return None
-    if not (math.isfinite(strength) and 0 <= strength <= 1):
-        raise VariationError(strength)
-    if strength == 0:
-        return None
-    return Variation(seeds_from(seed, count, counting=True), float(strength))
+    share = checked_variation(strength)
+    return None if share == 0 else Variation(seeds_from(seed, count, counting=True), share)
 
 
 def unit_noise(latents: F32, shape: tuple[int, ...]) -> F32:
@@ -173,17 +148,6 @@ def array_from(latents: object, shape: tuple[int, ...]) -> NDArray[Any]:
     except Exception as error:  # torch has TypeError and RuntimeError: bfloat16, gradients, other devices
         why = str(error).strip().partition("\n")[0]
         raise LatentsError(f"a {type(latents).__name__} that numpy cannot read ({why})", shape) from error
-
-
-def interval(value: Sequence[float]) -> tuple[float, float]:
-    """Return two shares in ascending order, or raise ``IntervalError``."""
-    try:
-        low, high = (number("guidance_interval", share) for share in value)
-    except (TypeError, ValueError) as error:
-        raise IntervalError(value) from error
-    if not (math.isfinite(low) and math.isfinite(high) and 0 <= low <= high <= 1):
-        raise IntervalError(value)
-    return low, high
 
 
 def check_size(asked: tuple[int | None, int | None], built: tuple[int, int]) -> None:

@@ -14,9 +14,7 @@ from nano_runtime.bundle.manifest import Quality
 from nano_runtime.bundle.wiring import UNET_SHALLOW
 from nano_runtime.drawing.arguments import (
     check_size,
-    guidance,
     image_guidance,
-    interval,
     negatives_from,
     repeated,
     seeds_from,
@@ -33,6 +31,7 @@ from nano_runtime.pictures.source import Edit, edit_of
 from nano_runtime.sampling.samplers import first_call, make_sampler
 from nano_runtime.sampling.schedule import Schedule
 from nano_runtime.sampling.variation import Variation
+from nano_runtime.values import checked_guidance, checked_interval
 
 __all__ = ["Plan", "plan_of", "shortcuts_of"]
 
@@ -203,7 +202,7 @@ def plan_of(options: DrawOptions, bundle: Bundle, schedule: Schedule, defaults: 
             raise ConflictError("latents", name)
     each = options.num_images_per_prompt
     negatives = negatives_from(options.negative_prompt, len(prompts) // each, each)
-    scale = guidance(manifest.guidance_scale if options.guidance_scale is None else options.guidance_scale)
+    scale = checked_guidance(manifest.guidance_scale if options.guidance_scale is None else options.guidance_scale)
     nearness = image_guidance(options.image_guidance_scale, manifest.task)
     noise_shape = (len(prompts), *manifest.latent_shape)
     latents = None if options.latents is None else unit_noise(options.latents, noise_shape)
@@ -253,7 +252,7 @@ def shortcuts_of(options: DrawOptions, bundle: Bundle) -> Shortcuts:
     every, between = options.cache_interval, options.guidance_interval
     chosen = Shortcuts(
         meant.cache_interval if every is None else every,
-        meant.guidance_interval if between is None else interval(between),
+        meant.guidance_interval if between is None else checked_interval(between),
     )
     if chosen.cache_interval > 1 and UNET_SHALLOW not in bundle.manifest.components:
         raise NoShortcutError(bundle.path, "shallow UNet, which step caching needs")

@@ -16,7 +16,8 @@ prints the message and ends with ``exit_code``; a traceback means a bug in this 
     │   ├── NoPictureError · OtherTaskError · ImageGuidanceError
     │   ├── BackendNotInBundleError · NoShortcutError · PrecisionError
     │   ├── OutputNameError · OutputExistsError · TerminalError · NoPreviewError · NoCardError
-    │   └── NoParametersError · OtherBundleError · NoOriginalError
+    │   ├── NoParametersError · OtherBundleError · NoOriginalError
+    │   └── RowsError · RowsFileError
     ├── BundleError           3   ValueError          the bundle is not one, is damaged, or computes nonsense
     │   ├── NotABundleError · ManifestError · TamperedFileError · ExtraFileError
     │   ├── DigestError · SignatureError · UnsafeGraphError · LoaderDiedError
@@ -24,7 +25,7 @@ prints the message and ends with ``exit_code``; a traceback means a bug in this 
     │   │   └── NoNumbersError
     │   └── EngineError · EngineDiedError · OutputShapeError · NonFiniteError
     ├── MachineError          4                       the machine lacks something
-    │   ├── BackendMissingError · SigningMissingError   ImportError
+    │   ├── BackendMissingError · SigningMissingError · ParquetMissingError   ImportError
     │   ├── NotEnoughMemoryError · OutOfMemoryError   MemoryError
     │   ├── DiskSpaceError · OutputError   OSError
     │   └── WorkerDiedError · KilledError · NoProcessError   ChildProcessError
@@ -68,6 +69,7 @@ from nano_runtime.errors.invalid_bundle import (
     UnsafeGraphError,
     UnsupportedScheduleError,
 )
+from nano_runtime.errors.rows import ParquetMissingError, RowsError, RowsFileError
 from nano_runtime.errors.usage import (
     BackendNotInBundleError,
     CommandLineError,
@@ -155,8 +157,11 @@ __all__ = [
     "OutputExistsError",
     "OutputNameError",
     "OutputShapeError",
+    "ParquetMissingError",
     "PrecisionError",
     "PromptError",
+    "RowsError",
+    "RowsFileError",
     "SeedError",
     "SignatureError",
     "SigningMissingError",

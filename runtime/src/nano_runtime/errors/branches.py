@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from nano_runtime.errors.escaping import escaped
@@ -24,14 +24,21 @@ class NanoError(Exception):
         what: one line, what happened and to which file or value. Names of arguments in it may be marked; see
             ``errors.wording``.
         hint: one line, what to do next.
+        details: lines between them, where there is a list of faults.
+
+    Attributes:
+        what: as above, fit to print.
+        hint: as above, fit to print.
+        details: as above, fit to print.
     """
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, what: str, hint: str) -> None:
+    def __init__(self, what: str, hint: str, details: Sequence[str] = ()) -> None:
         self._marked = what, hint
         self.what, self.hint = self.worded(None)
-        super().__init__(f"{self.what}\n{self.hint}")
+        self.details = tuple(map(escaped, details))
+        super().__init__("\n".join((self.what, *self.details, self.hint)))
 
     def worded(self, spell: Callable[[str], str] | None) -> tuple[str, str]:
         """Return what happened and what to do, fit to print.
@@ -47,7 +54,7 @@ class NanoError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle as the branch with the finished message, because the arguments of a leaf are no longer known."""
         branch = next(base for base in type(self).__mro__ if "__init__" not in vars(base))
-        return branch, self._marked
+        return branch, (*self._marked, self.details)
 
 
 class UsageError(NanoError, ValueError):

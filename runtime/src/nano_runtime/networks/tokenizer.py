@@ -25,13 +25,13 @@ from nano_runtime.networks.clip_bpe import MAX_BYTES, read_clip_bpe
 from nano_runtime.networks.inversions import names_of, spell_out
 from nano_runtime.networks.weighting import Fragment, parse
 from nano_runtime.system.files import MACHINE_ERRNOS, open_plain
+from nano_runtime.values import checked_length
 
 if TYPE_CHECKING:
     import tokenizers
 
-__all__ = ["LITERAL", "MAX_CHUNKS", "MAX_PROMPT_BYTES", "Reading", "TokenIds", "Tokenizer"]
+__all__ = ["LITERAL", "MAX_CHUNKS", "Reading", "TokenIds", "Tokenizer"]
 
-MAX_PROMPT_BYTES: Final = 20_000  # some 60 times the text encoder's length; the slowest take a tenth of a second
 MAX_CHUNKS: Final = 16  # each makes the UNet attend to as much again; 1200 words are more than anybody means
 
 _Result = TypeVar("_Result")
@@ -139,13 +139,7 @@ class Tokenizer:
             PromptError: it is longer than ``MAX_PROMPT_BYTES`` in UTF-8 or ``MAX_CHUNKS``, has half of a surrogate
                 pair, or the encoder fails on it.
         """
-        try:
-            size = len(prompt.encode())
-        except UnicodeEncodeError as error:
-            broken = prompt[error.start]
-            raise PromptError(f"character {error.start + 1} is half of a pair (U+{ord(broken):04X})") from error
-        if size > MAX_PROMPT_BYTES:
-            raise PromptError(f"it has {size} bytes, more than {MAX_PROMPT_BYTES}")
+        checked_length(prompt)
         sections = parse(prompt) if reading.weighted else ((Fragment(prompt, 1.0),),)
         chunks, text = self._chunks(sections)
         if reading.long and len(chunks) > MAX_CHUNKS:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -22,9 +21,9 @@ from nano_runtime.errors import (
     MissingArgumentError,
     NoPictureError,
     OtherTaskError,
-    StrengthError,
 )
 from nano_runtime.pictures.decoding import as_ours, opened, upright
+from nano_runtime.values import checked_strength
 from nano_runtime.values import path as path_of
 from nano_runtime.values import picture as require_picture
 
@@ -189,10 +188,7 @@ def strength_of(strength: float | None, *, masked: bool) -> float:
     Raises:
         StrengthError: it is not in (0, 1].
     """
-    share = (_STRENGTH_WITH_MASK if masked else _STRENGTH) if strength is None else float(strength)
-    if not (math.isfinite(share) and 0 < share <= 1):
-        raise StrengthError(share)
-    return share
+    return checked_strength((_STRENGTH_WITH_MASK if masked else _STRENGTH) if strength is None else strength)
 
 
 def _check_task(task: Task, image: Image | None, mask_image: Image | None, strength: float | None) -> None:

@@ -1,0 +1,85 @@
+"""The names of columns: those of options, what other programs call them, and names that were probably mistyped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Final
+
+from nano_runtime.options import DrawOptions
+
+__all__ = ["COUNT", "ID", "NO_COLUMNS", "field_of", "field_of_each", "meant"]
+
+ID: Final = "id"
+COUNT: Final = "num_images_per_prompt"
+
+NO_COLUMNS: Final = frozenset({"latents", "output_type"})
+"""Options that no file has a form for."""
+
+_OPTIONS: Final = frozenset(option.name for option in fields(DrawOptions)) - NO_COLUMNS
+_ALIASES: Final[Mapping[str, str]] = {
+    "custom_id": ID,
+    "n": COUNT,
+    "count": COUNT,
+    "negative": "negative_prompt",
+    "steps": "num_inference_steps",
+    "guidance": "guidance_scale",
+    "cfg": "guidance_scale",
+    "cfg_scale": "guidance_scale",
+    "sampler": "scheduler",
+    "sampler_name": "scheduler",
+    "mask": "mask_image",
+    "image_guidance": "image_guidance_scale",
+    "denoising_strength": "strength",
+    "weights": "prompt_weighting",
+    "long_prompt": "long_prompts",
+}
+_KNOWN: Final[Mapping[str, str]] = {ID: ID, **{name: name for name in _OPTIONS}, **_ALIASES}
+_NOT_MISTYPED: Final = frozenset({"image_id", "sample", "samples", "speed", "weight"})
+_LEAST_LETTERS: Final = 4  # a shorter name is near to everything
+
+
+def field_of(column: str) -> str | None:
+    """Return the option that a column is, ``ID`` for the row's name; None for a column that is carried along.
+
+    Upper and lower case, spaces, hyphens and underscores are alike: ``CFG scale`` is ``cfg_scale``.
+    """
+    return _KNOWN.get(_plain(column))
+
+
+def field_of_each(columns: Iterable[str]) -> dict[str, str | None]:
+    """Return ``field_of`` of each column."""
+    return {column: field_of(column) for column in columns}
+
+
+def meant(column: str) -> str | None:
+    """Return the name that a column probably should have; None where it is taken as it is.
+
+    A mistyped name would be carried along as if it meant nothing, and the pictures would be others without a word.
+    One letter too many, too few or wrong, or two that changed places, is a mistake, if the first letter is right.
+    """
+    name = _plain(column)
+    if name in _KNOWN or name in _NOT_MISTYPED or len(name) < _LEAST_LETTERS:
+        return None
+    return next((known for known in _KNOWN if len(known) >= _LEAST_LETTERS and _is_near(name, known)), None)
+
+
+def _plain(column: str) -> str:
+    return re.sub(r"[\s_-]+", "_", column.strip().lower())
+
+
+def _is_near(name: str, known: str) -> bool:
+    """Return whether one edit, or one exchange of neighbours, turns one name into the other."""
+    begin = _common(name, known)
+    left, right = name[begin:], known[begin:]
+    end = min(_common(left[::-1], right[::-1]), len(left), len(right))
+    left, right = left[: len(left) - end], right[: len(right) - end]
+    if len(left) == len(right) == 2:  # noqa: PLR2004 - neighbours
+        return left == right[::-1]
+    return begin > 0 and len(left) <= 1 and len(right) <= 1
+
+
+def _common(one: Sequence[str], other: Sequence[str]) -> int:
+    """Return how many letters are the same from the beginning."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -1,0 +1,122 @@
+"""The formats of lists: plain text, JSON lines, CSV and TSV. Each yields the rows as they stand in the file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from json import JSONDecodeError
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from nano_runtime.bundle.strict_json import parsed_json
+from nano_runtime.errors import RowsFileError
+from nano_runtime.errors.wording import shown
+from nano_runtime.rows.columns import field_of
+from nano_runtime.rows.row import Fault, Record
+
+__all__ = ["TEXT_FORMATS", "Found", "lines_of_text"]
+
+Found: TypeAlias = Iterator[Record | Fault]
+
+_OBJECT: Final = 'Each line is one object, as in {"prompt": "a red fox", "seed": 7}.'
+
+
+def lines_of_text(text: str) -> Found:
+    """Yield a row for each line that is not blank: the line is the prompt, without the space around it."""
+    for number, line in enumerate(text.split("\n"), 1):
+        prompt = line.strip()
+        if prompt.startswith("--"):
+            yield Fault(
+                f"line {number}",
+                f"{shown(prompt)} looks like options, and a line of a text file is a prompt and nothing else",
+                "Save prompts with options as CSV or JSON lines.",
+            )
+        elif prompt:
+            yield Record(number, f"line {number}", {"prompt": prompt})
+
+
+def _json_lines(text: str, _path: Path) -> Found:
+    """Yield a row for each line that is not blank."""
+    for number, line in enumerate(text.split("\n"), 1):
+        place = f"line {number}"
+        if not line.strip():
+            continue
+        try:
+            document = parsed_json(line)
+            if "\\u" in line:
+                json.dumps(document, ensure_ascii=False).encode()
+        except JSONDecodeError as error:
+            yield Fault(f"{place}, character {error.colno}", f"it is not JSON: {error.msg}", _OBJECT)
+        except UnicodeEncodeError:
+            yield Fault(place, "a text has half of a pair of surrogates", "Write the whole character.")
+        except ValueError as error:
+            yield Fault(place, str(error), _OBJECT)
+        else:
+            if isinstance(document, dict):
+                yield Record(number, place, document)
+            else:
+                kind = "an array" if isinstance(document, list) else "a value"
+                yield Fault(place, f"it is {kind}, not an object", _OBJECT)
+
+
+def _table(delimiter: str, text: str, path: Path) -> Found:
+    """Yield a row for each record below the header; empty cells are left out, and so are records of nothing else."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    begin, header = 1, None
+    try:
+        for cells in reader:
+            number, begin = begin, reader.line_num + 1
+            place = f"line {number}"
+            if not any(map(str.strip, cells)):
+                continue
+            if header is None:
+                header = _header(cells, delimiter, path)
+            elif len(cells) != len(header):
+                yield Fault(
+                    place,
+                    f"it has {len(cells)} cells, and the header has {len(header)}",
+                    "Put a text that has the delimiter in double quotes.",
+                )
+            else:
+                values = {
+                    name: cell if field_of(name) is None or cell.strip() else None
+                    for name, cell in zip(header, cells, strict=True)
+                }
+                yield Record(number, place, values, as_text=True)
+    except csv.Error as error:
+        yield Fault(f"line {begin}", f"it is not CSV: {error}", 'Quotes inside of quotes are doubled, as in ""this"".')
+
+
+def _header(cells: list[str], delimiter: str, path: Path) -> list[str]:
+    """Return the names of the columns.
+
+    Raises:
+        RowsFileError: one has no name, or the name of another, or none is the prompt.
+    """
+    names = [cell.strip() for cell in cells]
+    for place, name in enumerate(names, 1):
+        if not name:
+            raise RowsFileError(path, f"column {place} has no name", "Name it, or remove it (in pandas: index=False).")
+        if name in names[: place - 1]:
+            raise RowsFileError(path, f"the column {shown(name)} stands there twice", "Rename or remove one.")
+    if "prompt" not in map(field_of, names):
+        why = f"it has no column prompt, but {', '.join(map(shown, names[:10]))}"
+        hint = "Name the column of the prompts so, in the first line."
+        other = next((mark for mark in ";\t,|" if mark != delimiter and mark in "".join(names)), None)
+        if other is not None:
+            hint = "Divide the columns of .csv with commas, and those of .tsv with tabs."
+        raise RowsFileError(path, why, hint)
+    return names
+
+
+TEXT_FORMATS: Final[Mapping[str, Callable[[str, Path], Found]]] = {
+    ".txt": lambda text, _path: lines_of_text(text),
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
+    ".csv": partial(_table, ","),
+    ".tsv": partial(_table, "\t"),
+}
+"""By how a file's name ends; each takes the text and the file's path."""

@@ -1,0 +1,64 @@
+"""Lists of pictures: every format gives the same rows, and every kind of bad file is told before anything is drawn."""
+
+from __future__ import annotations
+
+import pytest
+
+from nano_runtime import DrawOptions, RowsError, read_rows
+
+HEADER = "id,Prompt,Negative prompt,steps,CFG scale,Seed,n,weights,kind"
+OWL = '{"custom_id": "owl", "prompt": "an owl", "seed": null, "kind": "bird"}'
+SAME = {
+    "rows.csv": f'{HEADER}\r\nfox,"a red fox, sitting",blurry,8,4.5,7,2,yes,mammal\r\nowl,an owl,,,,,,,bird\r\n',
+    "rows.tsv": f"{HEADER}\nfox,a red fox; sitting,blurry,8,4.5,7,2,TRUE,mammal\n\nowl,an owl,,,,-1,,,bird"
+    .replace(",", "\t").replace(";", ","),
+    "rows.jsonl": '{"id": "fox", "prompt": "a red fox, sitting", "negative_prompt": "blurry", "guidance_scale": 4.5, '
+    '"num_inference_steps": 8, "seed": 7, "num_images_per_prompt": 2, "prompt_weighting": true, "kind": "mammal"}'
+    f"\r\n\r\n{OWL}\r\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("name", SAME)
+def test_all_formats_and_encodings_give_the_same_rows(tmp_path, name, encoding):
+    path = tmp_path / name
+    path.write_bytes(SAME[name].encode(encoding))
+    fox, owl = read_rows(path, DrawOptions(num_inference_steps=20, quality="fast"))
+    assert (fox.id, fox.has_id, fox.image, fox.extra) == ("fox", True, None, {"kind": "mammal"})
+    assert (owl.id, owl.extra) == ("owl", {"kind": "bird"})
+    assert fox.options == DrawOptions(
+        prompt="a red fox, sitting",
+        negative_prompt="blurry",
+        num_inference_steps=8,
+        guidance_scale=4.5,
+        seed=7,
+        num_images_per_prompt=2,
+        prompt_weighting=True,
+        quality="fast",
+    )
+    assert owl.options == DrawOptions(prompt="an owl", num_inference_steps=20, quality="fast")
+
+
+def test_a_line_of_text_is_a_prompt(tmp_path):
+    path = tmp_path / "rows.txt"
+    path.write_bytes(b"\xef\xbb\xbfa red fox, sitting\r\n\r\n  # an owl \n")
+    rows = read_rows(path)
+    assert [(row.number, row.id, row.has_id, row.options.prompt) for row in rows] == [
+        (1, "0", False, "a red fox, sitting"),
+        (3, "1", False, "# an owl"),
+    ]
+
+
+def test_all_faults_are_told_at_once(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("prompt,seed,id\nan owl,1.5,a\na fox,7,a\nan otter\n,3,d\n")
+    with pytest.raises(RowsError) as caught:
+        read_rows(path)
+    assert str(caught.value).split("\n") == [
+        f"{path} has 4 faults",
+        "line 2, seed: seed '1.5' cannot be used. Give a whole number.",
+        "line 3, id: line 2 has the id 'a', too. Give each row another, or none to any.",
+        "line 4: it has 1 cells, and the header has 3. Put a text that has the delimiter in double quotes.",
+        "line 5: it has no prompt. Give it one, or remove the row.",
+        "Nothing was drawn: correct the file, and begin again.",
+    ]
