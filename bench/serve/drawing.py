@@ -46,6 +46,27 @@ def share(choices: Choices, count: int) -> Measured:
     return Measured(text, extra <= 0.02)  # noqa: PLR2004 - proposed
 
 
+@figure(
+    "V5b", "from the request to the first preview / the picture, cold and warm", "as long as it takes", 1, timed=True
+)
+def first(choices: Choices, count: int) -> Measured:
+    """Draw with a server that has just started, and again; the bundle's files may be in the system's memory."""
+    words = []
+    with real(choices.bundle, "--threads", str(choices.threads)) as server:
+        client, watching = server.client(), server.watched()
+        for number in range(count + 1):
+            began = time.perf_counter()
+            job = client.post({"prompt": _PROMPT, "seed": number})
+            until(lambda job=job: client.job(job)["previews"] or client.job(job)["completed"], 300)  # type: ignore[misc]
+            seen = time.perf_counter() - began
+            ended = client.ended(job, 300)
+            words.append(f"{seen:.2f} / {time.perf_counter() - began:.2f} s")
+        watching.close()
+    share = 1e3 * (ended["completed"] - ended["started"]) / ended["progress"]["calls"]
+    text = f"cold {words[0]}; warm {'; '.join(words[1:])}; {ended['progress']['calls']} calls of {share:.0f} ms"
+    return Measured(text, ended["status"] == "completed")
+
+
 def _folder(choices: Choices) -> Path:
     return Bundle.open().path if choices.bundle is None else choices.bundle
 

@@ -105,7 +105,7 @@ def stopping(_choices: Choices, count: int) -> Measured:
     for _ in range(count):
         with fakes() as (bundles, pictures), fake(bundles, pictures, 0.02) as server:
             server.client().post({"prompt": "owl", "num_inference_steps": 900})
-            streams = [_stream(server.port) for _ in range(32)]
+            streams = [server.watched() for _ in range(32)]
             began = time.perf_counter()
             codes.append(server.stop(20))
             seconds.append(time.perf_counter() - began)
@@ -113,14 +113,6 @@ def stopping(_choices: Choices, count: int) -> Measured:
                 one.close()
     good = sum(code == 0 and took <= 5 for code, took in zip(codes, seconds, strict=True))  # noqa: PLR2004 - proposed
     return Measured(f"{good}/{count}; {highest(seconds)}", good == count)
-
-
-def _stream(port: int) -> socket.socket:
-    """Open an event stream, and read its beginning."""
-    peer = socket.create_connection(("127.0.0.1", port), 20)
-    peer.sendall(f"GET /api/v1/events HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n".encode())
-    peer.recv(1024)
-    return peer
 
 
 @figure(
@@ -158,7 +150,7 @@ def _slope(server: Running, count: int, draw: Callable[[Client], int]) -> Measur
     slope = 1000 * (server.rss_mb - begun[0]) / (drawn - first)
     before, streams = server.rss_mb, max(1, count // 10)
     for _ in range(streams):
-        _stream(server.port).close()
+        server.watched().close()
     time.sleep(1)
     grown = 1000 * (server.rss_mb - before) / streams
     text = (

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -123,6 +124,13 @@ class Running:
     def client(self, name: str = "bench") -> Client:
         """Return a connection."""
         return Client(self.port, name)
+
+    def watched(self) -> socket.socket:
+        """Open an event stream, and read its beginning: previews are made from now on."""
+        peer = socket.create_connection(("127.0.0.1", self.port), 20)
+        peer.sendall(f"GET /api/v1/events HTTP/1.1\r\nHost: localhost:{self.port}\r\n\r\n".encode())
+        peer.recv(1024)
+        return peer
 
     def kill(self) -> None:
         """End it as the system does."""
