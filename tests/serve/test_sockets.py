@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import socket
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from starlette.requests import Request
 from tests.serve.conftest import Served, until
 
 from nano_serve import cli, views
@@ -18,6 +20,7 @@ from nano_serve.http import server
 from nano_serve.http.guard import Access
 from nano_serve.http.patience import MOST_CONNECTIONS, PatientProtocol
 from nano_serve.http.server import Server, listen
+from nano_serve.http.waiting import until_gone
 
 
 class Running:
@@ -142,6 +145,31 @@ def test_a_client_that_leaves_cancels_its_job(running, path, stream):
     running.served.gate.left = 1
     until(lambda: job.ended)
     assert (job.status, running.served.gate.calls) == ("cancelled", 1)
+
+
+def test_a_cancellation_that_is_swallowed_comes_again():
+    """As by ``asyncio.wait_for`` until Python 3.12, in one of fifty streams whose reader left."""
+    swallowed: list[bool] = []
+    ended: list[bool] = []
+
+    async def work():
+        try:
+            while True:
+                try:
+                    await asyncio.sleep(10)
+                except asyncio.CancelledError:  # noqa: PERF203 - the point
+                    if swallowed:
+                        raise
+                    swallowed.append(True)
+        finally:
+            ended.append(True)
+
+    async def receive():
+        await asyncio.sleep(0)
+        return {"type": "http.disconnect"}
+
+    asyncio.run(asyncio.wait_for(until_gone(Request({"type": "http"}, receive), work()), 5))
+    assert (swallowed, ended) == ([True], [True])
 
 
 def test_stopping_ends_streams_with_bye_within_seconds(running):

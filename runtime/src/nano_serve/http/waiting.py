@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from starlette.requests import Request
 
@@ -15,6 +14,8 @@ from nano_serve.jobs import Job
 from nano_serve.studio import Studio
 
 __all__ = ["ended", "finished", "until_gone"]
+
+_AGAIN_SECONDS: Final = 0.05
 
 
 async def _gone(request: Request) -> None:
@@ -30,9 +31,20 @@ async def until_gone(request: Request, work: Coroutine[Any, Any, None]) -> None:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in tasks:
-            task.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await task
+            await _ended(task)
+
+
+async def _ended(task: asyncio.Future[None]) -> None:
+    """Cancel a task and wait for its end, which may be an error that nobody is told.
+
+    Until Python 3.12, ``asyncio.wait_for`` swallows a cancellation that comes at the moment when what it waits for is
+    done; the task then goes on as if nothing had been. So it is cancelled until it ends.
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=_AGAIN_SECONDS)
+    if not task.cancelled():
+        task.exception()
 
 
 async def finished(request: Request, studio: Studio, job: Job) -> None:
