@@ -157,7 +157,7 @@ def test_a_preview_is_there_while_the_picture_is_drawn(run, place, monkeypatch, 
 
 BAD = {
     "no prompt": ([], "there is no prompt"),
-    "a picture that is missing": (["x", "--image", "nowhere.png"], "nowhere.png cannot be used: No such file"),
+    "a picture that is missing": (["x", "--image", "nowhere.png"], "nowhere.png cannot be opened: No such file"),
     "a picture that is none": (["x", "--image", "{text}"], "it is none of PNG, JPEG, WEBP"),
     "a mask that is none": (["x", "--image", "{photo}", "--mask", "{text}"], "it is none of PNG, JPEG, WEBP"),
     "a mask without a picture": (["x", "--mask", "{photo}"], "--mask means nothing without --image"),

@@ -15,6 +15,7 @@ from tests.runtime.fakes import FORMULAS, LENGTH, WORDS, FakeGraphs, make_bundle
 
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.errors import LongPromptError, PromptError, TamperedFileError
+from nano_runtime.networks.conditioning import _shown
 
 TEN = ["a", "red", "fox", ",", "a", "blue", "owl", ",", "snow", "sea"]  # six fit a chunk
 PROMPTS = ("text_encoder", "unet_prompt", "unet_time")
@@ -75,6 +76,14 @@ def test_what_does_not_fit_is_cut_and_named_in_the_log(graphs, caplog):
         pipeline_of(graphs)(" ".join(TEN), negative_prompt="blurry", output_type="latent")
     assert "of 10 tokens in the prompt, the last 4 were not used: owl , snow sea" in caplog.text
     assert_told(graphs, conditions(["blurry"]), conditions(TEN[:6]))
+
+
+def test_what_was_cut_is_shown_in_whole_words_and_not_for_ever():
+    prompt = "an otter in a magnificent hat"
+    assert _shown(prompt, "magnificent hat") == "magnificent hat"
+    assert _shown(prompt, "gnificent hat") == "…gnificent hat"
+    assert _shown(prompt, prompt) == prompt
+    assert _shown(prompt * 20, (prompt * 20)[2:]).endswith(" in a magnificent…")
 
 
 @pytest.mark.parametrize("form", ["hoisted", "standard"])

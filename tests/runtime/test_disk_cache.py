@@ -31,6 +31,17 @@ def test_what_was_stored_comes_back(tmp_path):
     assert (tmp_path / "made" / "when needed").stat().st_mode & 0o077 == 0  # nobody else's business
 
 
+def test_a_folder_that_cannot_be_used_is_told_once(tmp_path, caplog):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file", tmp_path / "file" / "conditioning"):
+        cache = DiskCache(folder)
+        cache.put("one", CONTENT)
+        cache.put("two", CONTENT)
+        assert cache.get("one") is None
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"nothing is kept in the cache folder {tmp_path / 'file'}: Not a directory (")
+
+
 @pytest.fixture(params=[0o022, 0o000, 0o777], ids=["umask 022", "umask 000", "umask 777"])
 def umask(request) -> Iterator[None]:
     before = os.umask(request.param)

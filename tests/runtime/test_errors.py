@@ -70,7 +70,8 @@ def test_a_message_of_another_library_becomes_one_short_line():
     for empty in (KeyError(), OSError(""), RuntimeError(" \n\t")):
         assert first_line(empty) == last_line(empty) == type(empty).__name__
     for line in (first_line, last_line):
-        assert line(ValueError("x" * 100_000)) == "x" * 300
+        assert line(ValueError("x" * 100_000)) == "x" * 300 + "…"
+        assert line(ValueError("words " * 100)) == f"{'words ' * 49}words…"
 
 
 def test_a_pattern_finds_the_characters_it_was_made_of_and_no_other():

@@ -186,8 +186,8 @@ def test_the_prompt_may_come_from_standard_input(run, monkeypatch):
         (["a fox", "--size", "x128"], "argument --size: 'x128' is not PX or PXxPX"),
         (["a fox", "--size", "128 \u00d7 64"], "not 128 x 64"),
         (["a fox", "-o", "a.gif"], "a.gif is not the name of a picture"),
-        (["a fox", "--image", "none.png"], "none.png cannot be used: No such file or directory"),
-        (["--from", "none.png"], "none.png holds no drawing parameters"),
+        (["a fox", "--image", "none.png"], "none.png cannot be opened: No such file or directory"),
+        (["--from", "none.png"], "none.png cannot be opened: No such file or directory"),
     ],
     ids=str,
 )

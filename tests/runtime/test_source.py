@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nano_runtime.errors import ImageError
+from nano_runtime import read_parameters
+from nano_runtime.errors import ImageError, NoParametersError, PictureFileError
 from nano_runtime.pictures.source import edit_of, open_picture
 
 SIZE, LATENTS = (16, 24), (4, 2, 3)  # height and width; one latent for 8 x 8 pixels
@@ -68,10 +69,19 @@ def test_a_pipe_is_read_to_its_end():
 
 
 def test_files_that_cannot_be_read_are_told(tmp_path):
-    with pytest.raises(ImageError, match="No such file"):
-        open_picture(tmp_path / "missing.png")
-    with pytest.raises(ImageError):
-        open_picture(tmp_path)
+    (tmp_path / "photo.png").touch()
+    for name, hint in (
+        ("phota.jpg", r"Did you mean .*/photo\.png\?"),
+        ("missing.png", "Check the name"),
+        ("no/missing.png", "There is no folder"),
+        ("", "Give the name of a picture in that folder"),
+    ):
+        path = tmp_path / name
+        for read in (open_picture, read_parameters):
+            with pytest.raises(PictureFileError, match=f"(?s)cannot be opened: .*{hint}") as caught:
+                read(path)
+            assert isinstance(caught.value, ImageError)
+            assert isinstance(caught.value, NoParametersError)
 
 
 def test_too_many_bytes_or_pixels_are_refused_before_they_are_read(tmp_path):

@@ -43,7 +43,8 @@ def cache_folder(options: CacheOptions) -> Path | None:
     from platformdirs import user_cache_path
 
     folder = user_cache_path("nano-runtime", appauthor=False)
-    if not folder.is_absolute():  # without a home it would be in the current folder
+    if not folder.is_absolute():  # it would be in the current folder
+        _log.warning("there is no home folder to keep a cache in: --cache DIR names one, --no-cache none")
         return None
     for one in (folder, *_inner(folder)):
         close_to_others(one)

@@ -27,6 +27,7 @@ from nano_runtime.cli.token_count import print_tokens
 from nano_runtime.cli.work import Work
 from nano_runtime.errors import ConflictError, NanoError
 from nano_runtime.errors.escaping import escaped
+from nano_runtime.pictures.decoding import check_readable
 from nano_runtime.system.confinement import Confinement, memory_for_child
 from nano_runtime.system.forked import can_fork
 from nano_runtime.system.machine import peak_rss_bytes
@@ -161,6 +162,8 @@ def _generate(parser: Parser | None, options: _Options) -> int:
         if taken and options.output is not None:
             raise ConflictError("output", name)
     output = None if options.count_tokens else Output.plan(options.output, options.count, force=options.force)
+    for picture in _pictures(options):
+        check_readable(picture)  # here, where the names beside it can be seen, too
     cache = cache_folder(options)
     desk = NearDesk(output, sheet=bool(options.grid), preview=options.preview)
     work = partial(_work, options, output, cache)
@@ -170,11 +173,16 @@ def _generate(parser: Parser | None, options: _Options) -> int:
     return done_in_child(parser, work, desk, _confinement(options, bundle, cache), bundle)
 
 
+def _pictures(options: _Options) -> list[Path]:
+    """Return the files that the command line names to start from, or to draw again."""
+    named = (options.origin, getattr(options, "image", None), getattr(options, "mask_image", None))
+    return [path for path in named if path is not None]
+
+
 def _confinement(options: _Options, bundle: Path, cache: Path | None) -> Confinement:
     """Return what the process that draws may reach: its bundle, the pictures that it starts from, and the cache."""
-    pictures = (options.origin, getattr(options, "image", None), getattr(options, "mask_image", None))
     return Confinement(
-        reads=(bundle, *(picture for picture in pictures if picture is not None)),
+        reads=(bundle, *_pictures(options)),
         writes=() if cache is None else (cache,),
         memory_bytes=memory_for_child(),
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nano_runtime.errors import NoOriginalError, NoParametersError, OtherBundleError
-from nano_runtime.errors.escaping import escaped
+from nano_runtime.errors.escaping import escaped, shortened
 
 if TYPE_CHECKING:
     from nano_runtime.bundle.folder import Bundle
@@ -110,7 +110,7 @@ def _check_foreign(path: Path, origin: Foreign, options: DrawOptions, bundle: Bu
     line = f"{path} was drawn by {origin.program}{model}; {bundle.manifest.name} draws another picture"
     if origin.left_out:
         line += f"; left out: {', '.join(origin.left_out)}"
-    _warn(line if len(line) <= _MOST_LETTERS else f"{line[:_MOST_LETTERS]} ...")
+    _warn(shortened(line, _MOST_LETTERS))
 
 
 def _warn(line: str) -> None:

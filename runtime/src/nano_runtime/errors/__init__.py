@@ -16,7 +16,7 @@ prints the message and ends with ``exit_code``; a traceback means a bug in this 
     │   ├── NoPictureError · OtherTaskError · ImageGuidanceError
     │   ├── BackendNotInBundleError · NoShortcutError · PrecisionError
     │   ├── OutputNameError · OutputExistsError · TerminalError · NoPreviewError · NoCardError
-    │   ├── NoParametersError · OtherBundleError · NoOriginalError
+    │   ├── NoParametersError · OtherBundleError · NoOriginalError · PictureFileError
     │   └── RowsError · RowsFileError
     ├── BundleError           3   ValueError          the bundle is not one, is damaged, or computes nonsense
     │   ├── NotABundleError · ManifestError · TamperedFileError · ExtraFileError
@@ -69,30 +69,33 @@ from nano_runtime.errors.invalid_bundle import (
     UnsafeGraphError,
     UnsupportedScheduleError,
 )
+from nano_runtime.errors.pictures import (
+    ImageError,
+    MaskSizeError,
+    NoOriginalError,
+    NoParametersError,
+    OtherBundleError,
+    PictureFileError,
+)
 from nano_runtime.errors.rows import ParquetMissingError, RowsError, RowsFileError
 from nano_runtime.errors.usage import (
     BackendNotInBundleError,
     CommandLineError,
     ConflictError,
     GuidanceError,
-    ImageError,
     ImageGuidanceError,
     IntervalError,
     KeyFileError,
     LatentsError,
     ListLengthError,
     LongPromptError,
-    MaskSizeError,
     MissingArgumentError,
     NoCardError,
-    NoOriginalError,
-    NoParametersError,
     NoPictureError,
     NoPreviewError,
     NoPromptError,
     NoShortcutError,
     OptionError,
-    OtherBundleError,
     OtherTaskError,
     OutputExistsError,
     OutputNameError,
@@ -158,6 +161,7 @@ __all__ = [
     "OutputNameError",
     "OutputShapeError",
     "ParquetMissingError",
+    "PictureFileError",
     "PrecisionError",
     "PromptError",
     "RowsError",

@@ -21,6 +21,7 @@ __all__ = [
     "first_line",
     "last_line",
     "pattern_of",
+    "shortened",
     "unseen",
 ]
 
@@ -46,6 +47,7 @@ _LAST_WITHOUT_JOINERS: Final = "\u02ff"  # scripts up to here, Latin among them,
 
 _LONGEST = 1000  # characters of a message; a prompt may have a hundred thousand
 _LONGEST_LINE = 300  # characters of another library's message inside one of ours
+_LEAST_LEFT = 0.7  # of a text that is cut at the end of a word; longer words are cut
 
 
 def escaped(text: str) -> str:
@@ -54,7 +56,20 @@ def escaped(text: str) -> str:
     A text that is longer than a screen is cut, and says so. Joined emoji and letters of every script stay as they are.
     """
     shown = _escaped(text[: _LONGEST + 1])
-    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}… ({len(text)} characters)"
+    return shown if len(shown) <= _LONGEST else f"{shortened(shown, _LONGEST)} ({len(text)} characters)"
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text of at most so many characters as it is; a longer one is cut between words, if one ends near there.
+
+    Args:
+        text: to shorten.
+        most: characters that are left of it, without the ellipsis that stands for the others.
+    """
+    if len(text) <= most:
+        return text
+    words = text[: most + 1].rpartition(" ")[0]
+    return f"{(words if len(words) > most * _LEAST_LEFT else text[:most]).rstrip()}…"
 
 
 def escaped_lines(text: str) -> str:
@@ -106,16 +121,16 @@ def first_line(error: BaseException) -> str:
     A line that ends in a colon only announces the next one, which then stands behind it.
 
     Returns:
-        1 to 300 characters, not yet escaped: every error of ours escapes its message.
+        1 to 301 characters, not yet escaped: every error of ours escapes its message.
     """
     first, *further = _lines(error)
     announced = f"{first} {further[0].strip()}" if further and first.endswith(":") else first
-    return announced[:_LONGEST_LINE]
+    return shortened(announced, _LONGEST_LINE)
 
 
 def last_line(error: BaseException) -> str:
     """Return the last line of a message, for libraries that tell the cause last; otherwise as ``first_line``."""
-    return _lines(error)[-1][:_LONGEST_LINE]
+    return shortened(_lines(error)[-1], _LONGEST_LINE)
 
 
 def pattern_of(codes: Iterable[int]) -> re.Pattern[str]:

@@ -13,24 +13,19 @@ __all__ = [
     "CommandLineError",
     "ConflictError",
     "GuidanceError",
-    "ImageError",
     "ImageGuidanceError",
     "IntervalError",
     "KeyFileError",
     "LatentsError",
     "ListLengthError",
     "LongPromptError",
-    "MaskSizeError",
     "MissingArgumentError",
     "NoCardError",
-    "NoOriginalError",
-    "NoParametersError",
     "NoPictureError",
     "NoPreviewError",
     "NoPromptError",
     "NoShortcutError",
     "OptionError",
-    "OtherBundleError",
     "OtherTaskError",
     "OutputExistsError",
     "OutputNameError",
@@ -165,24 +160,6 @@ class ConflictError(UsageError):
     def __init__(self, one: str, other: str) -> None:
         names = named(one), named(other)
         super().__init__(f"{names[0]} and {names[1]} exclude each other", f"Leave out {names[0]} or {names[1]}.")
-
-
-class ImageError(UsageError):
-    """A picture to start from, or a mask, that cannot be used."""
-
-    def __init__(self, name: str, why: str, hint: str = "Give a PNG, JPEG or WebP picture.") -> None:
-        super().__init__(f"{name} cannot be used: {why}", hint)
-
-
-class MaskSizeError(UsageError):
-    """A mask of another size than its picture."""
-
-    def __init__(self, mask: tuple[int, int], picture: tuple[int, int]) -> None:
-        sizes = [f"{width} x {height}" for width, height in (mask, picture)]
-        super().__init__(
-            f"the mask has {sizes[0]} pixels and its picture {sizes[1]}",
-            "Give a mask of the picture's own size, white where it is to be painted anew.",
-        )
 
 
 class VariationError(UsageError):
@@ -362,35 +339,4 @@ class NoCardError(UsageError):
         super().__init__(
             f"the bundle {path} has no README.md of up to 1 MB",
             "Export it again with this release of nano-export, or print its metadata alone with --hub.",
-        )
-
-
-class NoParametersError(UsageError):
-    """A picture without the parameters with which it was drawn."""
-
-    def __init__(self, path: Path, why: str) -> None:
-        super().__init__(
-            f"{path} holds no drawing parameters: {why}",
-            "Give a picture, but no sheet, that nano-generate wrote without --no-metadata, "
-            "or one of A1111, sd.cpp or InvokeAI.",
-        )
-
-
-class OtherBundleError(UsageError):
-    """A picture to repeat that another bundle drew."""
-
-    def __init__(self, picture: Path, name: str, digest: str, bundle: Path) -> None:
-        super().__init__(
-            f"{picture} was drawn by the bundle {name} ({digest[:10]}), and {bundle} is another",
-            "With --bundle, give the bundle that drew it, or the one that should draw it now.",
-        )
-
-
-class NoOriginalError(UsageError):
-    """A picture to repeat that was drawn from a picture."""
-
-    def __init__(self, picture: Path) -> None:
-        super().__init__(
-            f"{picture} was drawn from another picture, which it does not hold",
-            "Give that picture with --image, and its mask, if it had one, with --mask.",
         )

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from nano_runtime.errors.escaping import shortened
+
 __all__ = ["given", "named", "shown", "spelled"]
 
 _MARKED = re.compile("\0([^\0=]+)(=?)\0")
@@ -34,7 +36,7 @@ def shown(value: object) -> str:
         text = repr(value)
     except Exception:  # noqa: BLE001 - the __repr__ of a stranger's object may raise anything
         return f"a {type(value).__name__}"
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
+    return shortened(text, _LONGEST_VALUE)
 
 
 def spelled(text: str, spell: Callable[[str], str] | None = None) -> str:

@@ -39,6 +39,7 @@ from nano_runtime.bundle.wiring import (
 )
 from nano_runtime.engines.base import Runner
 from nano_runtime.errors import LongPromptError, PromptError
+from nano_runtime.errors.escaping import shortened
 from nano_runtime.networks.guidance import embed_guidance, embedding_width
 from nano_runtime.networks.other_syntax import read_as_words
 from nano_runtime.networks.tokenizer import LITERAL, Reading, TokenIds, Tokenizer
@@ -50,6 +51,7 @@ UNetInputs = dict[str, NDArray[Any]]  # float32; int64 for the timesteps of a st
 
 _log = logging.getLogger(__name__)
 
+_MOST_SHOWN = 200  # characters of a prompt in a warning
 _REMEMBERED = 8  # a chunk of the full-size model takes about 8 MB, a schedule about 1 MB
 
 Key = TypeVar("Key", bound=Hashable)
@@ -147,7 +149,7 @@ class Conditioner:
                 _log.warning("%s in the %s is read as words: %s", instruction, names[text], instead)
             if tokens.cut:
                 unused = tokens.count - tokens.used
-                told = (tokens.count, names[text], unused, tokens.cut)
+                told = (tokens.count, names[text], unused, _shown(text, tokens.cut))
                 _log.warning("of %d tokens in the %s, the last %d were not used: %s", *told)
             rows = [*zip(tokens.ids, tokens.weights, strict=True)]
             rows += [(empty.ids[0], empty.weights[0])] * (count - len(rows))
@@ -249,6 +251,13 @@ class Conditioner:
 def _joined(rows: Sequence[UNetInputs], axes: Mapping[str, int]) -> UNetInputs:
     """Put chunks in a row along the prompt's length."""
     return {name: np.concatenate([row[name] for row in rows], axis) for name, axis in axes.items()}
+
+
+def _shown(prompt: str, cut: str) -> str:
+    """Return what is cut from a prompt, to show: not too long, and with an ellipsis where a word begins before it."""
+    begin = len(prompt) - len(cut)
+    inside = prompt.endswith(cut) and prompt[begin - 1 : begin + 1].isalnum() and begin > 0
+    return f"{'…' * inside}{shortened(cut, _MOST_SHOWN)}"
 
 
 class _Recent(Generic[Key]):

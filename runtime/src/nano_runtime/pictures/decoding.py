@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from nano_runtime.errors import NanoError
+from nano_runtime.errors import NanoError, PictureFileError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFile import ImageFile
 
-__all__ = ["FORMATS", "as_ours", "opened", "upright"]
+__all__ = ["FORMATS", "as_ours", "check_readable", "opened", "upright"]
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP")
 _MOST_BYTES: Final = 64 << 20
@@ -32,13 +35,32 @@ def as_ours(fail: Fail) -> Iterator[None]:
 
     Which ones a damaged file causes is written nowhere: beside OSError and SyntaxError there are TypeError, KeyError,
     struct.error, RecursionError and others.
+
+    Raises:
+        PictureFileError: a file cannot be opened.
     """
     try:
         yield
     except (NanoError, MemoryError):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:  # what a decoder reads is open already
+            raise PictureFileError(Path(error.filename), error.errno) from error
         raise fail(_in_short(error)) from error
+
+
+def check_readable(path: Path) -> None:
+    """Look whether a file is there, without opening it: what a pipe holds can be read once.
+
+    Raises:
+        PictureFileError: it is not, or is a folder.
+    """
+    try:
+        about = path.stat()
+    except OSError as error:
+        raise PictureFileError(path, error.errno) from error
+    if stat.S_ISDIR(about.st_mode):
+        raise PictureFileError(path, errno.EISDIR)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 A file counts if it is a plain one, this user's own and closed to others, and not larger than the whole cache: whoever
 may write into a shared folder can put anything there. It holds the sha256 of its key and content, then the content. A
 file that is damaged, cut short or stored under another key's name is deleted and reported as missing. Content that
-cannot be written is not stored. No error leaves this file, because a run without a cache only takes longer.
+cannot be written is not stored, with a warning. No error leaves this file: a run without a cache only takes longer.
 
 Folders that the cache makes are for this user alone (mode 700), those above it included, and so are its files (mode
 600), wherever they lie. A folder that is there already keeps its mode, because others may be meant to use it.
@@ -12,18 +12,22 @@ Folders that the cache makes are for this user alone (mode 700), those above it 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import stat
 from contextlib import suppress
 from pathlib import Path
 
+from nano_runtime.errors.escaping import first_line
 from nano_runtime.system.files import open_plain, write_whole
 
 __all__ = ["DiskCache", "close_to_others", "make_private", "may_be_changed"]
 
+_log = logging.getLogger(__name__)
 _MOST_BYTES = 256_000_000  # a full-size bundle's graphs take about 30 MB
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _PRIVATE = stat.S_IRWXU
+_TOLD: set[tuple[Path, str]] = set()  # folders that cannot be used, and why
 
 
 class DiskCache:
@@ -54,13 +58,15 @@ class DiskCache:
         return content
 
     def put(self, key: str, content: bytes) -> None:
-        """Store content under a key, if there is room and permission."""
+        """Store content under a key, if there is room and permission; otherwise a warning says why not, once."""
         if _DIGEST_BYTES + len(content) > self._most_bytes:
             return
-        with suppress(OSError):  # also as an OutputError
+        try:
             make_private(self._folder)
             write_whole(self._path(key), lambda file: file.write(_digest(key, content) + content), private=True)
             self._shrink()
+        except OSError as error:  # also as an OutputError
+            _tell(self._folder, error)
 
     def drop(self, key: str) -> None:
         """Delete the content of a key."""
@@ -86,6 +92,17 @@ class DiskCache:
 
     def _path(self, key: str) -> Path:
         return self._folder / f"nano-{hashlib.sha256(key.encode()).hexdigest()[:24]}.blob"
+
+
+def _tell(folder: Path, error: OSError) -> None:
+    """Say once in a process, for a folder and those in it, that nothing can be kept."""
+    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error  # of an OutputError
+    why = cause.strerror or first_line(cause)
+    if not {(folder, why), (folder.parent, why)} & _TOLD:
+        _log.warning(
+            "nothing is kept in the cache folder %s: %s (--cache DIR names another, --no-cache none)", folder, why
+        )
+    _TOLD.add((folder, why))
 
 
 def may_be_changed(folder: Path) -> bool:
