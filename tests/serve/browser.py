@@ -95,8 +95,8 @@ def chromium() -> Iterator[Any]:
 
 
 @contextmanager
-def opened(browser: Any, url: str, **options: Any) -> Iterator[Any]:
-    """Give a page in a fresh profile; at its end nothing may have gone wrong or asked elsewhere."""
+def opened(browser: Any, url: str, start: str = "", **options: Any) -> Iterator[Any]:
+    """Give a page in a fresh profile, opened at ``url + start``; nothing may go wrong or be asked elsewhere."""
     faults: list[str] = []
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **options})
     page = context.new_page()
@@ -105,7 +105,7 @@ def opened(browser: Any, url: str, **options: Any) -> Iterator[Any]:
     page.on("pageerror", lambda one: faults.append(str(one)))
     own = (url, "data:", "blob:")
     page.on("request", lambda one: None if one.url.startswith(own) else faults.append(one.url))
-    page.goto(url)
+    page.goto(url + start)
     page.wait_for_selector(".link.on")
     page.faults = faults
     yield page

@@ -1,6 +1,6 @@
-"""A server with formulas for graphs, to be killed; prints its port.
+"""A server with formulas for graphs, to be killed; prints its port. A bundle in a folder ``broken`` cannot draw.
 
-python -m tests.serve.fake_server BUNDLE PICTURES
+python -m tests.serve.fake_server PICTURES BUNDLE...
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from tests.runtime.fakes import FORMULAS, FakeGraphs, pipeline_of
 
 from nano_runtime import Bundle, Pipeline
+from nano_runtime.errors import OutOfMemoryError
 from nano_serve.http.app import application
 from nano_serve.http.guard import Access
 from nano_serve.http.server import listen, serve
@@ -45,8 +46,11 @@ def run(
         time.sleep(call_seconds)
         return FORMULAS["hoisted"]["unet"](**feeds)
 
+    def broken(**_feeds: Any) -> dict[str, np.ndarray]:
+        raise OutOfMemoryError("running the unet")
+
     def opened(folder: Path) -> Pipeline:
-        graphs = FakeGraphs(Bundle.open(folder), instead={"unet": unet})
+        graphs = FakeGraphs(Bundle.open(folder), instead={"unet": broken if folder.name == "broken" else unet})
         graphs.runs, graphs.log = deque(maxlen=1), deque(maxlen=1)  # type: ignore[assignment] # nothing is kept
         return pipeline_of(graphs)
 
@@ -57,4 +61,4 @@ def run(
 
 
 if __name__ == "__main__":
-    run([Path(sys.argv[1])], Path(sys.argv[2]), lambda port: print(port, flush=True))  # noqa: T201
+    run([Path(one) for one in sys.argv[2:]], Path(sys.argv[1]), lambda port: print(port, flush=True))  # noqa: T201

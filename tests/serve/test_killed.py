@@ -49,7 +49,7 @@ class _Server:
     """A server in a process of its own."""
 
     def __init__(self, bundle: Path, pictures: Path) -> None:
-        command = [sys.executable, "-m", "tests.serve.fake_server", str(bundle), str(pictures)]
+        command = [sys.executable, "-m", "tests.serve.fake_server", str(pictures), str(bundle)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
         assert self._process.stdout is not None
         self._port = int(self._process.stdout.readline())

@@ -25,14 +25,17 @@ export async function ask(method, path, body = undefined) {
 /** Listen for ever: the stream is opened anew whenever it ends. */
 export function listen(heard, lost) {
   const source = new EventSource("/api/v1/events");
-  const again = (seconds) => (source.close(), lost(), setTimeout(() => listen(heard, lost), seconds * 1000));
+  const again = (seconds, why = null) => (source.close(), lost(why), setTimeout(() => listen(heard, lost), seconds * 1000));
   for (const name of EVENTS) {
     source.addEventListener(name, (event) => {
       heard(name, JSON.parse(event.data));
       if (name === "bye") again(1);
     });
   }
-  source.onerror = () => again(1.5);
+  source.onerror = () => {
+    source.close();
+    ask("GET", "/api/v1/bundles").then(() => again(1), (error) => again(1.5, error.status === 401 ? error.message : null));
+  };
 }
 
 /** Return a file as a data URL. */

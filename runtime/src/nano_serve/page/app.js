@@ -16,7 +16,7 @@ watch(() => {
   if (away && store.online && at("problem").textContent === SILENT) put(at("problem"), "");
   away = !store.online;
   const loaded = store.bundles.find((one) => one.state !== "idle");
-  put(at("link"), store.online ? (loaded?.state === "loading" ? "Loading the model…" : "Ready") : "The server does not answer. Trying again…");
+  put(at("link"), store.online ? (loaded?.state === "loading" ? "Loading the model…" : "Ready") : store.refused ?? "The server does not answer. Trying again…");
   at("link").className = `link ${store.online ? "on" : "off"} ${loaded?.state === "loading" ? "busy" : ""}`;
 });
 

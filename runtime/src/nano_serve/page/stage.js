@@ -2,7 +2,7 @@
 
 import { ask, fetched } from "./api.js";
 import { action, at, dialog, el, icon, plural, put, say, toast } from "./dom.js";
-import { send, startFrom, takeOver } from "./composer.js";
+import { current, send, startFrom, takeOver } from "./composer.js";
 import { sheetView } from "./sheet.js";
 import { bundleOf, changed, ended, look, store, watch } from "./store.js";
 
@@ -107,7 +107,7 @@ function jobView(job, over, count) {
   const grid = el("div", { class: `canvas tiles c${Math.min(side, 6)}` }, ...tiles);
   const prompt = el("p", { class: "prompt" }, job.options.prompt || "(no prompt)");
   if (!over) return [grid, details(prompt, el("div", { class: "during" }, el("progress", { max: 1, "aria-label": "Progress" }), el("span", { class: "state" }), action("close", "Cancel", () => cancel(store.jobs.get(job.id)))))];
-  if (job.error) return [el("div", { class: "canvas nothing" }, el("p", { class: "problem" }, job.error.message)), details(prompt)];
+  if (job.error) return [el("div", { class: "canvas nothing" }, el("p", { class: "problem" }, job.error.message)), details(prompt, el("div", { class: "actions" }, action("again", "Use settings", () => takeOver(job.options))))];
   if (job.status === "interrupted") return [el("div", { class: "canvas nothing" }, el("p", { class: "quiet" }, "Not finished when the server ended."), action("again", "Draw it again", () => again(job))), details(prompt)];
   if (count === 0) return [el("div", { class: "canvas nothing" }, el("p", { class: "quiet" }, job.status === "cancelled" ? "Cancelled before its first picture." : "Its pictures were deleted.")), details(prompt)];
   return [grid, details(prompt, el("p", { class: "quiet" }, "Choose a picture for what can be done with it."))];
@@ -129,7 +129,7 @@ function fillTile(tile, job, over) {
 }
 
 function showPicture(picture) {
-  build(`picture ${picture.id} ${siblingsOf(picture).length}`, () => pictureView(picture));
+  build(`picture ${picture.id} ${siblingsOf(picture).length} ${current()?.edits}`, () => pictureView(picture));
 }
 
 const siblingsOf = (picture) => store.jobs.get(picture.job)?.pictures ?? [];
@@ -153,7 +153,7 @@ function pictureView(picture) {
       el("a", { class: "button", href: picture.url, download: fileName(picture) }, icon("save"), "Download"),
       action("again", "Use settings", () => takeOver(options, by)),
       canVary(picture) && action("kin", "Siblings", () => vary(picture)),
-      bundleOf(null)?.edits && action("brush", "Start from it", () => edit(picture)),
+      current()?.edits && action("brush", "Start from it", () => edit(picture)),
       back,
       action("bin", "Delete", () => remove(picture), "plain danger-text")),
     el("p", { class: "quiet" }, drawnFrom(by))),

@@ -4,6 +4,7 @@ import { ask, listen } from "./api.js";
 
 export const store = {
   online: false,
+  refused: null, // why the server does not let this page in
   jobs: new Map(),
   pictures: [],
   older: null, // where the next page of pictures begins
@@ -63,7 +64,7 @@ export async function loadPictures(more = false) {
 export function begin() {
   listen(
     (name, data) => (heard[name]?.(data), changed()),
-    () => ((store.online = false), changed()),
+    (why) => (Object.assign(store, { online: false, refused: why }), changed()),
   );
 }
 

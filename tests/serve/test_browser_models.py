@@ -1,0 +1,110 @@
+"""The page in Chromium with models that cannot edit or fail, and with a token; formulas draw, but for the token."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tests.runtime.fakes import make_bundle
+from tests.serve.browser import ROOT, Server, chromium, draw, finished, opened, screen
+
+from nano_runtime import Bundle
+
+pytestmark = pytest.mark.slow
+TOKEN = "a-token-of-sixteen-and-more"  # noqa: S105 - of a test
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory, browser):  # noqa: ARG001 - without a browser, no server
+    """A server with three bundles: two that draw, one of them without an encoder, and one that has no memory."""
+    folder = tmp_path_factory.mktemp("bundles")
+    make_bundle(folder / "paints", name="paints")
+    whole = Bundle.open(folder / "paints").manifest.components
+    without = {name: one for name, one in whole.items() if name != "vae_encoder"}
+    make_bundle(folder / "plain", name="plain", components=without)
+    make_bundle(folder / "broken", name="broken")
+    command = [sys.executable, "-m", "tests.serve.fake_server", str(folder / "pictures")]
+    command += [str(folder / name) for name in ("paints", "plain", "broken")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout is not None
+    yield f"http://localhost:{process.stdout.readline().strip()}"
+    process.terminate()
+    process.wait(20)
+    process.stdout.close()
+
+
+def test_a_model_that_cannot_edit_offers_no_start_picture(browser, url):
+    with opened(browser, url) as page:
+        draw(page, "a red fox", seed="7")
+        finished(page)
+        page.get_by_role("button", name="Start from it").click()
+        assert page.get_by_role("button", name="Paint a mask").is_visible()
+        page.select_option("#bundle", label="plain")
+        page.get_by_text("cannot start from a picture").wait_for()
+        page.get_by_role("button", name="Start from it").wait_for(state="detached")
+        draw(page, "a blue owl", seed="7")
+        finished(page)
+        facts = page.locator(".facts").inner_text()
+        assert "plain" in facts
+        assert "Strength" not in facts
+        assert page.get_by_role("button", name="Start from it").count() == 0
+        page.locator("#history li button").nth(1).click()
+        assert "paints" in page.locator(".facts").inner_text()
+        page.get_by_role("button", name="Use settings").click()
+        assert page.locator("#bundle option:checked").inner_text() == "paints"
+        assert page.get_by_role("button", name="Start from it").is_visible()
+        page.reload()
+        page.wait_for_selector(".link.on")
+        assert page.locator("#bundle option:checked").inner_text() == "paints"
+
+
+def test_a_job_that_fails_says_why_and_what_to_do(browser, url):
+    with opened(browser, url) as page:
+        page.select_option("#bundle", label="broken")
+        draw(page, "a red fox")
+        page.locator("#stage .problem").wait_for()
+        assert "memory" in page.locator("#stage .problem").inner_text()
+        screen(page, "failed")
+        page.get_by_role("button", name="Use settings").click()
+        assert page.input_value("#prompt") == "a red fox"
+        page.select_option("#bundle", label="paints")
+        draw(page, "a blue owl")
+        finished(page)
+        assert "paints" in page.locator(".facts").inner_text()
+
+
+def test_a_token_is_taken_out_of_the_address_and_kept(browser, tmp_path: Path):
+    with _locked(browser, tmp_path) as (server, page):
+        assert page.url == f"{server.url}/"
+        draw(page, "an otter on a teal background")
+        finished(page)
+        page.reload()
+        page.wait_for_selector(".link.on")
+        assert page.locator("#history li").count() == 1
+        assert page.evaluate("document.cookie") == ""
+        (cookie,) = page.context.cookies()
+        assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+        assert TOKEN not in cookie["value"]
+        page.context.clear_cookies()
+        server.kill()
+        server.start()
+        page.get_by_text("wants a token").wait_for()
+        page.goto(f"{server.url}/?token={TOKEN}")
+        page.wait_for_selector(".link.on")
+        page.faults[:] = [one for one in page.faults if "ERR_" not in one and "401" not in one]
+
+
+@contextmanager
+def _locked(browser, pictures):
+    """Give a server that wants a token, and its page, opened as ``--open`` does."""
+    with Server(pictures, "--token", TOKEN) as server, opened(browser, server.url, f"/?token={TOKEN}") as page:
+        yield server, page
