@@ -20,6 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+import nano_batch.cli
 import nano_export.cli
 import nano_runtime
 import nano_runtime.cli.bench
@@ -32,7 +33,13 @@ __all__ = ["PARTS", "job_of", "outdated", "parsers", "with_part", "write"]
 
 ROOT: Final = Path(__file__).parents[1]
 _PACKAGES: Final = tuple(
-    ROOT / path for path in ("runtime/src/nano_runtime", "runtime/src/nano_serve", "exporter/src/nano_export")
+    ROOT / path
+    for path in (
+        "runtime/src/nano_runtime",
+        "runtime/src/nano_batch",
+        "runtime/src/nano_serve",
+        "exporter/src/nano_export",
+    )
 )
 _WIDEST_SIGNATURE: Final = 100
 _SECTIONS: Final = ("Args", "Attributes", "Returns", "Yields", "Raises")
@@ -43,8 +50,9 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
     """Return the real parser of every command, by the command's name; ``nano-bundle``'s by those of its parts."""
     found: dict[str, argparse.ArgumentParser] = {}
     commands = nano_runtime.cli.generate, nano_runtime.cli.bench, nano_runtime.cli.bundle
-    for module in (nano_export.cli, *commands, nano_serve.cli):
-        parser = module._parser()  # noqa: SLF001 - the one reader besides the command itself
+    modules = nano_export.cli, *commands, nano_batch.cli, nano_serve.cli
+    made = [module._parser() for module in modules]  # noqa: SLF001 - the one reader besides the commands themselves
+    for parser in (*made, nano_batch.cli._merge_parser()):  # noqa: SLF001 - see above
         parts = [action.choices for action in _actions(parser) if isinstance(action.choices, dict)]
         for one in parts[0].values() if parts else [parser]:
             found[one.prog] = one

@@ -27,6 +27,7 @@ from unittest.mock import patch
 from docs.generate import parsers
 from tests.docs.documents import ROOT, Block
 
+import nano_batch.cli
 import nano_export.cli
 import nano_runtime.cli.bundle
 import nano_runtime.cli.generate
@@ -39,6 +40,7 @@ from nano_runtime.errors import UsageError
 MAINS: dict[str, Callable[[list[str]], int]] = {
     "nano-generate": nano_runtime.cli.generate.main,
     "nano-bundle": nano_runtime.cli.bundle.main,
+    "nano-batch": nano_batch.cli.main,
     "nano-export": nano_export.cli.main,
 }
 SCRIPTS = re.compile(r"python3? -m (?P<module>(?:bench|models)\.[\w.]+)")

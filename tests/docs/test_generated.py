@@ -14,6 +14,7 @@ import nano_runtime
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 PACKAGES = {
     "nano_runtime": ROOT / "runtime/src/nano_runtime",
+    "nano_batch": ROOT / "runtime/src/nano_batch",
     "nano_serve": ROOT / "runtime/src/nano_serve",
     "nano_export": ROOT / "exporter/src/nano_export",
 }

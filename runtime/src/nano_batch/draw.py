@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -27,6 +28,7 @@ from nano_runtime.errors import (
     EngineError,
     NonFiniteError,
     OutOfMemoryError,
+    OutputError,
     OutputShapeError,
     UsageError,
 )
@@ -154,7 +156,16 @@ class Draw:
                 raise
             if len(unit) > 1:
                 return [record for one in unit for record in self._unit([one])]
-            return [_failed(unit[0], error)]
+        return [self._alone(unit[0])]
+
+    def _alone(self, one: Wanted) -> dict[str, Any]:
+        """Draw a picture that failed once more, alone: the engine's process may have been ended from outside."""
+        try:
+            return self._drawn([one])[0]
+        except Exception as error:
+            if not _may_be_of_a_picture(error):
+                raise
+            return _failed(one, error)
 
     def _drawn(self, unit: Sequence[Wanted]) -> list[dict[str, Any]]:
         """Draw pictures in one call and write them; those that are there already are left out."""
@@ -197,19 +208,33 @@ class Draw:
         return open_picture(content)
 
     def _there(self, one: Wanted, expected: Parameters) -> dict[str, Any] | None:
-        """Return the record of a picture whose files are there, whole, and drawn as it is wanted; None otherwise."""
-        paths = [self.out / name for name in one.files]
+        """Return the record of a picture that is there, whole, and drawn as it is wanted; None where there is none.
+
+        It is then written under those of its names that lack it.
+        """
+        found = next((name for name in one.files if (self.out / name).exists()), None)
+        if found is None:
+            return None
         try:
-            contents = {path.read_bytes() for path in paths}
-            found = read_parameters(paths[0])
-            open_picture(paths[0])
+            content = (self.out / found).read_bytes()
+            by = read_parameters(self.out / found)
+            open_picture(content)
         except (OSError, NanoError):
             return None
-        same = replace(found, backend=expected.backend, precision=expected.precision, version=expected.version)
-        if len(contents) != 1 or same.as_json() != expected.as_json():
+        if not _is_whole_png(content):
             return None
-        drawn_by = {"backend": found.backend, "precision": found.precision, "version": found.version}
-        return self._record(one, contents.pop(), None, {**dict.fromkeys(self.drawn_by), **drawn_by})
+        same = replace(by, backend=expected.backend, precision=expected.precision, version=expected.version)
+        if same.as_json() != expected.as_json():
+            return None
+        self._write(content, [name for name in one.files if not self._has(name, content)])
+        known = {"backend": by.backend, "precision": by.precision, "version": by.version}
+        return self._record(one, content, None, {**dict.fromkeys(self.drawn_by), **known})
+
+    def _has(self, name: str, content: bytes) -> bool:
+        try:
+            return (self.out / name).read_bytes() == content
+        except OSError:
+            return False
 
     def _written(self, one: Wanted, image: Image, parameters: Parameters, seconds: float) -> dict[str, Any]:
         """Write a picture under all its names, whole, and return its record.
@@ -219,12 +244,17 @@ class Draw:
         """
         file = BytesIO()
         save_png(image, file, parameters)
-        content = file.getvalue()
-        for name in one.files:
+        self._write(file.getvalue(), one.files)
+        return self._record(one, file.getvalue(), seconds, self.drawn_by)
+
+    def _write(self, content: bytes, names: Iterable[str]) -> None:
+        for name in names:
             path = self.out / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, lambda opened: opened.write(content))
-        return self._record(one, content, seconds, self.drawn_by)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise OutputError(path, str(error.strerror or error)) from error
+            write_whole(path, lambda file: file.write(content))
 
     def _record(
         self, one: Wanted, content: bytes, seconds: float | None, drawn_by: Mapping[str, Any]
@@ -269,6 +299,20 @@ def _joined(unit: Sequence[Wanted]) -> DrawOptions:
         negative_prompt=[str(one.given.get("negative_prompt", "")) for one in unit],
         seed=[int(one.given["seed"]) for one in unit],
     )
+
+
+def _is_whole_png(content: bytes) -> bool:
+    """Return whether every chunk of a PNG has its checksum, and the last one ends the file; decoders pass over much."""
+    at = 8  # behind the signature
+    while (head := content[at : at + 8]) and len(head) == 8:  # noqa: PLR2004 - length and name
+        length = int.from_bytes(head[:4], "big")
+        end = at + 8 + length
+        if zlib.crc32(content[at + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
+            return False
+        at = end + 4
+        if head[4:] == b"IEND":
+            return at == len(content)
+    return False
 
 
 def _last(events: Iterator[Progress | Result]) -> Result:

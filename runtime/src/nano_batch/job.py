@@ -11,6 +11,7 @@ OUT/errors.jsonl      what failed
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ import msgspec
 from nano_batch.errors import BusyFolderError, DamagedJobError, StrangeFolderError
 from nano_batch.wanted import digest_of_file
 from nano_runtime.errors import OutputError
-from nano_runtime.system.files import sync_folder, write_whole
+from nano_runtime.system.files import paths_below, sync_folder, write_whole
 
 try:
     import fcntl
@@ -48,6 +49,7 @@ JOB, PICTURES, METADATA, ERRORS = "job.json", "pictures.jsonl", "metadata.jsonl"
 IMAGES, LOGS = "images", "log"
 LOCK, REPORT_LOCK = ".lock", ".report.lock"
 _FORM: Final = 1
+_UNFINISHED: Final = re.compile(r"\.nano-[0-9a-f]{32}\.part")  # as ``write_whole`` names them
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
@@ -170,11 +172,13 @@ class Job:
                 if (folder / name).exists():
                     raise StrangeFolderError(folder, name) from None
             return None
+        except NotADirectoryError as error:
+            raise OutputError(folder, "it is no folder") from error
         except OSError as error:
-            raise DamagedJobError(path, str(error.strerror or error)) from error
+            raise OutputError(folder, f"{path.name} in it cannot be read: {error.strerror or error}") from error
         try:
             settings = msgspec.json.decode(content, type=Settings)
-        except ValueError as error:  # msgspec's errors are ValueErrors
+        except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
             raise DamagedJobError(path, str(error)) from error
         if settings.form != _FORM:
             raise DamagedJobError(path, f"it is of form {settings.form}, and this release reads form {_FORM}")
@@ -189,7 +193,8 @@ class Job:
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / IMAGES).mkdir(exist_ok=True)
+            for name in (IMAGES, LOGS):
+                (folder / name).mkdir(exist_ok=True)
         except OSError as error:
             raise OutputError(folder, str(error.strerror or error)) from error
         write_whole(folder / JOB, lambda file: file.write(msgspec.json.format(msgspec.json.encode(settings)) + b"\n"))
@@ -213,6 +218,12 @@ class Job:
         """
         known = {key: entry.done for key, entry in entries.items() if entry.done is not None}
         return {key: record for key, record in known.items() if self._is_whole(record)}
+
+    def remove_unfinished(self) -> None:
+        """Delete what killed processes had not finished writing; nobody else may be at work."""
+        with suppress(OSError):
+            for path in [path for path in paths_below(self.folder) if _UNFINISHED.fullmatch(path.name)]:
+                path.unlink()
 
     def _is_whole(self, record: Mapping[str, Any]) -> bool:
         try:
@@ -266,13 +277,16 @@ def locked(folder: Path, shard: str | None = None) -> Iterator[None]:
 
 
 def lines_of(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the objects in a file of JSON lines; lines that are none, torn ones, are passed over."""
+    """Yield the objects in a file of JSON lines; lines that are none, torn ones, are passed over.
+
+    A file that cannot be read has none: pictures that are then not known to be finished are looked at themselves.
+    """
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
+    except OSError:
         return
     for line in content.splitlines():
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             found = msgspec.json.decode(line)
             if isinstance(found, dict):
                 yield found

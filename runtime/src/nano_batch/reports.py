@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -34,7 +34,7 @@ class Report:
         return self.asked - len(self.records) - len(self.errors)
 
 
-def report(job: Job, lines: Iterable[Mapping[str, Any]]) -> Report:
+def report(job: Job, lines: Sequence[Mapping[str, Any]]) -> Report:
     """Write both files, where they are not so already, and return what they hold.
 
     Args:
@@ -47,13 +47,14 @@ def report(job: Job, lines: Iterable[Mapping[str, Any]]) -> Report:
     with job.reporting():
         entries = job.entries()
         finished = job.finished(entries)
-        asked, records, errors = 0, [], []
+        columns = _columns(lines)
+        records, errors = [], []
         for line in lines:
-            asked += 1
             record, key = line["record"], line["record"]["key"]
             if key in finished and record["file_name"] in finished[key]["files"]:
                 by = finished[key]["drawn_by"]
-                records.append({**record, **{name: by.get(name) for name in _DRAWN_BY}})
+                own = {shown: line["extra"].get(name) for name, shown in columns.items()}
+                records.append({**record, **{name: by.get(name) for name in _DRAWN_BY}, **own})
             elif (entry := entries.get(key)) is not None and entry.failed is not None:
                 named = {name: record[name] for name in ("id", "i", "key")}
                 what = {name: entry.failed.get(name) for name in ("error", "hint")}
@@ -66,4 +67,17 @@ def report(job: Job, lines: Iterable[Mapping[str, Any]]) -> Report:
                 (job.folder / ERRORS).unlink(missing_ok=True)
             except OSError as error:
                 raise OutputError(job.folder / ERRORS, str(error.strerror)) from error
-    return Report(asked, records, errors)
+    return Report(len(lines), records, errors)
+
+
+def _columns(lines: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the rows' own columns, each with its name in the records, which must not be one of ours."""
+    ours = {*(lines[0]["record"] if lines else ()), *_DRAWN_BY, "prompt", "image", "mask_image"}
+    found: dict[str, str] = {}
+    for name in dict.fromkeys(name for line in lines for name in line["extra"]):
+        shown = name
+        while shown in ours:
+            shown = f"row_{shown}"
+        ours.add(shown)
+        found[name] = shown
+    return found

@@ -1,0 +1,114 @@
+"""Decides whether the job in a folder is the one that is asked for: the same, or the same with more rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from nano_batch.errors import OtherJobError
+from nano_batch.job import PICTURES, Job, Settings, lines_of
+from nano_batch.listing import Place
+
+__all__ = ["agreed", "check_agreement", "remove_gone"]
+
+_MOST_NAMED = 3
+
+
+def agreed(folder: Path, asked: Settings, *, seeded: bool) -> Job:
+    """Return the job in a folder, or begin one there.
+
+    Args:
+        folder: for the job; it exists.
+        asked: the settings that are asked for.
+        seeded: whether their seed was asked for, too; otherwise that of the job is taken.
+
+    Raises:
+        OtherJobError: there is another job.
+        DamagedJobError: there is one that cannot be read.
+        OutputError: the folder cannot be written.
+    """
+    found = Job.read(folder)
+    if found is None:
+        return Job.begin(folder, asked)
+    _compare(found, asked, seeded=seeded)
+    return found
+
+
+def check_agreement(job: Job, asked: Settings, places: Sequence[Place], *, seeded: bool, prune: bool) -> None:
+    """Raise what ``agreed`` and ``remove_gone`` would raise; nothing is written."""
+    _compare(job, asked, seeded=seeded)
+    if not prune:
+        _refuse_gone(job, _gone(job, places))
+
+
+def remove_gone(job: Job, places: Sequence[Place], *, prune: bool) -> int:
+    """Look for pictures that no row asks for any more; return the number of files that were deleted.
+
+    Args:
+        job: as it was.
+        places: that are asked for now.
+        prune: whether the files of others are deleted.
+
+    Raises:
+        OtherJobError: there are some, and they are to stay.
+    """
+    gone = _gone(job, places)
+    if not prune:
+        _refuse_gone(job, gone)
+    if not gone:
+        return 0
+    kept = {name for place in places for name in place.wanted.files}
+    removed = 0
+    for key, entry in job.entries().items():
+        names = entry.done.get("files", {}) if key in gone and entry.done is not None else {}
+        for name in set(names) - kept:
+            with suppress(OSError):
+                (job.folder / name).unlink()
+                removed += 1
+    return removed
+
+
+def _gone(job: Job, places: Sequence[Place]) -> dict[str, Any]:
+    """Return what the job had of finished pictures that no place is, by their keys."""
+    keys = {place.wanted.key for place in places}
+    before = [line["record"] for line in lines_of(job.folder / PICTURES) if isinstance(line.get("record"), dict)]
+    gone = {str(record.get("key")): record for record in before if record.get("key") not in keys}
+    finished = job.finished(job.entries()) if gone else {}
+    return {key: record for key, record in gone.items() if key in finished}
+
+
+def _refuse_gone(job: Job, gone: Mapping[str, Any]) -> None:
+    """Raise ``OtherJobError`` if pictures are gone."""
+    if gone:
+        ids = ", ".join(repr(record.get("id")) for record in list(gone.values())[:_MOST_NAMED])
+        what = f"{len(gone)} of its pictures are asked for by no row any more, or by a changed one (id {ids})"
+        hint = "Give another folder with -o, or --prune, which deletes those pictures."
+        raise OtherJobError(job.folder, [what], hint)
+
+
+def _compare(job: Job, asked: Settings, *, seeded: bool) -> None:
+    """Raise ``OtherJobError`` if settings differ."""
+    if differences := _differences(job.settings, asked, seeded=seeded):
+        raise OtherJobError(job.folder, differences)
+
+
+def _differences(there: Settings, asked: Settings, *, seeded: bool) -> list[str]:
+    """Say what another job does otherwise."""
+    found = []
+    if there.bundle != asked.bundle:
+        found.append(f"it draws with {there.model} ({there.bundle[:12]}), not {asked.model} ({asked.bundle[:12]})")
+    if seeded and there.seed != asked.seed:
+        found.append(f"its --seed is {there.seed}, not {asked.seed}")
+    if there.name != asked.name:
+        found.append(f"its --name is {_shown(there.name)}, not {_shown(asked.name)}")
+    for name in sorted({*there.options, *asked.options}):
+        one, other = there.options.get(name), asked.options.get(name)
+        if one != other:
+            found.append(f"its {name} is {_shown(one)}, not {_shown(other)}")
+    return found
+
+
+def _shown(value: object) -> str:
+    return "not given" if value is None else repr(value)

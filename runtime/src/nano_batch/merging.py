@@ -1,0 +1,122 @@
+"""Makes one folder of the parts of a job that were drawn in several, or by several processes in one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from blake3 import blake3
+
+from nano_batch.datasets import require, write_datasets
+from nano_batch.errors import MergeError, NoJobError, OtherJobError
+from nano_batch.job import LOGS, PICTURES, Job, lines_of, locked, write_lines
+from nano_batch.reports import report
+from nano_batch.running import Outcome
+from nano_batch.shards import Shard
+from nano_runtime.errors import OutputError
+from nano_runtime.system.files import write_whole
+
+__all__ = ["merge"]
+
+_MERGED: Final = "merged-"
+
+
+def merge(folders: Sequence[Path], target: Path | None, forms: Sequence[str] = ()) -> Outcome:
+    """Put pictures and logs of folders together, and write the lists of them all.
+
+    Args:
+        folders: of one job; they stay as they are.
+        target: folder for all, which may be one of them; None for the only one.
+        forms: to write it in beside its pictures; see ``datasets``.
+
+    Returns:
+        What the job has by now, of all its shards.
+
+    Raises:
+        NoJobError: a folder has none.
+        OtherJobError: they are of different jobs.
+        MergeError: there are several, and no target.
+        OutputError: the target cannot be written.
+    """
+    require(forms)
+    jobs = [_read(folder) for folder in dict.fromkeys(folders)]
+    if target is None and len(jobs) > 1:
+        raise MergeError
+    into = jobs[0].folder if target is None else target
+    there = Job.read(into)
+    lines = _compared(jobs if there is None else [*jobs, there])
+    with locked(into):
+        job = Job.begin(into, jobs[0].settings) if there is None else there
+        write_lines(job.folder / PICTURES, lines)
+        for one in jobs:
+            if one.folder.resolve() != into.resolve():
+                _take(one, job)
+        written = report(job, lines)
+        made = write_datasets(into, written, lines, forms)
+    return Outcome(into, Shard(0, 1), written.asked, len(written.records), errors=written.errors, datasets=made)
+
+
+def _read(folder: Path) -> Job:
+    found = Job.read(folder)
+    if found is None:
+        raise NoJobError(folder)
+    return found
+
+
+def _identity(job: Job) -> tuple[object, ...]:
+    """Return what folders of one job have in common."""
+    of = job.settings
+    return of.bundle, of.seed, of.name
+
+
+def _compared(jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    """Return the list of pictures that all folders have: the longest, of which the others are the beginning or a part.
+
+    Raises:
+        OtherJobError: settings differ, or one asks for pictures that the longest list does not have.
+    """
+    lists = [[line for line in lines_of(job.folder / PICTURES) if "record" in line] for job in jobs]
+    longest = max(lists, key=len)
+    keys = {line["record"]["key"] for line in longest}
+    for job, lines in zip(jobs, lists, strict=True):
+        if _identity(job) != _identity(jobs[0]):
+            raise OtherJobError(job.folder, [f"bundle, --seed or --name are not those of {jobs[0].folder}"])
+        if others := [line for line in lines if line["record"]["key"] not in keys]:
+            what = f"{len(others)} of its pictures are in no other folder's list"
+            raise OtherJobError(job.folder, [what], "Merge folders of one job, drawn from the same rows.")
+    return longest
+
+
+def _take(job: Job, into: Job) -> None:
+    """Copy the finished pictures of a folder into another one, and its logs under names of their own."""
+    for record in job.finished(job.entries()).values():
+        for name in record["files"]:
+            _copy(job.folder / name, into.folder / name)
+    origin = blake3(str(job.folder.resolve()).encode()).hexdigest()[:8]
+    for log in sorted((job.folder / LOGS).glob("*.jsonl")):
+        name = log.name if log.name.startswith(_MERGED) else f"{_MERGED}{origin}-{log.name}"
+        write_lines(into.folder / LOGS / name, list(lines_of(log)))
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file whole, with its time, unless one like it is there.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        found = source.stat()
+        if target.exists() and _looks(target.stat()) == _looks(found):
+            return
+        content = source.read_bytes()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(target, lambda file: file.write(content))
+        os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
+    except OSError as error:
+        raise OutputError(target, str(error.strerror or error)) from error
+
+
+def _looks(found: os.stat_result) -> tuple[int, int]:
+    return found.st_size, found.st_mtime_ns

@@ -1,0 +1,236 @@
+"""Folders, names, settings and disks that a job cannot use: words, an exit code, and nothing lost."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tests.batch.toy import lines, toy_batch, write_rows
+from tests.faults import failing
+from tests.runtime.fakes import make_bundle
+
+from nano_batch.errors import NamePatternError
+from nano_batch.naming import Naming
+
+JOB, LOG = "job.json", "log/local.jsonl"
+
+
+@pytest.fixture
+def rows(tmp_path):
+    return write_rows(
+        tmp_path / "rows.jsonl", [{"id": f"r{i}", "prompt": f"a {word}"} for i, word in enumerate(["fox", "owl"])]
+    )
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"}
+
+
+def refused(capsys, *words):
+    """Run the command, require two lines on standard error, and return the exit code and them."""
+    capsys.readouterr()
+    code = toy_batch(*words)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("nano-batch: ")
+    assert len(said.err.splitlines()) == 2, said.err
+    return code, said.err
+
+
+def test_another_job_in_the_folder_is_told_with_what_differs(rows, out, formulas, tmp_path, capsys):
+    assert toy_batch(rows, "-o", out, "--bundle", formulas.path, "--seed", 3, "--steps", 4, "--name", "{id}") == 0
+    before = contents(out)
+    other = make_bundle(tmp_path / "other", name="otherwise")
+    usual = {"--bundle": formulas.path, "--seed": 3, "--steps": 4, "--name": "{id}"}
+    for flag, value, said in (
+        ("--bundle", other.path, "otherwise"),
+        ("--seed", 4, "its --seed is 3, not 4"),
+        ("--steps", 5, "num_inference_steps is 4, not 5"),
+        ("--name", "{id}-{i}", "'{id}-{i}'"),
+        ("--guidance", 2, "guidance_scale"),
+    ):
+        words = [word for pair in {**usual, flag: value}.items() for word in pair]
+        code, err = refused(capsys, rows, "-o", out, *words)
+        assert (code, said in err) == (2, True), err
+        code, _ = refused(capsys, rows, "-o", out, *words, "--dry-run")
+        assert code == 2
+    assert contents(out) == before
+
+
+def test_rows_that_were_changed_need_a_word(rows, out, formulas, capsys):
+    words = rows, "-o", out, "--bundle", formulas.path, "--seed", 3
+    assert toy_batch(*words) == 0
+    write_rows(rows, [{"id": "r0", "prompt": "a fox"}, {"id": "r1", "prompt": "a blue owl"}])
+    code, err = refused(capsys, *words)
+    assert code == 2
+    assert "1 of its pictures" in err
+    assert "'r1'" in err
+    assert toy_batch(*words, "--prune") == 0
+    assert [one["text"] for one in lines(out / "metadata.jsonl")] == ["a fox", "a blue owl"]
+    assert len([*(out / "images").rglob("*.png")]) == 2
+
+
+@pytest.mark.parametrize("harm", ["file", "no job", "damaged", "later form", "not ours", "not a number"])
+def test_what_is_no_jobs_folder_is_refused(harm, rows, out, formulas, capsys):
+    if harm == "file":
+        out.write_text("mine")
+    elif harm == "no job":
+        (out / "images").mkdir(parents=True)
+    else:
+        out.mkdir()
+        good = {"form": 1, "bundle": "0", "model": "m", "seed": 1, "rows": "r", "version": "1"}
+        texts = {
+            "damaged": json.dumps(good)[:-9],
+            "later form": json.dumps({**good, "form": 2}),
+            "not ours": json.dumps({"name": "my job"}),
+            "not a number": json.dumps({**good, "seed": "\x1b[31m"}),
+        }
+        (out / JOB).write_text(texts[harm])
+    before = out.read_bytes() if harm == "file" else contents(out)
+    code, err = refused(capsys, rows, "-o", out, "--bundle", formulas.path)
+    assert code == (4 if harm == "file" else 2)
+    assert str(out) in err
+    assert (out.read_bytes() if harm == "file" else contents(out)) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/sys").exists(), reason="root writes everywhere")
+def test_a_folder_that_cannot_be_made_is_the_machines_fault(rows, formulas, capsys):
+    code, _ = refused(capsys, rows, "-o", "/proc/nano-batch", "--bundle", formulas.path)
+    assert code == 4
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe\x00nonsense\n", b'{"key": 1}\n[]\nnull\n{"key": "k", "done": true}\n', b"\n\n{", b"[" * 5000]
+)
+def test_a_damaged_log_costs_no_more_than_looking(content, rows, out, formulas):
+    assert toy_batch(rows, "-o", out, "--bundle", formulas.path) == 0
+    whole = (out / LOG).read_bytes()
+    (out / LOG).write_bytes(whole[:-40] + content)
+    assert toy_batch(rows, "-o", out, "--bundle", formulas.path) == 0
+    assert len(lines(out / "metadata.jsonl")) == 2
+    (out / LOG).write_bytes(content + b"\n" + whole)
+    (out / "log" / "zz.jsonl").mkdir()
+    assert toy_batch(rows, "-o", out, "--bundle", formulas.path) == 0
+
+
+@pytest.mark.parametrize(
+    ("pattern", "why"),
+    [
+        ("same", "one name"),
+        ("{id", ""),
+        ("{number}", "{number}"),
+        ("{}", "{}"),
+        ("{id.__class__}", "{id.__class__}"),
+        ("{id:>10}", "{id}"),
+        ("{id!r}", "{id}"),
+        ("../{id}", "out of the folder"),
+        ("/etc/{id}", "out of the folder"),
+        ("a/../{id}", "out of the folder"),
+        ("{id}/", "out of the folder"),
+        ("a\\{id}", "out of the folder"),
+        ("{id}\x1b[31m", ""),
+        ("C:{id}", ":"),
+        ("", "one name"),
+        ("{id}/.png", "out of the folder"),
+    ],
+)
+def test_a_pattern_that_is_none_is_refused(pattern, why, rows, out, capsys):
+    with pytest.raises(NamePatternError):
+        Naming(pattern)
+    code, err = refused(capsys, rows, "-o", out, f"--name={pattern}")
+    assert code == 2
+    assert why in err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("row_id", "name"),
+    [
+        ("../../etc/passwd", "images/_.._.._etc_passwd.png"),
+        ("..", "images/_.png"),
+        ("CON", "images/_CON.png"),
+        ("com1.backup", "images/_com1.backup.png"),
+        (".hidden", "images/_.hidden.png"),
+        ("dot. ", "images/dot.png"),
+        ("a\nb\0c", "images/a_b_c.png"),
+        ("\u202egnp", "images/_gnp.png"),
+        ("наволочка", "images/наволочка.png"),
+        ("x" * 500, f"images/{'x' * 200}.png"),
+        ("ж" * 500, f"images/{'ж' * 100}.png"),
+        ("{i}", "images/{i}.png"),
+        ("a.png", "images/a.png.png"),
+    ],
+)
+def test_every_id_makes_a_name_that_all_systems_can_have(row_id, name):
+    values = {"id": row_id, "i": 0, "key": "0" * 32, "prompt": "", "seed": 1}
+    assert Naming("{id}").name(values) == name
+
+
+def test_names_that_meet_are_refused(out, formulas, tmp_path, capsys):
+    rows = write_rows(
+        tmp_path / "rows.jsonl", [{"id": "Fox", "prompt": "a fox"}, {"id": "fox", "prompt": "sea", "n": 2}]
+    )
+    code = toy_batch(rows, "-o", out, "--bundle", formulas.path, "--name", "{id}")
+    err = capsys.readouterr().err
+    assert code == 2
+    assert "images/fox.png" in err
+    assert "{i}" in err
+    assert not out.exists()
+
+
+def test_options_that_the_bundle_cannot_draw_are_found_before_anything_is_written(out, formulas, tmp_path, capsys):
+    bad = [{"prompt": "a", "num_inference_steps": 0}, {"prompt": "b"}, {"prompt": "c", "strength": 0.5}]
+    rows = write_rows(tmp_path / "rows.jsonl", bad)
+    assert toy_batch(rows, "-o", out, "--bundle", formulas.path) == 2
+    err = capsys.readouterr().err
+    assert "1" in err
+    assert "3" in err
+    assert "Traceback" not in err
+    assert not out.exists()
+
+
+def test_a_start_picture_that_changes_meanwhile_fails_its_row(out, formulas, tmp_path, monkeypatch):
+    from nano_batch import listing  # noqa: PLC0415 - it is changed here
+
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "start.png")
+    rows = write_rows(tmp_path / "rows.jsonl", [{"prompt": "sea", "image": "start.png"}, {"prompt": "fox"}])
+    real = listing.digest_of_file
+
+    def changing(path):
+        found = real(path)
+        Image.new("RGB", (32, 32), "blue").save(path)
+        return found
+
+    monkeypatch.setattr(listing, "digest_of_file", changing)
+    assert toy_batch(rows, "-o", out, "--bundle", formulas.path, "--seed", 3) == 6
+    (error,) = lines(out / "errors.jsonl")
+    assert "is not what it was" in error["error"]
+    monkeypatch.undo()
+    assert toy_batch(rows, "-o", out, "--bundle", formulas.path, "--seed", 3) == 0
+
+
+def test_a_disk_that_fills_keeps_what_is_finished(out, formulas, tmp_path, capsys, full):
+    rows = write_rows(tmp_path / "rows.jsonl", [{"id": str(i), "prompt": "a fox", "n": 2} for i in range(4)])
+    words = rows, "-o", out, "--bundle", formulas.path, "--seed", 3
+    kept = {}
+    for first in range(1, 400, 3 if full else 31):
+        with failing(tmp_path, first, errno.ENOSPC if first % 2 else errno.EIO, lasting=True) as faults:
+            code = toy_batch(*words)
+        said = capsys.readouterr().err
+        assert "Traceback" not in said
+        assert code == (4 if faults.struck else 0), (first, said)
+        now = contents(out / "images") if out.exists() else {}
+        assert {path: kept[path] for path in kept} == {path: now[path] for path in kept}
+        kept = {path: content for path, content in now.items() if path.suffix == ".png"}
+    assert len(kept) == 8
+    assert toy_batch(*words) == 0
+    assert len(lines(out / "metadata.jsonl")) == 8

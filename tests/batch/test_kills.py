@@ -1,0 +1,154 @@
+"""A job that is killed goes on: each file once, whole, equal to what its row draws alone, nothing finished drawn again.
+
+``--counts full`` kills 20 times among 5,000 pictures of the demo, which takes most of an hour.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.batch.toy import ROOT, lines, toy_batch, toy_pipeline, write_rows
+
+from nano_batch.job import locked
+from nano_runtime import Pipeline, open_picture, read_parameters
+
+WORDS = ("red", "blue", "fox", "owl", "sea", "snow", "one", "two")
+
+
+def rows_of(folder: Path, count: int, **options: object) -> Path:
+    """Write rows that a few kinds of call draw, most of them alike."""
+    kinds = [{}, {}, {}, {"guidance_scale": 1.0}, {"negative_prompt": "blurry"}, {"scheduler": "euler_a"}]
+    return write_rows(
+        folder / "rows.jsonl",
+        [
+            {"id": f"r{i}", "prompt": f"a {WORDS[i % 8]} {WORDS[i // 8 % 8]}", **kinds[i % len(kinds)], **options}
+            for i in range(count)
+        ],
+    )
+
+
+def begin(module: str, *words: object) -> subprocess.Popen[bytes]:
+    """Start a job in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *map(str, words)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def files_of(out: Path) -> dict[Path, int]:
+    """Return the pictures that are there under their names, and when each was written."""
+    return {path: path.stat().st_mtime_ns for path in (out / "images").rglob("*.png")}
+
+
+def kill_at(process: subprocess.Popen[bytes], out: Path, count: int, seconds: float) -> bool:
+    """Kill a job some time after so many pictures are there; return whether it was still at work."""
+    while process.poll() is None and len(files_of(out)) < count:
+        time.sleep(0.005)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return process.returncode == -signal.SIGKILL
+
+
+def check(out: Path, rows: Path, alone: Pipeline, count: int, sample: int) -> None:
+    """Compare every file with its record, and some with what their rows draw alone."""
+    records = lines(out / "metadata.jsonl")
+    assert [one["id"] for one in records] == [f"r{i}" for i in range(count)]
+    assert {out / one["file_name"] for one in records} == {*files_of(out)}
+    assert [*out.rglob("*.part")] == []
+    asked = lines(rows)
+    for place in random.Random(0).sample(range(count), sample):  # noqa: S311 - of a test
+        one, row = records[place], {**asked[place]}
+        row.pop("id")
+        drawn = alone(row.pop("prompt"), seed=one["seed"], **row)
+        assert np.array_equal(np.asarray(open_picture(out / one["file_name"])), np.asarray(drawn.images[0])), one
+        assert read_parameters(out / one["file_name"]).as_json() == drawn.parameters[0].as_json()
+
+
+def test_kills_at_any_moment_cost_nothing_that_is_finished(formulas, tmp_path):
+    count, out, rows = 120, tmp_path / "out", rows_of(tmp_path, 120)
+    words = rows, "-o", out, "--bundle", formulas.path, "--seed", 3
+    kept: dict[Path, int] = {}
+    for number, delay in ((0, 0.3), (1, 0.0), (30, 0.013), (60, 0.004), (90, 0.021)):
+        assert kill_at(begin("tests.batch.toy", *words), out, number, delay)
+        assert kept.items() <= files_of(out).items()
+        kept = files_of(out)
+        for path in kept:
+            with Image.open(path) as image:
+                image.load()
+    assert len(kept) >= 90
+    assert toy_batch(*words) == 0
+    assert kept.items() <= files_of(out).items()
+    check(out, rows, toy_pipeline(formulas.path), count, 40)
+
+
+def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(formulas, tmp_path):
+    out, rows = tmp_path / "out", rows_of(tmp_path, 400)
+    process = begin("tests.batch.toy", rows, "-o", out, "--bundle", formulas.path)
+    while len(files_of(out)) < 5:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate()[1].decode()
+    assert process.returncode == 130
+    assert "pictures are finished; the same command draws the rest" in said
+    assert "Traceback" not in said
+    assert len(lines(out / "metadata.jsonl")) >= 4  # pictures that are not in the log yet are found by the next run
+
+
+def test_two_processes_do_not_work_in_one_folder(formulas, tmp_path, capsys):
+    out, rows = tmp_path / "out", rows_of(tmp_path, 2)
+    words = rows, "-o", out, "--bundle", formulas.path, "--seed", 3
+    with locked(out):
+        assert toy_batch(*words) == 4
+        assert "another process" in capsys.readouterr().err
+        assert toy_batch(*words, "--shard", "0/2") == 4
+    with locked(out, "shard-0-of-2"):
+        assert toy_batch(*words, "--shard", "0/2") == 4
+        assert toy_batch(*words) == 4
+        assert toy_batch(*words, "--shard", "1/2") == 0
+    assert toy_batch(*words) == 0
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_five_thousand_rows(formulas, tmp_path):
+    peaks = []
+    for count in (1000, 5000):
+        rows = rows_of(tmp_path, count)
+        words = [rows, "-o", tmp_path / str(count), "--bundle", formulas.path, "--json"]
+        command = [sys.executable, "-m", "tests.batch.toy", *words]
+        process = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+        peaks.append(json.loads(process.stdout)["peak_rss_bytes"])
+    assert peaks[1] - peaks[0] < 40e6, peaks  # bytes: lists of 4,000 more rows, and nothing else
+
+
+@pytest.mark.slow
+def test_twenty_kills_among_pictures_of_the_demo(full, tmp_path):
+    count, kills = (5000, 20) if full else (60, 3)
+    out, rows = tmp_path / "out", rows_of(tmp_path, count, num_inference_steps=3)
+    words = rows, "-o", out, "--seed", 3, "--threads", 1, "--no-cache"
+    chance, kept = random.Random(1), dict[Path, int]()  # noqa: S311 - of a test
+    for number in sorted(chance.sample(range(count - 20), kills)):
+        assert kill_at(begin("nano_batch.cli", *words), out, number, chance.random() / 2)
+        assert kept.items() <= files_of(out).items()
+        kept = files_of(out)
+    process = begin("nano_batch.cli", *words)
+    process.communicate()
+    assert process.returncode == 0
+    assert kept.items() <= files_of(out).items()
+    check(out, rows, Pipeline.from_pretrained(threads=1), count, count if full else 20)
+    command = [sys.executable, "-m", "nano_batch.cli", *map(str, words)]
+    again = subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert len(again.stdout.splitlines()) == count

@@ -1,0 +1,80 @@
+"""``nano-batch`` with numpy formulas for an engine: a whole job in seconds, in this process or one of its own.
+
+    python -m tests.batch.toy ROWS -o OUT --bundle FORMULAS
+
+``FORMULAS`` is a bundle that ``fakes.make_bundle`` wrote. Everything but the graphs is the real thing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+from tests.runtime.fakes import FORMULAS, WORDS, FakeGraphs, pipeline_of
+
+from nano_batch import draw
+from nano_batch.cli import main
+from nano_runtime import Bundle, Pipeline
+from nano_runtime.errors import NonFiniteError
+
+__all__ = ["ROOT", "UNDRAWABLE", "lines", "toy_batch", "toy_pipeline", "write_rows"]
+
+ROOT = Path(__file__).parents[2]
+UNDRAWABLE = "snow snow snow"
+"""A prompt for which the text encoder computes nonsense."""
+
+
+class _Forgetful(FakeGraphs):
+    """Formulas that keep no runs: memory has to stay flat."""
+
+    def _run(self, component: str, feeds: Mapping[str, Any], batch: Any) -> dict[str, Any]:
+        self.runs.clear()
+        self.log.clear()
+        return super()._run(component, feeds, batch)
+
+
+def _text_encoder(input_ids: Any) -> dict[str, Any]:
+    if (np.asarray(input_ids) == WORDS["snow"]).sum() == UNDRAWABLE.count("snow"):
+        raise NonFiniteError("text_encoder", "output 'last_hidden_state'")
+    return FORMULAS["hoisted"]["text_encoder"](input_ids)
+
+
+def toy_pipeline(bundle: str | Path, **options: Any) -> Pipeline:
+    """Open a bundle of formulas, with what ``Pipeline.from_pretrained`` takes."""
+    opened = Bundle.open(bundle, options.get("expect_digest"))
+    engine = options.get("backend") or "onnxruntime"
+    return pipeline_of(_Forgetful(opened, engine, instead={"text_encoder": _text_encoder}))
+
+
+@contextmanager
+def _drawing_with_formulas() -> Iterator[None]:
+    """Have ``Draw`` open pipelines of formulas."""
+    with patch.object(draw.Pipeline, "from_pretrained", toy_pipeline):
+        yield
+
+
+def toy_batch(*words: object) -> int:
+    """Run the command in this process, and return its exit code."""
+    with _drawing_with_formulas():
+        return main([str(word) for word in words])
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Write rows as JSON lines."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """Return the objects in a file of JSON lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+if __name__ == "__main__":
+    sys.exit(toy_batch(*sys.argv[1:]))
