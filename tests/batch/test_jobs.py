@@ -6,15 +6,16 @@ import json
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from tests.batch.toy import UNDRAWABLE, lines, toy_batch, toy_pipeline, write_rows
 
-from nano_runtime import open_picture, read_parameters, read_rows
+from nano_runtime import DrawOptions, open_picture, read_parameters, read_rows
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"prompt": "a red fox", "seed": 7},
     {"prompt": "a blue owl", "id": "owl", "negative_prompt": "blurry", "n": 3},
     {"prompt": "sea", "guidance_scale": 1.0},
@@ -56,19 +57,21 @@ def pictures(out):
 def test_each_picture_is_what_its_row_draws_alone(rows, out, formulas):
     assert batch(rows, out, formulas) == 0
     records = lines(out / "metadata.jsonl")
-    listed = read_rows(rows)
+    listed = read_rows(rows, DrawOptions(keep_unmasked=True, mask_blur=4.0))  # as nano-generate draws with a mask
     assert [(one["id"], one["i"]) for one in records] == [
         (row.id, i) for row in listed for i in range(row.options.num_images_per_prompt)
     ]
     alone = toy_pipeline(formulas.path)
     for row in listed:
         own = [one for one in records if one["id"] == row.id]
-        with_pictures = {
-            name: None if path is None else open_picture(path)
-            for name, path in (("image", row.image), ("mask_image", row.mask_image))
-        }
-        varied = {} if row.options.variation_strength is None else {"variation_seed": own[0]["variation_seed"]}
-        drawn = alone(replace(row.options, seed=own[0]["seed"], **with_pictures, **varied))
+        options = replace(
+            row.options,
+            seed=own[0]["seed"],
+            variation_seed=own[0]["variation_seed"],
+            image=None if row.image is None else open_picture(row.image),
+            mask_image=None if row.mask_image is None else open_picture(row.mask_image),
+        )
+        drawn = alone(options)
         for one, image, parameters in zip(own, drawn.images, drawn.parameters, strict=True):
             assert np.array_equal(np.asarray(open_picture(out / one["file_name"])), np.asarray(image)), one
             assert read_parameters(out / one["file_name"]).as_json() == parameters.as_json()
@@ -100,7 +103,10 @@ def test_a_second_run_changes_nothing(rows, out, formulas, capsys):
 
 def test_the_place_of_a_row_decides_nothing(rows, out, formulas, tmp_path):
     batch(rows, out, formulas, "--seed", "4")
-    turned = [{"id": "new", "prompt": "a sea"}, *({"id": str(i), **row} for i, row in [*enumerate(ROWS)][::-1])]
+    turned = [
+        {"id": "new", "prompt": "a sea"},
+        *({"id": str(i), **row} for i, row in [*enumerate(ROWS)][::-1]),
+    ]
     batch(write_rows(tmp_path / "turned.jsonl", turned), tmp_path / "other", formulas, "--seed", "4")
     one, other = pictures(out), pictures(tmp_path / "other")
     assert {name: other[name] for name in one} == one
@@ -151,7 +157,7 @@ def test_a_row_that_cannot_be_drawn_takes_no_other_with_it(out, formulas, tmp_pa
 
 def test_names_are_made_of_a_pattern(out, formulas, tmp_path):
     rows = write_rows(
-        tmp_path / "rows.jsonl", [{"id": "a/b: c", "prompt": "sea", "n": 2}, {"id": "nul", "prompt": "fox"}]
+        tmp_path / "rows.jsonl", [{"id": "a?b: c", "prompt": "sea", "n": 2}, {"id": "nul", "prompt": "fox"}]
     )
     assert batch(rows, out, formulas, "--name", "{id}-{i}") == 0
     assert {*pictures(out)} == {"a_b_ c-0.png", "a_b_ c-1.png", "nul-0.png"}

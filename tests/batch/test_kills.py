@@ -27,7 +27,12 @@ WORDS = ("red", "blue", "fox", "owl", "sea", "snow", "one", "two")
 
 def rows_of(folder: Path, count: int, **options: object) -> Path:
     """Write rows that a few kinds of call draw, most of them alike."""
-    kinds = [{}, {}, {}, {"guidance_scale": 1.0}, {"negative_prompt": "blurry"}, {"scheduler": "euler_a"}]
+    special: list[dict[str, object]] = [
+        {"guidance_scale": 1.0},
+        {"negative_prompt": "blurry"},
+        {"scheduler": "euler_a"},
+    ]
+    kinds = [{}, {}, {}, *special]
     return write_rows(
         folder / "rows.jsonl",
         [

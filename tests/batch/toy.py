@@ -18,9 +18,9 @@ from unittest.mock import patch
 import numpy as np
 from tests.runtime.fakes import FORMULAS, WORDS, FakeGraphs, pipeline_of
 
-from nano_batch import draw
 from nano_batch.cli import main
 from nano_runtime import Bundle, Pipeline
+from nano_runtime.bundle.manifest import Backend
 from nano_runtime.errors import NonFiniteError
 
 __all__ = ["ROOT", "UNDRAWABLE", "lines", "toy_batch", "toy_pipeline", "write_rows"]
@@ -48,14 +48,14 @@ def _text_encoder(input_ids: Any) -> dict[str, Any]:
 def toy_pipeline(bundle: str | Path, **options: Any) -> Pipeline:
     """Open a bundle of formulas, with what ``Pipeline.from_pretrained`` takes."""
     opened = Bundle.open(bundle, options.get("expect_digest"))
-    engine = options.get("backend") or "onnxruntime"
+    engine: Backend = "onnxruntime" if options.get("backend") is None else options["backend"]
     return pipeline_of(_Forgetful(opened, engine, instead={"text_encoder": _text_encoder}))
 
 
 @contextmanager
 def _drawing_with_formulas() -> Iterator[None]:
     """Have ``Draw`` open pipelines of formulas."""
-    with patch.object(draw.Pipeline, "from_pretrained", toy_pipeline):
+    with patch.object(Pipeline, "from_pretrained", toy_pipeline):
         yield
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +15,7 @@ from nano_batch.datasets import FORMS, LAYOUTS
 from nano_batch.progress import duration
 from nano_runtime.cli import Parser, digest, make_parser, number, run_command
 from nano_runtime.cli.cache_options import CacheOptions, add_cache_options, cache_folder
-from nano_runtime.cli.picture_flags import add_picture_flags, options_from
+from nano_runtime.cli.picture_flags import FLAGS, add_picture_flags, options_from
 from nano_runtime.errors.escaping import escaped
 from nano_runtime.system.machine import peak_rss_bytes
 
@@ -32,7 +33,8 @@ _EXAMPLES = """\
   nano-batch merge part0 part1 -o all                      one folder of several parts
 """
 EXIT_SOME_FAILED: Final = 6
-_SHOWN_OTHERWISE = ("seed", "num_images_per_prompt", "image", "mask_image")
+_SHOWN_OTHERWISE: Final = ("seed", "num_images_per_prompt")
+_BLUR: Final = 4.0  # pixels, as in nano-generate
 
 
 class BatchOptions(CacheOptions):
@@ -113,8 +115,9 @@ def _parser() -> Parser:
     drawing.add_argument("--threads", type=number, metavar="N", help="processor threads (default: one per core)")
     drawing.add_argument("--precision", choices=("f32", "bf16"), help="arithmetic of layers that are not quantized")
     drawing.add_argument(
-        "--isolate", action=argparse.BooleanOptionalAction, default=True,
-        help="run the engine in a process of its own: a row that ends it is a failed row (default: yes)",
+        "--isolate", action="store_true",
+        help="run the engine in a process of its own: a row that ends it is a failed row, and ends nothing else; "
+        "pictures take a little longer",
     )  # fmt: skip
     add_cache_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of paths")
@@ -183,7 +186,6 @@ def _asked(options: BatchOptions) -> Asked:
     from nano_batch.naming import Naming
     from nano_batch.running import Asked
     from nano_batch.shards import Shard
-    from nano_batch.wanted import changed_options
 
     naming, shard = Naming(options.name), Shard(0, 1)
     if options.shard is not None:
@@ -191,12 +193,32 @@ def _asked(options: BatchOptions) -> Asked:
     elif (found := Shard.from_environment(os.environ)) is not None:
         shard, variable = found
         _say(f"shard {shard.index}/{shard.count}, as {variable} says; --shard 0/1 draws all")
-    plain = argparse.Namespace(**{name: value for name, value in vars(options).items() if name != "seed"}, prompt="")
-    defaults = options_from(plain, None)
-    given = {**changed_options(defaults), "num_images_per_prompt": defaults.num_images_per_prompt}
+    fields = {flag.field for flag in FLAGS} - {"image", "mask_image", "seed"}
+    said = {name: value for name, value in vars(options).items() if name in {*fields, "width", "height"}}
+    defaults = options_from(argparse.Namespace(prompt="", **said), None)
+    if "keep_unmasked" not in said:  # for rows with a mask, as nano-generate does
+        defaults = replace(defaults, keep_unmasked=True, mask_blur=said.get("mask_blur", _BLUR))
+    pictures = {name: getattr(options, name, None) for name in ("image", "mask_image")}
+    given = {name: _as_json(getattr(defaults, name)) for name in said} | {
+        name: str(path) for name, path in pictures.items() if path is not None
+    }
     return Asked(
-        options.rows, options.output, defaults, given, options.seed, naming, shard, options.prune, _forms(options)
+        rows=options.rows,
+        folder=options.output,
+        defaults=defaults,
+        pictures=pictures,
+        given=given,
+        seed=options.seed,
+        naming=naming,
+        shard=shard,
+        prune=options.prune,
+        forms=_forms(options),
     )
+
+
+def _as_json(value: object) -> object:
+    """Return the value of an option as ``job.json`` has it."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _merge(options: MergeOptions) -> int:

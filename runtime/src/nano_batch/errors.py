@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
 
 from nano_runtime import MachineError, UsageError
 
 __all__ = [
-    "BadRowsError",
     "BusyFolderError",
     "ChangedSourceError",
     "DamagedJobError",
@@ -20,8 +18,6 @@ __all__ = [
     "ShardError",
     "StrangeFolderError",
 ]
-
-_MOST_NAMED: Final = 5
 
 
 class OtherJobError(UsageError):
@@ -117,20 +113,6 @@ class ShardError(UsageError):
 
     def __init__(self, what: str, hint: str = "Shards are 0/N to (N-1)/N, as in 0/8 for the first of eight.") -> None:
         super().__init__(what, hint)
-
-
-class BadRowsError(UsageError):
-    """Rows that this bundle cannot draw, or that would share a file.
-
-    Args:
-        problems: number of the row, what is wrong, and what to do.
-    """
-
-    def __init__(self, problems: list[tuple[int, str, str]]) -> None:
-        shown = "; ".join(f"row {row}: {what}" for row, what, _ in problems[:_MOST_NAMED])
-        left = len(problems) - _MOST_NAMED
-        more = f"; and {left} more" if left > 0 else ""
-        super().__init__(f"{len(problems)} rows cannot be drawn: {shown}{more}", problems[0][2])
 
 
 class NoJobError(UsageError):

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from blake3 import blake3
 
-from nano_batch.errors import BadRowsError
 from nano_batch.naming import Naming
 from nano_batch.wanted import Source, Wanted, changed_options, digest_of_file, key_of
 from nano_runtime import DrawOptions, Pipeline, UsageError
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from nano_runtime import Row
 
-__all__ = ["Place", "Problem", "list_pictures", "wanted_of"]
+__all__ = ["Place", "list_pictures", "wanted_of"]
 
 _VARIED: Final = frozenset({"prompt", "negative_prompt", "seed", "variation_seed"})
 """Options of which each picture has its own."""
@@ -57,23 +56,8 @@ class Place:
         return {"row": self.row, "place": self.number, "record": self.record, "extra": self.extra}
 
 
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong with a row.
-
-    Attributes:
-        row: its number.
-        what: is wrong.
-        hint: what to do.
-    """
-
-    row: int
-    what: str
-    hint: str
-
-
-def list_pictures(rows: Sequence[Row], pipeline: Pipeline, seed: int, naming: Naming) -> list[Place]:
-    """Return the pictures that rows ask for, in their order.
+def list_pictures(rows: Sequence[Row], pipeline: Pipeline, seed: int, naming: Naming) -> tuple[list[Place], list[str]]:
+    """Return the pictures that rows ask for, in their order, and a line for each row that cannot be drawn.
 
     A row without a seed gets one that depends on the job's seed and on its id or, in files without ids, on its prompt
     and on how many equal rows come before it; where it stands in the file does not matter. Further pictures of a row
@@ -84,12 +68,9 @@ def list_pictures(rows: Sequence[Row], pipeline: Pipeline, seed: int, naming: Na
         pipeline: of the bundle; it completes options, nothing is drawn.
         seed: of the job.
         naming: of the files.
-
-    Raises:
-        BadRowsError: some rows cannot be drawn; it names them.
     """
     completed, digests = _Completed(pipeline), _Digests()
-    problems: list[Problem] = []
+    faults: list[str] = []
     places: list[Place] = []
     equal: Counter[tuple[object, ...]] = Counter()
     for number, row in enumerate(rows):
@@ -97,10 +78,10 @@ def list_pictures(rows: Sequence[Row], pipeline: Pipeline, seed: int, naming: Na
             image, mask = digests.of(row.image), digests.of(row.mask_image)
             whole = completed.of(row)
         except UsageError as error:
-            problems.append(Problem(row.number, error.what, error.hint))
+            faults.append(_fault(row.number, error.what, error.hint))
             continue
         except OSError as error:
-            problems.append(Problem(row.number, f"{error.filename} cannot be read: {error.strerror}", "Check it."))
+            faults.append(_fault(row.number, f"{error.filename} cannot be read: {error.strerror}", "Check it."))
             continue
         alike = whole, row.options.prompt, row.options.negative_prompt, image, mask
         first = _seed_of(row, seed, equal[alike])
@@ -116,10 +97,7 @@ def list_pictures(rows: Sequence[Row], pipeline: Pipeline, seed: int, naming: Na
             record = {**begins, **whole.columns, **varied, **starts}
             del record["prompt"]  # it is the text
             places.append(Place(row.number, number, wanted, record, row.extra))
-    problems += _collisions(places)
-    if problems:
-        raise BadRowsError([(one.row, one.what, one.hint) for one in problems])
-    return places
+    return places, [*faults, *_collisions(places)]
 
 
 def wanted_of(places: Sequence[Place]) -> dict[str, Wanted]:
@@ -259,7 +237,11 @@ def _shown(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-def _collisions(places: Sequence[Place]) -> Iterator[Problem]:
+def _fault(row: int, what: str, hint: str) -> str:
+    return f"row {row}: {what}. {hint}"
+
+
+def _collisions(places: Sequence[Place]) -> Iterator[str]:
     """Yield places whose name another picture has, also where systems do not tell capitals from small letters."""
     taken: dict[str, Place] = {}
     for place in places:
@@ -267,4 +249,4 @@ def _collisions(places: Sequence[Place]) -> Iterator[Problem]:
         before = taken.setdefault(name, place)
         if before.wanted.key != place.wanted.key:
             what = f"its picture would be {place.wanted.files[0]}, as that of row {before.row} is"
-            yield Problem(place.row, what, "Add {i}, {seed} or {key} to --name.")
+            yield _fault(place.row, what, "Add {i}, {seed} or {key} to --name.")

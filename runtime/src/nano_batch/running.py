@@ -20,7 +20,7 @@ from nano_batch.progress import Progress
 from nano_batch.reports import report
 from nano_batch.shards import Shard
 from nano_batch.wanted import Wanted
-from nano_runtime import DrawOptions, NanoError, Row, __version__, read_rows
+from nano_runtime import DrawOptions, NanoError, Row, RowsError, __version__, read_rows
 
 __all__ = ["Asked", "Engine", "Outcome", "Voice", "check", "run"]
 
@@ -39,7 +39,8 @@ class Asked:
         rows: the rows' file; ``-`` for standard input.
         folder: of the job.
         defaults: options of rows that leave them out.
-        given: those of them that the command line has, as ``job.json`` keeps them.
+        pictures: to start from, and mask, of rows that name none: arguments of ``read_rows``.
+        given: those of all these that the command line has, as ``job.json`` keeps them.
         seed: of the job; None for one of its own.
         naming: of the pictures.
         shard: the part to draw.
@@ -50,6 +51,7 @@ class Asked:
     rows: str
     folder: Path
     defaults: DrawOptions
+    pictures: Mapping[str, Path | None]
     given: Mapping[str, Any]
     seed: int | None
     naming: Naming
@@ -111,7 +113,7 @@ def check(asked: Asked, draw: Draw) -> Outcome:
         NanoError: those of ``run`` that can be foreseen.
     """
     require(asked.forms)
-    rows = read_rows(asked.rows, asked.defaults)
+    rows = read_rows(asked.rows, asked.defaults, **asked.pictures)
     job = Job.read(asked.folder)
     settings, places = _settled(asked, draw, rows, job)
     if job is None:
@@ -136,7 +138,7 @@ def run(asked: Asked, draw: Draw, engine: Engine, voice: Voice) -> Outcome:
             or another process works there; the machine cannot go on. Pictures that are finished stay.
     """
     require(asked.forms)
-    rows = read_rows(asked.rows, asked.defaults)
+    rows = read_rows(asked.rows, asked.defaults, **asked.pictures)
     settings, places = _settled(asked, draw, rows, Job.read(asked.folder))
     shard = asked.shard
     with locked(asked.folder, None if shard.whole else shard.worker):
@@ -266,7 +268,9 @@ def _settled(asked: Asked, draw: Draw, rows: Sequence[Row], job: Job | None) -> 
             raise ShardError("rows have no seed, and every shard would make up one of its own", "Give --seed N.")
         seed = int.from_bytes(os.urandom(_SEED_BYTES), "little") if seedless else 0
     pipe = draw.pipeline
-    places = list_pictures(rows, pipe, seed, asked.naming)
+    places, faults = list_pictures(rows, pipe, seed, asked.naming)
+    if faults:
+        raise RowsError(Path(asked.rows), faults)
     settings = Settings(
         bundle=pipe.bundle.digest,
         model=pipe.bundle.manifest.name,
