@@ -14,9 +14,10 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from nano_export.errors import CheckpointError
 from nano_export.source import builtin
 from nano_export.source.card import front_matter
-from nano_export.source.network_config import network_config
+from nano_export.source.network_config import check_sizes, network_config
 from nano_export.source.single_file.networks import shapes_of
 from nano_export.source.tokenizer import load_tokenizer
+from nano_export.source.weights import Weights
 
 HERE = Path("unet")
 ORDERS = {
@@ -71,6 +72,16 @@ def test_more_layers_than_any_network_has_are_refused(key, value):
     with pytest.raises(CheckpointError, match=key):
         network_config(UNet2DConditionModel, {key: value}, HERE)
     network_config(UNet2DConditionModel, {key: [1, [], [2, 3]]}, HERE)
+
+
+@pytest.mark.parametrize("key", ["vocab_size", "hidden_size", "block_out_channels"])
+@pytest.mark.parametrize("value", [2**40, [320, 2**40], 49409])
+def test_a_size_that_no_tensor_has_is_refused_by_its_key(key, value):
+    """A library would take memory for it first, and the user be told to close other programs."""
+    weights = Weights(HERE, (), None, {"embedding": (49408, 768), "norm": (768,)}, 0)
+    with pytest.raises(CheckpointError, match=rf"{key}=.*no tensor is larger than 49408"):
+        check_sizes({key: value}, weights)
+    check_sizes({key: 49408, "sample_size": 1024, "eos_token_id": 10**6, "norm_eps": 1e-5}, weights)
 
 
 def test_configs_of_single_files_give_no_orders_either():

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from nano_export.errors import CheckpointError
+from nano_export.source.weights import Weights
 
-__all__ = ["network_config"]
+__all__ = ["check_sizes", "network_config"]
 
 # Of transformers' CLIPTextConfig, without what all of its configs have.
 _TEXT_ENCODER: Final = frozenset(
@@ -25,6 +26,8 @@ _TEXT_ENCODER: Final = frozenset(
 _WHOLE_CLIP: Final = "clip"  # a config of text and picture encoder together, as the library takes it
 _QUANTIZED: Final = "quantization_config"
 _COUNTS: Final = ("layers", "blocks")  # in the names of keys that say how many a network has
+_ID: Final = "_id"  # ends the keys of tokens, which need not be in the vocabulary
+_SMALL: Final = 4096  # sizes of pictures are no tensor's; up to here none takes much memory
 _MOST: Final = 256  # of the largest, CLIP's bigG, one has 32; a library builds as many as it is told, for hours
 
 
@@ -51,6 +54,24 @@ def network_config(kind: Any, config: dict[str, Any], folder: Path) -> dict[str,
             raise CheckpointError(folder, f"its config.json has {key}={str(value)[:40]}, and no network has so many")
     known = inspect.signature(kind.__init__).parameters if hasattr(kind, "load_config") else _TEXT_ENCODER
     return {key: value for key, value in config.items() if key in known}
+
+
+def check_sizes(config: dict[str, Any], weights: Weights) -> None:
+    """Refuse a size that none of the tensors has, before a library takes memory for it.
+
+    Args:
+        config: of the network.
+        weights: of it.
+
+    Raises:
+        CheckpointError: names the key.
+    """
+    most = max((size for shape in weights.shapes.values() for size in shape), default=0)
+    for key, value in config.items():
+        if not key.endswith(_ID) and _largest(value) > max(most, _SMALL):
+            raise CheckpointError(
+                weights.folder, f"its config.json has {key}={str(value)[:40]}, and no tensor is larger than {most}"
+            )
 
 
 def _largest(value: object) -> float:

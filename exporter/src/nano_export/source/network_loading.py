@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from nano_export.errors import CheckpointError
 from nano_export.source.layout import WEIGHTS
-from nano_export.source.network_config import network_config
+from nano_export.source.network_config import check_sizes, network_config
 from nano_export.source.quiet import quiet_libraries
 from nano_export.source.weights import Weights
 from nano_runtime.errors.escaping import first_line
@@ -41,6 +41,7 @@ def load_network(kind: Any, component: str, config: dict[str, Any], weights: Wei
             config, or hold numbers that are not finite.
     """
     config = network_config(kind, config, weights.folder)
+    check_sizes(config, weights)
     with _plain_names(component, config, weights) as folder, quiet_libraries():
         try:
             module, report = kind.from_pretrained(
