@@ -12,25 +12,6 @@ import pytest
 from nano_runtime.system import children
 
 STRANGERS = ("json.py", "numpy.py", "runpy.py", "pickle.py", "multiprocessing/__init__.py", "nano_runtime/__init__.py")
-SPAWNING = """
-import multiprocessing, sys
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
-from nano_runtime.system import children
-
-children._HAS_SAFE_PATH = sys.argv[1] == "safe path"
-
-def answer():
-    return 42
-
-if __name__ == "__main__":
-    spawn = multiprocessing.get_context("spawn")
-    with nullcontext() if sys.argv[1] == "none" else children.spawning():
-        pool = ProcessPoolExecutor(1, spawn)
-        asked = pool.submit(answer)
-    with pool:
-        print(asked.result(timeout=60))
-"""
 
 
 @pytest.fixture
@@ -64,29 +45,6 @@ def test_python_alone_imports_what_lies_there(hostile):
     assert (hostile.parent / "ran").exists()
 
 
-@pytest.mark.parametrize("how", ["safe path", "another folder", "none"])
-def test_a_process_that_is_spawned_finds_its_own(hostile, how):
-    if how == "safe path" and sys.version_info < (3, 11):
-        pytest.skip("Python has no safe path")
-    script = hostile.parent / "script.py"
-    script.write_text(SPAWNING)
-    done = run(hostile, sys.executable, str(script), how)
-    assert (hostile.parent / "ran").exists() == (how == "none"), done.stderr
-    assert how == "none" or done.stdout == "42\n"
-
-
-def test_the_environment_and_the_folder_are_as_before(monkeypatch):
-    for before in (None, "", "1"):
-        if before is None:
-            monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
-        else:
-            monkeypatch.setenv("PYTHONSAFEPATH", before)
-        folder = Path.cwd()
-        with children.spawning():
-            assert os.environ["PYTHONSAFEPATH"] == "1"
-        assert (os.environ.get("PYTHONSAFEPATH"), Path.cwd()) == (before, folder)
-
-
 @pytest.mark.parametrize("command", ["nano-generate", "nano-bench", "nano-bundle"])
 def test_the_commands_find_their_own(hostile, command):
     script = Path(sys.executable).with_name(command)
@@ -106,4 +64,4 @@ def test_every_process_is_started_in_one_of_these_ways():
         if path.name != "children.py":
             assert "sys.executable" not in text, path
             assert ("subprocess." in text) <= ("module_command(" in text), path
-            assert ("get_context(" in text) <= ("spawning()" in text), path
+            assert "multiprocessing" not in text, path

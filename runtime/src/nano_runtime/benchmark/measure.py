@@ -6,10 +6,7 @@ first and then draw one call each, forth and back.
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -19,17 +16,16 @@ from typing import TypeAlias
 from nano_runtime.benchmark.cold_start import Start, start
 from nano_runtime.benchmark.layers import group_times
 from nano_runtime.benchmark.limits import Rates, limit_ms
-from nano_runtime.benchmark.probe import LARGEST_READ_BYTES, probe
+from nano_runtime.benchmark.probe import LARGEST_READ_BYTES
 from nano_runtime.benchmark.records import Case, Measured, Settings, Step
-from nano_runtime.benchmark.worker import Worker
+from nano_runtime.benchmark.worker import Worker, answer_of, started
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.wiring import UNET, VAE_DECODER
 from nano_runtime.drawing.neutral import with_plain_pictures
 from nano_runtime.engines import ENGINES
-from nano_runtime.errors import WorkerDiedError
 from nano_runtime.options import DrawOptions
 from nano_runtime.pictures.png import save_png
-from nano_runtime.system.children import spawning
+from nano_runtime.system.confinement import Confinement, memory_for_child
 
 __all__ = ["measure"]
 
@@ -74,7 +70,7 @@ def _probe_machine(
     rates: dict[_Probe | None, Rates | None] = {None: None}
     for arguments in probes:
         if arguments is not None:
-            rates[arguments] = _in_fresh_process(probe, *arguments)
+            rates[arguments] = _probed(arguments)
             yield steps.next("this machine's limits")
     return rates
 
@@ -193,13 +189,12 @@ def _probe_of(case: Case) -> _Probe | None:
     return (case.threads, min(LARGEST_READ_BYTES, sum(group.weight_bytes for group in work))) if work else None
 
 
-def _in_fresh_process(function: Callable[[int, int], Rates], *arguments: int) -> Rates:
-    """Call a function in a process of its own, which frees all its memory at its end."""
-    with spawning():  # the pool's locks have a process of their own
-        pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-        asked = pool.submit(function, *arguments)
-    with pool:
-        try:
-            return asked.result()
-        except BrokenProcessPool as error:
-            raise WorkerDiedError("the probe of this machine", None) from error
+def _probed(arguments: _Probe) -> Rates:
+    """Probe the machine in a process of its own, which frees all its memory at its end."""
+    child = started(
+        "nano_runtime.benchmark.probe_process", list(map(str, arguments)), Confinement((), (), memory_for_child())
+    )
+    try:
+        return answer_of(child, "the probe of this machine", None, lambda answer: Rates(**answer["rates"]))
+    finally:
+        child.kill()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
@@ -45,20 +44,18 @@ def probe(threads: int, read_bytes: int) -> Rates:
             from the cache. More than ``LARGEST_READ_BYTES`` makes no difference.
     """
     rates: dict[str, dict[Backend, float]] = {}
-    with TemporaryDirectory(prefix="nano-probe-") as folder:
-        model = Path(folder) / "product.onnx"
-        for name, (arithmetic, precision) in _PRODUCTS.items():
-            model.write_bytes(product_graph(_ROWS, _DEPTH, _COLUMNS, arithmetic))
-            for backend in filter(installed, BACKENDS):
-                if (rate := _macs_per_s(backend, model, EngineOptions(threads, precision))) is not None:
-                    rates.setdefault(name, {})[backend] = rate
+    for name, (arithmetic, precision) in _PRODUCTS.items():
+        graph = product_graph(_ROWS, _DEPTH, _COLUMNS, arithmetic)
+        for backend in filter(installed, BACKENDS):
+            if (rate := _macs_per_s(backend, graph, EngineOptions(threads, precision))) is not None:
+                rates.setdefault(name, {})[backend] = rate
     return Rates(threads, rates, _read_bytes_per_s(threads, read_bytes), read_bytes)
 
 
-def _macs_per_s(backend: Backend, model: Path, options: EngineOptions) -> float | None:
-    """Return the rate of the product in a file; None if the engine does not have this precision here."""
+def _macs_per_s(backend: Backend, graph: bytes, options: EngineOptions) -> float | None:
+    """Return the rate of the product that a graph is; None if the engine does not have this precision here."""
     try:
-        session = open_session(backend, CheckedGraph(model, model.read_bytes(), model.stem), batch=1, options=options)
+        session = open_session(backend, CheckedGraph(Path("product.onnx"), graph, ""), batch=1, options=options)
     except PrecisionError:
         return None
     feeds = {"x": np.random.default_rng(1).standard_normal((_ROWS, _DEPTH), np.float32)}

@@ -1,35 +1,39 @@
-"""A process that holds one loaded pipeline and draws when asked, and the near end that asks it.
+"""The near end of a process that holds one loaded pipeline and draws when asked; ``far_end`` is the process.
 
-Each case has one, so its peak of memory is that of one engine, and its graphs stay loaded while others draw.
+Each case has one, so its peak of memory is that of one engine, and its graphs stay loaded while others draw. What comes
+back is compared with the manifest: a process whose engine was taken over can tell false times, and nothing else.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
-from typing import Any
+import json
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
 
-from nano_runtime.benchmark.cold_start import anonymous_bytes
 from nano_runtime.benchmark.records import Case, Settings
 from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.wiring import UNET, UNET_SHALLOW
-from nano_runtime.engines import EngineOptions
 from nano_runtime.engines.base import LayerTime
-from nano_runtime.engines.loaded_graphs import LoadedGraphs
-from nano_runtime.errors import NanoError, WorkerDiedError
-from nano_runtime.pipeline import Pipeline
-from nano_runtime.system.children import spawning
-from nano_runtime.system.machine import peak_rss_bytes
-from nano_runtime.system.timing import Stopwatch, Timings
+from nano_runtime.errors import NoProcessError, WorkerDiedError
+from nano_runtime.errors.escaping import escaped
+from nano_runtime.errors.told import error_of
+from nano_runtime.system.confinement import Confinement, memory_for_child
+from nano_runtime.system.messages import ChannelError
+from nano_runtime.system.spawned import SpawnedChild
+from nano_runtime.system.timing import Timings
 
-__all__ = ["About", "End", "Worker"]
+__all__ = ["About", "End", "Worker", "answer_of", "started"]
 
-_PROFILED_CALLS = 3  # of the pipeline; the first of them is slower, so one would not do
+_LAST_WORDS_S = 5.0  # for the system to notice the end of a process whose pipe is closed
+_MOST_LETTERS = 80  # of an operator's name
+
+_log = logging.getLogger(__name__)
+
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class End:
 
 
 class Worker:
-    """The near end of the process; starts it, and collects its answers.
+    """Starts the process, and collects its answers.
 
     Attributes:
         case: what it draws.
@@ -69,93 +73,122 @@ class Worker:
 
     Raises:
         NanoError: the case cannot be drawn, as in ``Pipeline``.
-        WorkerDiedError: the process was ended by the system.
+        WorkerDiedError: the process was ended by the system, or does not answer as it should.
     """
 
     def __init__(self, case: Case, settings: Settings) -> None:
-        context = multiprocessing.get_context("spawn")
-        near, far = context.Pipe()
         self.case = case
-        self._connection: Connection = near
-        there = replace(case, bundle=case.bundle.absolute())
-        self._process: BaseProcess = context.Process(target=_work, args=(far, there, settings), daemon=True)
-        with _interrupts_later(), spawning():
-            self._process.start()
-        far.close()
-        self.about: About = self._receive()
+        self._bundle = Bundle.open(case.bundle)
+        self._place = TemporaryDirectory(prefix="nano-bench-")
+        folder, place = case.bundle.absolute(), Path(self._place.name).resolve()
+        given = json.dumps({**asdict(case), "bundle": str(folder)})
+        self._child = started(
+            "nano_runtime.benchmark.far_end",
+            [given, self._bundle.digest, json.dumps(asdict(settings)), str(place)],
+            Confinement((folder,), (place,), memory_for_child()),
+        )
         self.drawn: list[Timings] = []
         self.end = End(None, None, {})
+        self.about = self._read(None, self._about)
 
     def draw(self, run: int) -> float:
         """Have the case's pictures drawn once, and return the milliseconds it took."""
-        self._connection.send(run)
-        timings: Timings = self._receive()
+        timings = self._read({"draw": run}, self._timings)
         self.drawn.append(timings)
         return timings.total_ms
 
     def finish(self) -> None:
         """Ask for the last answer."""
-        self._connection.send(None)
-        self.end = self._receive()
+        self.end = self._read({"draw": None}, self._end)
 
     def stop(self) -> None:
         """End the process, whatever it is doing."""
-        self._process.terminate()
-        self._process.join()
-        self._connection.close()
+        self._child.kill()
+        self._place.cleanup()
 
-    def _receive(self) -> Any:  # noqa: ANN401 - what a pipe between processes carries
-        """Return the process's next answer, or raise the error it sent."""
+    def _read(self, what: dict[str, Any] | None, read: Callable[[dict[str, Any]], Read]) -> Read:
+        """Ask, and return what a function reads from the answer."""
         try:
-            answer = self._connection.recv()
-        except (EOFError, ConnectionResetError) as error:
-            self._process.join()
-            raise WorkerDiedError(str(self.case), self._process.exitcode) from error
-        if isinstance(answer, NanoError):
-            raise answer
-        return answer
+            return answer_of(self._child, str(self.case), what, read)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _about(self, answer: dict[str, Any]) -> About:
+        rows = {name: int(answer["rows"][name]) for name in (UNET, UNET_SHALLOW)}
+        return About(self._bundle, answer["guided"] is True, rows, float(answer["open_ms"]))
+
+    def _timings(self, answer: dict[str, Any]) -> Timings:
+        """Return the timings of a call, which has the same graphs as those before, but for the first."""
+        verify, load, run = (
+            _samples(answer[kind], self._bundle.manifest.components) for kind in ("verify", "load", "run")
+        )
+        if UNET not in run or (len(self.drawn) > 1 and run.keys() != self.drawn[1].run_ms.keys()):
+            raise ValueError
+        return Timings(float(answer["total"]), verify, load, run)
+
+    def _end(self, answer: dict[str, Any]) -> End:
+        layers = {
+            str(name): [
+                LayerTime(escaped(str(operator))[:_MOST_LETTERS], tuple(map(int, shape)), float(ms))
+                for operator, shape, ms in found
+            ]
+            for name, found in answer["layers"].items()
+        }
+        peak, anonymous = (None if answer[name] is None else int(answer[name]) for name in ("peak", "anonymous"))
+        return End(peak, anonymous, layers)
 
 
-@contextmanager
-def _interrupts_later() -> Iterator[None]:
-    """Hold Ctrl-C back: a process started meanwhile never gets it, not even while it imports what it needs."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _samples(found: dict[str, Any], components: Collection[str]) -> dict[str, tuple[float, ...]]:
+    """Return samples by component: at least one of each."""
+    samples = {str(name): tuple(map(float, values)) for name, values in found.items()}
+    if not all(samples.values()) or not samples.keys() <= {*components}:
+        raise ValueError
+    return samples
+
+
+def started(module: str, arguments: Sequence[str], within: Confinement) -> SpawnedChild:
+    """Start a confined child, whose engine may print to the log.
+
+    Raises:
+        NoProcessError: it cannot be started.
+    """
     try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return SpawnedChild(module, arguments, within, _talk)
+    except OSError as error:
+        raise NoProcessError(str(error.strerror)) from error
 
 
-def _work(connection: Connection, case: Case, settings: Settings) -> None:
-    """Be the far end, in a fresh process: draw for every number that comes; None asks for the last answer."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the near end decides
+def answer_of(
+    child: SpawnedChild, work: str, what: dict[str, Any] | None, read: Callable[[dict[str, Any]], Read]
+) -> Read:
+    """Have a child answer, and return what a function reads from that.
+
+    Args:
+        child: the process.
+        work: what it is for, for messages.
+        what: to be sent; None waits for what the child says unasked.
+        read: raises a KeyError, TypeError, ValueError or AttributeError for an answer that cannot be.
+
+    Raises:
+        NanoError: what the child raised.
+        WorkerDiedError: it came to an end, or sends nonsense.
+    """
     try:
-        watch = Stopwatch()
-        pipe = Pipeline.from_pretrained(case.bundle, case.backend, case.threads, case.precision)
-        manifest = pipe.bundle.manifest
-        plan = pipe.plan(settings.options(case, 0, manifest))
-        rows = {UNET: 0, UNET_SHALLOW: 0}
-        for call in plan.calls:
-            rows[call.component] += call.rows(1)
-        connection.send(About(pipe.bundle, plan.guided, rows, watch.timings().total_ms))
-        while (run := connection.recv()) is not None:
-            connection.send(pipe(settings.options(case, run, manifest)).timings)
-        memory = peak_rss_bytes(), anonymous_bytes()
-        pipe.close()
-        layers = _profile(case, settings) if settings.profile else {}
-        connection.send(End(*memory, layers))
-    except NanoError as error:
-        connection.send(error)
+        if what is not None:
+            child.channel.send(what)
+        answer, _ = child.channel.receive()
+    except ChannelError as error:
+        raise WorkerDiedError(work, child.wait(_LAST_WORDS_S)) from error
+    if (told := error_of(answer)) is not None:
+        raise told
+    try:
+        return read(answer)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise WorkerDiedError(work, None) from error
 
 
-def _profile(case: Case, settings: Settings) -> dict[str, list[LayerTime]]:
-    """Draw with engines that record the time of each operator."""
-    options = EngineOptions(case.threads, case.precision, profile=True)
-    graphs = LoadedGraphs(Bundle.open(case.bundle), case.backend, options)
-    pipe = Pipeline(graphs, keep_loaded=True)
-    for run in range(_PROFILED_CALLS):
-        pipe(settings.options(case, run, graphs.bundle.manifest))
-    return graphs.layer_times()
+def _talk(line: str) -> None:
+    """Log what native code printed."""
+    if line.strip():
+        _log.warning("%s", escaped(line))

@@ -17,7 +17,8 @@ from nano_runtime.bundle.folder import Bundle
 from nano_runtime.bundle.manifest import Backend
 from nano_runtime.engines import EngineOptions, engine_version
 from nano_runtime.engines.loaded_graphs import GraphsOfCall, LoadedGraphs
-from nano_runtime.errors import BundleError, MachineError, NanoError, UsageError
+from nano_runtime.errors import NanoError
+from nano_runtime.errors.told import told
 from nano_runtime.system.messages import Channel, ChannelError
 from nano_runtime.system.timing import Stopwatch
 
@@ -26,10 +27,7 @@ __all__ = ["main"]
 
 def main(path: str, digest: str, backend: str, options: str) -> None:
     """Serve until the parent is gone; the arguments are a bundle, its digest, an engine, and its options as JSON."""
-    channel = Channel(os.dup(0), os.dup(1))
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.dup2(2, 1)  # what native code prints is no message
+    channel = Channel.of_standard_streams()
     given = json.loads(options)
     cache = None if given["cache"] is None else Path(given["cache"])
     far = _FarEnd(Path(path), digest, cast("Backend", backend), EngineOptions(**{**given, "cache": cache}))
@@ -54,11 +52,8 @@ class _FarEnd:
             case {"run": str()} | {"version": _}:
                 try:
                     answer, arrays = self._answer(what, content)
-                except MemoryError as error:
-                    doing = str(error).partition("\n")[0].removeprefix("memory ran out while ")
-                    answer, arrays = {"error": "memory", "what": doing}, []
-                except NanoError as error:
-                    answer, arrays = _told(error), []
+                except (MemoryError, NanoError) as error:
+                    answer, arrays = told(error), []
                 channel.send(answer, *arrays)
             case _:
                 with suppress(NanoError, MemoryError):  # the run that needs it raises this once more
@@ -133,13 +128,6 @@ class _FarEnd:
 def _batch(given: int | list[int]) -> int | tuple[int, int]:
     """Return a size, or the smallest and the largest, as JSON has it."""
     return given if isinstance(given, int) else (given[0], given[1])
-
-
-def _told(error: NanoError) -> dict[str, Any]:
-    """Return an error as a message: its branch, and its words."""
-    branch = next(one for one in (UsageError, MachineError, BundleError) if isinstance(error, one))
-    what, hint = error.worded(None)
-    return {"error": branch.__name__, "what": what, "hint": hint}
 
 
 if __name__ == "__main__":

@@ -30,16 +30,13 @@ from nano_runtime.engines.described import check_outputs, identity_of
 from nano_runtime.engines.loaded_graphs import GraphsOfCall, LoadedGraphs
 from nano_runtime.errors import (
     BackendMissingError,
-    BundleError,
     EngineDiedError,
     KilledError,
-    MachineError,
     NanoError,
     NoProcessError,
-    OutOfMemoryError,
-    UsageError,
 )
 from nano_runtime.errors.escaping import escaped
+from nano_runtime.errors.told import error_of
 from nano_runtime.system.confinement import Confinement, memory_for_child
 from nano_runtime.system.messages import ChannelError, Message
 from nano_runtime.system.spawned import SpawnedChild
@@ -48,7 +45,6 @@ from nano_runtime.system.timing import Stopwatch
 __all__ = ["CallOfAny", "Graphs", "IsolatedCall", "IsolatedGraphs", "graphs_of"]
 
 _FAR_END = "nano_runtime.engines.far_end"
-_BRANCHES = {branch.__name__: branch for branch in (UsageError, BundleError, MachineError)}
 _LAST_WORDS_S = 5.0  # for the system to notice the end of a process whose pipe is closed
 _KINDS = ("verify", "load", "run")
 _KEPT_BYTES = 1 << 16  # inputs from this size on are not sent again while they do not change
@@ -183,8 +179,8 @@ class IsolatedGraphs:
             if self._busy:
                 raise RuntimeError("nothing can be drawn in a signal handler or finalizer while an engine computes")
             answer, content = self._exchange(ask)
-        if "error" in answer:
-            raise self._error(answer)
+        if (error := error_of(answer)) is not None:
+            raise error
         return answer, content
 
     def _exchange(self, exchange: Callable[[SpawnedChild], Message]) -> Message:
@@ -232,13 +228,6 @@ class IsolatedGraphs:
         died = child.wait(_LAST_WORDS_S)
         self._end()
         return EngineDiedError(self.bundle.path, died)
-
-    def _error(self, answer: dict[str, Any]) -> NanoError:
-        """Return the error that the child raised, of which only text is believed."""
-        what, hint = str(answer.get("what")), str(answer.get("hint"))
-        if answer["error"] == "memory":
-            return OutOfMemoryError(what)
-        return _BRANCHES.get(str(answer["error"]), BundleError)(what, hint)
 
 
 class IsolatedCall:

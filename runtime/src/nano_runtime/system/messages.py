@@ -45,6 +45,16 @@ class Channel:
     _busy: bool = False  # the main thread is in the middle of a message
     _asked: bool = False
 
+    @classmethod
+    def of_standard_streams(cls) -> Channel:
+        """Return the end of a spawned child; what native code prints from now on is no message, and goes to stderr."""
+        channel = cls(os.dup(0), os.dup(1))
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+        os.dup2(2, 1)
+        return channel
+
     def interrupt(self) -> None:
         """Raise ``KeyboardInterrupt``, from a signal handler; in the middle of a message, behind it."""
         self.interrupted = True
