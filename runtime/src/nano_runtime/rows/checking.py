@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,7 @@ __all__ = ["Checker"]
 _CONTROL: Final = pattern_of(CONTROLS - {ord(letter) for letter in "\t\n\r"})
 _LONGEST_ID: Final = 200  # characters; files are named by it
 _MOST_EXACT: Final = 1 << 53  # up to here each whole number has a double of its own
+_OWN: Final = ("prompt", "negative_prompt", "seed", "num_images_per_prompt")
 _FILES: Final = ("image", "mask_image")
 
 
@@ -54,7 +56,8 @@ class Checker:
     image: Path | None = None
     mask_image: Path | None = None
     _ids: dict[str, str] = field(default_factory=dict)
-    _columns: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)
+    _columns: dict[str, tuple[str | None, str | None, str]] = field(default_factory=dict)
+    _alike: dict[tuple[Any, ...], DrawOptions] = field(default_factory=dict)
     _seen: int = 0
 
     def __post_init__(self) -> None:
@@ -64,9 +67,8 @@ class Checker:
 
     def check(self, record: Record) -> Row | list[Fault]:
         """Return the row, or its faults."""
-        given, extra, faults = self._sorted(record)
+        given, extra, names, faults = self._sorted(record)
         position, self._seen = self._seen, self._seen + 1
-        names = {of: column for column, of in self._names_of(record) if of in given}
         found: dict[str, Any] = {}
         for of, value in given.items():
             checked = self._checked(record, of, value, names)
@@ -77,55 +79,69 @@ class Checker:
         if "prompt" not in given:
             faults.append(Fault(record.place, "it has no prompt", "Give it one, or remove the row."))
         name = found.pop(ID, str(position))
-        if faults := faults + list(self._duplicate(record, name, names.get(ID))):
+        if (before := self._ids.setdefault(name, record.place)) != record.place:
+            place = f"{record.place}, {names[ID]}" if ID in names else record.place
+            hint = "Give each row another, or none to any."
+            faults.append(Fault(place, f"{before} has the id {shown(name)}, too", hint))
+        if faults:
             return faults
         image, mask = self._pictures(found)
-        base = self._plain if mask is not None else self._unmasked
         try:
-            options = replace(base, **found)
+            options = self._options(found, masked=mask is not None)
             _check_together(options, image, mask, found)
         except UsageError as error:
             return [_fault(record, None, error, names)]
         return Row(record.number, name, ID in given, options, image, mask, extra)
 
-    def _names_of(self, record: Record) -> Iterator[tuple[str, str]]:
-        for column in record.values:
-            of = self._columns[column][0]
-            if of is not None:
-                yield column, of
+    def _options(self, found: Mapping[str, Any], *, masked: bool) -> DrawOptions:
+        """Return defaults with checked values in their places; rows mostly differ in prompt and seed alone."""
+        alike = masked, *(one for one in found.items() if one[0] not in _OWN)
+        if alike not in self._alike:
+            self._alike[alike] = replace(self._plain if masked else self._unmasked, **dict(alike[1:]))
+        options = copy(self._alike[alike])
+        vars(options).update({of: found[of] for of in _OWN if of in found})  # which were checked
+        return options
 
-    def _sorted(self, record: Record) -> tuple[dict[str, Any], dict[str, Any], list[Fault]]:
-        """Sort the values into options and others, and say which columns cannot be."""
+    def _sorted(self, record: Record) -> tuple[dict[str, Any], dict[str, Any], dict[str, str], list[Fault]]:
+        """Return the values of options, the others, each option's column, and the columns that cannot be."""
         given: dict[str, Any] = {}
         extra: dict[str, Any] = {}
+        names: dict[str, str] = {}
         faults: list[Fault] = []
-        first: dict[str, str] = {}
         for column, value in record.values.items():
-            if column not in self._columns:
-                self._columns[column] = field_of(column), meant(column)
-            of, near = self._columns[column]
-            place = f"{record.place}, {column}"
-            if near is not None:
-                hint = f"Did you mean {near}? A column that is to be carried along needs another name."
-                faults.append(Fault(place, f"there is no option {shown(column)}", hint))
-            elif column in NO_COLUMNS:
-                faults.append(Fault(place, "a list cannot hold it", "Remove the column."))
+            of, why, hint = self._columns.get(column) or self._learn(column)
+            if of in names:
+                why, hint = f"it is the same as the column {shown(names[of])}", "Remove one of them."
+            if why is not None:
+                faults.append(Fault(f"{record.place}, {column}", why, hint))
             elif of is None:
                 extra[column] = value
-            elif of in first:
-                faults.append(Fault(place, f"it is the same as the column {shown(first[of])}", "Remove one of them."))
             else:
-                first[of] = column
+                names[of] = column
                 if value is not None:
                     given[of] = value
-        return given, extra, faults
+        return given, extra, names, faults
+
+    def _learn(self, column: str) -> tuple[str | None, str | None, str]:
+        """Return the option that a column is, and why it cannot be a column, and what to do then."""
+        near = meant(column)
+        found: tuple[str | None, str | None, str] = field_of(column), None, ""
+        if near is not None:
+            hint = f"Did you mean {near}? A column that is to be carried along needs another name."
+            found = None, f"there is no option {shown(column)}", hint
+        elif column in NO_COLUMNS:
+            found = None, "a list cannot hold it", "Remove the column."
+        self._columns[column] = found
+        return found
 
     def _checked(self, record: Record, of: str, value: Any, names: Mapping[str, str]) -> Any:  # noqa: ANN401
         """Return the value of one option, or its fault."""
         try:
             if record.as_text:
                 value = read_word(of, value)
-            return self._file(of, value) if of in _FILES else _CHECKS.get(of, partial(checked_option, of))(value)
+            if of in _FILES:
+                return self._file(of, value)
+            return _CHECKS[of](value) if of in _CHECKS else checked_option(of, value)
         except UsageError as error:
             return _fault(record, names[of], error, names)
 
@@ -144,12 +160,6 @@ class Checker:
         if own is None:
             return self.image, self.mask_image if mask is None else mask
         return own, mask
-
-    def _duplicate(self, record: Record, name: str, column: str | None) -> Iterator[Fault]:
-        """Say that another row has the same id."""
-        place = record.place if column is None else f"{record.place}, {column}"
-        if (before := self._ids.setdefault(name, record.place)) != record.place:
-            yield Fault(place, f"{before} has the id {shown(name)}, too", "Give each row another, or none to any.")
 
 
 def _fault(record: Record, column: str | None, error: UsageError, names: Mapping[str, str]) -> Fault:

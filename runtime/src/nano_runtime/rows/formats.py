@@ -65,7 +65,7 @@ def _json_lines(text: str, _path: Path) -> Found:
 def _table(delimiter: str, text: str, path: Path) -> Found:
     """Yield a row for each record below the header; empty cells are left out, and so are records of nothing else."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    begin, header = 1, None
+    begin, header, options = 1, None, []
     try:
         for cells in reader:
             number, begin = begin, reader.line_num + 1
@@ -74,6 +74,7 @@ def _table(delimiter: str, text: str, path: Path) -> Found:
                 continue
             if header is None:
                 header = _header(cells, delimiter, path)
+                options = [field_of(name) is not None for name in header]
             elif len(cells) != len(header):
                 yield Fault(
                     place,
@@ -82,8 +83,8 @@ def _table(delimiter: str, text: str, path: Path) -> Found:
                 )
             else:
                 values = {
-                    name: cell if field_of(name) is None or cell.strip() else None
-                    for name, cell in zip(header, cells, strict=True)
+                    name: None if is_option and not cell.strip() else cell
+                    for name, is_option, cell in zip(header, options, cells, strict=True)
                 }
                 yield Record(number, place, values, as_text=True)
     except csv.Error as error:
