@@ -18,10 +18,11 @@ from nano_runtime.cli.cache_options import CacheOptions, add_cache_options, cach
 from nano_runtime.cli.desk import Desk, NearDesk
 from nano_runtime.cli.far_end import done_in_child
 from nano_runtime.cli.grid import GRID_OPTIONS, Axis, check_axes, parse_axis
+from nano_runtime.cli.listed import Listed, read_list
 from nano_runtime.cli.live_preview import Preview
 from nano_runtime.cli.origin import check_origin, read_origin, without_strangers
 from nano_runtime.cli.output import Output
-from nano_runtime.cli.picture_flags import add_picture_flags, options_from
+from nano_runtime.cli.picture_flags import add_picture_flags, defaults_from, options_from
 from nano_runtime.cli.saving import Place
 from nano_runtime.cli.token_count import print_tokens
 from nano_runtime.cli.work import Work
@@ -51,6 +52,7 @@ _EXAMPLES = """\
   nano-generate "make it winter" --bundle pix2pix-int8 --image photo.jpg --image-guidance 1.2
   nano-generate "an otter on a teal background" --grid steps=8,12,16 --grid guidance=1,2,4 -o sheet.png
   nano-generate --from nano-7.png -n 4 --variation-strength 0.2       siblings of a picture
+  nano-generate --prompts list.csv --bundle nano-int8 -o pictures      a row for each prompt; pictures is a folder
   nano-generate "a (red:1.3) fox, [snow]" --weights --bundle nano-int8
   nano-generate "a red fox" --bundle nano-int8 --quality fast              in less than half the time
   echo "an owl on a purple background" | nano-generate - --json
@@ -62,6 +64,7 @@ class _Options(CacheOptions):
     """The command line, typed, but for the picture options that it has."""
 
     prompt: str | None
+    prompts: Path | None
     examples: bool
     origin: Path | None
     bundle: Path | None
@@ -107,6 +110,13 @@ def _parser() -> Parser:
         type=Path,
         metavar="PNG",
         help="repeat this picture, with the other options given; also one of A1111, sd.cpp or InvokeAI",
+    )
+    picture.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help="draw a list: .txt with a prompt a line, or .jsonl, .csv, .tsv or .parquet with a row of options for each "
+        "prompt; - for standard input; the options given here are for what rows leave out",
     )
     picture.add_argument("--examples", action="store_true", help="draw nothing; print what the demo knows")
     add_picture_flags(picture.add_argument)
@@ -161,16 +171,34 @@ def _generate(parser: Parser | None, options: _Options) -> int:
     for name, taken in (("json", to_stdout and options.json), ("preview", options.preview == options.output)):
         if taken and options.output is not None:
             raise ConflictError("output", name)
-    output = None if options.count_tokens else Output.plan(options.output, options.count, force=options.force)
+    listed = None if options.prompts is None else _read_list(options, options.prompts)
+    count = options.count if listed is None else listed.count
+    output = None if options.count_tokens else Output.plan(options.output, count, force=options.force)
     for picture in _pictures(options):
         check_readable(picture)  # here, where the names beside it can be seen, too
     cache = cache_folder(options)
     desk = NearDesk(output, sheet=bool(options.grid), preview=options.preview)
-    work = partial(_work, options, output, cache)
+    work = partial(_work, options, listed, output, cache)
     if parser is None or not can_fork():
         return work(desk)
     bundle = DEMO if options.bundle is None else options.bundle
-    return done_in_child(parser, work, desk, _confinement(options, bundle, cache), bundle)
+    return done_in_child(parser, work, desk, _confinement(options, listed, bundle, cache), bundle)
+
+
+def _read_list(options: _Options, path: Path) -> Listed:
+    """Read a list of prompts, or raise ``UsageError``: it cannot be drawn, or another option excludes it."""
+    others: dict[str, object] = {
+        "prompt": options.prompt,
+        "origin": options.origin,
+        "grid": options.grid,
+        "count_tokens": options.count_tokens,
+        "-o -": str(options.output) == "-",
+    }
+    for name, given in others.items():
+        if given:
+            raise ConflictError("prompts", name)
+    pictures = getattr(options, "image", None), getattr(options, "mask_image", None)
+    return read_list(path, defaults_from(options), *pictures)
 
 
 def _pictures(options: _Options) -> list[Path]:
@@ -179,20 +207,21 @@ def _pictures(options: _Options) -> list[Path]:
     return [path for path in named if path is not None]
 
 
-def _confinement(options: _Options, bundle: Path, cache: Path | None) -> Confinement:
+def _confinement(options: _Options, listed: Listed | None, bundle: Path, cache: Path | None) -> Confinement:
     """Return what the process that draws may reach: its bundle, the pictures that it starts from, and the cache."""
     return Confinement(
-        reads=(bundle, *_pictures(options)),
+        reads=(bundle, *_pictures(options), *(() if listed is None else listed.pictures)),
         writes=() if cache is None else (cache,),
         memory_bytes=memory_for_child(),
     )
 
 
-def _work(options: _Options, output: Output | None, cache: Path | None, desk: Desk) -> int:
+def _work(options: _Options, listed: Listed | None, output: Output | None, cache: Path | None, desk: Desk) -> int:
     """Draw, save, and report: paths on stdout, talk on stderr.
 
     Args:
         options: the command line.
+        listed: the rows to draw; None for a prompt.
         output: names of the pictures; None counts tokens.
         cache: the cache folder; None for none.
         desk: shows progress, and has the files.
@@ -200,16 +229,16 @@ def _work(options: _Options, output: Output | None, cache: Path | None, desk: De
     from nano_runtime.pipeline import Pipeline
 
     origin = None if options.origin is None else read_origin(options.origin)
-    if origin is None:
-        picture = options_from(options, None)
-    else:
+    if origin is not None:
         picture = options_from(options, origin.repeated(), masked=origin.masked)
+    elif listed is None:
+        picture = options_from(options, None)
     pipe = Pipeline.from_pretrained(
         DEMO if options.bundle is None else options.bundle,
         options.backend,
         options.threads,
         options.precision,
-        keep_loaded=bool(options.grid),
+        keep_loaded=bool(options.grid) or listed is not None,
         low_memory=options.low_memory,
         keep_prompts=options.metadata,
         cache=cache,
@@ -222,11 +251,12 @@ def _work(options: _Options, output: Output | None, cache: Path | None, desk: De
         picture = without_strangers(options.origin, picture, options, pipe.bundle)
         check_origin(options.origin, origin, picture, pipe.bundle, chosen=options.bundle is not None)
     preview = None if options.preview is None else Preview.plan(options.preview, pipe.bundle, force=options.force)
-    work = (
-        Work.of_sheet(pipe, picture, output, options.grid, desk)
-        if options.grid
-        else Work.of(pipe, picture, output, desk)
-    )
+    if listed is not None:
+        work = Work.of_list(pipe, listed, output, desk)
+    elif options.grid:
+        work = Work.of_sheet(pipe, picture, output, options.grid, desk)
+    else:
+        work = Work.of(pipe, picture, output, desk)
     _say(_announced(pipe, work))
     timings = _draw(pipe, work, preview, options)
     work.finish()
@@ -291,7 +321,7 @@ def _announced(pipe: Pipeline, work: Work) -> str:
     more = "" if len(work.places) == 1 else f", seed {first.seeds[0]}"
     more += f"; {there} of {len(work.places)} pictures are there already" if there else ""
     if len(plans) > 1:
-        return f"{name}: {len(plans)} pictures = {work.unet_calls} UNet calls{more}"
+        return f"{name}: {len(work.places)} pictures = {work.unet_calls} UNet calls{more}"
     line = f"{name}: {first.steps} steps of {first.scheduler} = {work.unet_calls} UNet calls"
     return line + "".join(f", {part}" for part in first.shortcuts.described()) + more
 
@@ -313,6 +343,8 @@ def _report(pipe: Pipeline, work: Work, timings: Sequence[Timings]) -> dict[str,
     each = [asdict(one) for one in timings] if work.cells is not None and len(timings) > 1 else asdict(joined)
     paths = [place.file if work.sheet is None else work.sheet for place in work.places]
     parameters = [place.parameters.as_dict() for place in work.places]
+    if work.places[0].row is not None:
+        parameters = [{"row": place.row, **of} for place, of in zip(work.places, parameters, strict=True)]
     return {
         "images": [{"path": str(path), **one} for path, one in zip(paths, parameters, strict=True)],
         "threads": pipe.options.threads,

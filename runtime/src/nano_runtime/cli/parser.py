@@ -71,6 +71,10 @@ class Parser(argparse.ArgumentParser):
         for word in words:
             if word.startswith("--") and word.endswith("=--"):  # which argparse takes for an empty list
                 raise CommandLineError(self.prog, f"argument {word.removesuffix('=--')}: expected one argument")
+        ours = self._long_flags()
+        for flag in (word.partition("=")[0] for word in words[: words.index("--") if "--" in words else None]):
+            if flag in _ELSEWHERE and flag not in ours and any(name.startswith(flag) for name in ours):
+                raise UnknownFlagError(self.prog, flag, self._nearest(flag))  # argparse takes --prompt for --prompts
         parsed, left = self.parse_known_args(words, options)
         if left:
             flag = next((word for word in left if word.startswith("-")), left[0]).partition("=")[0]
@@ -93,10 +97,14 @@ class Parser(argparse.ArgumentParser):
             for command in action.choices.values() if isinstance(action.choices, dict) else ():
                 yield from command._all_actions()  # noqa: SLF001 - it is another of this class
 
+    def _long_flags(self) -> list[str]:
+        """Return the long names of all options."""
+        return [name for action in self._all_actions() for name in action.option_strings if name.startswith("--")]
+
     def _nearest(self, flag: str) -> str | None:
         """Return the option that somebody meant, or None."""
         typed = flag.lower().replace("_", "-") if flag.startswith("--") else flag
-        ours = [name for action in self._all_actions() for name in action.option_strings if name.startswith("--")]
+        ours = self._long_flags()
         if typed in ours:
             return typed
         known = [*ours, *(name for name, other in _ELSEWHERE.items() if other in (*ours, "PROMPT"))]

@@ -19,7 +19,7 @@ from nano_runtime.sampling.sampler_names import names_in_words
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["FLAGS", "Flag", "add_picture_flags", "options_from"]
+__all__ = ["FLAGS", "Flag", "add_picture_flags", "defaults_from", "options_from"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,10 @@ def _interval(text: str) -> tuple[float, float]:
     except ValueError as error:
         raise IntervalError(text) from error
     return low, high
+
+
+def _unchanged(value: object) -> object:
+    return value
 
 
 def _seed(value: object) -> object:
@@ -180,6 +184,20 @@ def add_picture_flags(add: Callable[..., object]) -> None:
         add(*flag.names, dest=flag.field, default=argparse.SUPPRESS, help=flag.help, **kind)
     size = "short for --width and --height, as in 128 or 128x128"
     add("--size", action=_Size, default=argparse.SUPPRESS, metavar="PX", help=size)
+
+
+def defaults_from(given: argparse.Namespace) -> DrawOptions:
+    """Return the picture options of a command line for rows that leave them out, but for prompts and pictures.
+
+    Raises:
+        UsageError: a value is not one of its option's.
+    """
+    finish = {flag.field: flag.finish for flag in FLAGS if flag.finish is not None}
+    options = {one.name for one in fields(DrawOptions)} - {"prompt", "image", "mask_image"}
+    said = {name: finish.get(name, _unchanged)(value) for name, value in vars(given).items() if name in options}
+    if "keep_unmasked" not in said:
+        said = {"keep_unmasked": True, "mask_blur": _BLUR, **said}
+    return DrawOptions(**said)
 
 
 def options_from(given: argparse.Namespace, base: DrawOptions | None, *, masked: bool = False) -> DrawOptions:

@@ -38,6 +38,7 @@ __all__ = [
     "image_of",
     "mark_finished",
     "places_of",
+    "seed_of",
     "with_seeds_of",
 ]
 
@@ -55,6 +56,7 @@ class Place:
         parameters: of the picture.
         path: returns its file, which no other picture has by then; None for standard output.
         file: the file that has the picture; None until it is there.
+        row: id of its row in a list; None for no list.
     """
 
     plan: Plan
@@ -62,6 +64,7 @@ class Place:
     parameters: Parameters
     path: Callable[[], Path] | None
     file: Path | None = None
+    row: str | None = None
 
 
 @dataclass(frozen=True)
@@ -126,15 +129,21 @@ def with_seeds_of(options: DrawOptions, paths: Sequence[Path], desk: Desk, *, co
     return options
 
 
-def places_of(pipe: Pipeline, plan: Plan, output: Output, desk: Desk) -> list[Place]:
-    """Return the places of a plan's pictures; where there are several, some may be in their files already.
+def seed_of(path: Path, desk: Desk) -> int | None:
+    """Return the seed of a picture that is there; None where there is none that says so."""
+    found = _parameters(path, desk)
+    return None if found is None or not isinstance(found.options.seed, int) else found.options.seed
+
+
+def places_of(pipe: Pipeline, pictures: Sequence[tuple[Plan, int]], output: Output, desk: Desk) -> list[Place]:
+    """Return the places of pictures; where there are several, some may be in their files already.
 
     Files that are named by their seeds are of the same command only if its first picture is there: others drew some of
     the same seeds.
 
     Args:
         pipe: that draws them.
-        plan: of them.
+        pictures: the plan of each, and its index there.
         output: their names.
         desk: reads what is there.
 
@@ -143,14 +152,15 @@ def places_of(pipe: Pipeline, plan: Plan, output: Output, desk: Desk) -> list[Pl
     """
     places: list[Place] = []
     taken: set[Path] = set()
-    for index, seed in enumerate(plan.seeds):
+    for number, (plan, index) in enumerate(pictures):
+        seed = plan.seeds[index]
         place = Place(plan, index, pipe.parameters_of(plan, index), None)
         if output.folder is not None:
-            place.path = partial(output.path, index, seed)
-            begun = output.names is not None or index == 0 or places[0].file is not None
-            if len(plan.seeds) > 1 and not output.force and begun:
-                present = list(output.present(index, seed, taken))
-                place.file = next((path for path in present if _parameters(path, desk) == place.parameters), None)
+            place.path = partial(output.path, number, seed)
+            begun = output.names is not None or number == 0 or places[0].file is not None
+            if len(pictures) > 1 and not output.force and begun:
+                present = list(output.present(number, seed, taken))
+                place.file = next((path for path in present if _has(path, place, desk)), None)
                 if place.file is not None:
                     taken.add(place.file)
                 elif output.names is not None and present:
@@ -168,7 +178,7 @@ def mark_finished(places: Sequence[Place], paths: Sequence[Path], desk: Desk, *,
     for place, path in zip(places, paths, strict=True):
         place.path = partial(Path, path)
         if not force and os.path.lexists(path):
-            if _parameters(path, desk) != place.parameters:
+            if not _has(path, place, desk):
                 raise OutputExistsError(path)
             place.file = path
 
@@ -230,6 +240,12 @@ def _write(place: Place, image: Image, desk: Desk, *, metadata: bool) -> None:
     named = Path("picture.png") if path is None else path
     desk.write(path, picture_bytes(image, named, place.parameters if metadata else None))
     place.file = path
+
+
+def _has(path: Path, place: Place, desk: Desk) -> bool:
+    """Return whether a file has the picture of a place; pictures that it started from are compared by their digest."""
+    found = _parameters(path, desk)
+    return found is not None and found.as_dict() == place.parameters.as_dict()
 
 
 def _parameters(path: Path, desk: Desk) -> Parameters | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nano_runtime.cli.grid import Axis, cells
+from nano_runtime.cli.listed import Listed, first_seed, plans_of
 from nano_runtime.cli.saving import (
     Cells,
     Draw,
@@ -40,6 +41,7 @@ class Work:
         places: of the pictures, in order.
         desk: reads and writes them.
         seeded: whether the same command draws the same pictures again.
+        seed: that the command draws the same pictures with.
         axes: of the sheet; empty for none.
         sheet: the file of the sheet; None for none, and for one on standard output.
         cells: keep the places of a sheet until its file is there.
@@ -48,6 +50,7 @@ class Work:
     places: list[Place]
     desk: Desk
     seeded: bool
+    seed: int
     axes: Sequence[Axis] = ()
     sheet: Path | None = None
     cells: Cells | None = None
@@ -65,7 +68,23 @@ class Work:
         if output.names is not None and len(output.names) > 1 and not output.force:
             paths = [output.path(i, 0) for i in range(len(output.names))]
             options = with_seeds_of(options, paths, desk, counting=True)
-        return cls(places_of(pipe, pipe.plan(options), output, desk), desk, seeded)
+        plan = pipe.plan(options)
+        pictures = [(plan, index) for index in range(len(plan.seeds))]
+        return cls(places_of(pipe, pictures, output, desk), desk, seeded, plan.seeds[0])
+
+    @classmethod
+    def of_list(cls, pipe: Pipeline, listed: Listed, output: Output, desk: Desk) -> Work:
+        """Plan the pictures of a list in files of their own.
+
+        Raises:
+            RowsError: the bundle cannot draw some of the rows.
+            OutputExistsError: a named file is there that is another picture.
+        """
+        seed = first_seed(listed, output, desk)
+        places = places_of(pipe, plans_of(pipe, listed, seed), output, desk)
+        for place, row in zip(places, listed.rows, strict=True):
+            place.row = row.id
+        return cls(places, desk, listed.seeded or output.names is not None, seed)
 
     @classmethod
     def of_sheet(cls, pipe: Pipeline, options: DrawOptions, output: Output, axes: Sequence[Axis], desk: Desk) -> Work:
@@ -76,11 +95,11 @@ class Work:
         plans = [pipe.plan(one) for one in cells(options, axes)]
         places = [Place(plan, 0, pipe.parameters_of(plan, 0), None) for plan in plans]
         if output.folder is None:
-            return cls(places, desk, seeded, axes)
+            return cls(places, desk, seeded, plans[0].seeds[0], axes)
         sheet = output.path(0, plans[0].seeds[0])
         kept = Cells.of(sheet, count)
         mark_finished(places, kept.paths, desk, force=output.force)
-        return cls(places, desk, seeded, axes, sheet, kept)
+        return cls(places, desk, seeded, plans[0].seeds[0], axes, sheet, kept)
 
     @property
     def plans(self) -> list[Plan]:
@@ -130,9 +149,11 @@ class Work:
         if done == 0 or not left:
             return None
         said = f"{done} of {len(self.places)} pictures are finished; "
-        seed = left[0].parameters.options.seed
+        if not metadata and left[0].row is not None:
+            return said + "without metadata they cannot be found again: remove their rows, or draw all anew"
         if not metadata:
+            seed = left[0].parameters.options.seed
             return said + f"without metadata they cannot be found again: --seed {seed} draws from the next one on"
         if self.seeded:
             return said + "the same command (without --force) draws the rest"
-        return said + f"the same command with --seed {self.places[0].parameters.options.seed} draws the rest"
+        return said + f"the same command with --seed {self.seed} draws the rest"

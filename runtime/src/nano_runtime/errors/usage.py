@@ -67,7 +67,9 @@ class NoPromptError(UsageError):
     """A command without anything to draw."""
 
     def __init__(self) -> None:
-        super().__init__("there is no prompt", "Give one, - to read it from standard input, or --from PICTURE.")
+        super().__init__(
+            "there is no prompt", "Give one, - to read it from standard input, --prompts FILE, or --from PICTURE."
+        )
 
 
 class UnknownSchedulerError(UsageError):

@@ -95,9 +95,13 @@ class Checker:
 
     def _options(self, found: Mapping[str, Any], *, masked: bool) -> DrawOptions:
         """Return defaults with checked values in their places; rows mostly differ in prompt and seed alone."""
-        alike = masked, *(one for one in found.items() if one[0] not in _OWN)
+        shared = {of: value for of, value in found.items() if of not in _OWN}
+        alike = masked, *shared.items()
         if alike not in self._alike:
-            self._alike[alike] = replace(self._plain if masked else self._unmasked, **dict(alike[1:]))
+            base = self._plain if masked else self._unmasked
+            if shared.get("keep_unmasked") is False:
+                base = self._unmasked
+            self._alike[alike] = replace(base, **shared)
         options = copy(self._alike[alike])
         vars(options).update({of: found[of] for of in _OWN if of in found})  # which were checked
         return options
@@ -149,7 +153,7 @@ class Checker:
         """Return the path of a picture that is there."""
         found = self.folder / path(of, text(of, value))
         if not found.is_file():
-            raise OptionError(of, value, f"the name of a file; {shown(str(found))} is none")
+            raise OptionError(of, value, f"the name of a file that is there: {found} is none")
         if not os.access(found, os.R_OK):
             raise OptionError(of, value, "a file that you may read")
         return found

@@ -13,7 +13,7 @@ from nano_runtime.rows.formats import TEXT_FORMATS, Found, lines_of_text
 from nano_runtime.rows.row import Fault, Row
 from nano_runtime.values import path as path_of
 
-__all__ = ["read_rows"]
+__all__ = ["place_of", "read_rows"]
 
 _MOST_FAULTS: Final = 20  # that are kept; the others are counted
 _DEFAULTS: Final = DrawOptions()
@@ -61,6 +61,11 @@ def read_rows(
     if not rows:
         raise RowsFileError(_shown(file), "it has no rows", "Give it a prompt a line.")
     return rows
+
+
+def place_of(path: Path, row: Row) -> str:
+    """Return where a row stands, in words."""
+    return f"{'row' if path.suffix.lower() == '.parquet' else 'line'} {row.number}"
 
 
 def _found(file: Path) -> Found:
