@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -10,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from nano_runtime.errors import MissingArgumentError, OptionError, PromptError, UsageError
+from nano_runtime.errors import MissingArgumentError, OptionError, PictureFileError, PromptError, UsageError
 from nano_runtime.errors.escaping import CONTROLS, pattern_of, unseen
 from nano_runtime.errors.wording import shown
 from nano_runtime.options import DrawOptions, checked_option
@@ -37,6 +39,7 @@ _CONTROL: Final = pattern_of(CONTROLS - {ord(letter) for letter in "\t\n\r"})
 _LONGEST_ID: Final = 200  # characters; files are named by it
 _MOST_EXACT: Final = 1 << 53  # up to here each whole number has a double of its own
 _OWN: Final = ("prompt", "negative_prompt", "seed", "num_images_per_prompt")
+_MOST_LOOKED_UP: Final = 20
 _FILES: Final = ("image", "mask_image")
 
 
@@ -59,6 +62,7 @@ class Checker:
     _columns: dict[str, tuple[str | None, str | None, str]] = field(default_factory=dict)
     _alike: dict[tuple[Any, ...], DrawOptions] = field(default_factory=dict)
     _seen: int = 0
+    _unread: int = 0
 
     def __post_init__(self) -> None:
         """Take from the defaults what every row has of its own."""
@@ -152,11 +156,20 @@ class Checker:
     def _file(self, of: str, value: object) -> Path:
         """Return the path of a picture that is there."""
         found = self.folder / path(of, text(of, value))
-        if not found.is_file():
-            raise OptionError(of, value, f"the name of a file that is there: {found} is none")
-        if not os.access(found, os.R_OK):
-            raise OptionError(of, value, "a file that you may read")
-        return found
+        try:
+            mode = found.stat().st_mode
+        except OSError as error:
+            number = error.errno
+        else:
+            if stat.S_ISREG(mode) and os.access(found, os.R_OK):
+                return found
+            number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EACCES
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                raise OptionError(of, value, "the name of a picture; this is no plain file")
+        self._unread += 1
+        if self._unread > _MOST_LOOKED_UP:  # the error looks for a name that is nearly this one
+            raise OptionError(of, value, "the name of a picture that can be read")
+        raise PictureFileError(found, number)
 
     def _pictures(self, found: dict[str, Any]) -> tuple[Path | None, Path | None]:
         """Return the files to start from, and take them from the options; a mask belongs to its picture."""
