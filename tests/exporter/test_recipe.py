@@ -17,19 +17,20 @@ from nano_export.quantize.recipe import Prepared, prepare, recipe_for
 SIZE = 16
 
 
-def network(outlier: float, *, seen_outside: bool = False) -> ir.Model:
-    """A convolution with one channel scaled up, which the next operator scales down again; no result changes."""
+def network(outlier: float, *, shift: float = 0.0, seen_outside: bool = False) -> ir.Model:
+    """A convolution with one channel scaled up, and all shifted; the next operators take both back."""
     rng = np.random.default_rng(0)
     factors = np.array([1, 1, outlier, 1, 1, 1], np.float32)
     weight = rng.normal(size=(6, 4, 3, 3)).astype(np.float32) * factors[:, None, None, None]
-    bias = rng.normal(size=6).astype(np.float32) * factors
+    bias = (rng.normal(size=6).astype(np.float32) + np.float32(shift)) * factors
     x = value("x", (2, 4, SIZE, SIZE))
     conv = layer(
         "Conv", [x, constant("weight", weight), constant("bias", bias)], "conv/Conv", (2, 6, SIZE, SIZE), pads=[1] * 4
     )
     back = constant("back", np.reciprocal(factors)[:, None, None])
     scaled = layer("Mul", [conv.outputs[0], back], "back/Mul", (2, 6, SIZE, SIZE))
-    return model([x], [conv, scaled], [scaled.outputs[0], *(conv.outputs if seen_outside else ())])
+    whole = layer("Add", [scaled.outputs[0], constant("away", np.float32(-shift))], "away/Add", (2, 6, SIZE, SIZE))
+    return model([x], [conv, scaled, whole], [whole.outputs[0], *(conv.outputs if seen_outside else ())])
 
 
 def picture() -> np.ndarray:
@@ -44,9 +45,9 @@ def run(graph: ir.Model, level: str = "ORT_ENABLE_ALL") -> np.ndarray:
     return session.run([graph.graph.outputs[0].name], {"x": picture()})[0]
 
 
-def quantized(outlier: float, *, seen_outside: bool = False) -> tuple[ir.Model, ir.Model, Prepared]:
+def quantized(outlier: float, *, shift: float = 0.0, seen_outside: bool = False) -> tuple[ir.Model, ir.Model, Prepared]:
     """Quantize as the exporter does, with what one picture shows; return the float form and the grids, too."""
-    made, exact, plain = (network(outlier, seen_outside=seen_outside) for _ in range(3))
+    made, exact, plain = (network(outlier, shift=shift, seen_outside=seen_outside) for _ in range(3))
     conv = next(iter(plain.graph))
     plain.graph.outputs[:] = [conv.outputs[0]]
     rows = {"x": picture(), str(conv.outputs[0].name): run(plain)}
@@ -72,6 +73,40 @@ def test_an_outlier_channel_costs_the_others_nothing(level):
     assert outlier < 1.5 * plain  # its range is twice the usual channel's
     without = quantized(100.0, seen_outside=True)[0]  # somebody else reads the output: it is not divided
     assert error(run(without, level)) > 10 * plain
+
+
+def test_a_constant_in_an_output_costs_nothing():
+    plain, shifted = (error(run(quantized(1.0, shift=shift)[0])) for shift in (0.0, 400.0))
+    assert shifted < 1.2 * plain
+    without = quantized(1.0, shift=400.0, seen_outside=True)[0]  # somebody else reads the output
+    assert error(run(without)) > 5 * plain
+
+
+@pytest.mark.parametrize(
+    ("shift", "operators"),
+    [(0.0, ["MatMul", "Mul"]), (0.5, ["MatMul", "Mul"]), (40.0, ["Sub", "MatMul", "Add", "Mul"])],
+)
+def test_a_constant_is_subtracted_before_a_quantizer_where_that_is_worth_two_operators(shift, operators):
+    rng = np.random.default_rng(4)
+    rows = rng.normal(size=(64, 24)).astype(np.float32) + np.float32(shift)
+    weight = rng.normal(size=(24, 8)).astype(np.float32)
+
+    def product() -> ir.Model:
+        x = value("x", (1, 64, 24))
+        node = layer("MatMul", [x, constant("weight", weight)], "linear/MatMul", (1, 64, 8))
+        doubled = layer("Mul", [node.outputs[0], constant("two", np.float32(2))], "two/Mul", (1, 64, 8))
+        return model([x], [node, doubled], doubled.outputs)
+
+    graph, exact = product(), product()
+    recipe = recipe_for(graph, EVERYTHING, {"x": Seen(rows.min(axis=0), rows.max(axis=0), rows)})
+    made = prepare(graph, EVERYTHING, EVERYTHING, recipe)
+    prepare(exact, EVERYTHING, EVERYTHING, recipe)
+    assert [node.op_type for node in graph.graph] == operators
+    quantize(graph, EVERYTHING, made.ranges, made.divided, made.multiplied)
+    assert first_fault(graph, exact, made.ranges, made.divided, made.multiplied) is None
+    session = onnxruntime.InferenceSession(ir.to_proto(graph).SerializeToString(), providers=["CPUExecutionProvider"])
+    found = session.run(None, {"x": rows[np.newaxis]})[0] / 2
+    assert np.sqrt(np.mean(np.square(found - rows @ weight))) < 0.2  # of outputs that are some 5 large without a shift
 
 
 def test_openvino_computes_the_same(tmp_path: Path):

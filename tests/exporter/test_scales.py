@@ -63,6 +63,15 @@ def test_weights_alone_are_scaled_for_the_activations_that_they_read(rows, weigh
     assert unscaled.errors["linear/MatMul"].db < plain.errors["linear/MatMul"].db - 8
 
 
+def test_channels_that_nothing_reads_cost_nothing(rows, weight):
+    unread = np.arange(CHANNELS) % 12 == 0
+    weight[unread] = 0
+    large = np.where(unread, 1000, np.exp(0.8 * np.random.default_rng(1).normal(size=CHANNELS))).astype(np.float32)
+    plain = choose(seen(rows * ~unread), [product(weight)])
+    found = choose(seen(rows * large), [product(weight / large[:, None])])
+    assert abs(found.errors["linear/MatMul"].db - plain.errors["linear/MatMul"].db) < 1
+
+
 @pytest.mark.parametrize("rounded", [True, False], ids=["w8a8", "w8"])
 def test_a_constant_part_costs_nothing(rows, weight, rounded):
     constant = np.where(np.arange(CHANNELS) % 12, 0, 40).astype(np.float32)

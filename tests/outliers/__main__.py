@@ -15,6 +15,7 @@ def main() -> int:
     commands = parser.add_subparsers(required=True)
     _folded(commands.add_parser("folded", help="scale channels where they are written, and back where they are read"))
     _rotated(commands.add_parser("rotated", help="turn the streams of transformers so that few channels carry most"))
+    _shaped(commands.add_parser("shaped", help="outliers of other shapes: heads, signs, constants that nothing sees"))
     _learned(commands.add_parser("learned", help="distil the demo from itself, while channels are pushed up"))
     _measure(commands.add_parser("measure", help="export checkpoints in INT8, and print how far they are from fp32"))
     arguments = parser.parse_args()
@@ -70,6 +71,26 @@ def _rotate(arguments: argparse.Namespace) -> None:
 
     rotated, change = rotate(open_checkpoint(str(arguments.model), None), arguments.seed)
     write(rotated, arguments.output, arguments.model)
+    _say(f"{arguments.output}: the same within {change:.1e} of the range")
+
+
+def _shaped(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("kind", help="one of the kinds in tests/outliers/shaped.py")
+    add("output", type=Path, metavar="OUT", help="diffusers folder to write")
+    add("--model", type=Path, default=DEMO, help="diffusers folder to start from; the demo by default")
+    add("--seed", type=int, default=0)
+    parser.set_defaults(run=_shape)
+
+
+def _shape(arguments: argparse.Namespace) -> None:
+    from tests.outliers.shaped import shape  # noqa: PLC0415
+    from tests.outliers.writing import write  # noqa: PLC0415
+
+    from nano_export.source.checkpoint import open_checkpoint  # noqa: PLC0415
+
+    shaped, change = shape(open_checkpoint(str(arguments.model), None), arguments.kind, arguments.seed)
+    write(shaped, arguments.output, arguments.model)
     _say(f"{arguments.output}: the same within {change:.1e} of the range")
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tests.outliers.folded import Folding, copied, fold
 from tests.outliers.measure import fidelity
+from tests.outliers.shaped import shape
 from tests.outliers.writing import DEMO, write
 
 from nano_export import export
@@ -44,6 +45,14 @@ def plain(backend) -> dict[str, float]:
 )
 def test_a_folded_checkpoint_quantizes_as_the_demo_does(demo, plain, backend, folding, tmp_path):
     write(fold(demo, folding)[0], tmp_path)
+    found = fidelity(tmp_path, backend)
+    lost = {name: plain[name] - found[name] for name in MOST_LOST_DB}
+    assert {name: dB for name, dB in lost.items() if dB > MOST_LOST_DB[name]} == {}
+
+
+@pytest.mark.parametrize("kind", ["tables", "sums", "means"])
+def test_constants_that_the_next_layers_do_not_see_cost_nothing(demo, plain, backend, kind, tmp_path):
+    write(shape(demo, kind, seed=4)[0], tmp_path)
     found = fidelity(tmp_path, backend)
     lost = {name: plain[name] - found[name] for name in MOST_LOST_DB}
     assert {name: dB for name, dB in lost.items() if dB > MOST_LOST_DB[name]} == {}

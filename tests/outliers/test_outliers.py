@@ -19,6 +19,7 @@ from tests.outliers.folded import TOLERANCE, Folding, apply, change, copied, fol
 from tests.outliers.learned import Lesson, learn, psnr
 from tests.outliers.ratios import ratios
 from tests.outliers.rotated import rotate, rotation
+from tests.outliers.shaped import KINDS, shape
 from tests.outliers.shifts import shifts
 from tests.outliers.writing import DEMO, write
 from torch import nn
@@ -210,6 +211,17 @@ def test_a_rotated_demo_draws_the_same_with_channels_that_stand_out(demo):
 
     assert changed < TOLERANCE
     assert ratios(rotated).quantile(0.9) > 1.3 * ratios(demo).quantile(0.9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_demo_of_another_shape_draws_the_same(demo, kind):
+    shaped, changed = shape(demo, kind, seed=1)
+
+    assert changed < TOLERANCE
+    weights = demo.unet.state_dict() | demo.text_encoder.state_dict() | demo.vae.state_dict()
+    others = shaped.unet.state_dict() | shaped.text_encoder.state_dict() | shaped.vae.state_dict()
+    assert any(not torch.equal(weights[name], others[name]) for name in weights)
 
 
 def test_a_rotation_keeps_ones_and_gathers_the_largest_part():

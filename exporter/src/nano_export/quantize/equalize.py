@@ -33,7 +33,17 @@ from nano_export.quantize.calibration import channel_axis
 from nano_export.quantize.layers import WEIGHT_INPUT, Layer, bias_of, reader_of, weight_of
 from nano_runtime.arrays import F32
 
-__all__ = ["Place", "can_shift", "divide", "divide_output", "map_before", "place_of", "scale_columns", "shift"]
+__all__ = [
+    "Place",
+    "can_shift",
+    "divide",
+    "divide_output",
+    "leave_out",
+    "map_before",
+    "place_of",
+    "scale_columns",
+    "shift",
+]
 
 Place: TypeAlias = Literal["norm", "affine", "product", "input", "quantizer", "multiply"]
 
@@ -145,6 +155,19 @@ def shift(model: ir.Model, source: ir.Value, layers: Sequence[Layer], offset: F3
         return _insert(model.graph, source, layers, "Sub", offset)
     _change_constant(model.graph, *found, np.subtract, offset)
     return source
+
+
+def leave_out(graph: ir.Graph, node: ir.Node, offset: F32) -> None:
+    """Let a convolution make its output without a constant, float32 [C], and add that behind it, in place."""
+    output, readers = node.outputs[0], list(node.outputs[0].uses())
+    _add_to_output(graph, node, -offset)
+    constant = initializer(graph, f"{node.name}.constant", offset.reshape(-1, 1, 1))
+    add = ir.node("Add", [output, constant], name=f"{node.name}/Constant")
+    whole = add.outputs[0]
+    whole.name, whole.shape, whole.type = f"{output.name}.whole", output.shape, output.type
+    graph.insert_after(node, add)
+    for use in readers:
+        use.node.replace_input_with(use.idx, whole)
 
 
 def map_before(source: ir.Value) -> tuple[ir.Value, list[ir.Node]] | None:

@@ -9,16 +9,16 @@ import numpy as np
 import onnx_ir as ir
 
 from nano_export.quantize.calibration import Seen
-from nano_export.quantize.equalize import can_shift, divide, place_of, scale_columns, shift
+from nano_export.quantize.equalize import can_shift, divide, leave_out, place_of, scale_columns, shift
 from nano_export.quantize.grids import Range
 from nano_export.quantize.layers import Layer, activation_of, bias_of, readers_together, scheme_of, weight_of
 from nano_export.quantize.plan import Rule, looked_at
-from nano_export.quantize.scales import Choice, LayerError, Output, choose, choose_output
+from nano_export.quantize.scales import WORTH_AN_OPERATOR, Choice, LayerError, Output, choose, choose_output
+from nano_export.quantize.tables import even_out_tables
 from nano_runtime.arrays import F32
 
 __all__ = ["Prepared", "Recipe", "macs_of_layers", "prepare", "recipe_for"]
 
-_WORTH_AN_OPERATOR_DB = 3.0  # a division or a bias that cannot be folded costs time in every call
 _FOR_NOTHING = 0.95  # share of the squared error that a constant may leave if nobody pays for it
 
 
@@ -53,7 +53,7 @@ class Prepared:
         divided: by the quantizer itself, with a scale for each channel.
         multiplied: outputs that their layer divides, and that are multiplied with the scale when they are read.
         inputs: names of graph inputs that the graph which computes them has to divide, with the scale.
-        scalings: activations that are divided or shifted.
+        scalings: activations that are divided or shifted, and tables that are evened out.
     """
 
     ranges: dict[str, Range] = field(default_factory=dict)
@@ -77,14 +77,15 @@ def recipe_for(model: ir.Model, rules: tuple[Rule, ...], seen: Mapping[str, Seen
     for layers in readers_together(model, looked):
         source, watched = layers[0].source, seen[str(layers[0].source.name)]
         rounded = any(scheme_of(layer.node, looked) == "w8a8" for layer in layers)
-        # Weights alone are quantized in graphs that run once, where an operator costs nothing.
-        shifted = 0.0
-        if can_shift(source, layers, anywhere=not rounded):
-            free = not rounded or all(bias_of(layer.node) is not None for layer in layers)
-            shifted = _FOR_NOTHING if free else 10 ** (-_WORTH_AN_OPERATOR_DB / 10)
-        choice = choose(watched, layers, scaled=str(source.name) not in outputs, shifted=shifted, rounded=rounded)
-        if rounded and place_of(source, layers) == "multiply" and 0 < choice.gain_db < _WORTH_AN_OPERATOR_DB:
-            choice = choose(watched, layers, scaled=False)
+        scaled, shifted = str(source.name) not in outputs, 0.0
+        if can_shift(source, layers, anywhere=scaled):
+            # Weights alone are quantized in graphs that run once, where an operator costs nothing.
+            biased = can_shift(source, layers) and all(bias_of(layer.node) is not None for layer in layers)
+            shifted = _FOR_NOTHING if biased or not rounded else WORTH_AN_OPERATOR
+        choice = choose(watched, layers, scaled=scaled, shifted=shifted, rounded=rounded)
+        least = -10 * np.log10(WORTH_AN_OPERATOR)
+        if rounded and place_of(source, layers) == "multiply" and 0 < choice.gain_db < least:
+            choice = choose(watched, layers, scaled=False, shifted=shifted)
         choices[str(source.name)] = choice
     kept = {str(value.name) for value in model.graph.outputs} | set(choices)  # read by more than float operators
     return Recipe(
@@ -102,14 +103,16 @@ def prepare(model: ir.Model, plan: tuple[Rule, ...], rules: tuple[Rule, ...], re
         rules: the plan with its changes.
         recipe: for it.
     """
-    made = Prepared()
+    made = Prepared(scalings=even_out_tables(model, rules))
     for name, node in _outputs(model, rules).items():
         output = recipe.outputs[name][1]
         made.ranges[name] = output.range
+        if output.offset is not None:
+            leave_out(model.graph, node, output.offset)
         if output.scale is not None:
             scale_columns(model.graph, node, np.reciprocal(output.scale))
             made.multiplied[name] = output.scale
-            made.scalings += 1
+        made.scalings += output.scale is not None or output.offset is not None
     for readers in readers_together(model, looked_at(plan)):
         schemes = {layer.name: scheme_of(layer.node, rules) for layer in readers}
         source, layers = readers[0].source, [layer for layer in readers if schemes[layer.name] in {"w8a8", "w8"}]
@@ -117,13 +120,13 @@ def prepare(model: ir.Model, plan: tuple[Rule, ...], rules: tuple[Rule, ...], re
         if not layers:
             continue
         rounded = "w8a8" in schemes.values()
-        if rounded:
-            made.ranges.setdefault(str(source.name), choice.range)
         made.scalings += choice.scale is not None or choice.offset is not None
         if place_of(source, readers) in {"norm", "affine", "product", "input"}:
             layers = list(readers)  # floats read the changed activation, too
         if choice.offset is not None:
             source = shift(model, source, layers, choice.offset)
+        if rounded:
+            made.ranges.setdefault(str(source.name), choice.range)
         _divide(model, source, layers, choice, made, rounded=rounded)
     return made
 

@@ -16,7 +16,7 @@ the middle between the smallest and the largest value of each channel (Outlier S
 mean where weights alone are quantized.
 
 The output of a convolution, which is rounded too, has its outliers brought down in the second way: they lose nothing,
-and all other channels gain.
+and all other channels gain. A constant part is left out of it, too, where that is worth an operator that adds it again.
 
 Of all choices, the one is taken whose products of watched rows, quantized as the graph will quantize them, differ least
 from the float products.
@@ -25,7 +25,7 @@ from the float products.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,11 +34,13 @@ from nano_export.quantize.grids import ALONE_LIMIT, WEIGHT_LIMIT, Range
 from nano_export.quantize.layers import Layer
 from nano_runtime.arrays import F32
 
-__all__ = ["Choice", "LayerError", "Output", "choose", "choose_output"]
+__all__ = ["WORTH_AN_OPERATOR", "Choice", "LayerError", "Output", "choose", "choose_output"]
 
 _SHARES = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5)  # of the largest value, where large ones are cut off
 _ROWS, _TAPS, _COLUMNS = 96, 3, 256  # looked at, of each product: enough to choose by
 _LEAST_GAIN = 0.95  # share of the squared error that may be left, or the simpler choice stays
+WORTH_AN_OPERATOR = 0.5  # share of the squared error that one more operator in every call may leave: 3 dB
+_WORTH_A_SUM = 0.25  # share that one on a whole feature map may leave: 6 dB
 _CONSTANT = 0.2  # share of the activation's power; a smaller constant part is not worth a try
 
 
@@ -130,11 +132,13 @@ class Output:
     """How an activation is quantized that no product follows.
 
     Attributes:
+        offset: what is taken from its channels first, and added again last, float32 [C]; None for 0.
         scale: what its channels are divided by, and multiplied with again when they are read, float32 [C]; None for 1.
-        range: after the division.
+        range: after both.
         squared: mean squared error of each channel, float32 [C].
     """
 
+    offset: F32 | None
     scale: F32 | None
     range: Range
     squared: F32
@@ -145,8 +149,18 @@ def choose_output(seen: Seen, *, scaled: bool = True) -> Output:
 
     Args:
         seen: the activation during calibration.
-        scaled: whether a scale is allowed.
+        scaled: whether scale and offset are allowed.
     """
+    best = _choose_output(seen, scaled=scaled)
+    if not scaled or (constant := _constant_part(seen, rounded=True)) is None:
+        return best
+    rest = Seen(seen.low - constant, seen.high - constant, seen.rows - constant)
+    found = _choose_output(rest, scaled=True)
+    return replace(found, offset=constant) if found.squared.sum() < _WORTH_A_SUM * best.squared.sum() else best
+
+
+def _choose_output(seen: Seen, *, scaled: bool) -> Output:
+    """Choose scale and range of an output whose constant part was taken away, or has none."""
     scale = _bring_down(np.maximum(np.abs(seen.low), np.abs(seen.high)))
     divisor = scale if scaled and scale.max() > 1 else None
     rows = seen.rows if divisor is None else seen.rows / divisor
@@ -157,7 +171,7 @@ def choose_output(seen: Seen, *, scaled: bool = True) -> Output:
         if (error := np.square(extent.rounded(rows) - rows)).sum() < _LEAST_GAIN * least.sum():
             best, least = extent, error
     squared = least.mean(axis=0) if divisor is None else least.mean(axis=0) * np.square(divisor)
-    return Output(divisor, best, squared.astype(np.float32))
+    return Output(None, divisor, best, squared.astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -212,12 +226,14 @@ class _Product:
 
 
 def _even_out(largest: F32, weights: F32) -> F32:
-    """Return ``sqrt(max|x| / max|W|)``; channels that are always 0, or that nothing reads, keep 1."""
+    """Return ``sqrt(max|x| / max|W|)``; 1 for channels that are always 0. What nothing reads is made as usual."""
     used = (largest > 0) & (weights > 0)
     scale = np.ones_like(largest)
     if used.any():
         scale[used] = np.sqrt(largest[used] / weights[used])
         scale[used] /= np.exp(np.log(scale[used]).mean())
+        unread = (largest > 0) & (weights <= 0)
+        scale[unread] = largest[unread] / np.median(largest[used] / scale[used])
     return scale
 
 
