@@ -62,10 +62,11 @@ def _nothing(_command: str) -> None:
 
 def _local_package(command: str) -> None:
     """An installation from this clone names a folder that has a package, and extras that it offers."""
-    found = re.fullmatch(r'pip install "(?P<package>[\w./-]+)\[(?P<extra>\w+)\]"', command)
+    found = re.fullmatch(r'pip install "(?P<package>[\w./-]+)\[(?P<extras>[\w,]+)\]"', command)
     assert found is not None, f"unknown form: {command}"
     folder = ROOT / found["package"].replace("nano-runtime", "runtime")
-    assert re.search(rf"^{found['extra']} = \[", (folder / "pyproject.toml").read_text(), re.MULTILINE), command
+    for extra in found["extras"].split(","):
+        assert re.search(rf"^{extra} = \[", (folder / "pyproject.toml").read_text(), re.MULTILINE), command
 
 
 def _target(command: str) -> None:
@@ -105,6 +106,8 @@ NOT_RUN = (
         "the demo draws from prompts; tests/contract/test_tasks.py exports such checkpoints and draws with them",
         _parsed,
     ),
+    Excuse("nano-serve", "serves until it is stopped; tests/serve starts it", _parsed),
+    Excuse("curl http://localhost:7860", "asks a server; tests/serve/test_how_to.py runs it", _nothing),
     Excuse("nano-generate .*--precision bf16", "not every processor has bf16", _parsed),
 )
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +23,8 @@ from nano_runtime.errors import OutOfMemoryError
 from nano_serve.fit import Fit
 from nano_serve.http.app import application
 from nano_serve.http.guard import Access
+from nano_serve.http.patience import PatientProtocol
+from nano_serve.http.server import Server, listen
 from nano_serve.http.watch import Watch
 from nano_serve.studio import Settings, Studio
 
@@ -140,6 +145,63 @@ def serving(bundles: tuple[Path, Path], tmp_path: Path) -> Iterator[Callable[...
 def served(serving: Callable[..., Served]) -> Served:
     """A server with defaults."""
     return serving()
+
+
+class Running:
+    """A server on a port of its own, in a thread."""
+
+    def __init__(self, served: Served) -> None:
+        self.served = served
+        self.sockets = listen("localhost", 0)
+        self.port = self.sockets[0].getsockname()[1]
+        ready = threading.Event()
+        self.server = Server(Access(), lambda: (served.app, served.studio), ready.set)
+        self.thread = threading.Thread(target=self.server.run_on, args=(self.sockets,))
+        self.thread.start()
+        assert ready.wait(10)
+
+    def connect(self, host: str = "127.0.0.1") -> socket.socket:
+        """Open a connection."""
+        return socket.create_connection((host, self.port), 10)
+
+    def request(self, line: str, body: str = "", headers: str = "") -> bytes:
+        """Return a request, ready to be sent."""
+        kind = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n" if body else ""
+        return f"{line} HTTP/1.1\r\nHost: localhost:{self.port}\r\n{headers}{kind}\r\n{body}".encode()
+
+    def status(self, path: str) -> int:
+        """Return the status of a GET."""
+        return status_of(self.port, path)
+
+    def stop(self) -> float:
+        """Stop it as a signal would; return how many seconds that took."""
+        began = time.monotonic()
+        self.server.should_exit = True
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+        return time.monotonic() - began
+
+
+@pytest.fixture
+def running(serving, monkeypatch) -> Iterator[Running]:
+    """A server, quick to lose patience."""
+    monkeypatch.setattr(PatientProtocol, "header_seconds", 0.3)
+    monkeypatch.setattr(PatientProtocol, "write_seconds", 0.3)
+    found = Running(serving(start=False))
+    yield found
+    found.served.gate.open = True
+    if found.thread.is_alive():
+        found.stop()
+
+
+def status_of(port: int, path: str, host: str = "localhost") -> int:
+    """Return the status of a GET."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path, headers={"Host": f"{host}:{port}"})
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 def _gated(gate: Gate) -> dict[str, Callable[..., dict[str, np.ndarray]]]:

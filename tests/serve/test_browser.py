@@ -13,8 +13,8 @@ from tests.serve.browser import AXE, Server, chromium, draw, finished, opened, p
 from nano_runtime import Pipeline
 
 pytestmark = pytest.mark.slow
-OTTER = "an otter on a teal background"
-LONG = "an otter on a teal background " * 20
+ROCKET = "a rocket on a black background"
+LONG = "a rocket on a black background " * 20
 MARKUP = "<img src=x onerror=document.title='mine'>"
 
 
@@ -41,7 +41,7 @@ def test_first_picture_by_keyboard_has_the_pixels_of_python(browser, tmp_path):
         assert page.locator(".nothing").is_visible()
         assert "100 things on 12 colours" in page.inner_text("#hint")
         assert page.evaluate("document.activeElement.id") == "prompt"
-        page.keyboard.type(OTTER)
+        page.keyboard.type(ROCKET)
         while page.evaluate("document.activeElement.id") != "seed":
             page.keyboard.press("Tab")
         page.keyboard.type("7")
@@ -50,10 +50,11 @@ def test_first_picture_by_keyboard_has_the_pixels_of_python(browser, tmp_path):
         finished(page)
         shown = page.locator("#stage img").get_attribute("src")
         drawn = Image.open(io.BytesIO(page.request.get(server.url + shown).body()))
-        expected = Pipeline.from_pretrained()(OTTER, seed=7).images[0]
+        expected = Pipeline.from_pretrained()(ROCKET, seed=7).images[0]
         np.testing.assert_array_equal(np.asarray(drawn), np.asarray(expected))
         assert (
-            page.get_by_role("link", name="Download").get_attribute("download") == "an-otter-on-a-teal-background-7.png"
+            page.get_by_role("link", name="Download").get_attribute("download")
+            == "a-rocket-on-a-black-background-7.png"
         )
         screen(page, "picture")
 
@@ -83,13 +84,13 @@ def test_five_wait_reload_in_the_middle_and_cancel(page):
 
 def test_pictures_and_lost_jobs_survive_a_crash(browser, tmp_path):
     with Server(tmp_path) as server, opened(browser, server.url) as page:
-        draw(page, OTTER)
+        draw(page, ROCKET)
         finished(page)
         draw(page, "a cactus on an orange background", count="100")
         page.wait_for_selector(".tile .soft")
         server.kill()
         page.get_by_text("does not answer").wait_for()
-        draw(page, OTTER)
+        draw(page, ROCKET)
         page.get_by_text("Is nano-serve still running?").wait_for()
         server.start()
         page.wait_for_selector(".link.on")
@@ -107,7 +108,7 @@ def test_a_full_queue_is_said(browser, tmp_path):
     with Server(tmp_path, "--queue", "1") as server, opened(browser, server.url) as page:
         page.locator("#more summary").click()
         for number in range(3):
-            draw(page, OTTER, count="60", steps=str(20 + number))
+            draw(page, ROCKET, count="60", steps=str(20 + number))
             page.wait_for_timeout(300)
         page.wait_for_selector("#problem:not(:empty)")
         assert "no more may wait" in page.inner_text("#problem")
@@ -117,7 +118,7 @@ def test_a_full_queue_is_said(browser, tmp_path):
 
 
 def test_settings_of_a_dropped_picture_are_asked_for(page, tmp_path):
-    draw(page, OTTER, seed="7", negative="blue")
+    draw(page, ROCKET, seed="7", negative="blue")
     finished(page)
     url = page.locator("#stage img").get_attribute("src")
     ours = tmp_path / "ours.png"
@@ -128,10 +129,10 @@ def test_settings_of_a_dropped_picture_are_asked_for(page, tmp_path):
     press(page, "Cancel")
     assert page.input_value("#prompt") == "an owl"
     drop(page, ours)
-    assert OTTER in page.locator("dialog table").inner_text()
+    assert ROCKET in page.locator("dialog table").inner_text()
     screen(page, "drop")
     press(page, "Replace my settings")
-    assert [page.input_value(f"#{one}") for one in ("prompt", "negative", "seed")] == [OTTER, "blue", "7"]
+    assert [page.input_value(f"#{one}") for one in ("prompt", "negative", "seed")] == [ROCKET, "blue", "7"]
     page.get_by_role("button", name="Undo").click()
     assert page.input_value("#prompt") == "an owl"
     theirs = tmp_path / "theirs.png"
@@ -222,7 +223,7 @@ def test_siblings_delete_and_settings(page):
 
 
 def test_a_sheet_of_two_settings(page):
-    page.fill("#prompt", OTTER)
+    page.fill("#prompt", ROCKET)
     page.locator("#more summary").click()
     page.get_by_role("button", name="X/Y sheet").click()
     page.fill("#across-values", "7, x")
@@ -249,7 +250,7 @@ def test_a_sheet_of_two_settings(page):
 def test_what_is_typed_is_judged_and_shown_as_text(page):
     page.fill("#prompt", LONG)
     page.locator("#cut:not([hidden])").wait_for()
-    assert "otter" in page.locator("#cut s").inner_text()
+    assert "rocket" in page.locator("#cut s").inner_text()
     assert page.locator("#tokens").inner_text().startswith("120 / 75")
     page.fill("#prompt", "a zebra on a red background")
     assert "“zebra”" in page.inner_text("#hint")
@@ -285,7 +286,7 @@ def test_every_state_is_accessible_and_fits(browser, server, theme, width):
         judged("unfolded")
         page.locator("#more summary").click()
         page.locator("#words summary").click()
-        draw(page, OTTER, count="16", seed="7")
+        draw(page, ROCKET, count="16", seed="7")
         draw(page, LONG, count="4")
         page.wait_for_selector(".tile .soft")
         judged("drawing")
@@ -302,7 +303,7 @@ def test_every_state_is_accessible_and_fits(browser, server, theme, width):
         page.get_by_text("4 of 4 drawn").wait_for()
         judged("sheet")
         page.locator("#more summary").click()
-        draw(page, OTTER, count="1", seed="7")
+        draw(page, ROCKET, count="1", seed="7")
         finished(page)
         judged("picture")
         if theme == "dark" and width != 768:

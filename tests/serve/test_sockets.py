@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
 import json
 import socket
 import threading
-import time
-from collections.abc import Iterator
 
 import pytest
 from starlette.requests import Request
-from tests.serve.conftest import Served, until
+from tests.serve.conftest import status_of, until
 
 from nano_serve import cli, views
 from nano_serve.errors import AddressError
@@ -21,53 +18,6 @@ from nano_serve.http.guard import Access
 from nano_serve.http.patience import MOST_CONNECTIONS, PatientProtocol
 from nano_serve.http.server import Server, listen
 from nano_serve.http.waiting import until_gone
-
-
-class Running:
-    """A server on a port of its own, in a thread."""
-
-    def __init__(self, served: Served) -> None:
-        self.served = served
-        self.sockets = listen("localhost", 0)
-        self.port = self.sockets[0].getsockname()[1]
-        ready = threading.Event()
-        self.server = Server(Access(), lambda: (served.app, served.studio), ready.set)
-        self.thread = threading.Thread(target=self.server.run_on, args=(self.sockets,))
-        self.thread.start()
-        assert ready.wait(10)
-
-    def connect(self, host: str = "127.0.0.1") -> socket.socket:
-        """Open a connection."""
-        return socket.create_connection((host, self.port), 10)
-
-    def request(self, line: str, body: str = "", headers: str = "") -> bytes:
-        """Return a request, ready to be sent."""
-        kind = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n" if body else ""
-        return f"{line} HTTP/1.1\r\nHost: localhost:{self.port}\r\n{headers}{kind}\r\n{body}".encode()
-
-    def status(self, path: str) -> int:
-        """Return the status of a GET."""
-        return _status(self.port, path)
-
-    def stop(self) -> float:
-        """Stop it as a signal would; return how many seconds that took."""
-        began = time.monotonic()
-        self.server.should_exit = True
-        self.thread.join(20)
-        assert not self.thread.is_alive()
-        return time.monotonic() - began
-
-
-@pytest.fixture
-def running(serving, monkeypatch) -> Iterator[Running]:
-    """A server, quick to lose patience."""
-    monkeypatch.setattr(PatientProtocol, "header_seconds", 0.3)
-    monkeypatch.setattr(PatientProtocol, "write_seconds", 0.3)
-    found = Running(serving(start=False))
-    yield found
-    found.served.gate.open = True
-    if found.thread.is_alive():
-        found.stop()
 
 
 def test_both_loopback_addresses_are_served_and_no_other(running):
@@ -213,17 +163,17 @@ def test_while_bundles_are_opened_connections_are_accepted(serving):
     thread = threading.Thread(target=begun.run_on, args=(sockets,))
     thread.start()
     port = sockets[0].getsockname()[1]
-    assert _status(port, "/health") == 200
-    assert _status(port, "/ready") == 503
-    assert _status(port, "/health", "evil.com") == 403
-    waiting = threading.Thread(target=lambda: got.append(_status(port, "/api/v1/bundles")))
+    assert status_of(port, "/health") == 200
+    assert status_of(port, "/ready") == 503
+    assert status_of(port, "/health", "evil.com") == 403
+    waiting = threading.Thread(target=lambda: got.append(status_of(port, "/api/v1/bundles")))
     waiting.start()
     waiting.join(0.1)
     assert (got, ready.is_set()) == ([], False)
     leave.set()
     waiting.join(10)
     assert ready.wait(10)
-    assert (got, _status(port, "/ready")) == ([200], 200)
+    assert (got, status_of(port, "/ready")) == ([200], 200)
     begun.should_exit = True
     thread.join(20)
     assert not thread.is_alive()
@@ -256,16 +206,6 @@ def test_no_log_has_a_prompt_or_a_token(serving, caplog):
     assert "POST /api/v1/jobs 202" in said
     assert "canary" not in said
     assert token not in said
-
-
-def _status(port: int, path: str, host: str = "localhost") -> int:
-    """Return the status of a GET."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    try:
-        connection.request("GET", path, headers={"Host": f"{host}:{port}"})
-        return connection.getresponse().status
-    finally:
-        connection.close()
 
 
 def _rest(peer: socket.socket) -> bytes:

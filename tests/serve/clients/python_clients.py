@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +15,8 @@ import openai
 import webuiapi
 from PIL import Image
 
+HOW_TO = Path(__file__).parents[3] / "docs" / "how-to" / "serve.md"
+ADDRESS = "http://localhost:7860"
 PROMPT = "an otter on a teal background"
 CHECKS: list[Callable[[str], object]] = []
 
@@ -45,6 +48,16 @@ def png(size: tuple[int, int] = (64, 64), alpha: int = 255) -> bytes:
     file = BytesIO()
     Image.new("RGBA", size, (0, 128, 128, alpha)).save(file, "PNG")
     return file.getvalue()
+
+
+@check
+def the_how_to(url: str) -> None:
+    """The block of the how-to, with the server's address."""
+    text = HOW_TO.read_text(encoding="utf-8").partition("```py\n")[2].partition("```")[0]
+    assert ADDRESS in text
+    names: dict[str, Any] = {}
+    exec(text.replace(ADDRESS, url), names)  # noqa: S102 - that is the check
+    assert opened(names["answer"].data[0].b64_json).size == (512, 512)
 
 
 @check

@@ -74,7 +74,7 @@ function build(key, make) {
 }
 
 function showNothing() {
-  const example = bundleOf(null)?.words?.examples[0];
+  const example = bundleOf(null)?.words?.examples[3]; // it looks best
   build(`nothing ${example}`, () => [el("div", { class: "canvas nothing alone" }, el("img", { src: "/page/icon.svg", alt: "", width: 88 }), el("p", {}, "Your first picture appears here.", el("br"), el("span", { class: "quiet" }, "Everything is drawn on this machine.")),
     example && el("button", { type: "button", class: "main", onclick: () => send({ prompt: example, seed: "7" }) }, `Draw ${example}`))]);
 }
