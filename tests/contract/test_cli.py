@@ -90,7 +90,16 @@ def test_a_bundle_says_nothing_of_the_machine_that_made_it(sd1, sd1_checkpoint):
 def test_info_tells_fidelity_per_graph_and_engine(int8, place):
     done = run("nano-bundle", "info", int8, cwd=place)
     assert (done.code, done.err) == (0, "")
-    for words in ("hoisted", "int8", "128 x 128", "unet_prompt", "onnxruntime.psnr_db", "openvino.image_psnr_db"):
+    for words in (
+        "hoisted",
+        "int8",
+        "128 x 128",
+        "unet_prompt",
+        "whole pictures",
+        "onnxruntime",
+        "openvino",
+        " dB, SSIM ",
+    ):
         assert words in done.out
 
 

@@ -85,4 +85,4 @@ def test_info_shows_it(folder, capsys):
     assert "default     20 steps of the scheduler\n" in capsys.readouterr().out
     edit(folder, default=DEFAULT)
     assert nano_bundle.main(["info", str(folder)]) == 0
-    assert "default     9 steps of dpmpp_2m_karras (image_psnr_db 40.1)\n" in capsys.readouterr().out
+    assert "default     9 steps of dpmpp_2m_karras (40.1 dB from the finished picture)\n" in capsys.readouterr().out
