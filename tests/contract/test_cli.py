@@ -140,7 +140,7 @@ def test_bench_times_every_engine_and_says_what_it_could_do(fp32, int8, place):
         "--json", "t.json", cwd=place,
     )  # fmt: skip
     assert (done.code, done.err) == (0, "")
-    assert "At best, with" in done.out
+    assert "Least: what" in done.out
     assert done.out.count("| 16x16 conv") == 8  # in the UNet and the decoder of four cases
     assert [path.name for path in place.iterdir()] == ["t.json"]
     results = json.loads((place / "t.json").read_text())["results"]
@@ -195,7 +195,8 @@ def test_bench_sweeps_and_does_without_limits(int8, tmp_path, place):
     done = run("nano-bench", old, *sweep, *few, "--json", "t.json", cwd=place)
     assert (done.code, done.err) == (0, "")
     assert "export it again" in done.out
-    assert "At best, with" not in done.out
+    assert "Least: what" not in done.out
+    assert "f32, 1 thread, n=5" in done.out
     one, five = json.loads((place / "t.json").read_text())["results"]
     assert (one["case"]["pictures"], five["case"]["pictures"]) == (1, 5)
     assert (one["rates"], one["image_limit_ms"], one["limit_ms"]) == (None, None, {})

@@ -16,37 +16,40 @@ __all__ = ["print_report"]
 
 _WHOLE_MS = 10  # below this, times get two decimals
 _UNKNOWN = "?"
+_LIMITS = ("least ms", "times least")  # the least time that the products and the memory of this machine allow
 _SHOWN_SHARE = 0.005  # kinds of operators that take less than this part of a graph's time share a row
 
 
 def print_report(machine: Machine, settings: Settings, results: Sequence[Measured]) -> None:
     """Print whole calls, starts and memory, graphs, profiles if there are any, and the conditions of all of it."""
-    print("Calls of a loaded pipeline")
-    _print_table(("case", "p50 ms", "p90 ms", "at best", "times", "images/min", "first ms"), map(_call, results))
-    print("\nFresh processes of nano-generate, and memory of the loaded pipeline")
+    print("Whole calls of a loaded pipeline, from prompt to pictures")
+    _print_table(("case", "median ms", "p90 ms", *_LIMITS, "pictures/min", "first call ms"), map(_call, results))
+    print("\nFresh processes of nano-generate, from start to file, and their memory; then that of the loaded pipeline")
     _print_table(
         (
             "case",
-            "first PNG ms",
+            "first start ms",
             "later ms",
             "same prompt ms",
-            "peak RSS MB",
-            "anonymous MB",
-            "loaded: peak RSS",
-            "anonymous",
+            "peak MB",
+            "without files MB",
+            "loaded: peak MB",
+            "without files MB",
             "bundle MB",
         ),
         map(_start, results),
     )
-    print("\nGraphs")
+    print(
+        "\nGraphs of a call: how often each runs, for how many rows (with guidance two a picture), and each run's time"
+    )
     _print_table(
-        ("case", "graph", "runs", "rows", "load ms", "first ms", "p50 ms", "p90 ms", "at best", "times"),
+        ("case", "graph", "runs", "rows", "load ms", "first ms", "median ms", "p90 ms", *_LIMITS),
         (row for result in results for row in _graphs(result)),
     )
     for result in results:
         for component, groups in result.profile.items():
-            print(f"\n{escaped(component)} of {escaped(_name(result))}")
-            _print_table(("group", "operators", "ms", "share", "at best", "times"), _groups(groups))
+            print(f"\nInside {escaped(component)} of {escaped(_name(result))}")
+            _print_table(("group", "operators", "ms", "share", *_LIMITS), _groups(groups))
     print()
     _print_conditions(machine, settings, results)
 
@@ -113,12 +116,15 @@ def _groups(groups: Sequence[GroupTime]) -> Iterable[tuple[str, ...]]:
 
 
 def _print_conditions(machine: Machine, settings: Settings, results: Sequence[Measured]) -> None:
-    """Print the conditions of the figures, and the rates behind "at best"."""
+    """Print the conditions of the figures, and what the columns mean."""
     isa = "instruction sets unknown" if machine.isa is None else " ".join(machine.isa)
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     steps = "each bundle's number of" if settings.steps is None else settings.steps
     sampler = "" if settings.scheduler is None else f" of {settings.scheduler}"
-    print(f"{steps} steps{sampler}; {settings.runs} calls after the first, in turns; {settings.starts} starts.")
+    calls = f"{settings.runs} {'call' if settings.runs == 1 else 'calls'} after the first, in turns"
+    starts = f"{settings.starts} {'start' if settings.starts == 1 else 'starts'}"
+    print(f"{steps} steps{sampler}; {calls}; {starts}. p90: nine of ten are no slower. Peak: resident at most (RSS).")
+    print("Without files: anonymous memory; files that are mapped, as weights are, can be read again.")
     for line in dict.fromkeys(_limits(result.rates) for result in results if result.rates is not None):
         print(line)
     if any(result.rates is None for result in results):
@@ -128,14 +134,14 @@ def _print_conditions(machine: Machine, settings: Settings, results: Sequence[Me
 
 
 def _limits(rates: Rates) -> str:
-    """Return the rates with which "at best" was computed, as a line."""
+    """Return the rates with which the least times were computed, as a line."""
     products = [
         f"{arithmetic} {rate / 1e9:.0f} GMAC/s ({backend})"
         for arithmetic, by_backend in rates.macs_per_s.items()
         for backend, rate in by_backend.items()
     ]
     reads = f"reading {megabytes(rates.read_bytes, 0)} MB {rates.read_bytes_per_s / 1e9:.1f} GB/s"
-    return f"At best, with {rates.threads} threads: {', '.join(products)}, {reads}."
+    return f"Least: what {rates.threads} threads of this machine allow: {', '.join(products)}, {reads}."
 
 
 def _print_table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
@@ -149,7 +155,8 @@ def _print_table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> N
 def _name(result: Measured) -> str:
     """Return a case in few words."""
     case = result.case
-    engine = f"{case.backend} {case.precision}, {case.threads} threads, n={case.pictures}"
+    threads = f"{case.threads} {'thread' if case.threads == 1 else 'threads'}"
+    engine = f"{case.backend} {case.precision}, {threads}, n={case.pictures}"
     return f"{result.name} {result.weights}, {engine}" + ("" if case.quality == "exact" else f", {case.quality}")
 
 
