@@ -327,6 +327,10 @@ def test_an_ordinary_ir_passes(text):
         changed("</port>\n", "</port>\n<![CDATA[x]]>\n"),
         changed("</port>\n", "</port>\n\n"),
         changed("\t\t</layer>\n", ""),
+        changed("\t\t</layer>\n", "\t\t\t</layer>\n"),
+        changed("\t\t\t</input>\n\t\t</layer>", "\t\t</layer>"),  # an input that is not closed
+        changed("\t\t\t</output>\n\t\t</layer>", "\t\t\t</output></layer>"),
+        changed(" />\n\t\t\t<input>", " />\t\t</layer>\n\t\t\t<input>"),
         changed('name="x"', 'name="x&e;"'),
         changed('name="x"', 'name="x&#27;"'),
         changed('name="x"', 'name="<x"'),

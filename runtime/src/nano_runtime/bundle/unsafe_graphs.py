@@ -20,7 +20,7 @@ __all__ = ["check_graph", "unsafe_graphs"]
 def check_graph(bundle: Bundle, graph: Graph, raw: bytes) -> None:
     """Refuse a graph that has anything but what exporters write, or weights outside of the listed file.
 
-    A right checksum says that a file was published with its bundle, not that it is harmless. This takes 20 to 80 ms for
+    A right checksum says that a file was published with its bundle, not that it is harmless. This takes 20 to 40 ms for
     a full-size UNet, and runs in the background with the checksums.
 
     Args:

@@ -5,8 +5,8 @@ double quotes. Only this part is accepted, and in it only known elements, layers
 Edges lead from earlier to later layers, so there are no cycles. Every constant has as many bytes as its shape says, and
 lies inside the ``.bin``.
 
-Most lines are equal to many others. Each different line is looked at once; what may follow what is a pattern of one
-letter for each line.
+Layers differ in their first lines, but most have the inputs and outputs of many others. Of these, each different text
+is looked at once, and in it each different line; what may follow what is a pattern of one letter for each line.
 """
 
 from __future__ import annotations
@@ -27,25 +27,27 @@ _MAX_LAYERS: Final = 1 << 16  # the full-size UNet has 9,000
 _MAX_INFORMATION: Final = 1000  # lines
 _HEADER: Final = b'<?xml version="1.0"?>\n'
 
+_LAYER_ENDS: Final = b"\t\t</layer>\n"
 # What is always written together becomes one line with a mark in it, which halves the number of lines.
 _JOINED: Final = (
     (b"</dim>\n\t\t\t\t\t<dim>", b"\1"),
     (b"</dim>\n\t\t\t\t</port>\n", b"\2\n"),
     (b'">\n\t\t\t\t\t<dim>', b"\3"),
-    (b"\t\t\t</output>\n\t\t</layer>\n", b"\4\n"),
-    (b"\t\t\t</input>\n\t\t\t<output>\n", b"\5\n"),
+    (b"\t\t\t</input>\n\t\t\t<output>\n", b"\4\n"),
 )
-_MARKS: Final = b"\1\2\3\4\5"
+_MARKS: Final = b"\1\2\3\4"
 _PLAIN: Final = rb"[ !#-%'-;=-~\x80-\xff]*"
 _TEXT: Final = b'"' + _PLAIN + rb"(?:&(?:amp|lt|gt|quot);" + _PLAIN + b')*"'
 _DIMS: Final = rb"-?[0-9]{1,10}(?:\x01-?[0-9]{1,10}){0,15}"
+_FIRST_LINE: Final = re.compile(
+    rb'^\t\t<layer id="([0-9]{1,6})" name=' + _TEXT + rb' type="(\w{1,40})" version="(\w{1,20})"'
+    rb"(?: output_names=" + _TEXT + rb")?>$",
+    re.MULTILINE,
+)
+_DATA_BEGINS: Final = b"\t\t\t<data "
+_DATA: Final = re.compile(rb'\t\t\t<data(?: [\w-]{1,40}="[^\x00-\x1f\x7f-\xff<>&"]*")+ />')
 # Letter -> how its lines begin, and what they are. All lines of a letter are matched in one go.
 _LINES: Final = {
-    "L": (
-        b"\t\t<layer ",
-        rb'\t\t<layer id="([0-9]{1,6})" name=' + _TEXT + rb' type="(\w{1,40})" version="(\w{1,20})"'
-        rb"(?: output_names=" + _TEXT + rb")?>",
-    ),
     "P": (
         b"\t\t\t\t<port ",
         rb'\t\t\t\t<port id="[0-9]{1,5}" precision="[A-Z0-9]{1,8}(?:" names='
@@ -61,7 +63,6 @@ _LINES: Final = {
         + _TEXT
         + rb")* />",
     ),
-    "D": (b"\t\t\t<data ", rb'\t\t\t<data(?: [\w-]{1,40}="[^\x00-\x1f\x7f-\xff<>&"]*")+ />'),
 }
 _PATTERNS: Final = {
     letter: (begin, re.compile(b"^" + pattern + b"$", re.MULTILINE)) for letter, (begin, pattern) in _LINES.items()
@@ -70,13 +71,13 @@ _FIXED: Final = {
     b"\t\t\t<input>": "I",
     b"\t\t\t</input>": "i",
     b"\t\t\t<output>": "O",
-    b"\5": "B",
-    b"\4": "o",
+    b"\4": "B",
+    b"\t\t\t</output>": "o",
     b"\t\t</layer>": "l",
     b"\t\t\t<rt_info>": "R",
     b"\t\t\t</rt_info>": "r",
 }
-_LAYERS: Final = re.compile("(?:LD?(?:RA+r)?(?:IP+)?(?:il|(?:BP+|OP+)o|l))*")
+_BODIES: Final = re.compile("(?:(?:RA+r)?(?:IP+(?:i|BP+o)|OP+o)?l)*")
 _NET: Final = re.compile(rb"<net name=" + _TEXT + rb' version="1[01]">\n\t<layers>\n')
 _BETWEEN, _BEHIND = b"\t</layers>\n\t<edges>\n", b"\t</edges>\n"
 _EDGE: Final = b'\t\t<edge from-layer="0" from-port="0" to-layer="0" to-port="0" />\n'
@@ -159,11 +160,37 @@ def _check(raw: bytes, weights_bytes: int) -> None:
 
 def _check_layers(raw: bytes, weights_bytes: int) -> int:
     """Check all layers and return how many there are."""
+    blocks = raw.split(_LAYER_ENDS)
+    if blocks.pop():
+        raise ValueError("it has layers that are not written as OpenVINO does")
+    parts = [block.partition(b"\n") for block in blocks]
+    layers = _FIRST_LINE.findall(b"\n".join([first for first, _, _ in parts]))
+    if len(layers) != len(parts):
+        strange = next(first for first, _, _ in parts if _FIRST_LINE.fullmatch(first) is None)
+        raise ValueError(f"it has the line {_shown(strange)}")
+    if len(layers) > _MAX_LAYERS or [identity for identity, _, _ in layers] != [b"%d" % i for i in range(len(layers))]:
+        raise ValueError("its layers are not numbered in order, or very many")
+    empty = b"", b"", b""
+    data = [rest.partition(b"\n") if rest.startswith(_DATA_BEGINS) else empty for _, _, rest in parts]
+    if not all(end for _, end, _ in parts) or not all(end for line, end, _ in data if line):
+        raise ValueError("it has layers that are not written as OpenVINO does")
+    _check_bodies({own[2] if own[0] else part[2] for own, part in zip(data, parts, strict=True)})
+    seen = {(kind, operators, own[0]) for (_, kind, operators), own in zip(layers, data, strict=True)}
+    constants = [line for kind, operators, line in seen if (kind, operators) == _CONSTANT]
+    _check_constants(constants, weights_bytes)
+    for kind, operators, line in seen:
+        if (kind, operators) != _CONSTANT:
+            _check_layer(f"{kind.decode()} {operators.decode()}", line)
+    return len(layers)
+
+
+def _check_bodies(bodies: set[bytes]) -> None:
+    """Check what layers have behind their data: information, inputs and outputs."""
+    raw = _LAYER_ENDS.join([*bodies, b""])
     for written, mark in _JOINED:
         raw = raw.replace(written, mark)
     lines = raw.split(b"\n")
-    if lines.pop():
-        raise ValueError("it has layers that are not written as OpenVINO does")
+    lines.pop()
     different = set(lines)
     letter_of = dict(_FIXED)
     for letter, (begin, pattern) in _PATTERNS.items():
@@ -174,27 +201,16 @@ def _check_layers(raw: bytes, weights_bytes: int) -> int:
         letter_of |= dict.fromkeys(found, letter)
     if not different <= letter_of.keys():
         raise ValueError(f"it has the line {_shown(min(different - letter_of.keys()))}")
-    letters = "".join(map(letter_of.__getitem__, lines))
-    if _LAYERS.fullmatch(letters) is None:
+    if _BODIES.fullmatch("".join(map(letter_of.__getitem__, lines))) is None:
         raise ValueError("it has lines in another order than OpenVINO writes them")
-    places = [found.start() for found in re.finditer("L", letters)]
-    layers = _PATTERNS["L"][1].findall(b"\n".join([lines[place] for place in places]))
-    if len(layers) > _MAX_LAYERS or [identity for identity, _, _ in layers] != [b"%d" % i for i in range(len(layers))]:
-        raise ValueError("its layers are not numbered in order, or very many")
-    data = [lines[place + 1] if letters[place + 1] == "D" else b"" for place in places]
-    seen = {(kind, operators, line) for (_, kind, operators), line in zip(layers, data, strict=True)}
-    constants = [line for kind, operators, line in seen if (kind, operators) == _CONSTANT]
-    _check_constants(constants, weights_bytes)
-    for kind, operators, line in seen:
-        if (kind, operators) != _CONSTANT:
-            _check_layer(f"{kind.decode()} {operators.decode()}", line)
-    return len(layers)
 
 
 def _check_layer(layer: str, line: bytes) -> None:
     """Require a known layer with all its attributes, each once, and with values that can be."""
     if layer not in _ALLOWED:
         raise ValueError(f"it has the layer {layer}, which is on no list")
+    if line and _DATA.fullmatch(line) is None:
+        raise ValueError(f"it has the line {_shown(line)}")
     pairs = _PAIR.findall(line.decode())
     said = dict(pairs)
     if len(said) != len(pairs) or not said.keys() <= _ALLOWED[layer]:
