@@ -38,8 +38,8 @@ def value(name: str, shape: Sequence[int | str], dtype: ir.DataType = FLOAT) -> 
     return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
 
 
-def constant(name: str, array: np.ndarray) -> ir.Value:
-    tensor = ir.tensor(array, name=name)
+def constant(name: str, array: np.ndarray | np.float32) -> ir.Value:
+    tensor = ir.tensor(np.asarray(array), name=name)
     return ir.Value(name=name, const_value=tensor, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
 
 

@@ -14,7 +14,8 @@ from transformers import CLIPTokenizer
 
 from nano_runtime.bundle.manifest import TokenizerSpec
 from nano_runtime.errors import PromptError, TamperedFileError
-from nano_runtime.networks.tokenizer import MAX_CHUNKS, MAX_PROMPT_BYTES, Reading, Tokenizer
+from nano_runtime.networks.tokenizer import MAX_CHUNKS, Reading, Tokenizer
+from nano_runtime.values import MAX_PROMPT_BYTES
 
 LENGTH = 77
 WORDS = [

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_each_row_is_the_picture_that_it_is_alone_and_its_file_says_so(run, grap
     assert [one["row"] for one in told] == ["fox", "fox", "owl", "sea", "snow", "sibling", "sibling", "two"]
     assert tuple(one["seed"] for one in told) == SEEDS
     edit = {"image": open_picture(Path("lists/start.png")), "mask_image": open_picture(Path("lists/mask.png"))}
-    expected = [
+    expected: list[dict[str, Any]] = [
         {"prompt": "a red fox"},
         {"prompt": "a red fox"},
         {"prompt": "a blue owl", "guidance_scale": 2, "scheduler": "euler"},

@@ -13,10 +13,11 @@ from nano_runtime.bundle.folder import DEMO, Bundle
 from nano_runtime.cli import generate
 from nano_runtime.errors import PromptError
 from nano_runtime.errors.escaping import escaped
-from nano_runtime.networks.tokenizer import MAX_PROMPT_BYTES, Tokenizer
+from nano_runtime.networks.tokenizer import Tokenizer
 from nano_runtime.options import DrawOptions
 from nano_runtime.pictures.parameters import Parameters
 from nano_runtime.pictures.png import read_parameters, save_png
+from nano_runtime.values import MAX_PROMPT_BYTES
 
 SEED = 6
 PIECES = [
