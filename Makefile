@@ -118,7 +118,7 @@ batch-formats: $(READY)  ## what nano-batch writes, opened with datasets, webdat
 	$(PYTHON) -m venv $(BATCH_FORMATS)
 	$(BATCH_FORMATS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		datasets==5.2.0 pandas==3.1.1 pyarrow==26.0.1 webdataset==1.0.2 pytest --editable "./runtime[onnxruntime]"
-	$(BATCH_FORMATS)/bin/python -m pytest -m "not slow" tests/batch/test_formats.py tests/batch/test_formats_opened.py
+	$(BATCH_FORMATS)/bin/python -m pytest -m "not slow" tests/batch/test_formats.py tests/batch/test_formats_opened.py tests/runtime/test_parquet_rows.py
 
 # Chromium comes from the system (apt-get install chromium); Playwright drives it, axe-core judges the page.
 PAGE_TOOLS := build/page-tools

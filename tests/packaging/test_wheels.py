@@ -88,7 +88,9 @@ def test_the_engines_are_extras(runtime):
     assert "model-signing" in signing
     serving = {name for name, marker in optional if "serve" in marker}
     assert serving == {"h11", "starlette", "uvicorn", "python-multipart"}
-    assert {name for name, _ in optional} - {"nano-runtime"} - signing - serving == {"onnxruntime", "openvino"}
+    assert {name for name, marker in optional if "parquet" in marker} == {"pyarrow"}
+    engines = {name for name, _ in optional} - {"nano-runtime", "pyarrow"} - signing - serving
+    assert engines == {"onnxruntime", "openvino"}
     assert all(marker.startswith("extra ==") for _, marker in optional)
 
 

@@ -30,7 +30,7 @@ FEW = {  # what these rooms know of the others: all of it
     "bundle": {"errors", "system", "values"},
     "options": {"arrays", "bundle", "errors", "sampling", "values"},
     "engines": {"arrays", "errors", "system", "bundle"},
-    "rows": {"bundle", "errors", "options", "values"},
+    "rows": {"bundle", "errors", "options", "system", "values"},
 }
 PUBLIC = {"pipeline.py: Pipeline.from_pretrained"}  # may take as many arguments as users need
 MOST_LINES, MOST_PARAMETERS = 400, 8

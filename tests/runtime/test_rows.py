@@ -58,7 +58,7 @@ def test_all_faults_are_told_at_once(tmp_path):
         f"{path} has 4 faults",
         "line 2, seed: seed '1.5' cannot be used. Give a whole number.",
         "line 3, id: line 2 has the id 'a', too. Give each row another, or none to any.",
-        "line 4: it has 1 cells, and the header has 3. Put a text that has the delimiter in double quotes.",
+        "line 4: it has 1 cell, and the header has 3. Put a text that has the delimiter in double quotes.",
         "line 5: it has no prompt. Give it one, or remove the row.",
         "Nothing was drawn: correct the file, and begin again.",
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Callable, Mapping
 from copy import copy
@@ -37,6 +38,7 @@ __all__ = ["Checker"]
 
 _CONTROL: Final = pattern_of(CONTROLS - {ord(letter) for letter in "\t\n\r"})
 _LONGEST_ID: Final = 200  # characters; files are named by it
+_ROUNDED: Final = re.compile(r"\s*\d+\.\d+[eE]\+\d+\s*$")  # as spreadsheets write long numbers
 _MOST_EXACT: Final = 1 << 53  # up to here each whole number has a double of its own
 _OWN: Final = ("prompt", "negative_prompt", "seed", "num_images_per_prompt")
 _MOST_LOOKED_UP: Final = 20
@@ -208,7 +210,7 @@ def _prompt(which: str, value: Any) -> str:  # noqa: ANN401 - it is checked here
 
 def _seed(value: Any) -> int | None:  # noqa: ANN401 - an option's
     """Return a seed; None for -1, which asks for a random one, as in A1111."""
-    if isinstance(value, float) and abs(value) > _MOST_EXACT:
+    if (isinstance(value, float) and abs(value) > _MOST_EXACT) or (isinstance(value, str) and _ROUNDED.match(value)):
         raise OptionError("seed", value, "all of its digits: a spreadsheet or a table of floats has rounded it")
     seed = whole("seed", value)
     return None if seed == -1 else checked_seed(seed)

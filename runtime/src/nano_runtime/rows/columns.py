@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Final
 
+from nano_runtime.errors import RowsFileError
+from nano_runtime.errors.wording import shown
 from nano_runtime.options import DrawOptions
 
-__all__ = ["COUNT", "ID", "NO_COLUMNS", "field_of", "field_of_each", "meant"]
+__all__ = ["ID", "NO_COLUMNS", "check_columns", "field_of", "meant"]
 
 ID: Final = "id"
-COUNT: Final = "num_images_per_prompt"
 
 NO_COLUMNS: Final = frozenset({"latents", "output_type"})
 """Options that no file has a form for."""
@@ -20,8 +22,8 @@ NO_COLUMNS: Final = frozenset({"latents", "output_type"})
 _OPTIONS: Final = frozenset(option.name for option in fields(DrawOptions)) - NO_COLUMNS
 _ALIASES: Final[Mapping[str, str]] = {
     "custom_id": ID,
-    "n": COUNT,
-    "count": COUNT,
+    "n": "num_images_per_prompt",
+    "count": "num_images_per_prompt",
     "negative": "negative_prompt",
     "steps": "num_inference_steps",
     "guidance": "guidance_scale",
@@ -37,6 +39,7 @@ _ALIASES: Final[Mapping[str, str]] = {
 }
 _KNOWN: Final[Mapping[str, str]] = {ID: ID, **{name: name for name in _OPTIONS}, **_ALIASES}
 _NOT_MISTYPED: Final = frozenset({"image_id", "sample", "samples", "speed", "weight"})
+_MOST_NAMED: Final = 10
 _LEAST_LETTERS: Final = 4  # a shorter name is near to everything
 
 
@@ -46,11 +49,6 @@ def field_of(column: str) -> str | None:
     Upper and lower case, spaces, hyphens and underscores are alike: ``CFG scale`` is ``cfg_scale``.
     """
     return _KNOWN.get(_plain(column))
-
-
-def field_of_each(columns: Iterable[str]) -> dict[str, str | None]:
-    """Return ``field_of`` of each column."""
-    return {column: field_of(column) for column in columns}
 
 
 def meant(column: str) -> str | None:
@@ -63,6 +61,28 @@ def meant(column: str) -> str | None:
     if name in _KNOWN or name in _NOT_MISTYPED or len(name) < _LEAST_LETTERS:
         return None
     return next((known for known in _KNOWN if len(known) >= _LEAST_LETTERS and _is_near(name, known)), None)
+
+
+def check_columns(path: Path, names: Sequence[str], hint: str | None = None) -> None:
+    """Refuse a table whose columns cannot be told apart, or that has none of prompts.
+
+    Args:
+        path: of the file.
+        names: of the columns.
+        hint: what to do where none is the prompt; None for the usual.
+
+    Raises:
+        RowsFileError: one has no name, or the name of another, or none is the prompt.
+    """
+    for place, name in enumerate(names, 1):
+        if not name:
+            raise RowsFileError(path, f"column {place} has no name", "Name it, or remove it (in pandas: index=False).")
+        if name in names[: place - 1]:
+            raise RowsFileError(path, f"the column {shown(name)} stands there twice", "Rename or remove one.")
+    if "prompt" not in map(field_of, names):
+        found = ", ".join(map(shown, names[:_MOST_NAMED]))
+        usual = "Name the column of the prompts so; CSV and TSV have the names in their first line."
+        raise RowsFileError(path, f"it has no column prompt, but {found}", usual if hint is None else hint)
 
 
 def _plain(column: str) -> str:

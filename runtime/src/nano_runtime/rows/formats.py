@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 from nano_runtime.bundle.strict_json import parsed_json
 from nano_runtime.errors import RowsFileError
 from nano_runtime.errors.wording import shown
-from nano_runtime.rows.columns import field_of
+from nano_runtime.rows.columns import check_columns, field_of
 from nano_runtime.rows.row import Fault, Record
 
 __all__ = ["TEXT_FORMATS", "Found", "lines_of_text"]
@@ -38,8 +38,15 @@ def lines_of_text(text: str) -> Found:
             yield Record(number, f"line {number}", {"prompt": prompt})
 
 
-def _json_lines(text: str, _path: Path) -> Found:
-    """Yield a row for each line that is not blank."""
+def _json_lines(text: str, path: Path) -> Found:
+    """Yield a row for each line that is not blank.
+
+    Raises:
+        RowsFileError: the whole text is one document.
+    """
+    begin = text.lstrip()
+    if begin.partition("\n")[0].rstrip() in ("[", "{") and _is_json(begin):
+        raise RowsFileError(path, "it is one JSON document over several lines", _OBJECT)
     for number, line in enumerate(text.split("\n"), 1):
         place = f"line {number}"
         if not line.strip():
@@ -53,13 +60,21 @@ def _json_lines(text: str, _path: Path) -> Found:
         except UnicodeEncodeError:
             yield Fault(place, "a text has half of a pair of surrogates", "Write the whole character.")
         except ValueError as error:
-            yield Fault(place, str(error), _OBJECT)
+            yield Fault(place, str(error), "Correct the line; a long number, or NaN, can be a text in quotes.")
         else:
             if isinstance(document, dict):
                 yield Record(number, place, document)
             else:
                 kind = "an array" if isinstance(document, list) else "a value"
                 yield Fault(place, f"it is {kind}, not an object", _OBJECT)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        parsed_json(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _table(delimiter: str, text: str, path: Path) -> Found:
@@ -78,7 +93,7 @@ def _table(delimiter: str, text: str, path: Path) -> Found:
             elif len(cells) != len(header):
                 yield Fault(
                     place,
-                    f"it has {len(cells)} cells, and the header has {len(header)}",
+                    f"it has {len(cells)} cell{'s' * (len(cells) != 1)}, and the header has {len(header)}",
                     "Put a text that has the delimiter in double quotes.",
                 )
             else:
@@ -88,28 +103,17 @@ def _table(delimiter: str, text: str, path: Path) -> Found:
                 }
                 yield Record(number, place, values, as_text=True)
     except csv.Error as error:
-        yield Fault(f"line {begin}", f"it is not CSV: {error}", 'Quotes inside of quotes are doubled, as in ""this"".')
+        long = "field limit" in str(error)
+        hint = "Leave the column out." if long else 'Quotes inside of quotes are doubled, as in ""this"".'
+        yield Fault(f"line {begin}", f"it is not CSV: {error}", hint)
 
 
 def _header(cells: list[str], delimiter: str, path: Path) -> list[str]:
-    """Return the names of the columns.
-
-    Raises:
-        RowsFileError: one has no name, or the name of another, or none is the prompt.
-    """
+    """Return the names of the columns; raises the error of ``check_columns``."""
     names = [cell.strip() for cell in cells]
-    for place, name in enumerate(names, 1):
-        if not name:
-            raise RowsFileError(path, f"column {place} has no name", "Name it, or remove it (in pandas: index=False).")
-        if name in names[: place - 1]:
-            raise RowsFileError(path, f"the column {shown(name)} stands there twice", "Rename or remove one.")
-    if "prompt" not in map(field_of, names):
-        why = f"it has no column prompt, but {', '.join(map(shown, names[:10]))}"
-        hint = "Name the column of the prompts so, in the first line."
-        other = next((mark for mark in ";\t,|" if mark != delimiter and mark in "".join(names)), None)
-        if other is not None:
-            hint = "Divide the columns of .csv with commas, and those of .tsv with tabs."
-        raise RowsFileError(path, why, hint)
+    other = next((mark for mark in ";\t,|" if mark != delimiter and mark in "".join(names)), None)
+    hint = None if other is None else "Divide the columns of .csv with commas, and those of .tsv with tabs."
+    check_columns(path, names, hint)
     return names
 
 

@@ -10,11 +10,13 @@ from nano_runtime.options import DrawOptions
 from nano_runtime.rows.checking import Checker
 from nano_runtime.rows.content import STDIN, text_of
 from nano_runtime.rows.formats import TEXT_FORMATS, Found, lines_of_text
+from nano_runtime.rows.parquet import parquet_rows
 from nano_runtime.rows.row import Fault, Row
 from nano_runtime.values import path as path_of
 
 __all__ = ["place_of", "read_rows"]
 
+_PARQUET: Final = ".parquet"
 _MOST_FAULTS: Final = 20  # that are kept; the others are counted
 _DEFAULTS: Final = DrawOptions()
 
@@ -29,9 +31,10 @@ def read_rows(
     """Read a file with a row for each prompt.
 
     The name's end says the format: ``.txt`` has a prompt a line; ``.jsonl`` and ``.ndjson`` an object a line; ``.csv``
-    and ``.tsv`` a header and records; ``-`` is standard input, a prompt a line. Columns are the fields of
-    ``DrawOptions``, or what commands and A1111 call them, ``n`` for the number of pictures, and ``id``; the others are
-    carried along. An empty cell and null are left out, and so is the seed -1.
+    and ``.tsv`` a header and records; ``.parquet`` needs pyarrow; ``-`` is standard input, a prompt a line.
+
+    Columns are the fields of ``DrawOptions``, or what commands and A1111 call them, ``n`` for the number of pictures,
+    and ``id``; the others are carried along. An empty cell and null are left out, and so is the seed -1.
 
     Args:
         path: of the file.
@@ -59,13 +62,13 @@ def read_rows(
     if faults:
         raise RowsError(_shown(file), [str(fault) for fault in faults], count)
     if not rows:
-        raise RowsFileError(_shown(file), "it has no rows", "Give it a prompt a line.")
+        raise RowsFileError(_shown(file), "it has no rows", "Give it a row for each prompt.")
     return rows
 
 
 def place_of(path: Path, row: Row) -> str:
     """Return where a row stands, in words."""
-    return f"{'row' if path.suffix.lower() == '.parquet' else 'line'} {row.number}"
+    return f"{'row' if path.suffix.lower() == _PARQUET else 'line'} {row.number}"
 
 
 def _found(file: Path) -> Found:
@@ -73,11 +76,12 @@ def _found(file: Path) -> Found:
     if file == STDIN:
         return lines_of_text(text_of(file))
     suffix = file.suffix.lower()
+    if suffix == _PARQUET:
+        return parquet_rows(file)
     if suffix not in TEXT_FORMATS:
-        known = ", ".join(TEXT_FORMATS)
-        raise RowsFileError(
-            file, f"its name ends in {suffix or 'nothing'}", f"Give a file that ends in one of: {known}."
-        )
+        known = ", ".join((*TEXT_FORMATS, _PARQUET))
+        why = f"its name ends in {suffix}" if suffix else "its name has no ending"
+        raise RowsFileError(file, why, f"Give a file that ends in one of: {known}.")
     return TEXT_FORMATS[suffix](text_of(file), file)
 
 

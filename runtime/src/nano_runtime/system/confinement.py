@@ -34,7 +34,17 @@ _SYSTEM: Final = (
     *("/sys", "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/sys", "/proc/filesystems"),
     *("/dev/urandom", "/dev/random", "/dev/zero"),
 )
-_PACKAGES: Final = ("numpy", "PIL", "onnxruntime", "openvino", "tokenizers", "msgspec", "blake3", "nano_runtime")
+_PACKAGES: Final = (
+    "numpy",
+    "PIL",
+    "onnxruntime",
+    "openvino",
+    "tokenizers",
+    "msgspec",
+    "blake3",
+    "pyarrow",
+    "nano_runtime",
+)
 
 
 @dataclass(frozen=True)
