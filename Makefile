@@ -14,7 +14,7 @@ TRUST := $(addprefix tests/,runtime/test_manifest_fuzz.py runtime/test_safe_path
 	contract/test_mutated.py contract/test_strict_reader.py contract/test_hostile_shapes.py exporter/test_mutated_checkpoints.py contract/test_hostile.py contract/test_drawing_faults.py contract/test_memory_limits.py \
 	contract/test_many_drawings.py contract/test_quiet.py exporter/test_publish_faults.py exporter/test_whole_exports.py)
 
-.PHONY: help setup demo embedded-demo quality processors samplers test test-slow test-trust test-checkpoints test-lowest coverage lint docs ci bench bench-peers interop outliers serve-clients serve-page batch-formats clean
+.PHONY: help setup demo embedded-demo quality processors samplers test test-slow test-trust test-checkpoints test-lowest coverage lint docs ci bench bench-peers interop outliers serve-clients serve-page batch-formats batch-ray clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -119,6 +119,13 @@ batch-formats: $(READY)  ## what nano-batch writes, opened with datasets, webdat
 	$(BATCH_FORMATS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		datasets==5.2.0 pandas==3.1.1 pyarrow==26.0.1 webdataset==1.0.2 pytest --editable "./runtime[onnxruntime]"
 	$(BATCH_FORMATS)/bin/python -m pytest -m "not slow" tests/batch/test_formats.py tests/batch/test_formats_opened.py tests/runtime/test_parquet_rows.py
+
+BATCH_RAY := build/batch-ray
+batch-ray: $(READY)  ## nano-batch on a test cluster of Ray whose rows and nodes come to harm, and pipelines; 2 GB, half an hour
+	$(PYTHON) -m venv $(BATCH_RAY)
+	$(BATCH_RAY)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable "./runtime[onnxruntime]"
+	$(BATCH_RAY)/bin/python -m pip install --quiet --disable-pip-version-check "ray[data]==2.60.0" daft==0.7.26 pyspark==4.3.0
+	$(BIN)/python -m tests.batch.ray.run $(BATCH_RAY)
 
 # Chromium comes from the system (apt-get install chromium); Playwright drives it, axe-core judges the page.
 PAGE_TOOLS := build/page-tools

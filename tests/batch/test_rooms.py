@@ -21,6 +21,7 @@ SHARED = {  # of what the runtime has no public names for: commands, errors by t
     "nano_runtime.pictures.parameters",
     "nano_runtime.system.files",
     "nano_runtime.system.machine",
+    "nano_runtime.system.processors",
 }
 
 

@@ -108,6 +108,8 @@ NOT_RUN = (
     ),
     Excuse("nano-serve", "serves until it is stopped; tests/serve starts it", _parsed),
     Excuse("curl http://localhost:7860", "asks a server; tests/serve/test_how_to.py runs it", _nothing),
+    Excuse("nano-batch .*--ray-address", "needs a cluster of Ray; `make batch-ray` has one", _parsed),
+    Excuse("(ray|export RAY)", "starts a cluster on the reader's machine", _nothing),
     Excuse("nano-generate .*--precision bf16", "not every processor has bf16", _parsed),
 )
 

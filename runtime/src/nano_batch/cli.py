@@ -20,7 +20,7 @@ from nano_runtime.errors.escaping import escaped
 from nano_runtime.system.machine import peak_rss_bytes
 
 if TYPE_CHECKING:
-    from nano_batch.running import Asked, Outcome
+    from nano_batch.running import Asked, Engine, Outcome
 
 __all__ = ["main"]
 
@@ -31,10 +31,12 @@ _EXAMPLES = """\
   nano-batch rows.csv -o out                               the same again: goes on where it was ended
   nano-batch rows.csv -o out --seed 7 --shard 0/8          the first of eight parts, each on a machine of its own
   nano-batch merge part0 part1 -o all                      one folder of several parts
+  nano-batch rows.csv -o /shared/out --ray-address auto    on all nodes of a cluster of Ray
 """
 EXIT_SOME_FAILED: Final = 6
 _SHOWN_OTHERWISE: Final = ("seed", "num_images_per_prompt")
 _BLUR: Final = 4.0  # pixels, as in nano-generate
+_MOST: Final = 999_999
 
 
 class BatchOptions(CacheOptions):
@@ -48,6 +50,10 @@ class BatchOptions(CacheOptions):
     threads: int | None
     precision: str | None
     isolate: bool
+    engine: str | None
+    ray_address: str | None
+    ray_cpus: int | None
+    ray_patience: int | None
     seed: int | None
     name: str | None
     shard: str | None
@@ -119,6 +125,7 @@ def _parser() -> Parser:
         help="run the engine in a process of its own: a row that ends it is a failed row, and ends nothing else; "
         "pictures take a little longer",
     )  # fmt: skip
+    _add_ray(parser.add_argument_group("many machines").add_argument)
     add_cache_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of paths")
     return parser
@@ -147,6 +154,25 @@ def _add_forms(add: Callable[..., object]) -> None:
     add("--layout", choices=LAYOUTS, help="when all is drawn, also write the folders of a benchmark, OUT/geneval")
 
 
+def _add_ray(add: Callable[..., object]) -> None:
+    """Add the flags for clusters."""
+    add(
+        "--engine", choices=("local", "ray"),
+        help="draw in this process, or on the nodes of a cluster of Ray, which share OUT and the bundle (default: "
+        "local, or ray if another option for it is given)",
+    )  # fmt: skip
+    add(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="of the cluster; auto is this node's (default: of this machine alone)",
+    )
+    add("--ray-cpus", type=_positive, metavar="N", help="processors of each process (default: all of its node)")
+    add(
+        "--ray-patience", type=_positive, metavar="SECONDS",
+        help="longest time for four pictures, and longest wait for a node (default: 900)",
+    )  # fmt: skip
+
+
 def _forms(options: BatchOptions | MergeOptions) -> tuple[str, ...]:
     return tuple(one for one in (options.form, options.layout) if one is not None)
 
@@ -154,10 +180,10 @@ def _forms(options: BatchOptions | MergeOptions) -> tuple[str, ...]:
 def _batch(options: BatchOptions) -> int:
     """Draw what is not there yet: paths on standard output, talk on standard error."""
     from nano_batch.draw import Draw
-    from nano_batch.local import draw_here
     from nano_batch.running import Voice, check, run
     from nano_runtime import Bundle
 
+    engine = _engine(options)
     asked = _asked(options)
     draw = Draw(
         Bundle.open().path if options.bundle is None else options.bundle,
@@ -174,11 +200,31 @@ def _batch(options: BatchOptions) -> int:
         _say(f"{outcome.asked} pictures, {outcome.finished} of them finished; nothing is wrong with the rows")
     else:
         voice = Voice((lambda _path: None) if options.json else _show, _say)
-        outcome = run(asked, draw, draw_here, voice)
+        outcome = run(asked, draw, engine, voice)
         _say(_summary(outcome))
     if options.json:
         print(json.dumps(_report(outcome), indent=1))
     return EXIT_SOME_FAILED if outcome.failed else 0
+
+
+def _engine(options: BatchOptions) -> Engine:
+    """Return what has pictures drawn."""
+    given: dict[str, Any] = {
+        "address": options.ray_address,
+        "cpus": options.ray_cpus,
+        "patience_s": options.ray_patience,
+    }
+    rules = {name: value for name, value in given.items() if value is not None}
+    if options.engine == "local" or not (options.engine or rules):
+        from nano_batch.local import draw_here
+
+        return draw_here
+    from nano_batch.on_ray.drawing import OnRay
+    from nano_batch.on_ray.extra import require_ray
+    from nano_batch.on_ray.rules import Rules
+
+    require_ray()
+    return OnRay(Rules(**rules), _say)
 
 
 def _asked(options: BatchOptions) -> Asked:
@@ -273,6 +319,13 @@ def _seed(text: str) -> int:
     """Read the seed of a job."""
     if not (text.isascii() and text.isdigit() and int(text[:20]) < 1 << 63):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2**63 - 1")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    """Read a number of processors or seconds."""
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:20]) <= _MOST):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {_MOST}")
     return int(text)
 
 

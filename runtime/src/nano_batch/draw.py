@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from blake3 import blake3
 
-from nano_batch.errors import ChangedSourceError
-from nano_batch.wanted import Source, Wanted
+from nano_batch.errors import ChangedSourceError, MisplacedImageError
+from nano_batch.wanted import Source, Wanted, changed_options, key_of
 from nano_runtime import NanoError, Pipeline, Result, open_picture, read_parameters, save_png
 from nano_runtime.errors import (
     EngineDiedError,
@@ -108,6 +108,26 @@ class Draw:
         """
         return self.draw([Wanted.from_dict(one) for one in pictures])
 
+    def picture(self, prompt: str, seed: int, *, name: str | None = None, **options: Any) -> Wanted:  # noqa: ANN401
+        """Return the picture that options ask for, for ``draw``.
+
+        Args:
+            prompt: what to draw.
+            seed: of it.
+            name: of its file, below the folder and with slashes; None names it by everything that decides it.
+            options: others of ``DrawOptions``, by name, but for pictures to start from.
+
+        Raises:
+            MisplacedImageError: there is a picture to start from: ``Wanted`` takes files with their digests.
+            NanoError: the bundle cannot be opened, or cannot draw this.
+        """
+        for place in ("image", "mask_image"):
+            if options.get(place) is not None:
+                raise MisplacedImageError(place)
+        given = changed_options(self.pipeline.plan(prompt, seed=seed, **options).options_of(0))
+        key = key_of(given, self.pipeline.bundle.digest)
+        return Wanted(key, given, (name or f"images/{key[:2]}/{key}.png",))
+
     def draw(self, pictures: Sequence[Wanted]) -> list[dict[str, Any]]:
         """Draw pictures and write their files; those whose files are there are not drawn again.
 
@@ -124,6 +144,15 @@ class Draw:
         for unit in units_of(list({one.key: one for one in pictures}.values())):
             records |= {record["key"]: record for record in self._unit(unit)}
         return [records[one.key] for one in pictures]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the class was called with, by name and with absolute paths: for one like it in another process."""
+        given = {name: value for name, value in self._opening.items() if name != "expect_digest"}
+        paths = {
+            name: None if given[name] is None else str(Path(given[name]).absolute()) for name in ("bundle", "cache")
+        }
+        return {**given, **paths, "out": str(self.out.absolute()), "digest": self._opening["expect_digest"]}
 
     @cached_property
     def pipeline(self) -> Pipeline:

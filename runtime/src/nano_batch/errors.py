@@ -11,6 +11,7 @@ __all__ = [
     "ChangedSourceError",
     "DamagedJobError",
     "MergeError",
+    "MisplacedImageError",
     "NamePatternError",
     "NoJobError",
     "OtherJobError",
@@ -86,6 +87,20 @@ class ChangedSourceError(UsageError):
 
     def __init__(self, path: str, what: str) -> None:
         super().__init__(f"{path} {what}", "Run the job again: it reads the file anew.")
+
+
+class MisplacedImageError(UsageError):
+    """A picture to start from where only prompts are taken.
+
+    Args:
+        option: that has it.
+    """
+
+    def __init__(self, option: str) -> None:
+        super().__init__(
+            f"Draw.picture takes no {option}",
+            f"Give nano_batch.Wanted({option}=nano_batch.Source(path, digest)) to draw.",
+        )
 
 
 class NamePatternError(UsageError):
