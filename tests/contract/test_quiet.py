@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from nano_runtime.bundle.folder import DEMO
+
 CALLS = "connect,sendto,sendmsg,sendmmsg,bind"
 # Runs nano-generate, or some lines of Python, and writes down what they did.
 WATCHED = """
@@ -196,8 +198,74 @@ ORDERS = {
 }
 
 
+# A package as transformers wants it, which connects when it is asked for a kernel; all else of it does nothing.
+KERNELS = """
+import socket
+class Anything:
+    def __init__(self, *_, **__): pass
+    def __call__(self, *given, **_): return given[0] if len(given) == 1 and callable(given[0]) else Anything()
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Anything()
+    def __or__(self, _): return Anything()
+    __ror__ = __or__
+def ask(*_, **__):
+    socket.create_connection(("127.0.0.1", 9), 1)
+def __getattr__(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return ask if name in {"get_kernel", "load_kernel", "install_kernel", "has_kernel"} else Anything()
+"""
+OBEYS = """
+from transformers import CLIPTextConfig, CLIPTextModel
+try:
+    size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 9}
+    CLIPTextModel(CLIPTextConfig(**size, attn_implementation="kernels-community/nobody-has-this"))
+except Exception:
+    pass
+"""
+
+
+@pytest.fixture
+def tempted(tmp_path, monkeypatch) -> None:
+    """The package ``kernels`` can be imported, and variables name a proxy and a Hub."""
+    from transformers.utils.import_utils import KERNELS_MIN_VERSION  # noqa: PLC0415
+
+    place = tmp_path / "packages"
+    for name, text in (("kernels", KERNELS), ("kernels/layer", ""), ("kernels/layer/mode", "from kernels import Mode")):
+        (place / name).mkdir(parents=True)
+        (place / name / "__init__.py").write_text(text)
+    information = place / f"kernels-{KERNELS_MIN_VERSION}.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: kernels\nVersion: {KERNELS_MIN_VERSION}\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(place), *filter(None, [os.environ.get("PYTHONPATH")])]))
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "HF_ENDPOINT"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("DIFFUSERS_ATTN_BACKEND", "flash_hub")
+
+
 @pytest.mark.slow
-def test_exporting_a_folder_whose_configs_give_orders(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("tempted")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nano_export.cli", "demo", "-o", "bundle"),
+        (BENCH, str(DEMO), "--steps=1", "--runs=1", "--starts=1", "--threads=1"),
+        (BUNDLE, "verify", str(DEMO), "--deep"),
+        (GENERATE, "an otter", "--steps=1"),
+    ],
+    ids=["export", "bench", "verify --deep", "generate"],
+)
+def test_whole_commands_where_a_library_could_ask(tmp_path, arguments):
+    seen = watched(tmp_path, *arguments, network=True)
+    assert not [event for event in seen.events if event[0] in REACHING]
+    assert sent(seen) == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tempted")
+def test_exporting_a_folder_whose_configs_give_orders(tmp_path):
     """With the package ``kernels`` installed, transformers asks the Hub for an attention kernel that a config names."""
     from nano_export.source import builtin  # noqa: PLC0415 - the other tests here need no torch
 
@@ -205,13 +273,18 @@ def test_exporting_a_folder_whose_configs_give_orders(tmp_path, monkeypatch):
     builtin.write_checkpoint(builtin.build("tiny"), folder)
     for path in folder.rglob("*config*.json"):
         path.write_text(json.dumps({**json.loads(path.read_bytes()), **ORDERS}))
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "HF_ENDPOINT"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    monkeypatch.setenv("DIFFUSERS_ATTN_BACKEND", "flash_hub")
     arguments = [str(folder), "-o", "bundle", "--backend", "onnxruntime"]
     seen = watched(tmp_path, "nano_export.cli", *arguments, network=True)
     assert not [event for event in seen.events if event[0] in REACHING]
     assert sent(seen) == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tempted")
+def test_a_library_that_obeys_does_ask(tmp_path):
+    """The control."""
+    seen = watched(tmp_path, "python", OBEYS, network=True)
+    assert "socket.connect" in {event[0] for event in seen.events}
 
 
 def test_the_watch_sees_all_of_that(tmp_path):
