@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ForkedChild", "can_fork"]
 
-_GRACE_S: Final = 0.4  # between asking and killing; both together stay within a second
+_GRACE_S: Final = 0.3  # between asking and killing; with the end of both processes, within a second
 _MOST_TALK: Final = 64 << 10  # bytes that native code may print
 _AT_ONCE: Final = 64 << 10
 
