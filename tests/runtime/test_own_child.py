@@ -34,7 +34,7 @@ from nano_runtime.system import forked
 how, lines, *arguments = sys.argv[1:]
 if how == "patient":
     forked._GRACE_S = 60.0
-def work(options, output, cache, desk):
+def work(options, _listed, output, cache, desk):
     exec(lines, {**globals(), "options": options, "output": output, "cache": cache, "desk": desk})
     return 0
 generate._work = work
