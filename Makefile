@@ -106,10 +106,10 @@ bench: build/synthetic-int8/manifest.json  ## export the full-size network in IN
 	$(BIN)/nano-bench build/synthetic-int8
 
 SERVE_CLIENTS := build/serve-clients
-serve-clients: $(READY)  ## openai-python, openai-node and webuiapi against nano-serve with the demo; needs a registry
+serve-clients: $(READY)  ## openai-python, openai-node, webuiapi and SillyTavern against nano-serve with the demo; needs registries
 	$(PYTHON) -m venv $(SERVE_CLIENTS)
 	$(SERVE_CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check openai==3.57.0 webuiapi==0.9.17
-	if command -v npm > /dev/null; then npm install --silent --prefix $(SERVE_CLIENTS) openai@7.59.0; fi
+	if command -v npm > /dev/null; then npm install --silent --ignore-scripts --prefix $(SERVE_CLIENTS) openai@7.59.0 sillytavern@1.19.0; fi
 	$(BIN)/python -m tests.serve.clients.run $(SERVE_CLIENTS)
 
 # Rows are read from Parquet there, too.
@@ -129,10 +129,11 @@ batch-ray: $(READY)  ## nano-batch on a test cluster of Ray whose rows and nodes
 
 # Chromium comes from the system (apt-get install chromium); Playwright drives it, axe-core judges the page.
 PAGE_TOOLS := build/page-tools
-serve-page: $(READY)  ## nano-serve's page in Chromium: whole flow, axe-core, and the screenshots of the docs; minutes
+serve-page: $(READY)  ## nano-serve's page in Chromium (whole flow, axe-core, the docs' screenshots) and Firefox; minutes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --target $(PAGE_TOOLS) playwright==1.65.2
 	cd $(PAGE_TOOLS) && npm pack --silent axe-core@4.14.1 && tar xzf axe-core-4.14.1.tgz
-	PYTHONPATH=$(PAGE_TOOLS) NANO_SCREENSHOTS=docs/images $(BIN)/python -m pytest -m slow tests/serve/test_browser.py tests/serve/test_browser_models.py
+	PYTHONPATH=$(PAGE_TOOLS) NANO_SCREENSHOTS=docs/images $(BIN)/python -m pytest -m slow \
+		tests/serve/test_browser.py tests/serve/test_browser_models.py tests/serve/test_firefox.py
 
 interop: | $(READY)  ## open our bundles with optimum and openvino-genai, adopt their folders: a table; 4 GB, and minutes
 	$(BIN)/python -m bench.interop

@@ -30,9 +30,10 @@ def main(folder: Path) -> int:
         assert found is not None, "the server does not say where it is"
         codes = [_run([str(folder / "bin" / "python"), str(HERE / "python_clients.py"), found[0]])]
         if (node := shutil.which("node")) is not None and (folder / "node_modules").is_dir():
-            script = folder / "node_client.mjs"
+            script, tavern = folder / "node_client.mjs", folder / "node_modules" / "sillytavern"
             script.write_text((HERE / "node_client.mjs").read_text())  # Node looks for packages beside the script
             codes.append(_run([node, str(script), found[0]]))
+            codes.append(_run([sys.executable, str(HERE / "sillytavern.py"), str(tavern), found[0]]))
     finally:
         server.send_signal(signal.SIGTERM)
         code = server.wait(10)
