@@ -117,7 +117,7 @@ BATCH_FORMATS := build/batch-formats
 batch-formats: $(READY)  ## what nano-batch writes, opened with datasets, webdataset, pyarrow and pandas; needs a registry
 	$(PYTHON) -m venv $(BATCH_FORMATS)
 	$(BATCH_FORMATS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		datasets==5.2.0 pandas==3.1.1 pyarrow==26.0.1 webdataset==1.0.2 pytest --editable "./runtime[onnxruntime]"
+		datasets==5.2.0 pandas==3.1.1 pyarrow==26.0.1 webdataset==1.0.2 pytest --editable "./runtime[onnxruntime,parquet]"
 	$(BATCH_FORMATS)/bin/python -m pytest -m "not slow" tests/batch/test_formats.py tests/batch/test_formats_opened.py tests/runtime/test_parquet_rows.py
 
 BATCH_RAY := build/batch-ray

@@ -34,6 +34,7 @@ def finished_job(folder: Path, count: int, **columns: list[Any]) -> list[dict[st
             "file_name": str(path.relative_to(folder)),
             "text": f"a fox, {i}, наволочка",
             "id": f"row.{i}",
+            "i": 0,
             "key": key,
         }
         more = {name: values[i % len(values)] for name, values in columns.items()}

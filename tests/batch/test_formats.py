@@ -92,13 +92,14 @@ def test_geneval_has_a_folder_for_each_row(tmp_path):
         "dog": {"tag": "colors"},
     }
     of = ["cow", "cow", "cow", "dog", "dog"]
-    records = [{**record, "id": name, "text": f"a {name}"} for record, name in zip(records, of, strict=True)]
+    places = zip(records, of, (0, 1, 2, 0, 3), strict=True)  # two pictures of the dog failed
+    records = [{**record, "id": name, "i": i, "text": f"a {name}"} for record, name, i in places]
     lines = {"cow": (0, rows["cow"]), "dog": (7, rows["dog"])}
     written = write_geneval(records, tmp_path, lines)
     folder = tmp_path / "geneval"
     there = [
         *("00000/metadata.jsonl", "00000/samples/0000.png", "00000/samples/0001.png", "00000/samples/0002.png"),
-        *("00007/metadata.jsonl", "00007/samples/0000.png", "00007/samples/0001.png"),
+        *("00007/metadata.jsonl", "00007/samples/0000.png", "00007/samples/0003.png"),
     ]
     assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*.*")) == there
     assert len(written.changed) == len(there)

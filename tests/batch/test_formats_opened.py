@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from tests.batch.finished import finished_job
 
+from nano_batch.cli import main
 from nano_batch.formats import tables
 from nano_batch.formats.geneval import write_geneval
 from nano_batch.formats.tables import write_tables
@@ -36,6 +37,37 @@ COLUMNS: dict[str, list[Any]] = {
     "include": [[{"class": "cow", "count": 1}], [], [{"class": "dog", "count": 2, "color": "red"}]],
     "тема": ["a", "b"],
 }
+
+
+def test_what_the_command_writes_opens_too(tmp_path, load, capfd):
+    """The demo, GenEval's own kind of rows, two pictures of each."""
+    things = [("a cow", "cow", 1), ("two dogs", "dog", 2)]
+    rows = [
+        {"tag": "single_object", "include": [{"class": thing, "count": count}], "prompt": prompt}
+        for prompt, thing, count in things
+    ]
+    path, out = tmp_path / "evaluation_metadata.jsonl", tmp_path / "out"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for form in ("webdataset", "parquet"):
+        command = [str(path), "-o", str(out), "-n", "2", "--steps", "4", "--seed", "7", "--format", form]
+        assert main([*command, "--layout", "geneval"]) == 0
+    assert "2 of 2 " not in capfd.readouterr().err  # four pictures
+    records = records_of(out)
+    assert [record["i"] for record in records] == [0, 1, 0, 1]
+    for found, column in (
+        (load("imagefolder", out, data_files=["metadata.jsonl", "images/**"]), "image"),
+        (load(str(out / "webdataset")), "png"),
+        (load("webdataset", out / "webdataset"), "png"),
+        (load("parquet", out / "parquet"), "image"),
+    ):
+        expect_pictures(found[column], out)
+    frame = pandas.read_parquet(out / "parquet")
+    assert list(frame["seed"]) == [record["seed"] for record in records]
+    assert [json.loads(text) for text in frame["include"]] == [row["include"] for row in rows for _ in range(2)]
+    for i, row in enumerate(rows):
+        folder = out / "geneval" / f"{i:05}"
+        assert json.loads((folder / "metadata.jsonl").read_text()) == row
+        assert [path.name for path in sorted((folder / "samples").iterdir())] == ["0000.png", "0001.png"]
 
 
 @pytest.fixture

@@ -111,6 +111,20 @@ def test_a_larger_picture_needs_more_memory_and_time(folder):
     assert large.text.startswith("needs about 0.1 GB of disk and ")
 
 
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (20, "about a minute"),
+        (60, "up to 2 minutes"),
+        (240, "3 to 10 minutes"),
+        (3600, "45 to 120 minutes"),
+        (3e4, "8 hours or more"),
+    ],
+)
+def test_a_time_is_a_range(folder, seconds, words):
+    assert replace(needs_of(folder), seconds=seconds).text.endswith(f" of memory, and {words}")
+
+
 @pytest.mark.parametrize(("variant", "factor"), [(None, 1), ("fp16", 2)])
 def test_a_model_on_the_hub_is_estimated_before_it_is_fetched(variant, factor, tmp_path):
     names = {"text_encoder": 500_000_000, "unet": 3_000_000_000, "vae": 300_000_000}

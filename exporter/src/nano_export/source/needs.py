@@ -45,6 +45,8 @@ _COSTS = {
 _BASE_SECONDS = 20.0
 _SECONDS_PER_WEIGHT_GB = 12.0  # loading, tracing, quantizing
 _SECONDS_PER_ENGINE_AND_GB = 3.0  # converting, compiling
+_MINUTES = (1, 2, 3, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 240)  # that a range begins or ends with
+_QUICKER, _SLOWER = 0.8, 1.7  # times the estimate
 _PROBED = 256  # rows and columns of the matrices that are multiplied to learn how fast this machine is
 _PROBING_SECONDS = 0.2
 
@@ -201,10 +203,12 @@ def _macs_per_second() -> float:
 
 
 def _duration(seconds: float) -> str:
-    """Write a time in words, as roughly as it is known."""
-    if seconds < 100:  # noqa: PLR2004 - longer ones are minutes
-        return f"{max(round(seconds, -1), 10):.0f} seconds"
+    """Write a time in words, as roughly as it is known: a machine with other work takes twice as long, or longer."""
     minutes = seconds / 60
-    if minutes < 100:  # noqa: PLR2004 - longer ones are hours
-        return f"{minutes:.0f} minutes"
-    return f"{minutes / 60:.1f} hours"
+    low = max((step for step in _MINUTES if step <= minutes * _QUICKER), default=0)
+    high = min((step for step in _MINUTES if step >= minutes * _SLOWER), default=0)
+    if high == 0:
+        return f"{minutes / 60:.0f} hours or more"
+    if low == 0:
+        return "about a minute" if high == 1 else f"up to {high} minutes"
+    return f"{low} to {high} minutes"

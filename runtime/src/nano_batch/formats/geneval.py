@@ -36,15 +36,12 @@ def write_geneval(records: Records, folder: Path, lines: Mapping[str, tuple[int,
     to = folder / FOLDER
     found = find(records, folder)
     wanted: dict[Path, bytes | Sample] = {}
-    counts: dict[str, int] = {}
     for sample in found.samples:
-        name = str(sample.record["id"])
-        place, own = lines[name]
-        row, number = to / f"{place:05}", counts.get(name, 0)
-        counts[name] = number + 1
+        place, own = lines[str(sample.record["id"])]
+        row = to / f"{place:05}"
         line = {**own, "prompt": sample.record["text"]}
         wanted[row / "metadata.jsonl"] = json.dumps(line).encode() + b"\n"
-        wanted[row / "samples" / f"{number:04}.png"] = sample
+        wanted[row / "samples" / f"{sample.record['i']:04}.png"] = sample
     for parent in {path.parent for path in wanted}:
         make_folder(parent)
     changed = [path for path, what in wanted.items() if _write(path, what)]
