@@ -92,3 +92,17 @@ def test_a_damaged_file_is_told(tmp_path, damage):
     path.write_bytes(changed[damage])
     with pytest.raises(UsageError, match=r"it is damaged|sudden end|beyond 64 bits"):
         read_rows(path)
+
+
+def test_what_pandas_and_datasets_write_is_read(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    datasets = pytest.importorskip("datasets")
+    columns = {"prompt": ["an owl", "a fox"], "seed": [1, 2], "tag": ["x", None]}
+    pandas.DataFrame(columns, index=["p", "q"]).to_parquet(tmp_path / "pandas.parquet")
+    datasets.Dataset.from_dict(columns).to_parquet(str(tmp_path / "datasets.parquet"))
+    for name in ("pandas", "datasets"):
+        rows = read_rows(tmp_path / f"{name}.parquet")
+        assert [(row.options.prompt, row.options.seed, row.extra["tag"]) for row in rows] == [
+            ("an owl", 1, "x"),
+            ("a fox", 2, None),
+        ]
