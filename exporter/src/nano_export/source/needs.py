@@ -42,7 +42,7 @@ _COSTS = {
     "fp32": {"draw": 2.5, "calibrate": 0.0, "compare": 1.5, "choose": 1.5},
     "int8": {"draw": 2.5, "calibrate": 1.5, "compare": 0.7, "choose": 0.7},
 }
-_BASE_SECONDS = 20.0
+_BASE_SECONDS = {"int8": 40.0, "fp32": 20.0}  # the demo's stages of INT8 alone take 26 (bench/LOG.md, 2026-11-28)
 _SECONDS_PER_WEIGHT_GB = 12.0  # loading, tracing, quantizing
 _SECONDS_PER_ENGINE_AND_GB = 3.0  # converting, compiling
 _MINUTES = (1, 2, 3, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 240)  # that a range begins or ends with
@@ -182,7 +182,7 @@ def _seconds(work: Workload, options: Options) -> float:
         cost * (_ROWS[stage] * work.unet_macs + _PICTURES[stage] * work.decoder_macs) for stage, cost in costs.items()
     )
     weights = (_SECONDS_PER_WEIGHT_GB + _SECONDS_PER_ENGINE_AND_GB * engines) * work.weight_bytes / 1e9
-    return _BASE_SECONDS + weights + macs / _macs_per_second()
+    return _BASE_SECONDS[options.precision] + weights + macs / _macs_per_second()
 
 
 def _macs_per_second() -> float:
