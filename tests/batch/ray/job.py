@@ -55,6 +55,23 @@ def cluster(count: int, lacking: int = 0) -> Iterator[Any]:
         made.shutdown()
 
 
+def taken(made: Any) -> list[Any]:
+    """Take all processors of a cluster, until what is returned is gone."""
+    import ray  # noqa: PLC0415 - see above
+
+    ray.init(address=made.address, log_to_driver=False)
+    holders = [ray.remote(Holder).options(num_cpus=1).remote() for _ in made.list_all_nodes()]
+    ray.get([holder.wait.remote() for holder in holders])
+    return holders
+
+
+class Holder:
+    """Has a processor."""
+
+    def wait(self) -> None:
+        """Answer when it has it."""
+
+
 def kill(what: str, made: Any, executed: Path) -> None:
     """Kill a process of a cluster, or this one."""
     if what == "driver":
@@ -130,7 +147,9 @@ def main(folder: Path) -> int:
         outcome = drawn(None)
     else:
         with cluster(plan["nodes"], plan["lacking"]) as made:
+            holders = taken(made) if plan["taken"] else []
             outcome = drawn(made)
+            del holders
     (folder / "outcome.json").write_text(json.dumps({**outcome, "said": said}))
     return 0
 

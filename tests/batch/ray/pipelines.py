@@ -44,7 +44,8 @@ def _run(case: Case, title: str) -> str:
         output = case.folder / "output.txt"
         with output.open("ab") as file:
             command = [str(case.python), str(script)]
-            code = subprocess.run(command, stdout=file, stderr=file, env=case.environment(), check=False).returncode
+            variables = {**case.environment(), "PYSPARK_PYTHON": str(case.python), "SPARK_LOCAL_IP": "127.0.0.1"}
+            code = subprocess.run(command, stdout=file, stderr=file, env=variables, check=False, timeout=600).returncode
         assert code == 0, output.read_text(errors="replace")[-3000:]
         paths = sorted((case.out / "images").rglob("*.png"))
         assert len(paths) == COUNT
