@@ -123,7 +123,7 @@ def main(folder: Path) -> int:
         if plan["kill"]:
             words = plan["after"], plan["kill"], made, folder / "executed.jsonl"
             threading.Thread(target=kill_after, args=words, daemon=True).start()
-        rules = Rules(**{"address": None if made is None else made.address, "patience_s": 60.0, **plan["rules"]})
+        rules = Rules(**{"address": None if made is None else made.address, "patience_s": 300.0, **plan["rules"]})
         asked = Asked(
             rows=str(folder / "rows.jsonl"),
             folder=folder / "out",
