@@ -300,7 +300,7 @@ def test_every_state_is_accessible_and_fits(browser, server, theme, width):
         page.fill("#across-values", "1, 2")
         page.fill("#down-values", "1, 2")
         page.get_by_role("button", name="Draw the sheet").click()
-        page.get_by_text("4 of 4 drawn").wait_for()
+        page.get_by_text("4 of 4 drawn").wait_for(timeout=60_000)
         judged("sheet")
         page.locator("#more summary").click()
         draw(page, ROCKET, count="1", seed="7")

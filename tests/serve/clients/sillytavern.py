@@ -1,12 +1,14 @@
-"""SillyTavern's own server, from npm, between us and a page: ``python sillytavern.py FOLDER URL``.
+"""SillyTavern's own server code, from npm, between us and a page: ``python sillytavern.py FOLDER URL``.
 
 Its two sources that speak to servers like ours, A1111's and stable-diffusion.cpp's, do what its page makes them do.
+Only their routes are started: the whole server builds its page for minutes first.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +22,17 @@ from typing import Any
 PORT = 18123
 PROMPT = "a rocket on a black background"
 PNG = b"\x89PNG"
+ROUTES = """
+import { setConfigFilePath } from './src/util.js';
+setConfigFilePath('./default/config.yaml');
+const express = (await import('express')).default;
+const { router } = await import('./src/endpoints/stable-diffusion.js');
+const app = express();
+app.use(express.json({ limit: '200mb' }));
+app.get('/version', (_request, response) => response.send('ok'));
+app.use('/api/sd', router);
+app.listen(Number(process.argv[2]), '127.0.0.1');
+"""
 DRAWING = {"width": 512, "height": 512, "steps": 10, "cfg_scale": 2, "negative_prompt": "", "seed": 7}
 
 
@@ -77,14 +90,17 @@ def of_sdcpp(url: str) -> None:
 
 
 def main(folder: Path, url: str) -> int:
-    """Start SillyTavern, run both sources, stop it."""
+    """Start the routes, run both sources, stop them."""
+    script = folder / "nano_routes.mjs"
+    script.write_text(ROUTES)
     with tempfile.TemporaryDirectory() as data:
-        command = ["node", "server.js", "--port", str(PORT), "--dataRoot", data, "--disableCsrf"]
-        command += ["--browserLaunchEnabled", "false", "--configPath", f"{data}/config.yaml"]
-        with Path(data, "log").open("w") as log:
-            process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+        log = Path(data, "log")
+        with log.open("w") as said:
+            process = subprocess.Popen(
+                [str(shutil.which("node")), script.name, str(PORT)], cwd=folder, stdout=said, stderr=said
+            )
         try:
-            _wait(process, Path(data, "log"))
+            _wait(process, log)
             for check in (of_a1111, of_sdcpp):
                 check(url)
                 print(f"ok   SillyTavern {check.__name__}", flush=True)
