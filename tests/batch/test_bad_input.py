@@ -65,6 +65,9 @@ def test_another_job_in_the_folder_is_told_with_what_differs(rows, out, formulas
         code, _ = refused(capsys, rows, "-o", out, *words, "--dry-run")
         assert code == 2
     assert contents(out) == before
+    assert (
+        toy_batch(rows, "-o", out, "--bundle", formulas.path, "--name", "{id}") == 0
+    )  # four steps are the bundle's own
 
 
 def test_rows_that_were_changed_need_a_word(rows, out, formulas, capsys):

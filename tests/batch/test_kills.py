@@ -58,6 +58,12 @@ def files_of(out: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in (out / "images").rglob("*.png")}
 
 
+def children_of(pid: int) -> list[int]:
+    """Return the processes that a process has started, from any of its threads."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
 def kill_at(process: subprocess.Popen[bytes], out: Path, count: int, seconds: float) -> bool:
     """Kill a job some time after so many pictures are there; return whether it was still at work."""
     while process.poll() is None and len(files_of(out)) < count:
@@ -83,21 +89,23 @@ def check(out: Path, rows: Path, alone: Pipeline, count: int, sample: int) -> No
         assert read_parameters(out / one["file_name"]).as_json() == drawn.parameters[0].as_json()
 
 
-def test_kills_at_any_moment_cost_nothing_that_is_finished(formulas, tmp_path):
-    count, out, rows = 120, tmp_path / "out", rows_of(tmp_path, 120)
+def test_kills_at_any_moment_cost_nothing_that_is_finished(formulas, tmp_path, full):
+    count, kills = (5000, 20) if full else (100, 4)
+    out, rows = tmp_path / "out", rows_of(tmp_path, count)
     words = rows, "-o", out, "--bundle", formulas.path, "--seed", 3
+    chance = random.Random(2)  # noqa: S311 - of a test
     kept: dict[Path, int] = {}
-    for number, delay in ((0, 0.3), (1, 0.0), (30, 0.013), (60, 0.004), (90, 0.021)):
-        assert kill_at(begin("tests.batch.toy", *words), out, number, delay)
+    for number in [0, *sorted(chance.sample(range(1, count - 20), kills - 1))]:
+        assert kill_at(begin("tests.batch.toy", *words), out, number, chance.random() / 20)
         assert kept.items() <= files_of(out).items()
         kept = files_of(out)
-        for path in kept:
+        for path in kept if not full else ():
             with Image.open(path) as image:
                 image.load()
-    assert len(kept) >= 90
+    assert len(kept) > count / 3
     assert toy_batch(*words) == 0
     assert kept.items() <= files_of(out).items()
-    check(out, rows, toy_pipeline(formulas.path), count, 40)
+    check(out, rows, toy_pipeline(formulas.path), count, count if full else 40)
 
 
 def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(formulas, tmp_path):
@@ -137,6 +145,20 @@ def test_memory_stays_flat_over_five_thousand_rows(formulas, tmp_path):
         process = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
         peaks.append(json.loads(process.stdout)["peak_rss_bytes"])
     assert peaks[1] - peaks[0] < 40e6, peaks  # bytes: lists of 4,000 more rows, and nothing else
+
+
+@pytest.mark.slow
+def test_an_engine_that_is_killed_costs_no_picture(tmp_path):
+    out, rows = tmp_path / "out", rows_of(tmp_path, 12, num_inference_steps=4)
+    process = begin("nano_batch.cli", rows, "-o", out, "--seed", 3, "--threads", 1, "--no-cache", "--isolate")
+    for number in (0, 5):
+        while len(files_of(out)) < number or not (children := children_of(process.pid)):
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.kill(children[0], signal.SIGKILL)
+    said = process.communicate()[1].decode()
+    assert process.returncode == 0, said
+    check(out, rows, Pipeline.from_pretrained(threads=1), 12, 4)
 
 
 @pytest.mark.slow

@@ -40,23 +40,26 @@ def check_agreement(job: Job, asked: Settings, places: Sequence[Place], *, seede
     """Raise what ``agreed`` and ``remove_gone`` would raise; nothing is written."""
     _compare(job, asked, seeded=seeded)
     if not prune:
-        _refuse_gone(job, _gone(job, places))
+        _refuse_gone(job, asked, _gone(job, places))
 
 
-def remove_gone(job: Job, places: Sequence[Place], *, prune: bool) -> int:
+def remove_gone(job: Job, asked: Settings, places: Sequence[Place], *, prune: bool) -> int:
     """Look for pictures that no row asks for any more; return the number of files that were deleted.
 
     Args:
         job: as it was.
+        asked: its settings now.
         places: that are asked for now.
         prune: whether the files of others are deleted.
 
     Raises:
         OtherJobError: there are some, and they are to stay.
+        OutputError: the folder cannot be written.
     """
     gone = _gone(job, places)
     if not prune:
-        _refuse_gone(job, gone)
+        _refuse_gone(job, asked, gone)
+    job.renew(asked)
     if not gone:
         return 0
     kept = {name for place in places for name in place.wanted.files}
@@ -79,13 +82,19 @@ def _gone(job: Job, places: Sequence[Place]) -> dict[str, Any]:
     return {key: record for key, record in gone.items() if key in finished}
 
 
-def _refuse_gone(job: Job, gone: Mapping[str, Any]) -> None:
-    """Raise ``OtherJobError`` if pictures are gone."""
+def _refuse_gone(job: Job, asked: Settings, gone: Mapping[str, Any]) -> None:
+    """Raise ``OtherJobError`` if pictures are gone, with the options that may be why."""
     if gone:
         ids = ", ".join(repr(record.get("id")) for record in list(gone.values())[:_MOST_NAMED])
         what = f"{len(gone)} of its pictures are asked for by no row any more, or by a changed one (id {ids})"
         hint = "Give another folder with -o, or --prune, which deletes those pictures."
-        raise OtherJobError(job.folder, [what], hint)
+        raise OtherJobError(job.folder, [*_changed(job.settings.options, asked.options), what], hint)
+
+
+def _changed(there: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """Say which options of the command line are others; those that change no picture do not matter."""
+    names = [name for name in sorted({*there, *asked}) if there.get(name) != asked.get(name)]
+    return [f"its {name} is {_shown(there.get(name))}, not {_shown(asked.get(name))}" for name in names]
 
 
 def _compare(job: Job, asked: Settings, *, seeded: bool) -> None:
@@ -103,10 +112,6 @@ def _differences(there: Settings, asked: Settings, *, seeded: bool) -> list[str]
         found.append(f"its --seed is {there.seed}, not {asked.seed}")
     if there.name != asked.name:
         found.append(f"its --name is {_shown(there.name)}, not {_shown(asked.name)}")
-    for name in sorted({*there.options, *asked.options}):
-        one, other = there.options.get(name), asked.options.get(name)
-        if one != other:
-            found.append(f"its {name} is {_shown(one)}, not {_shown(other)}")
     return found
 
 

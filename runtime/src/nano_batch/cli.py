@@ -232,6 +232,7 @@ def _asked(options: BatchOptions) -> Asked:
     from nano_batch.naming import Naming
     from nano_batch.running import Asked
     from nano_batch.shards import Shard
+    from nano_batch.wanted import readable
 
     naming, shard = Naming(options.name), Shard(0, 1)
     if options.shard is not None:
@@ -246,7 +247,7 @@ def _asked(options: BatchOptions) -> Asked:
         defaults = replace(defaults, keep_unmasked=True, mask_blur=said.get("mask_blur", _BLUR))
     pictures = {name: getattr(options, name, None) for name in ("image", "mask_image")}
     given = {name: _as_json(getattr(defaults, name)) for name in said} | {
-        name: str(path) for name, path in pictures.items() if path is not None
+        name: readable(path) for name, path in pictures.items() if path is not None
     }
     return Asked(
         rows=options.rows,
@@ -315,8 +316,10 @@ def _without(add: Callable[..., object], fields: Collection[str]) -> Callable[..
     return added
 
 
-def _seed(text: str) -> int:
-    """Read the seed of a job."""
+def _seed(text: str) -> int | None:
+    """Read the seed of a job; -1 asks for a random one, as in A1111."""
+    if text == "-1":
+        return None
     if not (text.isascii() and text.isdigit() and int(text[:20]) < 1 << 63):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2**63 - 1")
     return int(text)

@@ -197,8 +197,28 @@ class Job:
                 (folder / name).mkdir(exist_ok=True)
         except OSError as error:
             raise OutputError(folder, str(error.strerror or error)) from error
-        write_whole(folder / JOB, lambda file: file.write(msgspec.json.format(msgspec.json.encode(settings)) + b"\n"))
-        return cls(folder, settings)
+        job = cls(folder, settings)
+        job.write()
+        return job
+
+    def write(self) -> None:
+        """Write ``job.json``.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        content = msgspec.json.format(msgspec.json.encode(self.settings)) + b"\n"
+        write_whole(self.folder / JOB, lambda file: file.write(content))
+
+    def renew(self, asked: Settings) -> None:
+        """Note the options and the file that the job was last asked for with, which change none of its pictures.
+
+        Raises:
+            OutputError: ``job.json`` cannot be written.
+        """
+        now = msgspec.structs.replace(self.settings, options=asked.options, rows=asked.rows)
+        if now != self.settings:
+            Job(self.folder, now).write()
 
     def entries(self) -> dict[str, Entry]:
         """Return what the logs of all workers say of each picture, by its key."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from blake3 import blake3
 
 from nano_batch.naming import Naming
-from nano_batch.wanted import Source, Wanted, changed_options, digest_of_file, key_of
+from nano_batch.wanted import Source, Wanted, changed_options, digest_of_file, key_of, readable
 from nano_runtime import DrawOptions, Pipeline, UsageError
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def _hashed(*parts: object) -> int:
 
 
 def _shown(path: Path | None) -> str | None:
-    return None if path is None else str(path)
+    return None if path is None else readable(path)
 
 
 def _fault(row: int, what: str, hint: str) -> str:

@@ -19,7 +19,7 @@ from nano_batch.naming import Naming
 from nano_batch.progress import Progress
 from nano_batch.reports import report
 from nano_batch.shards import Shard
-from nano_batch.wanted import Wanted
+from nano_batch.wanted import Wanted, readable
 from nano_runtime import DrawOptions, NanoError, Row, RowsError, __version__, read_rows
 
 __all__ = ["Asked", "Engine", "Outcome", "Voice", "check", "run"]
@@ -116,11 +116,11 @@ def check(asked: Asked, draw: Draw) -> Outcome:
     rows = read_rows(asked.rows, asked.defaults, **asked.pictures)
     job = Job.read(asked.folder)
     settings, places = _settled(asked, draw, rows, job)
+    mine = [place for place in places if asked.shard.has(place.wanted.key)]
     if job is None:
-        return Outcome(asked.folder, asked.shard, len(places), 0)
+        return Outcome(asked.folder, asked.shard, len(mine), 0)
     check_agreement(job, settings, places, seeded=asked.seed is not None, prune=asked.prune)
     done = job.finished(job.entries())
-    mine = [place for place in places if asked.shard.has(place.wanted.key)]
     return Outcome(asked.folder, asked.shard, len(mine), sum(place.wanted.key in done for place in mine))
 
 
@@ -145,7 +145,7 @@ def run(asked: Asked, draw: Draw, engine: Engine, voice: Voice) -> Outcome:
         job = agreed(asked.folder, settings, seeded=asked.seed is not None)
         if job.settings.seed != settings.seed:  # another process has begun it meanwhile
             settings, places = _settled(asked, draw, rows, job)
-        if (removed := remove_gone(job, places, prune=asked.prune)) > 0:
+        if (removed := remove_gone(job, settings, places, prune=asked.prune)) > 0:
             voice.say(f"{removed} pictures are deleted that no row asks for any more")
         lines = [place.line() for place in places]
         write_lines(job.folder / PICTURES, lines)
@@ -277,7 +277,7 @@ def _settled(asked: Asked, draw: Draw, rows: Sequence[Row], job: Job | None) -> 
         seed=seed,
         name=asked.naming.pattern,
         options=dict(asked.given),
-        rows=Path(asked.rows).name,
+        rows=readable(Path(asked.rows).name),
         version=__version__,
     )
     return settings, places

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,7 +13,7 @@ from blake3 import blake3
 
 from nano_runtime import DrawOptions
 
-__all__ = ["Source", "Wanted", "changed_options", "digest_of_file", "key_of"]
+__all__ = ["Source", "Wanted", "changed_options", "digest_of_file", "key_of", "readable"]
 
 _NOT_STORED: Final = frozenset({"latents", "output_type", "image", "mask_image", "num_images_per_prompt"})
 _DEFAULTS: Final[Mapping[str, Any]] = {
@@ -109,6 +110,11 @@ def key_of(given: Mapping[str, Any], bundle: str, image: str | None = None, mask
     """
     decisive = {"form": _FORM_OF_KEY, "bundle": bundle, "options": given, "image": image, "mask_image": mask}
     return blake3(_canonical(decisive).encode()).hexdigest()[:_KEY_DIGITS]
+
+
+def readable(path: str | Path) -> str:
+    """Return a path as text that JSON can hold: bytes of a name that are no UTF-8 are replaced."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def digest_of_file(path: Path) -> str:

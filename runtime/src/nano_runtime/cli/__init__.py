@@ -1,6 +1,7 @@
 """The error boundary of all commands: a user's error becomes two or three lines and an exit code; a bug, a traceback.
 
-0 done · 1 our bug · 2 usage · 3 bundle invalid · 4 this machine · 5 network · 130 interrupted · 141 reader gone
+0 done · 1 our bug · 2 usage · 3 bundle invalid · 4 this machine · 5 network · 6 some rows failed
+130 interrupted · 141 reader gone
 """
 
 from __future__ import annotations
