@@ -11,6 +11,7 @@ import logging
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from importlib import metadata
@@ -21,14 +22,14 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from blake3 import blake3
 
 from nano_batch.errors import ChangedSourceError, MisplacedImageError
+from nano_batch.job import make_folder
 from nano_batch.wanted import Source, Wanted, changed_options, key_of
-from nano_runtime import NanoError, Pipeline, Result, open_picture, read_parameters, save_png
+from nano_runtime import NanoError, Pipeline, Result, __version__, open_picture, read_parameters, save_png
 from nano_runtime.errors import (
     EngineDiedError,
     EngineError,
     NonFiniteError,
     OutOfMemoryError,
-    OutputError,
     OutputShapeError,
     UsageError,
 )
@@ -170,9 +171,9 @@ class Draw:
         sets = instruction_sets()
         return {
             "backend": pipe.backend,
-            "engine_version": metadata.version(pipe.backend),
+            "engine_version": _version_of(pipe.backend),
             "precision": pipe.options.precision,
-            "version": metadata.version("nano-runtime"),
+            "version": __version__,
             "instruction_sets": None if sets is None else list(sets),
         }
 
@@ -279,10 +280,7 @@ class Draw:
     def _write(self, content: bytes, names: Iterable[str]) -> None:
         for name in names:
             path = self.out / name
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise OutputError(path, str(error.strerror or error)) from error
+            make_folder(path.parent)
             write_whole(path, lambda file: file.write(content))
 
     def _record(
@@ -310,6 +308,14 @@ def units_of(pictures: Sequence[Wanted]) -> list[list[Wanted]]:
         groups.setdefault(_shared(one), []).append(one)
     units = [of[i : i + AT_ONCE] for of in groups.values() for i in range(0, len(of), AT_ONCE)]
     return sorted(units, key=len, reverse=True)
+
+
+def _version_of(module: str) -> str | None:
+    """Return the version of a package, which may be installed under another name than its module has."""
+    with suppress(metadata.PackageNotFoundError):
+        return metadata.version(module)
+    packages = metadata.packages_distributions().get(module, [])
+    return metadata.version(packages[0]) if packages else None
 
 
 def _shared(one: Wanted) -> str:

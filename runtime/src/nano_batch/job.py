@@ -42,6 +42,7 @@ __all__ = [
     "Settings",
     "lines_of",
     "locked",
+    "make_folder",
     "write_lines",
 ]
 
@@ -191,14 +192,11 @@ class Job:
         Raises:
             OutputError: it cannot be made or written.
         """
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name in (IMAGES, LOGS):
-                (folder / name).mkdir(exist_ok=True)
-        except OSError as error:
-            raise OutputError(folder, str(error.strerror or error)) from error
         job = cls(folder, settings)
-        job.write()
+        make_folder(folder)
+        job.write()  # first: a folder with anything else in it, and no job, is somebody else's
+        for name in (IMAGES, LOGS):
+            make_folder(folder / name)
         return job
 
     def write(self) -> None:
@@ -310,6 +308,18 @@ def lines_of(path: Path) -> Iterator[dict[str, Any]]:
             found = msgspec.json.decode(line)
             if isinstance(found, dict):
                 yield found
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those that it is in, if it is not there.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(folder, str(error.strerror or error)) from error
 
 
 def write_lines(path: Path, lines: list[dict[str, Any]]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ from blake3 import blake3
 
 from nano_batch.datasets import require, write_datasets
 from nano_batch.errors import MergeError, NoJobError, OtherJobError
-from nano_batch.job import LOGS, PICTURES, Job, lines_of, locked, write_lines
+from nano_batch.job import LOGS, PICTURES, Job, lines_of, locked, make_folder, write_lines
 from nano_batch.reports import report
 from nano_batch.running import Outcome
 from nano_batch.shards import Shard
@@ -94,6 +95,7 @@ def _take(job: Job, into: Job) -> None:
     for record in job.finished(job.entries()).values():
         for name in record["files"]:
             _copy(job.folder / name, into.folder / name)
+    make_folder(into.folder / LOGS)
     origin = blake3(str(job.folder.resolve()).encode()).hexdigest()[:8]
     for log in sorted((job.folder / LOGS).glob("*.jsonl")):
         name = log.name if log.name.startswith(_MERGED) else f"{_MERGED}{origin}-{log.name}"
@@ -104,18 +106,18 @@ def _copy(source: Path, target: Path) -> None:
     """Copy a file whole, with its time, unless one like it is there.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: it cannot be read, or not be written.
     """
+    make_folder(target.parent)
     try:
-        found = source.stat()
-        if target.exists() and _looks(target.stat()) == _looks(found):
-            return
-        content = source.read_bytes()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(target, lambda file: file.write(content))
-        os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
+        found, content = source.stat(), source.read_bytes()
+        there = target.exists() and _looks(target.stat()) == _looks(found)
     except OSError as error:
         raise OutputError(target, str(error.strerror or error)) from error
+    if not there:
+        write_whole(target, lambda file: file.write(content))
+        with suppress(OSError):  # then its content is compared
+            os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
 def _looks(found: os.stat_result) -> tuple[int, int]:
