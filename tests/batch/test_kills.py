@@ -95,8 +95,9 @@ def test_kills_at_any_moment_cost_nothing_that_is_finished(formulas, tmp_path, f
     words = rows, "-o", out, "--bundle", formulas.path, "--seed", 3
     chance = random.Random(2)  # noqa: S311 - of a test
     kept: dict[Path, int] = {}
-    for number in [0, *sorted(chance.sample(range(1, count - 20), kills - 1))]:
-        assert kill_at(begin("tests.batch.toy", *words), out, number, chance.random() / 20)
+    for number in range(kills):
+        place = number * count // (kills + 1) + chance.randrange(5)
+        assert kill_at(begin("tests.batch.toy", *words), out, place, chance.random() / 20)
         assert kept.items() <= files_of(out).items()
         kept = files_of(out)
         for path in kept if not full else ():
