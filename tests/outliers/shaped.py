@@ -154,7 +154,7 @@ def _sums(checkpoint: Checkpoint, random: Generator) -> None:
         pairs = [(module.conv1, module.time_emb_proj), (module.conv2, module.conv_shortcut)]
         for one, other in pairs:
             if other is not None:
-                constant = _CONSTANT * _signs(len(one.bias), random)
+                constant = _CONSTANT / 4 * _signs(len(one.bias), random)  # more is lost to the rounding of sums
                 constant *= torch.rand(len(constant), generator=random) < 0.2
                 one.bias.add_(constant)
                 other.bias.sub_(constant)
