@@ -152,6 +152,12 @@ def test_errors_have_a1111s_keys(served, route, body, status):
     assert {"error", "detail", "body", "errors"} == set(answer.json())
 
 
+def test_the_document_has_a1111s_form_of_errors(served):
+    paths = served.get("/openapi.json")["paths"]
+    forms = {path: str(paths[path]["post"]["responses"]["default"]) for path in (f"{API}/txt2img", "/api/v1/jobs")}
+    assert ["FlatErrorShape" in form for form in forms.values()] == [True, False]
+
+
 def test_lists_have_what_clients_read(served):
     models = served.get(f"{API}/sd-models")
     assert [set(one) for one in models] == [{"title", "model_name", "hash", "sha256", "filename", "config"}] * 2

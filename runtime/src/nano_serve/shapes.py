@@ -12,6 +12,7 @@ __all__ = [
     "BundlesShape",
     "ErrorShape",
     "FailureShape",
+    "FlatErrorShape",
     "JobRequest",
     "JobShape",
     "JobsShape",
@@ -233,3 +234,12 @@ class ErrorShape(msgspec.Struct, kw_only=True):
     """An error, in the form that OpenAI's clients show."""
 
     error: _Error
+
+
+class FlatErrorShape(msgspec.Struct, kw_only=True):
+    """An error, in the form that A1111's clients show."""
+
+    error: str
+    detail: str
+    body: str
+    errors: str

@@ -9,9 +9,9 @@ from starlette.responses import Response
 
 from nano_runtime import NanoError
 from nano_serve.errors import RequestError, code_of, status_of
-from nano_serve.shapes import ErrorShape
+from nano_serve.shapes import ErrorShape, FlatErrorShape
 
-__all__ = ["JsonAnswer", "error_answer", "problem"]
+__all__ = ["JsonAnswer", "error_answer", "error_shape", "problem"]
 
 _SDAPI: Final = "/sdapi/"
 _SERVER: Final = 500
@@ -25,6 +25,11 @@ class JsonAnswer(Response):
     def render(self, content: Any) -> bytes:  # noqa: ANN401 - whatever can be written as JSON
         """Return the body."""
         return msgspec.json.encode(content)
+
+
+def error_shape(path: str) -> type[ErrorShape | FlatErrorShape]:
+    """Return the form of errors of a path."""
+    return FlatErrorShape if path.startswith(_SDAPI) else ErrorShape
 
 
 def error_answer(error: NanoError, path: str, message: str | None = None) -> Response:
@@ -49,8 +54,8 @@ def problem(status: int, code: str, message: str, path: str, headers: dict[str, 
     sent = dict(headers or {})
     if status >= _SERVER and "Retry-After" not in sent:
         sent["x-should-retry"] = "false"
-    if path.startswith(_SDAPI):
-        return JsonAnswer({"error": code, "detail": message, "body": "", "errors": message}, status, sent)
+    if error_shape(path) is FlatErrorShape:
+        return JsonAnswer(FlatErrorShape(error=code, detail=message, body="", errors=message), status, sent)
     kind = "server_error" if status >= _SERVER else "invalid_request_error"
     shape = {"error": {"message": message, "type": kind, "param": None, "code": code}}
     return JsonAnswer(msgspec.convert(shape, ErrorShape), status, sent)

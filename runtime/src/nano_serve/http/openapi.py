@@ -9,8 +9,9 @@ from typing import Any, Final
 import msgspec
 
 from nano_runtime import __version__
+from nano_serve.http.answers import error_shape
 from nano_serve.http.routes import Endpoint
-from nano_serve.shapes import ErrorShape
+from nano_serve.shapes import ErrorShape, FlatErrorShape
 
 __all__ = ["document_of"]
 
@@ -19,7 +20,7 @@ _PLACE: Final = "#/components/schemas/{name}"
 
 def document_of(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     """Return the document."""
-    shapes = [ErrorShape]
+    shapes: list[Any] = [ErrorShape, FlatErrorShape]
     for one in endpoints:
         for shape in (one.request, one.response):
             if shape is not None and not isinstance(shape, str) and shape not in shapes:
@@ -44,7 +45,7 @@ def _operation(one: Endpoint, schema_of: dict[Any, Any]) -> dict[str, Any]:
         answer["content"] = {one.response: {"schema": {"type": "string"}}}
     elif one.response is not None:
         answer["content"] = {"application/json": {"schema": schema_of[one.response]}}
-    wrong = {"description": "An error", "content": {"application/json": {"schema": schema_of[ErrorShape]}}}
+    wrong = {"description": "An error", "content": {"application/json": {"schema": schema_of[error_shape(one.path)]}}}
     operation: dict[str, Any] = {"summary": one.summary, "responses": {str(one.status): answer, "default": wrong}}
     names = re.findall(r"{(\w+)}", one.path)
     if names:
