@@ -187,9 +187,8 @@ def command(*options: str) -> list[str]:
 def real(bundle: Path | None, *options: str) -> Iterator[Running]:
     """Give ``nano-serve`` with a real bundle; None takes the demo."""
     chosen = [] if bundle is None else ["--bundle", str(bundle)]
-    process = subprocess.Popen(
-        command("--port", "0", "--no-history", *chosen, *options), stdout=subprocess.PIPE, text=True
-    )
+    chosen += [] if "--history" in options else ["--no-history"]
+    process = subprocess.Popen(command("--port", "0", *chosen, *options), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None  # noqa: S101 - it is a pipe
     found = re.search(r"http://localhost:(\d+)", process.stdout.readline())
     if found is None:
