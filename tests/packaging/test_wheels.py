@@ -89,7 +89,8 @@ def test_the_engines_are_extras(runtime):
     serving = {name for name, marker in optional if "serve" in marker}
     assert serving == {"h11", "starlette", "uvicorn", "python-multipart"}
     assert {name for name, marker in optional if "parquet" in marker} == {"pyarrow"}
-    engines = {name for name, _ in optional} - {"nano-runtime", "pyarrow"} - signing - serving
+    assert {name for name, marker in optional if "ray" in marker} == {"ray"}
+    engines = {name for name, _ in optional} - {"nano-runtime", "pyarrow", "ray"} - signing - serving
     assert engines == {"onnxruntime", "openvino"}
     assert all(marker.startswith("extra ==") for _, marker in optional)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from nano_runtime.errors import RowsError, RowsFileError
+from nano_runtime.errors import OptionError, RowsError, RowsFileError
 from nano_runtime.options import DrawOptions
 from nano_runtime.rows.checking import Checker
 from nano_runtime.rows.content import STDIN, text_of
@@ -43,11 +43,14 @@ def read_rows(
         mask_image: its mask.
 
     Raises:
+        OptionError: the defaults are no ``DrawOptions``.
         RowsFileError: the file cannot be read, or has no rows.
         RowsError: rows cannot be drawn; it lists them.
         ParquetMissingError: pyarrow is not installed, which reads Parquet.
     """
     file = path_of("path", path)
+    if not isinstance(defaults, DrawOptions):
+        raise OptionError("defaults", defaults, "a DrawOptions")
     checker = Checker(file.parent, defaults, image, mask_image)
     rows: list[Row] = []
     faults: list[Fault] = []
