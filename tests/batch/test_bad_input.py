@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 from PIL import Image
 from tests.batch.toy import lines, toy_batch, write_rows
 from tests.faults import failing
@@ -81,6 +82,40 @@ def test_rows_that_were_changed_need_a_word(rows, out, formulas, capsys):
     assert toy_batch(*words, "--prune") == 0
     assert [one["text"] for one in lines(out / "metadata.jsonl")] == ["a fox", "a blue owl"]
     assert len([*(out / "images").rglob("*.png")]) == 2
+
+
+def test_a_row_that_was_renamed_leaves_no_picture_behind(rows, out, formulas, capsys):
+    words = rows, "-o", out, "--bundle", formulas.path, "--name", "{id}"
+    write_rows(rows, [{"id": "old", "prompt": "a fox", "seed": 1}, {"id": "r1", "prompt": "sea", "seed": 2}])
+    assert toy_batch(*words) == 0
+    write_rows(rows, [{"id": "new", "prompt": "a fox", "seed": 1}, {"id": "r1", "prompt": "sea", "seed": 2}])
+    assert "'old'" in refused(capsys, *words)[1]
+    assert toy_batch(*words, "--prune") == 0
+    assert {path.name for path in (out / "images").iterdir()} == {"new.png", "r1.png"}
+
+
+@pytest.mark.parametrize("name", ["../mine.txt", "images/../../mine.txt", "images\\..\\mine.txt", "mine.txt"])
+def test_a_job_of_somebody_else_deletes_nothing_outside_its_pictures(name, rows, out, formulas, tmp_path):
+    assert toy_batch(rows, "-o", out, "--bundle", formulas.path) == 0
+    for mine in (tmp_path / "mine.txt", out / "mine.txt", out / "images\\..\\mine.txt"):
+        mine.write_text("mine")
+    record = {"key": "f" * 32, "done": True, "size": 4, "blake3": blake3(b"mine").hexdigest(), "drawn_by": {}}
+    (out / "log/other.jsonl").write_text(json.dumps({**record, "files": {name: 0}}) + "\n")
+    line = {"record": {"key": "f" * 32, "id": "x", "file_name": name}}
+    (out / "pictures.jsonl").write_text(json.dumps(line) + '\n{"record": {"key": [], "file_name": {}}}\n')
+    assert toy_batch(rows, "-o", out, "--bundle", formulas.path, "--prune") == 0
+    assert toy_batch("merge", out, "-o", tmp_path / "below" / "all") == 0
+    assert len([*tmp_path.rglob("*mine.txt")]) == 3
+
+
+def test_a_job_that_was_ended_while_it_began_goes_on(rows, out, formulas, monkeypatch):
+    def ended(*_words: object, **_more: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("nano_batch.job.write_whole", ended)
+        assert toy_batch(rows, "-o", out, "--bundle", formulas.path) == 130
+    assert toy_batch(rows, "-o", out, "--bundle", formulas.path) == 0
 
 
 @pytest.mark.parametrize("harm", ["file", "no job", "damaged", "later form", "not ours", "not a number"])
@@ -177,6 +212,17 @@ def test_a_pattern_that_is_none_is_refused(pattern, why, rows, out, capsys):
 def test_every_id_makes_a_name_that_all_systems_can_have(row_id, name):
     values = {"id": row_id, "i": 0, "key": "0" * 32, "prompt": "", "seed": 1}
     assert Naming("{id}").name(values) == name
+
+
+def test_spellings_of_a_name_that_macos_takes_for_one_are_refused(out, formulas, tmp_path, capsys):
+    rows = [{"id": name, "prompt": name} for name in ("caf\u00e9", "CAFE\u0301", "cafe")]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    words = tmp_path / "rows.jsonl", "-o", out, "--bundle", formulas.path, "--name"
+    assert toy_batch(*words, "{id}") == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 3
+    assert said[1].startswith("line 2: its picture would be images/CAFE\u0301.png, as that of line 1 is")
+    assert toy_batch(*words, "{id}-{i}-{key}") == 0
 
 
 def test_names_that_meet_are_refused(out, formulas, tmp_path, capsys):

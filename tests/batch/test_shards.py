@@ -68,6 +68,49 @@ def test_shards_of_one_folder_write_its_lists_together(rows, formulas, tmp_path)
     assert {path.name for path in (tmp_path / "out/log").glob("*.jsonl")} == {f"shard-{i}-of-3.jsonl" for i in range(3)}
 
 
+def test_parts_that_overlap_merge_into_whole_pictures(rows, formulas, tmp_path, capsys):
+    words = "--bundle", formulas.path, "--seed", 3
+    parts = tmp_path / "a", tmp_path / "b"
+    toy_batch(rows, "-o", parts[0], *words, "--shard", "0/2")
+    toy_batch(rows, "-o", parts[1], *words, "--backend", "openvino")  # its files say so: they are other bytes
+    for merged in (parts, parts[::-1]):
+        into = tmp_path / f"into {merged[0].name}"
+        assert toy_batch("merge", *merged, "-o", into) == 0
+        assert len(lines(into / "metadata.jsonl")) == 23
+        capsys.readouterr()
+        assert toy_batch(rows, "-o", into, *words) == 0
+        assert "drawn" not in capsys.readouterr().err
+
+
+def test_a_merge_that_lacks_pictures_says_how_many(rows, formulas, tmp_path, capsys):
+    words = rows, "-o", tmp_path / "a", "--bundle", formulas.path, "--seed", 3, "--shard", "0/3"
+    toy_batch(*words, "--dry-run")
+    asked = int(capsys.readouterr().err.split()[0])
+    toy_batch(*words)
+    assert toy_batch("merge", tmp_path / "a") == 0
+    assert len(contents(tmp_path / "a")) == asked < 23
+    assert f"{23 - asked} are not drawn yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("harm", ["gone", "torn", '{"record": {"key": [1]}}\n', '{"record": 1}\n', "[" * 5000, "\0\n"])
+def test_a_damaged_list_of_pictures_loses_no_row_in_a_merge(harm, rows, formulas, tmp_path, capsys):
+    part, words = tmp_path / "part", (rows, "-o", tmp_path / "part", "--bundle", formulas.path, "--seed", 3)
+    toy_batch(*words)
+    listed = part / "pictures.jsonl"
+    whole = listed.read_bytes()
+    if harm == "gone":
+        listed.unlink()
+    else:
+        listed.write_bytes(whole[:-30] + b"\n" + whole if harm == "torn" else harm.encode())
+    capsys.readouterr()
+    assert toy_batch("merge", part, "-o", tmp_path / "all") == 2
+    assert len(capsys.readouterr().err.splitlines()) == 2
+    assert not (tmp_path / "all").exists()
+    assert toy_batch(*words) == 0  # as the message says
+    assert listed.read_bytes() == whole
+    assert toy_batch("merge", part, "-o", tmp_path / "all") == 0
+
+
 @pytest.mark.parametrize("text", ["3/2", "2/2", "0/0", "-1/4", "1", "a/b", "1/2/3", "1/100000000000", "", "1.0/2"])
 def test_what_is_no_shard_is_refused(text, rows, formulas, tmp_path, capsys):
     with pytest.raises(ShardError):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nano_batch.errors import OtherJobError
-from nano_batch.job import PICTURES, Job, Settings, lines_of
+from nano_batch.job import PICTURES, Job, Settings, lines_of, one_at_a_time
 from nano_batch.listing import Place
 
 __all__ = ["agreed", "check_agreement", "remove_gone"]
@@ -29,9 +29,10 @@ def agreed(folder: Path, asked: Settings, *, seeded: bool) -> Job:
         DamagedJobError: there is one that cannot be read.
         OutputError: the folder cannot be written.
     """
-    found = Job.read(folder)
-    if found is None:
-        return Job.begin(folder, asked)
+    with one_at_a_time(folder):  # shards begin together
+        found = Job.read(folder)
+        if found is None:
+            return Job.begin(folder, asked)
     _compare(found, asked, seeded=seeded)
     return found
 
@@ -64,28 +65,29 @@ def remove_gone(job: Job, asked: Settings, places: Sequence[Place], *, prune: bo
         return 0
     kept = {name for place in places for name in place.wanted.files}
     removed = 0
-    for key, entry in job.entries().items():
-        names = entry.done.get("files", {}) if key in gone and entry.done is not None else {}
-        for name in set(names) - kept:
-            with suppress(OSError):
-                (job.folder / name).unlink()
-                removed += 1
+    for name in {str(record["file_name"]) for record in gone} - kept:
+        with suppress(OSError):
+            (job.folder / name).unlink()
+            removed += 1
     return removed
 
 
-def _gone(job: Job, places: Sequence[Place]) -> dict[str, Any]:
-    """Return what the job had of finished pictures that no place is, by their keys."""
-    keys = {place.wanted.key for place in places}
+def _gone(job: Job, places: Sequence[Place]) -> list[dict[str, Any]]:
+    """Return what the job had of finished pictures that no place is, or none by their name."""
+    asked = {(place.wanted.key, name) for place in places for name in place.wanted.files}
+    keys, names = ({one[at] for one in asked} for at in (0, 1))
     before = [line["record"] for line in lines_of(job.folder / PICTURES) if isinstance(line.get("record"), dict)]
-    gone = {str(record.get("key")): record for record in before if record.get("key") not in keys}
+    own = [(record.get("key"), record.get("file_name"), record) for record in before]
+    texts = [one for one in own if isinstance(one[0], str) and isinstance(one[1], str)]
+    gone = [one for one in texts if one[0] not in keys or one[1] not in names]
     finished = job.finished(job.entries()) if gone else {}
-    return {key: record for key, record in gone.items() if key in finished}
+    return [record for key, name, record in gone if key in finished and name in finished[key]["files"]]
 
 
-def _refuse_gone(job: Job, asked: Settings, gone: Mapping[str, Any]) -> None:
+def _refuse_gone(job: Job, asked: Settings, gone: Sequence[Mapping[str, Any]]) -> None:
     """Raise ``OtherJobError`` if pictures are gone, with the options that may be why."""
     if gone:
-        ids = ", ".join(repr(record.get("id")) for record in list(gone.values())[:_MOST_NAMED])
+        ids = ", ".join(repr(record.get("id")) for record in gone[:_MOST_NAMED])
         what = f"{len(gone)} of its pictures are asked for by no row any more, or by a changed one (id {ids})"
         hint = "Give another folder with -o, or --prune, which deletes those pictures."
         raise OtherJobError(job.folder, [*_changed(job.settings.options, asked.options), what], hint)

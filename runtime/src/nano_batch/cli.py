@@ -204,7 +204,7 @@ def _batch(options: BatchOptions) -> int:
         _say(_summary(outcome))
     if options.json:
         print(json.dumps(_report(outcome), indent=1))
-    return EXIT_SOME_FAILED if outcome.failed else 0
+    return EXIT_SOME_FAILED if outcome.failed or (outcome.missing and not options.dry_run) else 0
 
 
 def _engine(options: BatchOptions) -> Engine:
@@ -286,6 +286,8 @@ def _summary(outcome: Outcome) -> str:
         said += f"; {outcome.drawn} drawn in {duration(outcome.seconds)}, {rate:.3g} a minute"
     if outcome.failed:
         said += f"; {outcome.failed} failed: see {outcome.folder / 'errors.jsonl'}; the same command tries them again"
+    if outcome.missing:
+        said += f"; {outcome.missing} are not drawn yet"
     return said
 
 

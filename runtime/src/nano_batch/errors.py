@@ -54,13 +54,16 @@ class DamagedJobError(UsageError):
     Args:
         path: of the file.
         why: in a few words.
+        hint: what to do.
     """
 
-    def __init__(self, path: Path, why: str) -> None:
-        super().__init__(
-            f"{path} is damaged: {why}",
-            "Restore it from a copy, or begin in another folder with -o: the pictures here are whole.",
-        )
+    def __init__(
+        self,
+        path: Path,
+        why: str,
+        hint: str = "Restore it from a copy, or begin in another folder with -o: the pictures here are whole.",
+    ) -> None:
+        super().__init__(f"{path} is damaged: {why}", hint)
 
 
 class BusyFolderError(MachineError):

@@ -43,6 +43,8 @@ __all__ = [
     "lines_of",
     "locked",
     "make_folder",
+    "one_at_a_time",
+    "pictures_of",
     "write_lines",
 ]
 
@@ -50,6 +52,8 @@ JOB, PICTURES, METADATA, ERRORS = "job.json", "pictures.jsonl", "metadata.jsonl"
 IMAGES, LOGS = "images", "log"
 LOCK, REPORT_LOCK = ".lock", ".report.lock"
 _FORM: Final = 1
+_REWRITES: Final = "Run nano-batch with its rows in that folder once more, which writes the file anew."
+_OUTSIDE: Final = re.compile(r"(?!images/)|.*(?:/\.|//|[\\\0])", re.DOTALL)  # names that no picture of a job has
 _UNFINISHED: Final = re.compile(r"\.nano-[0-9a-f]{32}\.part")  # as ``write_whole`` names them
 
 
@@ -75,6 +79,27 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     options: dict[str, Any] = {}
     rows: str
     version: str
+
+
+class _Picture(msgspec.Struct, forbid_unknown_fields=False):
+    """What a line of ``pictures.jsonl`` has to say of a picture, at least."""
+
+    file_name: str
+    text: str
+    id: str
+    i: int
+    key: str
+
+
+class _Line(msgspec.Struct):
+    row: int
+    place: int
+    record: dict[str, Any]
+    extra: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        """Check the record."""
+        msgspec.convert(self.record, _Picture)
 
 
 @dataclass
@@ -127,19 +152,20 @@ class Entry:
     """What the logs say of one picture.
 
     Attributes:
-        done: the record of its file; None where there never was one.
+        done: the records of its file, the last ones last: each log has its own, and the file is of one of them.
         failed: the last record of a failure after that; None for none.
         tries: number of those failures.
     """
 
-    done: Mapping[str, Any] | None = None
+    done: list[Mapping[str, Any]] = field(default_factory=list)
     failed: Mapping[str, Any] | None = None
     tries: int = 0
 
     def add(self, record: Mapping[str, Any], *, done: bool) -> None:
         """Take in a later record."""
         if done:
-            self.done, self.failed, self.tries = record, None, 0
+            self.done.append(record)
+            self.failed, self.tries = None, 0
         else:
             self.failed = record
             self.tries += 1
@@ -234,8 +260,8 @@ class Job:
 
         A file of the logged size and time is believed; if only its time differs, its content is compared.
         """
-        known = {key: entry.done for key, entry in entries.items() if entry.done is not None}
-        return {key: record for key, record in known.items() if self._is_whole(record)}
+        found = {key: next(filter(self._is_whole, reversed(entry.done)), None) for key, entry in entries.items()}
+        return {key: record for key, record in found.items() if record is not None}
 
     def remove_unfinished(self) -> None:
         """Delete what killed processes had not finished writing; nobody else may be at work."""
@@ -253,24 +279,27 @@ class Job:
             return False
 
     def _is_file(self, name: str, changed: int, record: Mapping[str, Any]) -> bool:
+        if _OUTSIDE.match(name):
+            return False
         path = f"{self.folder}/{name}"  # a hundred thousand times, for which pathlib is slow
         found = os.stat(path)  # noqa: PTH116
         if found.st_size != record["size"]:
             return False
         return found.st_mtime_ns == changed or digest_of_file(Path(path)) == record["blake3"]
 
-    @contextmanager
-    def reporting(self) -> Iterator[None]:
-        """Have one process at a time read the logs and write what is made of them; the others wait.
 
-        Raises:
-            OutputError: the lock cannot be made.
-        """
-        with _opened_lock(self.folder / REPORT_LOCK) as file:
-            if fcntl is not None:
-                with suppress(OSError):  # a file system without locks
-                    fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Have one process at a time begin a job, or read its logs and write what is made of them; the others wait.
+
+    Raises:
+        OutputError: the lock cannot be made.
+    """
+    with _opened_lock(folder / REPORT_LOCK) as file:
+        if fcntl is not None:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager
@@ -320,6 +349,22 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(folder, str(error.strerror or error)) from error
+
+
+def pictures_of(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of ``pictures.jsonl``, which is always written whole.
+
+    Raises:
+        DamagedJobError: it is not there, or a line is none of ours.
+    """
+    path = folder / PICTURES
+    try:
+        lines = path.read_bytes().split(b"\n")
+        return [msgspec.to_builtins(msgspec.json.decode(line, type=_Line)) for line in lines if line]
+    except OSError as error:
+        raise DamagedJobError(path, error.strerror or str(error), _REWRITES) from error
+    except (ValueError, RecursionError) as error:
+        raise DamagedJobError(path, str(error), _REWRITES) from error
 
 
 def write_lines(path: Path, lines: list[dict[str, Any]]) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from unicodedata import normalize
 
 from blake3 import blake3
 
@@ -56,7 +57,9 @@ class Place:
         return {"row": self.row, "place": self.number, "record": self.record, "extra": self.extra}
 
 
-def list_pictures(rows: Sequence[Row], pipeline: Pipeline, seed: int, naming: Naming) -> tuple[list[Place], list[str]]:
+def list_pictures(
+    rows: Sequence[Row], pipeline: Pipeline, seed: int, naming: Naming, unit: str = "line"
+) -> tuple[list[Place], list[str]]:
     """Return the pictures that rows ask for, in their order, and a line for each row that cannot be drawn.
 
     A row without a seed gets one that depends on the job's seed and on its id or, in files without ids, on its prompt
@@ -68,6 +71,7 @@ def list_pictures(rows: Sequence[Row], pipeline: Pipeline, seed: int, naming: Na
         pipeline: of the bundle; it completes options, nothing is drawn.
         seed: of the job.
         naming: of the files.
+        unit: what the rows' numbers count, in words.
     """
     completed, digests = _Completed(pipeline), _Digests()
     faults: list[str] = []
@@ -78,10 +82,10 @@ def list_pictures(rows: Sequence[Row], pipeline: Pipeline, seed: int, naming: Na
             image, mask = digests.of(row.image), digests.of(row.mask_image)
             whole = completed.of(row)
         except UsageError as error:
-            faults.append(_fault(row.number, error.what, error.hint))
+            faults.append(f"{unit} {row.number}: {error.what}. {error.hint}")
             continue
         except OSError as error:
-            faults.append(_fault(row.number, f"{error.filename} cannot be read: {error.strerror}", "Check it."))
+            faults.append(f"{unit} {row.number}: {error.filename} cannot be read: {error.strerror}. Check it.")
             continue
         alike = whole, row.options.prompt, row.options.negative_prompt, image, mask
         first = _seed_of(row, seed, equal[alike])
@@ -97,7 +101,7 @@ def list_pictures(rows: Sequence[Row], pipeline: Pipeline, seed: int, naming: Na
             record = {**begins, **whole.columns, **varied, **starts}
             del record["prompt"]  # it is the text
             places.append(Place(row.number, number, wanted, record, row.extra))
-    return places, [*faults, *_collisions(places)]
+    return places, [*faults, *_collisions(places, unit)]
 
 
 def wanted_of(places: Sequence[Place]) -> dict[str, Wanted]:
@@ -237,16 +241,22 @@ def _shown(path: Path | None) -> str | None:
     return None if path is None else readable(path)
 
 
-def _fault(row: int, what: str, hint: str) -> str:
-    return f"row {row}: {what}. {hint}"
-
-
-def _collisions(places: Sequence[Place]) -> Iterator[str]:
-    """Yield places whose name another picture has, also where systems do not tell capitals from small letters."""
+def _collisions(places: Sequence[Place], unit: str) -> Iterator[str]:
+    """Yield places whose name another picture has, also on systems to which some spellings of a name are one."""
     taken: dict[str, Place] = {}
     for place in places:
-        name = place.wanted.files[0].casefold()
-        before = taken.setdefault(name, place)
+        name = place.wanted.files[0]
+        before = taken.setdefault(_folded(name), place)
         if before.wanted.key != place.wanted.key:
-            what = f"its picture would be {place.wanted.files[0]}, as that of row {before.row} is"
-            yield _fault(place.row, what, "Add {i}, {seed} or {key} to --name.")
+            what = f"its picture would be {name}, as that of {unit} {before.row} is"
+            yield f"{unit} {place.row}: {what}. Add {{i}}, {{seed}} or {{key}} to --name."
+
+
+def _folded(name: str) -> str:
+    """Return what the spellings of a name have in common: capitals, and accents that are characters of their own.
+
+    As Unicode's canonical caseless matching has it (chapter 3.13, D145), by which macOS compares names.
+    """
+    if name.isascii():
+        return name.lower()
+    return normalize("NFD", normalize("NFD", name).casefold())

@@ -12,7 +12,7 @@ from blake3 import blake3
 
 from nano_batch.datasets import require, write_datasets
 from nano_batch.errors import MergeError, NoJobError, OtherJobError
-from nano_batch.job import LOGS, PICTURES, Job, lines_of, locked, make_folder, write_lines
+from nano_batch.job import LOGS, PICTURES, Job, lines_of, locked, make_folder, pictures_of, write_lines
 from nano_batch.reports import report
 from nano_batch.running import Outcome
 from nano_batch.shards import Shard
@@ -47,7 +47,7 @@ def merge(folders: Sequence[Path], target: Path | None, forms: Sequence[str] = (
         raise MergeError
     into = jobs[0].folder if target is None else target
     there = Job.read(into)
-    lines = _compared(jobs if there is None else [*jobs, there])
+    lines = _compared(jobs, there)
     with locked(into):
         job = Job.begin(into, jobs[0].settings) if there is None else there
         write_lines(job.folder / PICTURES, lines)
@@ -72,16 +72,23 @@ def _identity(job: Job) -> tuple[object, ...]:
     return of.bundle, of.seed, of.name
 
 
-def _compared(jobs: Sequence[Job]) -> list[dict[str, Any]]:
+def _compared(jobs: Sequence[Job], there: Job | None) -> list[dict[str, Any]]:
     """Return the list of pictures that all folders have: the longest, of which the others are the beginning or a part.
+
+    Args:
+        jobs: to merge.
+        there: the job in the target; a merge that was ended may have left it without a list.
 
     Raises:
         OtherJobError: settings differ, or one asks for pictures that the longest list does not have.
+        DamagedJobError: a list is not there, or cannot be read.
     """
-    lists = [[line for line in lines_of(job.folder / PICTURES) if "record" in line] for job in jobs]
-    longest = max(lists, key=len)
+    lists = [(job, pictures_of(job.folder)) for job in jobs]
+    if there is not None:
+        lists.append((there, pictures_of(there.folder) if (there.folder / PICTURES).exists() else []))
+    longest = max((lines for _, lines in lists), key=len)
     keys = {line["record"]["key"] for line in longest}
-    for job, lines in zip(jobs, lists, strict=True):
+    for job, lines in lists:
         if _identity(job) != _identity(jobs[0]):
             raise OtherJobError(job.folder, [f"bundle, --seed or --name are not those of {jobs[0].folder}"])
         if others := [line for line in lines if line["record"]["key"] not in keys]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from nano_batch.job import ERRORS, METADATA, Job, write_lines
+from nano_batch.job import ERRORS, METADATA, Job, one_at_a_time, write_lines
 from nano_runtime.errors import OutputError
 
 __all__ = ["Report", "report"]
@@ -44,7 +44,7 @@ def report(job: Job, lines: Sequence[Mapping[str, Any]]) -> Report:
     Raises:
         OutputError: a file cannot be written.
     """
-    with job.reporting():
+    with one_at_a_time(job.folder):
         entries = job.entries()
         finished = job.finished(entries)
         columns = _columns(lines)

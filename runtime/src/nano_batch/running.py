@@ -105,6 +105,11 @@ class Outcome:
         """Number of pictures that could not be drawn."""
         return len(self.errors)
 
+    @property
+    def missing(self) -> int:
+        """Number of pictures that are neither finished nor failed."""
+        return self.asked - self.finished - self.failed
+
 
 def check(asked: Asked, draw: Draw) -> Outcome:
     """Check rows and folder; nothing is written.
@@ -120,8 +125,7 @@ def check(asked: Asked, draw: Draw) -> Outcome:
     if job is None:
         return Outcome(asked.folder, asked.shard, len(mine), 0)
     check_agreement(job, settings, places, seeded=asked.seed is not None, prune=asked.prune)
-    done = job.finished(job.entries())
-    return Outcome(asked.folder, asked.shard, len(mine), sum(place.wanted.key in done for place in mine))
+    return Outcome(asked.folder, asked.shard, len(mine), len(_Work.of(job, places, asked.shard).there))
 
 
 def run(asked: Asked, draw: Draw, engine: Engine, voice: Voice) -> Outcome:
@@ -268,7 +272,8 @@ def _settled(asked: Asked, draw: Draw, rows: Sequence[Row], job: Job | None) -> 
             raise ShardError("rows have no seed, and every shard would make up one of its own", "Give --seed N.")
         seed = int.from_bytes(os.urandom(_SEED_BYTES), "little") if seedless else 0
     pipe = draw.pipeline
-    places, faults = list_pictures(rows, pipe, seed, asked.naming)
+    unit = "row" if asked.rows.lower().endswith(".parquet") else "line"
+    places, faults = list_pictures(rows, pipe, seed, asked.naming, unit)
     if faults:
         raise RowsError(Path(asked.rows), faults)
     settings = Settings(
