@@ -44,7 +44,6 @@ __all__ = [
     "locked",
     "make_folder",
     "one_at_a_time",
-    "pictures_of",
     "write_lines",
 ]
 
@@ -52,7 +51,6 @@ JOB, PICTURES, METADATA, ERRORS = "job.json", "pictures.jsonl", "metadata.jsonl"
 IMAGES, LOGS = "images", "log"
 LOCK, REPORT_LOCK = ".lock", ".report.lock"
 _FORM: Final = 1
-_REWRITES: Final = "Run nano-batch with its rows in that folder once more, which writes the file anew."
 _OUTSIDE: Final = re.compile(r"(?!images/)|.*(?:/\.|//|[\\\0])", re.DOTALL)  # names that no picture of a job has
 _UNFINISHED: Final = re.compile(r"\.nano-[0-9a-f]{32}\.part")  # as ``write_whole`` names them
 
@@ -79,27 +77,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     options: dict[str, Any] = {}
     rows: str
     version: str
-
-
-class _Picture(msgspec.Struct, forbid_unknown_fields=False):
-    """What a line of ``pictures.jsonl`` has to say of a picture, at least."""
-
-    file_name: str
-    text: str
-    id: str
-    i: int
-    key: str
-
-
-class _Line(msgspec.Struct):
-    row: int
-    place: int
-    record: dict[str, Any]
-    extra: dict[str, Any]
-
-    def __post_init__(self) -> None:
-        """Check the record."""
-        msgspec.convert(self.record, _Picture)
 
 
 @dataclass
@@ -349,22 +326,6 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(folder, str(error.strerror or error)) from error
-
-
-def pictures_of(folder: Path) -> list[dict[str, Any]]:
-    """Return the lines of ``pictures.jsonl``, which is always written whole.
-
-    Raises:
-        DamagedJobError: it is not there, or a line is none of ours.
-    """
-    path = folder / PICTURES
-    try:
-        lines = path.read_bytes().split(b"\n")
-        return [msgspec.to_builtins(msgspec.json.decode(line, type=_Line)) for line in lines if line]
-    except OSError as error:
-        raise DamagedJobError(path, error.strerror or str(error), _REWRITES) from error
-    except (ValueError, RecursionError) as error:
-        raise DamagedJobError(path, str(error), _REWRITES) from error
 
 
 def write_lines(path: Path, lines: list[dict[str, Any]]) -> bool:

@@ -8,11 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from blake3 import blake3
 
 from nano_batch.datasets import require, write_datasets
-from nano_batch.errors import MergeError, NoJobError, OtherJobError
-from nano_batch.job import LOGS, PICTURES, Job, lines_of, locked, make_folder, pictures_of, write_lines
+from nano_batch.errors import DamagedJobError, MergeError, NoJobError, OtherJobError
+from nano_batch.job import LOGS, PICTURES, Job, lines_of, locked, make_folder, write_lines
 from nano_batch.reports import report
 from nano_batch.running import Outcome
 from nano_batch.shards import Shard
@@ -22,6 +23,28 @@ from nano_runtime.system.files import write_whole
 __all__ = ["merge"]
 
 _MERGED: Final = "merged-"
+_REWRITES: Final = "Run nano-batch with its rows in that folder once more, which writes the file anew."
+
+
+class _Picture(msgspec.Struct, forbid_unknown_fields=False):
+    """What a line of ``pictures.jsonl`` has to say of a picture, at least."""
+
+    file_name: str
+    text: str
+    id: str
+    i: int
+    key: str
+
+
+class _Line(msgspec.Struct):
+    row: int
+    place: int
+    record: dict[str, Any]
+    extra: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        """Check the record."""
+        msgspec.convert(self.record, _Picture)
 
 
 def merge(folders: Sequence[Path], target: Path | None, forms: Sequence[str] = ()) -> Outcome:
@@ -83,9 +106,9 @@ def _compared(jobs: Sequence[Job], there: Job | None) -> list[dict[str, Any]]:
         OtherJobError: settings differ, or one asks for pictures that the longest list does not have.
         DamagedJobError: a list is not there, or cannot be read.
     """
-    lists = [(job, pictures_of(job.folder)) for job in jobs]
+    lists = [(job, _pictures_of(job.folder)) for job in jobs]
     if there is not None:
-        lists.append((there, pictures_of(there.folder) if (there.folder / PICTURES).exists() else []))
+        lists.append((there, _pictures_of(there.folder) if (there.folder / PICTURES).exists() else []))
     longest = max((lines for _, lines in lists), key=len)
     keys = {line["record"]["key"] for line in longest}
     for job, lines in lists:
@@ -95,6 +118,22 @@ def _compared(jobs: Sequence[Job], there: Job | None) -> list[dict[str, Any]]:
             what = f"{len(others)} of its pictures are in no other folder's list"
             raise OtherJobError(job.folder, [what], "Merge folders of one job, drawn from the same rows.")
     return longest
+
+
+def _pictures_of(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of ``pictures.jsonl``, which is always written whole.
+
+    Raises:
+        DamagedJobError: it is not there, or a line is none of ours.
+    """
+    path = folder / PICTURES
+    try:
+        lines = path.read_bytes().split(b"\n")
+        return [msgspec.to_builtins(msgspec.json.decode(line, type=_Line)) for line in lines if line]
+    except OSError as error:
+        raise DamagedJobError(path, error.strerror or str(error), _REWRITES) from error
+    except (ValueError, RecursionError) as error:
+        raise DamagedJobError(path, str(error), _REWRITES) from error
 
 
 def _take(job: Job, into: Job) -> None:
