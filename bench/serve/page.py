@@ -21,7 +21,7 @@ _WATCH = """() => {
     };
     requestAnimationFrame(look);
 }"""
-_SEEN = "window.seen !== undefined"
+_SEEN = "() => window.seen !== undefined"
 
 
 @figure("V5", "first preview after Enter, warm", "≤ 1 UNet call + 50 ms", 20, timed=True)
