@@ -97,7 +97,7 @@ def drawing(pipe: Pipeline) -> tuple[threading.Thread, list[BaseException]]:
 
     thread = threading.Thread(target=draw)
     thread.start()
-    assert begun.wait(600)
+    assert begun.wait(60)
     return thread, errors
 
 
@@ -115,7 +115,7 @@ def test_a_drawing_is_ended_and_the_next_one_draws(pipe, how):
         pipe.kill()
     else:
         os.kill(child, signal.SIGSEGV)
-    thread.join(60)
+    thread.join(10)
     assert [type(error) for error in errors] == [KilledError if how == "kill" else EngineDiedError]
     assert how == "kill" or "SIGSEGV" in str(errors[0])
     np.testing.assert_array_equal(arrays(pipe("a red fox", **ASKED)), expected)
