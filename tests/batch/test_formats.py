@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 from tests.batch.finished import finished_job
 
+from nano_batch.datasets import write_datasets
 from nano_batch.formats import tars
 from nano_batch.formats.columns import as_kind, kinds_of
 from nano_batch.formats.geneval import write_geneval
 from nano_batch.formats.tars import write_tars
+from nano_batch.reports import Report
 from nano_runtime.errors import OutputError
 
 
@@ -115,9 +117,13 @@ def test_geneval_has_a_folder_for_each_row(tmp_path):
     assert not (folder / "00007").exists()
 
 
-def test_a_picture_that_is_not_there_is_left_out_and_named(tmp_path):
+def test_a_picture_that_is_not_there_is_left_out_and_named(tmp_path, caplog):
     records = finished_job(tmp_path, 3)
+    write_datasets(tmp_path, Report(3, records, []), [], ["webdataset"])
+    assert caplog.text == ""
     (tmp_path / records[1]["file_name"]).unlink()
+    write_datasets(tmp_path, Report(3, records, []), [], ["webdataset"])
+    assert "whose files are gone: row.1;" in caplog.text
     written = write_tars(records, tmp_path)
     assert (written.pictures, written.left_out) == (2, ["row.1"])
     assert len(members(tmp_path / "webdataset" / "00000.tar")) == 6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,8 @@ FORMS: Final = ("images", "webdataset", "parquet")
 LAYOUTS: Final = ("geneval",)
 """Folders of benchmarks."""
 
+_log = logging.getLogger(__name__)
+
 
 def require(forms: Sequence[str]) -> None:
     """Find out before anything is drawn whether forms can be written.
@@ -33,6 +36,8 @@ def write_datasets(
     folder: Path, written: Report, lines: Sequence[Mapping[str, Any]], forms: Sequence[str]
 ) -> list[Path]:
     """Write a job's finished pictures in some forms, and return the folders of these.
+
+    A picture whose file is gone by now is left out; the log names its row.
 
     Args:
         folder: of the job.
@@ -55,4 +60,12 @@ def write_datasets(
     if "geneval" in forms:
         rows = {str(line["record"]["id"]): (int(line["place"]), line["extra"]) for line in lines}
         made.append(write_geneval(written.records, folder, rows))
+    for one in made:
+        if one.left_out:
+            lost = ", ".join(one.left_out)
+            _log.warning(
+                "%s lacks pictures of these rows, whose files are gone: %s; run the command again",
+                one.folder,
+                lost,
+            )
     return [one.folder for one in made]

@@ -15,7 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from nano_batch.formats.samples import Records, Sample, Written, find, make_folder, remove, write
+from nano_batch.formats.samples import Records, Sample, Written, find, remove, write
+from nano_batch.job import make_folder
 
 __all__ = ["write_geneval"]
 

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Final
 from nano_runtime.errors import OutputError
 from nano_runtime.system.files import write_whole
 
-__all__ = ["MOST_PICTURES", "Found", "Records", "Sample", "Written", "find", "make_folder", "remove", "write"]
+__all__ = ["MOST_PICTURES", "Found", "Records", "Sample", "Written", "find", "remove", "write"]
 
 MOST_PICTURES: Final = 1000
 """In one file of a dataset: 30 MB of the demo's pictures, 400 MB of 512 x 512 pixels."""
@@ -86,18 +86,6 @@ def find(records: Records, folder: Path) -> Found:
                 continue
         left_out.append(str(record["id"]))
     return Found(samples, left_out)
-
-
-def make_folder(folder: Path) -> None:
-    """Make the folder of a dataset, if it is not there.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(folder, str(error.strerror or error)) from error
 
 
 def write(path: Path, content: Callable[[BinaryIO], object], is_same: Callable[[], bool]) -> bool:

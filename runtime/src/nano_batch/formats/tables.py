@@ -23,10 +23,10 @@ from nano_batch.formats.samples import (
     Sample,
     Written,
     find,
-    make_folder,
     remove,
     write,
 )
+from nano_batch.job import make_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -26,10 +26,10 @@ from nano_batch.formats.samples import (
     Sample,
     Written,
     find,
-    make_folder,
     remove,
     write,
 )
+from nano_batch.job import make_folder
 
 __all__ = ["write_tars"]
 
