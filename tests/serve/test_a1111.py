@@ -94,6 +94,45 @@ def test_another_size_is_made_of_what_was_drawn(served):
     assert "enable_hr" in json.loads(twice["info"])["extra_generation_params"]["Note"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "noted"),
+    [
+        ({"tiling": True, "restore_faces": False, "s_noise": 1.0}, "tiling=True is not done here"),
+        ({"override_settings": {"CLIP_stop_at_last_layers": 2}}, "CLIP_stop_at_last_layers=2 is not done here"),
+        ({"override_settings": {"sd_model_checkpoint": "deliberate"}}, "checkpoint 'deliberate' is not here"),
+        ({"model": "sd_xl"}, "checkpoint 'sd_xl' is not here"),
+        ({"styles": ["Cinematic"]}, "styles=['Cinematic'] is not done here"),
+        ({"sampler_name": "DDIM", "eta": 1.0}, "eta=1.0 is not done here"),
+        ({"prompt": "owl <lora:ink:0.8>"}, "lora 'ink' is not here"),
+        ({"styles": [None], "eta": 1.0, "sampler_name": "Euler a", "s_churn": 0, "refiner_checkpoint": ""}, None),
+        ({"override_settings": {"sd_vae": "Automatic", "CLIP_stop_at_last_layers": 1}, "eta": None}, None),
+    ],
+)
+def test_what_is_asked_for_and_not_done_is_told(served, asked, noted):
+    info = json.loads(served.post(f"{API}/txt2img", {"prompt": "owl", **asked})["info"])
+    assert info["extra_generation_params"].get("Note") == noted
+    assert info["prompt"].strip() == "owl"
+
+
+def test_one_side_of_a_size_takes_a1111s_for_the_other(served):
+    assert _picture(served.post(f"{API}/txt2img", {"prompt": "owl", "width": 64})["images"][0]).size == (64, 512)
+
+
+def test_memory_is_given_back_when_a_client_asks_for_it(served):
+    """As A1111's clients do that share a machine; jobs that wait are drawn first."""
+    served.gate.open = False
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(served.post(f"{API}/txt2img", {"prompt": "owl"})))
+    thread.start()
+    until(lambda: served.get(f"{API}/progress")["state"]["job_count"] == 1)
+    assert served.post(f"{API}/unload-checkpoint", None) == {}
+    served.gate.open = True
+    thread.join(20)
+    until(lambda: served.studio.shelf.loaded is None)
+    assert len(answers[0]["images"]) == 1
+    assert len(served.post(f"{API}/txt2img", {"prompt": "owl"})["images"]) == 1  # it loads again by itself
+
+
 def test_siblings_of_a_seed(served):
     answer = served.post(f"{API}/txt2img", {"prompt": "owl", "seed": 3, "subseed": 9, "subseed_strength": 0.2})
     wanted = _pipe(served)("owl", seed=3, variation_seed=9, variation_strength=0.2).images[0]
@@ -173,7 +212,7 @@ def test_lists_have_what_clients_read(served):
     for path in (f"{API}/scripts", f"{API}/cmd-flags", f"{API}/upscalers", "/config", "/internal/ping"):
         served.get(path)
     for name in ("refresh-checkpoints", "unload-checkpoint", "reload-checkpoint"):
-        assert served.ask("POST", f"{API}/{name}").status_code == 200
+        assert served.ask("POST", f"{API}/{name}").json() == (None if name.startswith("refresh") else {})
 
 
 def test_the_bundle_is_switched_by_settings_or_for_one_request(served):
@@ -274,8 +313,35 @@ def test_what_a_picture_says_and_larger_pictures(served):
     assert said["parameters"]["Prompt"] == "a red fox"
     plain = _base64(Image.new("RGB", (4, 3)))
     assert served.post(f"{API}/png-info", {"image": plain}) == {"info": "", "items": {}, "parameters": {}}
-    body = {"image": plain, "upscaling_resize": 2, "upscaler_1": "Nearest"}
-    assert _picture(served.post(f"{API}/extra-single-image", body)["image"]).size == (8, 6)
+
+
+@pytest.mark.parametrize(
+    ("asked", "size"),
+    [
+        ({}, (4, 3)),  # without a method A1111 changes nothing
+        ({"upscaler_1": "Nearest"}, (8, 6)),
+        ({"upscaler_1": "Nearest", "upscaling_resize": 3.0, "upscaler_2": "Lanczos"}, (12, 9)),
+        ({"upscaler_1": "Lanczos", "upscaler_2": "Nearest", "extras_upscaler_2_visibility": 0.5}, (8, 6)),
+        ({"upscaler_1": "Lanczos", "resize_mode": 1}, (512, 512)),
+        ({"upscaler_1": "Lanczos", "resize_mode": 1, "upscaling_resize_w": 8, "upscaling_resize_h": 8}, (8, 8)),
+        (
+            {
+                "upscaler_1": "Lanczos",
+                "resize_mode": 1,
+                "upscaling_resize_w": 8,
+                "upscaling_resize_h": 9,
+                "upscaling_crop": False,
+            },
+            (12, 9),
+        ),
+    ],
+)
+def test_pictures_are_enlarged_as_a1111_does(served, asked, size):
+    image = Image.effect_mandelbrot((4, 3), (-2, -1, 1, 1), 50).convert("RGB")
+    found = _picture(served.post(f"{API}/extra-single-image", {"image": _base64(image), **asked})["image"])
+    assert found.size == size
+    if asked.get("upscaler_1") == "Nearest":
+        assert found.resize((4, 3), 0).tobytes() == image.tobytes()
 
 
 def _pipe(served):

@@ -32,6 +32,20 @@ def test_a_prompt_is_drawn_as_in_python(served):
     assert "Steps: 4" in shape.data[0].parameters
 
 
+def test_a_prompt_may_be_long_and_what_does_not_fit_is_told(served):
+    """Programs that let a language model write prompts send hundreds of words."""
+    long = "a red fox on the grass near a river"
+    answer = served.post(URL, {"prompt": long, "seed": 7})
+    wanted = _pipe(served)(long, seed=7, long_prompts=True).images[0]
+    assert open_picture(base64.b64decode(answer["data"][0]["b64_json"])).tobytes() == wanted.tobytes()
+    assert answer["notes"] == []
+    assert "Shorten it" in served.ask("POST", URL, json={"prompt": "fox " * 1000}).json()["error"]["message"]
+    (note,) = served.post(URL, {"prompt": "a {red|blue} fox"})["notes"]
+    assert note.startswith("{red|blue} in the prompt is read as words")
+    info = json.loads(served.post("/sdapi/v1/txt2img", {"prompt": "a {red|blue} fox"})["info"])
+    assert info["extra_generation_params"] == {"Note": note}
+
+
 def test_what_clients_send_beside_is_ignored(served):
     """Open WebUI, LibreChat, LobeChat, OpenVINO Model Server's users."""
     body: dict[str, Any] = {

@@ -14,6 +14,7 @@ from PIL import Image
 from tests.serve.conftest import until
 
 from nano_runtime import DrawOptions, open_picture
+from nano_serve import cli
 from nano_serve.http.events import stream_of
 from nano_serve.shapes import BundlesShape, ErrorShape, JobRequest, JobShape, PicturesShape
 
@@ -41,6 +42,22 @@ def test_every_option_is_a_key_of_a_request():
     """But for those that an answer cannot show: arrays, and a size, which is the bundle's."""
     options = set(DrawOptions.__dataclass_fields__) - {"latents", "output_type", "height", "width"}
     assert set(JobRequest.__struct_fields__) == options | {"bundle"}
+
+
+def test_what_is_not_drawn_as_it_was_written_is_told_and_not_logged(served, caplog):
+    """The log of a server is no place for prompts; the commands say the same on standard error."""
+    body = {"prompt": "a red fox {at|by} night, and so on and on", "num_inference_steps": 1}
+    with cli._without_prompts():  # noqa: SLF001 - the part under test
+        job = served.post("/api/v1/jobs", body)
+        assert served.ended(job["id"])["notes"] == job["notes"]
+    choice, rest = job["notes"]
+    assert choice.startswith("{at|by} in the prompt is read as words: ")
+    assert rest.startswith("of ")
+    assert rest.endswith("tokens in the prompt, the last 22 are not read: |by} night, and so on and on")
+    assert caplog.messages == []
+    served.ended(served.post("/api/v1/jobs", body)["id"])
+    assert len(caplog.messages) == 2  # negative control
+    assert served.post("/api/v1/jobs", {"prompt": "owl"})["notes"] == []
 
 
 def test_seeds_are_text_because_javascript_rounds(served):

@@ -33,6 +33,7 @@ _DEFAULT_PORT = 7860
 _MOST_PORT = 65535
 _MOST_MEGABYTES = 100_000_000
 _LEAST_TOKEN = 16  # characters
+_ABOUT_PROMPTS = ("nano_runtime.networks.conditioning", "nano_runtime.pipeline")
 
 
 class _Options(CacheOptions):
@@ -134,7 +135,7 @@ def _serve(options: _Options) -> int:
             f"--host {options.host} lets others reach this server, and there is no --token",
             'Add --token "$(openssl rand -hex 24)", or leave --host out.',
         )
-    with _history(options) as history:
+    with _without_prompts(), _history(options) as history:
         if options.log is not None:
             _log_to_stderr(options.log)
         sockets = listen(options.host, options.port)
@@ -187,6 +188,20 @@ def _log_to_stderr(form: Literal["text", "json"]) -> None:
     logger = logging.getLogger("nano_serve")
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
+
+
+@contextmanager
+def _without_prompts() -> Iterator[None]:
+    """Keep prompts out of the log: what the runtime says of them, whoever asked is told (``notes``)."""
+    loggers = [logging.getLogger(name) for name in _ABOUT_PROMPTS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager

@@ -79,6 +79,7 @@ class Job:
         seeds: of each picture.
         variation_seeds: of each picture; None without a variation.
         calls_each: UNet calls of a picture.
+        notes: what of its prompts is not drawn as it was written.
         id: 32 hexadecimal digits.
         created: seconds since 1970; so are ``started`` and ``completed``.
         todo: pictures that have not begun, by place.
@@ -101,6 +102,7 @@ class Job:
     seeds: tuple[int, ...]
     variation_seeds: tuple[int, ...] | None
     calls_each: int
+    notes: tuple[str, ...] = ()
     id: str = field(default_factory=new_id)
     created: float = field(default_factory=time.time)
     status: Status = "queued"

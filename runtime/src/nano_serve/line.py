@@ -53,7 +53,7 @@ class Line:
         self._jobs: dict[str, deque[Job]] = {}
         self._turns: deque[str] = deque()
         self._in_hand: tuple[Job, ...] = ()
-        self._closed = False
+        self._closed = self._woken = False
 
     def add(self, job: Job) -> None:
         """Let a job wait.
@@ -103,11 +103,12 @@ class Line:
             seconds: to wait; None waits without end.
 
         Returns:
-            None if none came, or the line was closed.
+            None if none came, or the line was closed, or somebody was to be woken.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._turns or self._closed, seconds)
+            self._changed.wait_for(lambda: self._turns or self._closed or self._woken, seconds)
             if self._closed or not self._turns:
+                self._woken = False
                 return None
             self._turns.rotate(-1)
             first = self._jobs[self._turns[-1]][0]
@@ -123,6 +124,12 @@ class Line:
             handed = Round(tuple(parts))
             self._in_hand = handed.jobs
             return handed
+
+    def wake(self) -> None:
+        """End the wait for the next round, now or when nothing waits."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify_all()
 
     def close(self) -> tuple[Job, ...]:
         """Hand out nothing any more; return the jobs that wait."""

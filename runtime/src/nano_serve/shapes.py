@@ -140,6 +140,7 @@ class JobShape(msgspec.Struct, kw_only=True):
     bundle: str
     options: dict[str, Any]
     seeds: list[str]
+    notes: list[str]
     progress: ProgressShape
     previews: list[PreviewShape]
     pictures: list[PictureShape]

@@ -39,6 +39,17 @@ class Shelved:
         return f"{self.bundle.manifest.name} [{self.bundle.digest[:10]}]"
 
     @property
+    def scheduler(self) -> str:
+        """Our name of the sampler that draws if none is asked for."""
+        default = self.bundle.manifest.default
+        return self.pipeline.own_scheduler if default is None else default.scheduler
+
+    @property
+    def takes_long_prompts(self) -> bool:
+        """Whether a prompt may fill several chunks; bundles of the first format take one."""
+        return any("tokens" in spec.shape for spec in self.bundle.component("unet").inputs)
+
+    @property
     def is_demo(self) -> bool:
         """Whether it is the built-in model, which was taught a list of words."""
         return self.bundle.manifest.source.model == "demo"

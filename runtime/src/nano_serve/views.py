@@ -62,6 +62,7 @@ def job_of(job: Job, bundle: str, position: int) -> JobShape:
         bundle=bundle,
         options=dict(job.wish.asked),
         seeds=[str(seed) for seed in job.seeds],
+        notes=list(job.notes),
         progress=_progress(job),
         previews=[PreviewShape(picture=place, image=data_url(one)) for place, one in job.previews.items()],
         pictures=[picture_of(picture) for picture in job.pictures],
@@ -83,6 +84,7 @@ def left_of(name: str, created: float, request: JobRequest) -> JobShape:
         bundle="" if request.bundle is None else request.bundle,
         options=as_request(msgspec.structs.asdict(request)),
         seeds=[str(first + number) for number in range(count)],
+        notes=[],
         progress=ProgressShape(call=0, calls=0, eta_seconds=None, loading=False),
         previews=[],
         pictures=[],
@@ -132,7 +134,7 @@ def as_request(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def bundle_of(shelved: Shelved) -> BundleShape:
     """Return a bundle."""
-    pipeline, bundle = shelved.pipeline, shelved.bundle
+    bundle = shelved.bundle
     manifest = bundle.manifest
     default = manifest.default
     words = WordsShape(things=list(THINGS), colours=list(COLOURS), examples=list(EXAMPLES))
@@ -145,7 +147,7 @@ def bundle_of(shelved: Shelved) -> BundleShape:
         width=manifest.image_size[1],
         height=manifest.image_size[0],
         precision=manifest.precision,
-        scheduler=pipeline.own_scheduler if default is None else default.scheduler,
+        scheduler=shelved.scheduler,
         num_inference_steps=_STEPS if default is None else default.steps,
         guidance_scale=manifest.guidance_scale,
         qualities=["exact", *(name for name in ("balanced", "fast") if name in manifest.presets)],

@@ -106,6 +106,10 @@ class Worker(threading.Thread):
             self.join(seconds)
         return not self.is_alive()
 
+    def free(self) -> None:
+        """Have the graphs freed as soon as there is nothing to draw."""
+        self._line.wake()
+
     def heed(self, job: Job) -> None:
         """Have a job that is not wanted any more let go of the engine, if that is in a process of its own.
 

@@ -16,8 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from nano_runtime import open_picture
-from nano_serve.errors import BadRequestError, NotFoundError
-from nano_serve.fit import Fit, encoded, stretched
+from nano_serve.errors import NotFoundError
+from nano_serve.fit import Fit, encoded
 from nano_serve.gallery import Picture
 from nano_serve.http.a1111_lists import list_endpoints
 from nano_serve.http.a1111_request import Asked, understood
@@ -30,8 +30,9 @@ from nano_serve.http.a1111_shapes import (
     ProgressShape,
     UpscaleRequest,
 )
+from nano_serve.http.a1111_upscale import enlarged
 from nano_serve.http.answers import JsonAnswer
-from nano_serve.http.bodies import WITH_PICTURES, json_of, picture_bytes, picture_of
+from nano_serve.http.bodies import WITH_PICTURES, json_of, picture_bytes
 from nano_serve.http.guard import client_of
 from nano_serve.http.reading import parameters_in
 from nano_serve.http.routes import Endpoint
@@ -43,9 +44,8 @@ from nano_serve.studio import Studio
 __all__ = ["a1111_endpoints"]
 
 _API: Final = "/sdapi/v1"
+_SKIP: Final = {"skip_current_image": {"type": "boolean", "default": False}}
 _BEGUN: Final = 0.01  # the least progress of a picture under way, as A1111 says it
-_MOST_PIXELS: Final = 16_777_216
-_NEAREST, _LANCZOS = "nearest", "lanczos"
 
 
 def a1111_endpoints(studio: Studio, fit: Fit) -> list[Endpoint]:
@@ -54,7 +54,7 @@ def a1111_endpoints(studio: Studio, fit: Fit) -> list[Endpoint]:
     drawing = [
         Endpoint("POST", f"{_API}/txt2img", api.draw, DrawRequest, DrawShape),
         Endpoint("POST", f"{_API}/img2img", api.redraw, DrawRequest, DrawShape),
-        Endpoint("GET", f"{_API}/progress", api.progress, None, ProgressShape),
+        Endpoint("GET", f"{_API}/progress", api.progress, None, ProgressShape, query=_SKIP),
         Endpoint("POST", f"{_API}/interrupt", api.interrupt, None, Any),
         Endpoint("POST", f"{_API}/skip", api.skip, None, Any),
         Endpoint("GET", f"{_API}/options", api.options, None, Any),
@@ -62,8 +62,10 @@ def a1111_endpoints(studio: Studio, fit: Fit) -> list[Endpoint]:
         Endpoint("POST", f"{_API}/png-info", api.info, InfoRequest, InfoShape),
         Endpoint("POST", f"{_API}/extra-single-image", api.upscale, UpscaleRequest, Any),
     ]
-    nothing = ("refresh-checkpoints", "refresh-vae", "refresh-loras", "reload-checkpoint", "unload-checkpoint")
+    nothing = ("refresh-checkpoints", "refresh-vae", "refresh-loras", "refresh-embeddings")
     idle = [Endpoint("POST", f"{_API}/{name}", api.nothing, None, Any) for name in nothing]
+    idle.append(Endpoint("POST", f"{_API}/unload-checkpoint", api.unload, None, Any))
+    idle.append(Endpoint("POST", f"{_API}/reload-checkpoint", api.reload, None, Any))
     return [*drawing, *idle, *list_endpoints(studio)]
 
 
@@ -187,10 +189,19 @@ class _A1111:
     async def upscale(self, request: Request) -> Response:
         """Enlarge a picture, by Lanczos or by repeating pixels."""
         body = await json_of(request, UpscaleRequest, WITH_PICTURES, lenient=True)
-        return JsonAnswer(await asyncio.to_thread(_enlarged, body))
+        return JsonAnswer(await asyncio.to_thread(enlarged, body))
 
     async def nothing(self, _request: Request) -> Response:
-        """Do nothing: bundles are those of the command line, and load and unload by themselves."""
+        """Do nothing: bundles are those of the command line."""
+        return JsonAnswer(None)
+
+    async def unload(self, _request: Request) -> Response:
+        """Free the loaded bundle's memory, after the jobs that wait."""
+        self._studio.worker.free()
+        return JsonAnswer({})
+
+    async def reload(self, _request: Request) -> Response:
+        """Do nothing: a bundle is loaded by the next picture."""
         return JsonAnswer({})
 
 
@@ -198,8 +209,10 @@ def _info(asked: Asked, job: Job, pictures: list[Picture]) -> dict[str, Any]:
     """Return the keys of ``info`` that clients read."""
     first = pictures[0].parameters.options if pictures else asked.options
     seeds = [picture.parameters.options.seed for picture in pictures]
-    subseeds = [picture.parameters.options.variation_seed or -1 for picture in pictures]
-    extra = {"Note": "; ".join(asked.notes)} if asked.notes else {}
+    varied = [picture.parameters.options.variation_seed for picture in pictures]
+    subseeds = [-1 if one is None else one for one in varied]
+    notes = (*asked.notes, *job.notes)
+    extra = {"Note": "; ".join(notes)} if notes else {}
     return {
         "prompt": asked.options.prompt,
         "all_prompts": [asked.options.prompt] * len(pictures),
@@ -270,26 +283,3 @@ def _said(content: bytes) -> InfoShape:
     words |= {"CFG scale": "guidance_scale", "Sampler": "scheduler"}
     read = {shown: found.options[name] for shown, name in words.items() if name in found.options}
     return InfoShape(info=info, items={"parameters": info}, parameters=read)
-
-
-def _enlarged(body: UpscaleRequest) -> dict[str, str]:
-    """Return a picture enlarged.
-
-    Raises:
-        BadRequestError: by another method, or to a size that is none.
-    """
-    names = {(name or "none").lower() for name in (body.upscaler_1, body.upscaler_2)} - {"none"}
-    if not names <= {_NEAREST, _LANCZOS}:
-        raise BadRequestError(f"upscaler {min(names)[:40]!r}", "There are Lanczos and Nearest.")
-    image = picture_of(body.image, "image")
-    if body.resize_mode == 1:
-        size = round(body.upscaling_resize_w or 0), round(body.upscaling_resize_h or 0)
-    else:
-        factor = 4.0 if body.upscaling_resize is None else body.upscaling_resize
-        if not 0 < factor <= max(image.size) * _MOST_PIXELS:
-            raise BadRequestError(f"upscaling_resize={factor}", "Give a number above 0.")
-        size = round(image.width * factor), round(image.height * factor)
-    if not (size[0] >= 1 and size[1] >= 1 and size[0] * size[1] <= _MOST_PIXELS):
-        raise BadRequestError(f"the size {size[0]}x{size[1]} is out of range", "Ask for 16 megapixels at most.")
-    larger = image.resize(size, 0) if names == {_NEAREST} else stretched(image, size)
-    return {"image": base64.b64encode(encoded(larger, None)).decode(), "html_info": ""}

@@ -14,6 +14,7 @@ from nano_runtime import DrawOptions, UsageError
 from nano_serve.errors import BadRequestError, UnknownScriptError
 from nano_serve.fit import Fit, Size, covered, size_for, stretched
 from nano_serve.http.a1111_shapes import DrawRequest
+from nano_serve.http.a1111_unheeded import unheeded, without_networks
 from nano_serve.http.bodies import picture_of
 from nano_serve.http.reading import parameters_of
 from nano_serve.shapes import MOST_PROMPT_CHARACTERS
@@ -27,7 +28,7 @@ __all__ = ["Asked", "understood"]
 _PLAIN: Final = frozenset({"", "automatic", "normal", "simple", "uniform", "discrete", "none", "default"})
 _SEEDS: Final = 1 << 64
 _CROP, _FILL = 1, 2  # resize modes; all others stretch
-_STRENGTH, _HR_SCALE, _MASK_BLUR = 0.75, 2.0, 4.0  # A1111's defaults
+_STRENGTH, _HR_SCALE, _MASK_BLUR, _SIDE = 0.75, 2.0, 4.0, 512  # A1111's defaults
 _HALF: Final = 128
 _STEPS: Final = 20  # of a sampler that the bundle has no default for
 _MOST_BLUR: Final = 256.0
@@ -100,12 +101,13 @@ def understood(body: DrawRequest, shelf: Shelf, checkpoint: str | None, fit: Fit
     if body.infotext is not None:
         _fill(body, body.infotext, notes)
     wanted = _size(body, notes)
-    shelved = _bundle(body, shelf, checkpoint, wanted)
+    shelved = _bundle(body, shelf, checkpoint, wanted, notes)
     height, width = shelved.bundle.manifest.image_size
     size = size_for(wanted, (width, height), fit)
     scheduler = _scheduler(body, notes)
     steps = None if body.steps is None else _whole("steps", body.steps, 0)
     start, shown, picture = _edit(body, (width, height), size, notes)
+    notes += unheeded(body, shelved.scheduler if scheduler is None else scheduler)
     if shelved.bundle.manifest.task == "instruct-pix2pix":  # clients send both to every model
         picture.pop("strength", None)
         picture["image_guidance_scale"] = body.image_cfg_scale
@@ -114,15 +116,15 @@ def understood(body: DrawRequest, shelf: Shelf, checkpoint: str | None, fit: Fit
         picture["strength"] = min(1.0, max(least, picture["strength"]))
     strength = _number("subseed_strength", body.subseed_strength, 0.0)
     options = DrawOptions(
-        prompt=body.prompt or "",
-        negative_prompt=body.negative_prompt or "",
+        prompt=without_networks(body.prompt or "", notes),
+        negative_prompt=without_networks(body.negative_prompt or "", notes),
         seed=_seed("seed", body.seed),
         num_images_per_prompt=_whole("batch_size", body.batch_size, 1) * _whole("n_iter", body.n_iter, 1),
         num_inference_steps=steps,
         guidance_scale=body.cfg_scale,
         scheduler=scheduler,
         prompt_weighting=True,
-        long_prompts=True,
+        long_prompts=shelved.takes_long_prompts,
         variation_seed=_seed("subseed", body.subseed) if strength > 0 else None,
         variation_strength=strength if strength > 0 else None,
         **picture,
@@ -145,9 +147,9 @@ def _fill(body: DrawRequest, text: str, notes: list[str]) -> None:
 
 def _size(body: DrawRequest, notes: list[str]) -> Size | None:
     """Return the size that is asked for; None if it is left to the bundle."""
-    if body.width is None or body.height is None:
+    if body.width is None and body.height is None:
         return None
-    width, height = _whole("width", body.width, 0), _whole("height", body.height, 0)
+    width, height = _whole("width", body.width, _SIDE), _whole("height", body.height, _SIDE)
     if body.enable_hr:
         notes.append("enable_hr: the picture is enlarged, not drawn again")
         wide, high = _whole("hr_resize_x", body.hr_resize_x, 0), _whole("hr_resize_y", body.hr_resize_y, 0)
@@ -158,12 +160,14 @@ def _size(body: DrawRequest, notes: list[str]) -> Size | None:
     return width, height
 
 
-def _bundle(body: DrawRequest, shelf: Shelf, checkpoint: str | None, size: Size | None) -> Shelved:
+def _bundle(body: DrawRequest, shelf: Shelf, checkpoint: str | None, size: Size | None, notes: list[str]) -> Shelved:
     """Return the bundle: of this request, of the settings, of the size, or the first."""
     settings = body.override_settings or {}
     for name in (settings.get("sd_model_checkpoint"), body.model, checkpoint):
-        if isinstance(name, str) and (found := shelf.named(name)) is not None:
-            return found
+        if isinstance(name, str) and name:
+            if (found := shelf.named(name)) is not None:
+                return found
+            notes.append(f"checkpoint {name[:60]!r} is not here")
     return shelf.at(shelf.default) if size is None else shelf.of_size(*size)
 
 

@@ -47,6 +47,17 @@ class DrawRequest(msgspec.Struct, kw_only=True):
     mask_blur: Number = None
     inpaint_full_res: Any = None
     inpainting_mask_invert: Number = None
+    inpainting_fill: Any = None
+    styles: Any = None
+    tiling: Any = None
+    restore_faces: Any = None
+    refiner_checkpoint: Any = None
+    eta: Any = None
+    s_churn: Any = None
+    initial_noise_multiplier: Any = None
+    seed_resize_from_w: Any = None
+    seed_resize_from_h: Any = None
+    s_noise: Any = None
 
 
 class DrawShape(msgspec.Struct, kw_only=True):
@@ -96,5 +107,7 @@ class UpscaleRequest(msgspec.Struct, kw_only=True):
     upscaling_resize: Number = None
     upscaling_resize_w: Number = None
     upscaling_resize_h: Number = None
+    upscaling_crop: bool | None = None
     upscaler_1: str | None = None
     upscaler_2: str | None = None
+    extras_upscaler_2_visibility: Number = None

@@ -26,7 +26,7 @@ from nano_serve.http.bodies import json_of
 from nano_serve.http.events import EventStream, event_text
 from nano_serve.http.guard import client_of
 from nano_serve.http.multipart import EditForm, edit_form_of
-from nano_serve.http.openai_shapes import DataShape, ImagesRequest, ImagesShape, ModelShape, ModelsShape
+from nano_serve.http.openai_shapes import DataShape, EditShape, ImagesRequest, ImagesShape, ModelShape, ModelsShape
 from nano_serve.http.routes import Endpoint
 from nano_serve.http.waiting import ended, finished
 from nano_serve.jobs import Job, Wish
@@ -52,7 +52,7 @@ def openai_endpoints(studio: Studio, fit: Fit) -> list[Endpoint]:
         for prefix in _PREFIXES
         for one in (
             Endpoint("POST", f"{prefix}/images/generations", api.generate, ImagesRequest, ImagesShape),
-            Endpoint("POST", f"{prefix}/images/edits", api.edit, "multipart/form-data", ImagesShape),
+            Endpoint("POST", f"{prefix}/images/edits", api.edit, EditShape, ImagesShape, media="multipart/form-data"),
             Endpoint("GET", f"{prefix}/models", api.models, None, ModelsShape),
             Endpoint("GET", f"{prefix}/models/{{id}}", api.model, None, ModelShape),
         )
@@ -165,6 +165,7 @@ class _OpenAi:
                 strength=body.strength,
                 variation_seed=body.variation_seed,
                 variation_strength=body.variation_strength,
+                long_prompts=shelved.takes_long_prompts,
                 quality=quality if quality in shelved.bundle.manifest.presets else "exact",
                 **picture,
             ),
@@ -180,6 +181,7 @@ class _OpenAi:
             size="{}x{}".format(*asked.size),
             quality=asked.quality,
             output_format=asked.form,
+            notes=list(job.notes),
         )
 
     def _data(self, asked: _Asked, job: Job, number: int) -> DataShape:
@@ -206,7 +208,7 @@ class _OpenAi:
                     for number in range(told, pictures):
                         data = await asyncio.to_thread(self._data, asked, job, number)
                         whole = {"type": f"{kind}.completed", "b64_json": data.b64_json, **common, "seed": data.seed}
-                        yield event_text(f"{kind}.completed", {**whole, "usage": _NO_USAGE})
+                        yield event_text(f"{kind}.completed", {**whole, "notes": job.notes, "usage": _NO_USAGE})
                     told = pictures
                     if over:
                         break

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-__all__ = ["DataShape", "ImagesRequest", "ImagesShape", "ModelShape", "ModelsShape"]
+__all__ = ["DataShape", "EditShape", "ImagesRequest", "ImagesShape", "ModelShape", "ModelsShape"]
 
 
 class ImagesRequest(msgspec.Struct, kw_only=True):
@@ -35,6 +35,16 @@ class ImagesRequest(msgspec.Struct, kw_only=True):
     variation_strength: float | None = None
 
 
+_File = Annotated[str, msgspec.Meta(extra_json_schema={"format": "binary"})]
+
+
+class EditShape(ImagesRequest, kw_only=True):
+    """The form of an edit, for the OpenAPI document: the files are read from its parts."""
+
+    image: _File
+    mask: _File | None = None
+
+
 class DataShape(msgspec.Struct, kw_only=True):
     """A picture: base64, its seed, and A1111's text of how it was drawn."""
 
@@ -44,7 +54,7 @@ class DataShape(msgspec.Struct, kw_only=True):
 
 
 class ImagesShape(msgspec.Struct, kw_only=True):
-    """Pictures."""
+    """Pictures; ``notes`` says what of the prompt was not drawn as it was written."""
 
     created: int
     data: list[DataShape]
@@ -52,6 +62,7 @@ class ImagesShape(msgspec.Struct, kw_only=True):
     size: str
     quality: str
     output_format: str
+    notes: list[str]
     background: Literal["opaque"] = "opaque"
 
 

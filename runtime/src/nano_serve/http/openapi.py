@@ -34,7 +34,8 @@ def document_of(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "nano-serve", "version": __version__},
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {"schemas": components, "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+        "security": [{}, {"token": []}],  # a server without a token wants none
     }
 
 
@@ -48,11 +49,11 @@ def _operation(one: Endpoint, schema_of: dict[Any, Any]) -> dict[str, Any]:
     wrong = {"description": "An error", "content": {"application/json": {"schema": schema_of[error_shape(one.path)]}}}
     operation: dict[str, Any] = {"summary": one.summary, "responses": {str(one.status): answer, "default": wrong}}
     names = re.findall(r"{(\w+)}", one.path)
-    if names:
-        text = {"type": "string"}
-        operation["parameters"] = [{"name": name, "in": "path", "required": True, "schema": text} for name in names]
-    if isinstance(one.request, str):
-        operation["requestBody"] = {"content": {one.request: {"schema": {"type": "object"}}}}
-    elif one.request is not None:
-        operation["requestBody"] = {"content": {"application/json": {"schema": schema_of[one.request]}}}
+    text = {"type": "string"}
+    given = [{"name": name, "in": "path", "required": True, "schema": text} for name in names]
+    given += [{"name": name, "in": "query", "schema": dict(schema)} for name, schema in one.query.items()]
+    if given:
+        operation["parameters"] = given
+    if one.request is not None:
+        operation["requestBody"] = {"content": {one.media: {"schema": schema_of[one.request]}}}
     return operation

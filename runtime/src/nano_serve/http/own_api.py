@@ -36,6 +36,10 @@ from nano_serve.studio import Studio
 __all__ = ["own_endpoints"]
 
 _MOST_LISTED: Final = 200  # pictures of a page
+_PAGE: Final = {
+    "limit": {"type": "integer", "minimum": 1, "maximum": _MOST_LISTED, "default": 50},
+    "before": {"type": "string"},
+}
 _PICTURES: Final = ("image", "mask_image")
 _SEEDS: Final = ("seed", "variation_seed")
 
@@ -50,7 +54,7 @@ def own_endpoints(studio: Studio) -> list[Endpoint]:
         Endpoint("DELETE", "/api/v1/jobs/{id}", api.cancel, None, JobShape),
         Endpoint("POST", "/api/v1/jobs/{id}/retry", api.retry, None, JobShape, status=202),
         Endpoint("GET", "/api/v1/events", api.events, None, "text/event-stream"),
-        Endpoint("GET", "/api/v1/pictures", api.pictures, None, PicturesShape),
+        Endpoint("GET", "/api/v1/pictures", api.pictures, None, PicturesShape, query=_PAGE),
         Endpoint("GET", "/api/v1/pictures/{id}", api.picture, None, "image/png"),
         Endpoint("DELETE", "/api/v1/pictures/{id}", api.delete, None, None, status=204),
         Endpoint("GET", "/api/v1/bundles", api.bundles, None, BundlesShape),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from starlette.requests import Request
@@ -23,9 +23,11 @@ class Endpoint:
         method: of HTTP.
         path: with parameters in braces.
         handler: answers; its docstring is the summary.
-        request: msgspec type of the body, or a media type of what is no JSON; None for none.
+        request: msgspec type of the body; None for none.
         response: msgspec type of the answer, or a media type of what is no JSON; None for none.
         status: of the answer.
+        media: type of the body.
+        query: parameters that the address may have, each with its JSON schema.
     """
 
     method: str
@@ -34,6 +36,8 @@ class Endpoint:
     request: Any
     response: Any
     status: int = 200
+    media: str = "application/json"
+    query: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def summary(self) -> str:

@@ -3,6 +3,7 @@
 import { el } from "./dom.js";
 
 const SENTENCE = /^an? (\w+)(?: on an? (\w+)(?: background)?)?$/;
+const WORDS = /[\p{L}\p{N}_]+/gu; // of any script
 const MOST = 6;
 
 const article = (word) => (/^[aeiou]/.test(word) && word !== "unicorn" ? "an" : "a");
@@ -12,7 +13,7 @@ export const sentence = (thing, colour) => `${article(thing)} ${thing} on ${arti
 
 /** Return the thing and the colour in a prompt, each null if there is none. */
 export function found(prompt, words) {
-  const typed = prompt.toLowerCase().match(/\w+/g) ?? [];
+  const typed = prompt.toLowerCase().match(WORDS) ?? [];
   return {
     thing: typed.find((word) => words.things.includes(word)) ?? null,
     colour: typed.find((word) => words.colours.includes(word)) ?? null,
@@ -27,7 +28,7 @@ export function hint(prompt, words) {
   if (match && words.things.includes(match[1]) && (!match[2] || words.colours.includes(match[2])))
     return { text: "", warn: false };
   const known = new Set(["a", "an", "the", "on", "background", ...words.things, ...words.colours]);
-  const all = [...new Set(text.match(/\w+/g) ?? [])];
+  const all = [...new Set(text.match(WORDS) ?? [])];
   const unknown = all.slice(0, -1).concat(beginsOne(all.at(-1), words) ? [] : all.slice(-1)).filter((word) => !known.has(word));
   const { thing, colour } = found(text, words);
   if (unknown.length) return { text: `The demo was not taught “${unknown.slice(0, 3).join("”, “")}”.`, warn: true };
