@@ -9,6 +9,7 @@ import asyncio
 import base64
 import json
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -44,7 +45,7 @@ from nano_serve.studio import Studio
 __all__ = ["a1111_endpoints"]
 
 _API: Final = "/sdapi/v1"
-_SKIP: Final = {"skip_current_image": {"type": "boolean", "default": False}}
+_SKIP: Final[Mapping[str, Mapping[str, Any]]] = {"skip_current_image": {"type": "boolean", "default": False}}
 _BEGUN: Final = 0.01  # the least progress of a picture under way, as A1111 says it
 
 

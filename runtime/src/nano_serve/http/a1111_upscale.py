@@ -61,12 +61,12 @@ def _larger(body: UpscaleRequest, image: Image, method: int) -> Image:
     """Return a picture by a factor, or covering a size; what juts out is cropped unless the request says otherwise."""
     if body.resize_mode != 1:
         factor = _FACTOR if body.upscaling_resize is None else float(body.upscaling_resize)
-        return image.resize(_size(image, factor), method)  # type: ignore[arg-type] # a number is one of its own
+        return image.resize(_size(image, factor), method)
     target = (body.upscaling_resize_w, body.upscaling_resize_h)
     width, height = (_SIDE if side is None else float(side) for side in target)
     if not (1 <= width <= _MOST_PIXELS and 1 <= height <= _MOST_PIXELS):
         raise BadRequestError(f"the size {width:g}x{height:g} is out of range", "Give pixels, 1 at least.")
-    larger = image.resize(_size(image, max(width / image.width, height / image.height)), method)  # type: ignore[arg-type]
+    larger = image.resize(_size(image, max(width / image.width, height / image.height)), method)
     if body.upscaling_crop is False:
         return larger
     left, top = (larger.width - int(width)) // 2, (larger.height - int(height)) // 2

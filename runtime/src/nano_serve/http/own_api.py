@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -36,7 +37,7 @@ from nano_serve.studio import Studio
 __all__ = ["own_endpoints"]
 
 _MOST_LISTED: Final = 200  # pictures of a page
-_PAGE: Final = {
+_PAGE: Final[Mapping[str, Mapping[str, Any]]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": _MOST_LISTED, "default": 50},
     "before": {"type": "string"},
 }
