@@ -1,17 +1,20 @@
 """A job that is killed goes on: each file once, whole, equal to what its row draws alone, nothing finished drawn again.
 
-``--counts full`` kills 20 times among 5,000 pictures of the demo, which takes most of an hour.
+``--counts full`` kills 20 times among 5,000 pictures of the demo, which takes an hour; ``--log-cli-level info`` shows
+figures.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +22,10 @@ import pytest
 from PIL import Image
 from tests.batch.toy import ROOT, lines, toy_batch, toy_pipeline, write_rows
 
-from nano_batch.job import locked
+from nano_batch.job import lines_of, locked
 from nano_runtime import Pipeline, open_picture, read_parameters
+
+_log = logging.getLogger(__name__)
 
 WORDS = ("red", "blue", "fox", "owl", "sea", "snow", "one", "two")
 
@@ -64,14 +69,29 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
-def kill_at(process: subprocess.Popen[bytes], out: Path, count: int, seconds: float) -> bool:
-    """Kill a job some time after so many pictures are there; return whether it was still at work."""
-    while process.poll() is None and len(files_of(out)) < count:
-        time.sleep(0.005)
+def pictures_in(out: Path) -> int:
+    """Return how many pictures are there, at little cost: a job shares the processor with who watches it."""
+    folders = [entry.path for entry in os.scandir(out / "images")] if (out / "images").exists() else []
+    return sum(entry.name.endswith(".png") for folder in folders for entry in os.scandir(folder))
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the memory that a process has."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) << 10
+
+
+def kill_at(process: subprocess.Popen[bytes], out: Path, count: int, seconds: float) -> int:
+    """Kill a job some time after so many pictures are there; return the memory that it had, in bytes."""
+    while process.poll() is None and pictures_in(out) < count:
+        time.sleep(0.005 if count < 500 else 0.1)
     time.sleep(seconds)
+    assert process.poll() is None
+    resident = resident_bytes(process.pid)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    return process.returncode == -signal.SIGKILL
+    assert process.returncode == -signal.SIGKILL
+    return resident
 
 
 def check(out: Path, rows: Path, alone: Pipeline, count: int, sample: int) -> None:
@@ -97,7 +117,7 @@ def test_kills_at_any_moment_cost_nothing_that_is_finished(formulas, tmp_path, f
     kept: dict[Path, int] = {}
     for number in range(kills):
         place = number * count // (kills + 1) + chance.randrange(5)
-        assert kill_at(begin("tests.batch.toy", *words), out, place, chance.random() / 20)
+        kill_at(begin("tests.batch.toy", *words), out, place, chance.random() / 20)
         assert kept.items() <= files_of(out).items()
         kept = files_of(out)
         for path in kept if not full else ():
@@ -169,14 +189,20 @@ def test_twenty_kills_among_pictures_of_the_demo(full, tmp_path):
     words = rows, "-o", out, "--seed", 3, "--threads", 1, "--no-cache"
     chance, kept = random.Random(1), dict[Path, int]()  # noqa: S311 - of a test
     for number in sorted(chance.sample(range(count - 20), kills)):
-        assert kill_at(begin("nano_batch.cli", *words), out, number, chance.random() / 2)
+        resident = kill_at(begin("nano_batch.cli", *words), out, number, chance.random() / 2)
         assert kept.items() <= files_of(out).items()
         kept = files_of(out)
-    process = begin("nano_batch.cli", *words)
-    process.communicate()
-    assert process.returncode == 0
-    assert kept.items() <= files_of(out).items()
-    check(out, rows, Pipeline.from_pretrained(threads=1), count, count if full else 20)
+        _log.info("killed at %d pictures, with %d MB", len(kept), resident / 1e6)
     command = [sys.executable, "-m", "nano_batch.cli", *map(str, words)]
+    last = subprocess.run([*command, "--json"], cwd=ROOT, check=True, capture_output=True)
+    _log.info("the last run had %d MB at most", json.loads(last.stdout)["peak_rss_bytes"] / 1e6)
+    assert kept.items() <= files_of(out).items()
+    finished = [record for record in lines_of(out / "log/local.jsonl") if record["done"]]
+    drawn = Counter(record["key"] for record in finished if record["seconds"] is not None)
+    assert {*drawn.values()} == {1}
+    _log.info("%d drawn and logged, %d found without a log", len(drawn), len(finished) - len(drawn))
+    began = time.monotonic()
     again = subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    _log.info("once more: %.2f s", time.monotonic() - began)
     assert len(again.stdout.splitlines()) == count
+    check(out, rows, Pipeline.from_pretrained(threads=1), count, count if full else 20)
