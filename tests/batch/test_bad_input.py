@@ -77,7 +77,7 @@ def test_rows_that_were_changed_need_a_word(rows, out, formulas, capsys):
     write_rows(rows, [{"id": "r0", "prompt": "a fox"}, {"id": "r1", "prompt": "a blue owl"}])
     code, err = refused(capsys, *words)
     assert code == 2
-    assert "1 of its pictures" in err
+    assert "no row asks for 1 picture of it any more" in err
     assert "'r1'" in err
     assert toy_batch(*words, "--prune") == 0
     assert [one["text"] for one in lines(out / "metadata.jsonl")] == ["a fox", "a blue owl"]
@@ -212,6 +212,15 @@ def test_a_pattern_that_is_none_is_refused(pattern, why, rows, out, capsys):
 def test_every_id_makes_a_name_that_all_systems_can_have(row_id, name):
     values = {"id": row_id, "i": 0, "key": "0" * 32, "prompt": "", "seed": 1}
     assert Naming("{id}").name(values) == name
+
+
+def test_long_texts_leave_room_for_what_tells_names_apart():
+    values = {"id": "ж" * 200, "i": 17, "key": "0" * 32, "prompt": "狐" * 90, "seed": 2**64 - 1}
+    assert Naming("{prompt}-{seed}").name(values) == f"images/{'狐' * 59}-{2**64 - 1}.png"
+    assert Naming("{id}-{i}").name(values) == f"images/{'ж' * 98}-17.png"
+    assert Naming("{id}{id}-{i}").name(values) == f"images/{'ж' * 49 * 2}-17.png"
+    assert Naming("{prompt} {id} {key}").name(values) == f"images/{'ж' * 83} {'0' * 32}.png"
+    assert Naming("a" * 250 + "{i}").name(values) == f"images/{'a' * 200}.png"
 
 
 def test_spellings_of_a_name_that_macos_takes_for_one_are_refused(out, formulas, tmp_path, capsys):

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from PIL import Image
 from tests.batch.finished import finished_job
+from tests.batch.toy import toy_batch, write_rows
+from tests.runtime.fakes import make_bundle
 
 from nano_batch.cli import main
 from nano_batch.formats import tables
@@ -111,6 +113,15 @@ def test_datasets_opens_the_folder_itself(job, load, with_others):
     assert list(found["text"]) == [record["text"] for record in records_of(job)]
     assert list(found["guidance_scale"]) == [*[7.0] * 6, 7.5, *[7.0] * 5]
     assert found[0]["include"] == [{"class": "cow", "count": 1, "color": None}]
+
+
+def test_datasets_opens_columns_of_several_kinds(tmp_path, load):
+    values = [1, "one", None, [1, {"a": 1}], {"a": True}, 0.5]
+    rows = write_rows(tmp_path / "rows.jsonl", [{"prompt": "a fox", "mixed": value} for value in values])
+    assert toy_batch(rows, "-o", tmp_path / "out", "--bundle", make_bundle(tmp_path / "formulas").path) == 0
+    found = load("imagefolder", tmp_path / "out")
+    expect_pictures(found["image"], tmp_path / "out")
+    assert list(found["mixed"]) == ["1", "one", None, '[1, {"a": 1}]', '{"a": true}', "0.5"]
 
 
 def test_geneval_beside_it_needs_the_names_of_the_files(job, load):

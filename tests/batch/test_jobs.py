@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.batch.toy import UNDRAWABLE, lines, toy_batch, toy_pipeline, write_rows
+from tests.batch.toy import UNDRAWABLE, lines, outcomes, toy_batch, toy_pipeline, write_rows
 
+from nano_batch.progress import Progress
 from nano_runtime import DrawOptions, open_picture, read_parameters, read_rows
 
 ROWS: list[dict[str, Any]] = [
@@ -173,13 +174,56 @@ def test_one_picture_under_two_names_is_drawn_once_and_written_twice(out, formul
     batch(rows, out, formulas, "--name", "{id}")
     assert {*pictures(out)} == {"a.png", "b.png"}
     assert len({*pictures(out).values()}) == 1
-    assert len(lines(out / "log" / "local.jsonl")) == 1
+    assert len(outcomes(out)) == 1
     changed = out.joinpath("images/a.png").stat().st_mtime_ns
     rows = write_rows(tmp_path / "rows.jsonl", [{"id": name, "prompt": "sea", "seed": 1} for name in "abc"])
     assert batch(rows, out, formulas, "--name", "{id}") == 0
     assert {*pictures(out)} == {"a.png", "b.png", "c.png"}
     assert out.joinpath("images/a.png").stat().st_mtime_ns == changed
-    assert [one["seconds"] for one in lines(out / "log" / "local.jsonl")][1] is None
+    assert [one["seconds"] for one in outcomes(out)][1] is None
+
+
+def test_places_in_names_are_told(out, formulas, tmp_path, capsys):
+    (tmp_path / "rows.txt").write_text("a fox\nsea\n")
+    assert batch(tmp_path / "rows.txt", out, formulas, "--name", "{id}-{{id}}") == 0
+    assert {*pictures(out)} == {"0-{id}.png", "1-{id}.png"}
+    assert "nano-batch: warning: rows without an id are called by their place" in capsys.readouterr().err
+    named = write_rows(tmp_path / "rows.jsonl", [{"id": "a", "prompt": "sea"}])
+    for rows, pattern in ((named, "{id}"), (tmp_path / "rows.txt", "{{id}}{key}")):
+        assert batch(rows, out / pattern, formulas, "--name", pattern) == 0
+        assert "warning" not in capsys.readouterr().err
+
+
+def test_own_columns_of_several_kinds_are_text(out, formulas, tmp_path, capsys):
+    own: list[dict[str, Any]] = [
+        {"mixed": 1, "number": 1, "list": [1], "object": {"a": 1}, "odd": [1, "a"], "deep": {"a": [{"b": 1}]}},
+        {"mixed": "1", "number": 1.5, "list": [], "object": {"b": "c"}, "odd": [2], "deep": {"a": [{"b": True}]}},
+        {"mixed": None, "number": None, "list": [None, 2.5], "object": {"a": None}, "odd": None, "deep": None},
+    ]
+    rows = write_rows(tmp_path / "rows.jsonl", [{"prompt": "a fox", **one} for one in own])
+    assert batch(rows, out, formulas) == 0
+    found = [{name: record[name] for name in own[0]} for record in lines(out / "metadata.jsonl")]
+    texts: list[dict[str, Any]] = [
+        {"mixed": "1", "odd": '[1, "a"]', "deep": '{"a": [{"b": 1}]}'},
+        {"mixed": "1", "odd": "[2]", "deep": '{"a": [{"b": true}]}'},
+        {},
+    ]
+    assert found == [{**one, **text} for one, text in zip(own, texts, strict=True)]
+    said = "warning: columns with values of several kinds are texts in metadata.jsonl: mixed, odd, deep"
+    assert said in capsys.readouterr().err
+
+
+def test_the_pace_is_that_of_pictures_after_the_first_ones(monkeypatch):
+    now, said = [100.0], list[str]()
+    monkeypatch.setattr("nano_batch.progress.time.monotonic", lambda: now[0])
+    progress = Progress(41, 1, said.append)
+    for seconds, drawn, failed in ((60, 4, 0), (10, 2, 0), (5, 3, 1), (35, 14, 0)):
+        now[0] += seconds
+        progress.add(drawn, failed)
+    assert said == [
+        "5 of 41 pictures",  # after a minute in which the engine was loaded, nobody knows
+        "25 of 41 pictures, 24 a minute, 0:00:40 left; 1 failed",
+    ]
 
 
 @pytest.mark.parametrize("harm", ["cut", "replaced", "gone", "torn log", "no log"])
@@ -188,7 +232,7 @@ def test_only_what_is_harmed_is_drawn_again(harm, rows, out, formulas):
     before, listed = pictures(out), (out / "metadata.jsonl").read_bytes()
     victim = next(iter(sorted((out / "images").rglob("*.png"))))
     log = out / "log" / "local.jsonl"
-    drawn = len(lines(log))
+    drawn = len(outcomes(out))
     if harm == "cut":
         victim.write_bytes(victim.read_bytes()[:-20])
     elif harm == "replaced":
@@ -201,10 +245,8 @@ def test_only_what_is_harmed_is_drawn_again(harm, rows, out, formulas):
         log.unlink()
     assert batch(rows, out, formulas) == 0
     assert pictures(out) == before
-    records = lines(log) if harm != "torn log" else [json.loads(line) for line in log.read_text().splitlines()[drawn:]]
-    redrawn = [
-        one for one in records[drawn if harm in {"cut", "replaced", "gone"} else 0 :] if one["seconds"] is not None
-    ]
+    before_that = {"cut": drawn, "replaced": drawn, "gone": drawn, "torn log": drawn - 1, "no log": 0}[harm]
+    redrawn = [one for one in outcomes(out)[before_that:] if one["seconds"] is not None]
     assert len(redrawn) == (harm in {"cut", "replaced", "gone"})
     if harm != "no log":
         by = [{**json.loads(line), "engine_version": 0, "instruction_sets": 0} for line in listed.splitlines()]

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,9 +21,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.batch.toy import ROOT, lines, toy_batch, toy_pipeline, write_rows
+from tests.batch.toy import DEADLY, ROOT, begin, lines, outcomes, toy_batch, toy_pipeline, write_rows
 
-from nano_batch.job import lines_of, locked
+from nano_batch.job import Job
+from nano_batch.locks import locked
 from nano_runtime import Pipeline, open_picture, read_parameters
 
 _log = logging.getLogger(__name__)
@@ -44,17 +46,6 @@ def rows_of(folder: Path, count: int, **options: object) -> Path:
             {"id": f"r{i}", "prompt": f"a {WORDS[i % 8]} {WORDS[i // 8 % 8]}", **kinds[i % len(kinds)], **options}
             for i in range(count)
         ],
-    )
-
-
-def begin(module: str, *words: object) -> subprocess.Popen[bytes]:
-    """Start a job in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *map(str, words)],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
 
@@ -137,9 +128,12 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(formulas, tmp_path)
     process.send_signal(signal.SIGINT)
     said = process.communicate()[1].decode()
     assert process.returncode == 130
-    assert "pictures are finished; the same command draws the rest" in said
+    assert "of 400 pictures finished; the same command draws the rest" in said
     assert "Traceback" not in said
     assert len(lines(out / "metadata.jsonl")) >= 4  # pictures that are not in the log yet are found by the next run
+    job = Job.read(out)
+    assert job is not None
+    assert {one.ends for one in job.entries().values()} == {0}
 
 
 def test_two_processes_do_not_work_in_one_folder(formulas, tmp_path, capsys):
@@ -154,6 +148,38 @@ def test_two_processes_do_not_work_in_one_folder(formulas, tmp_path, capsys):
         assert toy_batch(*words) == 4
         assert toy_batch(*words, "--shard", "1/2") == 0
     assert toy_batch(*words) == 0
+
+
+def test_a_row_that_ends_the_process_does_so_once(formulas, tmp_path, capsys):
+    prompts = ["a fox", DEADLY, "sea", "one owl", "blue snow"]
+    out, rows = tmp_path / "out", write_rows(tmp_path / "rows.jsonl", [{"id": one, "prompt": one} for one in prompts])
+    words = rows, "-o", out, "--bundle", formulas.path, "--seed", 3
+    process = begin("tests.batch.toy", *words)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    for tries in (2, 3):  # it was drawn once with others, and once more each time in a process of its own
+        assert toy_batch(*words) == 6
+        assert "nano-batch: warning: a process came to a sudden end while it drew" in capsys.readouterr().err
+        assert [one["id"] for one in lines(out / "metadata.jsonl")] == [one for one in prompts if one != DEADLY]
+        (error,) = lines(out / "errors.jsonl")
+        assert (error["id"], error["tries"]) == (DEADLY, tries)
+        assert "SIGKILL" in error["error"]
+
+
+def test_what_two_processes_did_not_survive_is_passed_over_once(formulas, tmp_path):
+    out, rows = tmp_path / "out", write_rows(tmp_path / "rows.jsonl", [{"prompt": one} for one in ("a fox", "sea")])
+    words = rows, "-o", out, "--bundle", formulas.path, "--seed", 3
+    assert toy_batch(*words) == 0
+    keys = [one["key"] for one in lines(out / "metadata.jsonl")]
+    (out / "log/local.jsonl").write_text("".join(json.dumps({"begun": keys[:many]}) + "\n" for many in (2, 1)))
+    shutil.rmtree(out / "images")
+    assert toy_batch(*words) == 6
+    (error,) = lines(out / "errors.jsonl")
+    assert (error["key"], error["tries"]) == (keys[0], 2)
+    assert "sudden end" in error["error"]
+    assert [one["key"] for one in lines(out / "metadata.jsonl")] == keys[1:]
+    assert toy_batch(*words) == 0
+    assert [one["key"] for one in lines(out / "metadata.jsonl")] == keys
 
 
 @pytest.mark.slow
@@ -197,7 +223,7 @@ def test_twenty_kills_among_pictures_of_the_demo(full, tmp_path):
     last = subprocess.run([*command, "--json"], cwd=ROOT, check=True, capture_output=True)
     _log.info("the last run had %d MB at most", json.loads(last.stdout)["peak_rss_bytes"] / 1e6)
     assert kept.items() <= files_of(out).items()
-    finished = [record for record in lines_of(out / "log/local.jsonl") if record["done"]]
+    finished = [record for record in outcomes(out) if record["done"]]
     drawn = Counter(record["key"] for record in finished if record["seconds"] is not None)
     assert {*drawn.values()} == {1}
     _log.info("%d drawn and logged, %d found without a log", len(drawn), len(finished) - len(drawn))

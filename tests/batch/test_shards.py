@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from tests.batch.toy import lines, toy_batch, write_rows
+from tests.batch.toy import begin, lines, toy_batch, write_rows
 
 from nano_batch.errors import ShardError
 from nano_batch.shards import Shard
@@ -68,6 +68,18 @@ def test_shards_of_one_folder_write_its_lists_together(rows, formulas, tmp_path)
     assert {path.name for path in (tmp_path / "out/log").glob("*.jsonl")} == {f"shard-{i}-of-3.jsonl" for i in range(3)}
 
 
+def test_shards_that_begin_at_the_same_moment_make_one_job(rows, formulas, tmp_path):
+    words = "--bundle", formulas.path, "--seed", 3
+    toy_batch(rows, "-o", tmp_path / "whole", *words)
+    shards = [begin("tests.batch.toy", rows, "-o", tmp_path / "out", *words, "--shard", f"{i}/2") for i in range(2)]
+    for shard in shards:
+        said = shard.communicate()[1].decode()
+        assert shard.returncode == 0, said
+    for name in ("metadata.jsonl", "pictures.jsonl", "job.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
 def test_parts_that_overlap_merge_into_whole_pictures(rows, formulas, tmp_path, capsys):
     words = "--bundle", formulas.path, "--seed", 3
     parts = tmp_path / "a", tmp_path / "b"
@@ -89,7 +101,7 @@ def test_a_merge_that_lacks_pictures_says_how_many(rows, formulas, tmp_path, cap
     toy_batch(*words)
     assert toy_batch("merge", tmp_path / "a") == 0
     assert len(contents(tmp_path / "a")) == asked < 23
-    assert f"{23 - asked} are not drawn yet" in capsys.readouterr().err
+    assert f"{23 - asked} not drawn yet" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("harm", ["gone", "torn", '{"record": {"key": [1]}}\n', '{"record": 1}\n', "[" * 5000, "\0\n"])

@@ -132,7 +132,9 @@ KINDS = {
     "nested deep": jsonl(f'{{"prompt": "fox", "x": {"[" * 40}{"]" * 40}}}', "line 1: more than 32 levels"),
     "surrogate in a carried column": jsonl('{"prompt": "fox", "x": ["\\ud800"]}', "line 1: a text has half of a pair"),
     # text
-    "options in a text": txt('fox\n--prompt "owl" --steps 3\n', "line 2: ", "looks like options", "CSV or JSON"),
+    "options in a text": txt('fox\n--prompt "owl" --steps 3\n', "line 2: ", "looks like an option", "CSV or JSON"),
+    "an option in a text": txt("a fox --seed 3\n", "line 1: '--seed' looks like an option", "a column for each"),
+    "an option of A1111": txt("a fox --cfg_scale 7\n", "line 1: '--cfg_scale' looks like an option"),
     # values
     "no prompt": jsonl('{"seed": 1}', "line 1: it has no prompt", "Give it one"),
     "prompt null": json_row("it has no prompt", prompt=None),

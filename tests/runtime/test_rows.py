@@ -49,6 +49,17 @@ def test_a_line_of_text_is_a_prompt(tmp_path):
     ]
 
 
+def test_words_that_other_programs_do_not_draw_are_drawn_and_told(tmp_path, caplog):
+    path = tmp_path / "rows.txt"
+    path.write_text("# foxes\na fox --ar 16:9\nan owl -- at night\n#owls --ar 1:1 --no-moon\na--seed fox\n")
+    assert [row.options.prompt for row in read_rows(path)] == path.read_text().splitlines()
+    assert caplog.messages == [
+        "these lines begin with #, which makes no comment here, and are drawn as they stand: 1, 4",
+        "these lines have --ar, which is no option here, and are drawn as they stand: 2, 4",
+        "these lines have --no-moon, which is no option here, and are drawn as they stand: 4",
+    ]
+
+
 def test_all_faults_are_told_at_once(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("prompt,seed,id\nan owl,1.5,a\na fox,7,a\nan otter\n,3,d\n")

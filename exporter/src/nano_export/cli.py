@@ -74,7 +74,7 @@ class _Arguments(argparse.Namespace):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    return run_command(_parser(), _Arguments(), _export, argv)
+    return run_command(_parser(), _Arguments(), _export, argv, "nano_export")
 
 
 def _parser() -> Parser:

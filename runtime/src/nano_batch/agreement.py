@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from nano_batch.errors import OtherJobError
-from nano_batch.job import PICTURES, Job, Settings, lines_of, one_at_a_time
+from nano_batch.job import PICTURES, Job, Settings, lines_of
 from nano_batch.listing import Place
+from nano_batch.locks import one_at_a_time
+from nano_batch.progress import counted
 
 __all__ = ["agreed", "check_agreement", "remove_gone"]
 
@@ -88,7 +90,7 @@ def _refuse_gone(job: Job, asked: Settings, gone: Sequence[Mapping[str, Any]]) -
     """Raise ``OtherJobError`` if pictures are gone, with the options that may be why."""
     if gone:
         ids = ", ".join(repr(record.get("id")) for record in gone[:_MOST_NAMED])
-        what = f"{len(gone)} of its pictures are asked for by no row any more, or by a changed one (id {ids})"
+        what = f"no row asks for {counted(len(gone))} of it any more, or a changed one does (id {ids})"
         hint = "Give another folder with -o, or --prune, which deletes those pictures."
         raise OtherJobError(job.folder, [*_changed(job.settings.options, asked.options), what], hint)
 

@@ -7,15 +7,14 @@ import json
 import os
 import sys
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nano_batch.datasets import FORMS, LAYOUTS
-from nano_batch.progress import duration
+from nano_batch.progress import counted, duration
 from nano_runtime.cli import Parser, digest, make_parser, number, run_command
 from nano_runtime.cli.cache_options import CacheOptions, add_cache_options, cache_folder
-from nano_runtime.cli.picture_flags import FLAGS, add_picture_flags, options_from
+from nano_runtime.cli.picture_flags import FLAGS, add_picture_flags, defaults_from
 from nano_runtime.errors.escaping import escaped
 from nano_runtime.system.machine import peak_rss_bytes
 
@@ -35,7 +34,8 @@ _EXAMPLES = """\
 """
 EXIT_SOME_FAILED: Final = 6
 _SHOWN_OTHERWISE: Final = ("seed", "num_images_per_prompt")
-_BLUR: Final = 4.0  # pixels, as in nano-generate
+_DEFAULTS: Final = {flag.field for flag in FLAGS} - {"image", "mask_image", "seed"}
+_PACKAGE: Final = "nano_batch"
 _MOST: Final = 999_999
 
 
@@ -78,8 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
     if words[:1] == ["merge"]:
-        return run_command(_merge_parser(), MergeOptions(), _merge, words[1:])
-    return run_command(_parser(), BatchOptions(), _batch, words)
+        return run_command(_merge_parser(), MergeOptions(), _merge, words[1:], _PACKAGE)
+    return run_command(_parser(), BatchOptions(), _batch, words, _PACKAGE)
 
 
 def _parser() -> Parser:
@@ -197,7 +197,7 @@ def _batch(options: BatchOptions) -> int:
     )
     if options.dry_run:
         outcome = check(asked, draw)
-        _say(f"{outcome.asked} pictures, {outcome.finished} of them finished; nothing is wrong with the rows")
+        _say(f"{counted(outcome.asked)}, {outcome.finished} finished; nothing is wrong with the rows")
     else:
         voice = Voice((lambda _path: None) if options.json else _show, _say)
         outcome = run(asked, draw, engine, voice)
@@ -240,11 +240,8 @@ def _asked(options: BatchOptions) -> Asked:
     elif (found := Shard.from_environment(os.environ)) is not None:
         shard, variable = found
         _say(f"shard {shard.index}/{shard.count}, as {variable} says; --shard 0/1 draws all")
-    fields = {flag.field for flag in FLAGS} - {"image", "mask_image", "seed"}
-    said = {name: value for name, value in vars(options).items() if name in {*fields, "width", "height"}}
-    defaults = options_from(argparse.Namespace(prompt="", **said), None)
-    if "keep_unmasked" not in said:  # for rows with a mask, as nano-generate does
-        defaults = replace(defaults, keep_unmasked=True, mask_blur=said.get("mask_blur", _BLUR))
+    said = {name: value for name, value in vars(options).items() if name in _DEFAULTS}
+    defaults = defaults_from(argparse.Namespace(**said))
     pictures = {name: getattr(options, name, None) for name in ("image", "mask_image")}
     given = {name: _as_json(getattr(defaults, name)) for name in said} | {
         name: readable(path) for name, path in pictures.items() if path is not None
@@ -280,14 +277,14 @@ def _merge(options: MergeOptions) -> int:
 
 def _summary(outcome: Outcome) -> str:
     """Say what became of a job."""
-    said = f"{outcome.finished} of {outcome.asked} pictures are in {outcome.folder}"
+    said = f"{outcome.folder} has {outcome.finished} of {counted(outcome.asked)}"
     if outcome.drawn:
         rate = outcome.drawn / max(outcome.seconds, 1e-9) * 60
         said += f"; {outcome.drawn} drawn in {duration(outcome.seconds)}, {rate:.3g} a minute"
     if outcome.failed:
         said += f"; {outcome.failed} failed: see {outcome.folder / 'errors.jsonl'}; the same command tries them again"
     if outcome.missing:
-        said += f"; {outcome.missing} are not drawn yet"
+        said += f"; {outcome.missing} not drawn yet"
     return said
 
 

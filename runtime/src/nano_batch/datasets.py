@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from nano_batch.errors import PyarrowMissingError
 from nano_batch.reports import Report
+from nano_runtime.errors import ParquetMissingError
 
 __all__ = ["FORMS", "LAYOUTS", "require", "write_datasets"]
 
@@ -26,10 +26,10 @@ def require(forms: Sequence[str]) -> None:
     """Find out before anything is drawn whether forms can be written.
 
     Raises:
-        PyarrowMissingError: Parquet is asked for, and pyarrow is not installed.
+        ParquetMissingError: Parquet is asked for, and pyarrow is not installed.
     """
     if "parquet" in forms and find_spec("pyarrow") is None:
-        raise PyarrowMissingError
+        raise ParquetMissingError("--format parquet")
 
 
 def write_datasets(

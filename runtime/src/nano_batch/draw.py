@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from blake3 import blake3
 
 from nano_batch.errors import ChangedSourceError, MisplacedImageError
-from nano_batch.job import make_folder
+from nano_batch.job import ENDED, make_folder
 from nano_batch.wanted import Source, Wanted, changed_options, key_of
 from nano_runtime import NanoError, Pipeline, Result, __version__, open_picture, read_parameters, save_png
 from nano_runtime.errors import (
@@ -109,6 +109,10 @@ class Draw:
         """
         return self.draw([Wanted.from_dict(one) for one in pictures])
 
+    def apart(self) -> Draw:
+        """Return one like it, with its engine in a process of its own, which a picture may end."""
+        return type(self)(**{**self.arguments, "isolated": True})
+
     def picture(self, prompt: str, seed: int, *, name: str | None = None, **options: Any) -> Wanted:  # noqa: ANN401
         """Return the picture that options ask for, for ``draw``.
 
@@ -136,7 +140,7 @@ class Draw:
             A record for each picture, in their order, as JSON has it. Of one that is finished: ``key``, ``done`` True,
             ``files`` (for each name its time of change in nanoseconds), ``size`` in bytes, ``blake3`` of the content,
             ``seconds`` (None if it was there), and ``drawn_by``. Of one that is not: ``key``, ``done`` False,
-            ``error`` and ``hint``.
+            ``error`` and ``hint``, and ``ended`` True if it ended the engine's process.
 
         Raises:
             NanoError: no picture can be drawn: the disk is full, the bundle damaged, the engine missing.
@@ -372,7 +376,8 @@ def _failed(one: Wanted, error: Exception) -> dict[str, Any]:
     elif isinstance(error, MemoryError):
         what, hint = "this machine ran out of memory", "Close other programs, or give this process more."
     else:
-        _log.error("drawing failed", exc_info=error)
+        _log.debug("drawing failed", exc_info=error)
         what = f"{type(error).__name__}: {first_line(error)}"
         hint = "This is a fault of this program, or of the engine; please report it with the row."
-    return {"key": one.key, "done": False, "error": what, "hint": hint}
+    failed = {"key": one.key, "done": False, "error": what, "hint": hint}
+    return {**failed, ENDED: True} if isinstance(error, EngineDiedError) else failed

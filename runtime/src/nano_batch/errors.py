@@ -15,7 +15,6 @@ __all__ = [
     "NamePatternError",
     "NoJobError",
     "OtherJobError",
-    "PyarrowMissingError",
     "ShardError",
     "StrangeFolderError",
 ]
@@ -149,10 +148,3 @@ class MergeError(UsageError):
 
     def __init__(self) -> None:
         super().__init__("there are several folders, and none for all", "Give one with -o.")
-
-
-class PyarrowMissingError(MachineError, ImportError):
-    """The package that writes Parquet is not installed."""
-
-    def __init__(self) -> None:
-        super().__init__("--format parquet needs the package pyarrow", 'Install it with: pip install "pyarrow"')

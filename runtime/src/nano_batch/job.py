@@ -1,9 +1,10 @@
-"""The folder of a job: its settings, its log of finished and failed pictures, and the lock of whoever works in it.
+"""The folder of a job: its settings, and its log of finished and failed pictures.
 
 OUT/job.json          settings, seed, digest of the bundle
 OUT/pictures.jsonl    a line for each picture that the rows ask for, in their order
 OUT/images/           the pictures
-OUT/log/WORKER.jsonl  a line for each that is finished or failed, on the disk before anybody is told
+OUT/log/WORKER.jsonl  a line for each that is finished or failed, on the disk before anybody is told; and before those
+                      that are drawn together a line that they are begun, which tells what a process did not survive
 OUT/metadata.jsonl    what is finished, in the order of the rows
 OUT/errors.jsonl      what failed
 """
@@ -12,25 +13,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
 import msgspec
 
-from nano_batch.errors import BusyFolderError, DamagedJobError, StrangeFolderError
+from nano_batch.errors import DamagedJobError, StrangeFolderError
 from nano_batch.wanted import digest_of_file
 from nano_runtime.errors import OutputError
 from nano_runtime.system.files import paths_below, sync_folder, write_whole
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 __all__ = [
+    "ENDED",
     "ERRORS",
     "IMAGES",
     "LOGS",
@@ -41,15 +38,16 @@ __all__ = [
     "Log",
     "Settings",
     "lines_of",
-    "locked",
     "make_folder",
-    "one_at_a_time",
     "write_lines",
 ]
 
 JOB, PICTURES, METADATA, ERRORS = "job.json", "pictures.jsonl", "metadata.jsonl", "errors.jsonl"
 IMAGES, LOGS = "images", "log"
-LOCK, REPORT_LOCK = ".lock", ".report.lock"
+ENDED: Final = "ended"
+"""In the record of a failure: true if the process that drew came to a sudden end."""
+
+_BEGUN, _LEFT = "begun", "left"
 _FORM: Final = 1
 _OUTSIDE: Final = re.compile(r"(?!images/)|.*(?:/\.|//|[\\\0])", re.DOTALL)  # names that no picture of a job has
 _UNFINISHED: Final = re.compile(r"\.nano-[0-9a-f]{32}\.part")  # as ``write_whole`` names them
@@ -81,13 +79,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 @dataclass
 class Log:
-    """The log of one worker: a line for each picture that it finished or failed."""
+    """The log of one worker: a line for each picture that it finished or failed.
+
+    Attributes:
+        file: that it appends to.
+        ends: for keys of pictures, how many processes came to a sudden end while they drew them; none where it is 0.
+    """
 
     file: IO[bytes] = field(repr=False)
+    ends: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, folder: Path, worker: str) -> Log:
+    def open(cls, folder: Path, worker: str, ends: Mapping[str, int]) -> Log:
         """Open the log of a worker to append to it; a torn last line is ended.
+
+        Args:
+            folder: of the job.
+            worker: names the log.
+            ends: see ``Log.ends``.
 
         Raises:
             OutputError: it cannot be written.
@@ -103,7 +112,23 @@ class Log:
             sync_folder(path.parent)
         except OSError as error:
             raise OutputError(path, str(error.strerror or error)) from error
-        return cls(file)
+        return cls(file, ends)
+
+    def begin(self, keys: Sequence[str]) -> None:
+        """Note that pictures are being drawn, for a later run if this process does not survive it.
+
+        Raises:
+            OutputError: the disk is full, or broken.
+        """
+        self._append([{_BEGUN: keys}])
+
+    def leave(self, keys: Sequence[str]) -> None:
+        """Note that these pictures are not being drawn any more, and that their process is alive.
+
+        Raises:
+            OutputError: the disk is full, or broken.
+        """
+        self._append([{_LEFT: keys}])
 
     def add(self, records: list[dict[str, Any]]) -> None:
         """Append records; when this returns they are on the disk.
@@ -111,11 +136,17 @@ class Log:
         Raises:
             OutputError: the disk is full, or broken.
         """
-        content = b"".join(msgspec.json.encode(record) + b"\n" for record in records)
+        self._append(records)
+        try:
+            os.fsync(self.file.fileno())
+        except OSError as error:
+            raise OutputError(Path(self.file.name), str(error.strerror or error)) from error
+
+    def _append(self, records: Sequence[Mapping[str, Any]]) -> None:
+        content = _as_lines(records)
         try:
             while content:
                 content = content[self.file.write(content) :]
-            os.fsync(self.file.fileno())
         except OSError as error:
             raise OutputError(Path(self.file.name), str(error.strerror or error)) from error
 
@@ -131,12 +162,14 @@ class Entry:
     Attributes:
         done: the records of its file, the last ones last: each log has its own, and the file is of one of them.
         failed: the last record of a failure after that; None for none.
-        tries: number of those failures.
+        tries: number of those failures, and of the processes that came to a sudden end.
+        begun: how often it was begun since then, and neither finished nor left.
     """
 
     done: list[Mapping[str, Any]] = field(default_factory=list)
     failed: Mapping[str, Any] | None = None
     tries: int = 0
+    begun: int = 0
 
     def add(self, record: Mapping[str, Any], *, done: bool) -> None:
         """Take in a later record."""
@@ -145,7 +178,13 @@ class Entry:
             self.failed, self.tries = None, 0
         else:
             self.failed = record
-            self.tries += 1
+            self.tries += max(1, self.begun)
+        self.begun = 0
+
+    @property
+    def ends(self) -> int:
+        """How many processes came to a sudden end while they drew it; of those before its last failure, one counts."""
+        return self.begun + (self.failed is not None and self.failed.get(ENDED) is True)
 
 
 @dataclass(frozen=True)
@@ -228,8 +267,12 @@ class Job:
             for record in lines_of(path):
                 key, done = record.get("key"), record.get("done")
                 if isinstance(key, str) and isinstance(done, bool):
-                    entry = found.setdefault(key, Entry())
-                    entry.add(record, done=done)
+                    found.setdefault(key, Entry()).add(record, done=done)
+                for what, by in ((_BEGUN, 1), (_LEFT, -1)):
+                    keys = record.get(what)
+                    for one in keys if isinstance(keys, list) else ():
+                        if isinstance(one, str):
+                            found.setdefault(one, Entry()).begun += by
         return found
 
     def finished(self, entries: Mapping[str, Entry]) -> dict[str, Mapping[str, Any]]:
@@ -263,41 +306,6 @@ class Job:
         if found.st_size != record["size"]:
             return False
         return found.st_mtime_ns == changed or digest_of_file(Path(path)) == record["blake3"]
-
-
-@contextmanager
-def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Have one process at a time begin a job, or read its logs and write what is made of them; the others wait.
-
-    Raises:
-        OutputError: the lock cannot be made.
-    """
-    with _opened_lock(folder / REPORT_LOCK) as file:
-        if fcntl is not None:
-            with suppress(OSError):  # a file system without locks
-                fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def locked(folder: Path, shard: str | None = None) -> Iterator[None]:
-    """Keep other processes out of a folder: all of them, or for a shard those of the same shard and without one.
-
-    The lock is the system's: a process that ends, however it ends, has it no longer.
-
-    Args:
-        folder: of a job; it is made if it is not there.
-        shard: name of the worker; None for the only one.
-
-    Raises:
-        BusyFolderError: another process is at work.
-        OutputError: the folder cannot be made, or the lock in it.
-    """
-    with ExitStack() as files:
-        _lock(folder, files.enter_context(_opened_lock(folder / LOCK)), shared=shard is not None)
-        if shard is not None:
-            _lock(folder, files.enter_context(_opened_lock(folder / f"{LOCK}-{shard}")), shared=False)
-        yield
 
 
 def lines_of(path: Path) -> Iterator[dict[str, Any]]:
@@ -334,7 +342,7 @@ def write_lines(path: Path, lines: list[dict[str, Any]]) -> bool:
     Raises:
         OutputError: it cannot be written.
     """
-    content = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
+    content = _as_lines(lines)
     with suppress(OSError):
         if path.read_bytes() == content:
             return False
@@ -342,26 +350,5 @@ def write_lines(path: Path, lines: list[dict[str, Any]]) -> bool:
     return True
 
 
-def _opened_lock(path: Path) -> IO[bytes]:
-    """Open a file to lock it, and make its folder."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("ab")
-    except OSError as error:
-        raise OutputError(path.parent, str(error.strerror or error)) from error
-
-
-def _lock(folder: Path, file: IO[bytes], *, shared: bool) -> None:
-    """Lock a file until it is closed.
-
-    Raises:
-        BusyFolderError: another process has it.
-    """
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise BusyFolderError(folder) from error
-    except OSError:  # a file system without locks
-        pass
+def _as_lines(records: Sequence[Mapping[str, Any]]) -> bytes:
+    return b"".join(msgspec.json.encode(record) + b"\n" for record in records)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from nano_runtime import Row
 
 __all__ = ["Place", "list_pictures", "wanted_of"]
+
+_log = logging.getLogger(__name__)
 
 _VARIED: Final = frozenset({"prompt", "negative_prompt", "seed", "variation_seed"})
 """Options of which each picture has its own."""
@@ -73,6 +76,11 @@ def list_pictures(
         naming: of the files.
         unit: what the rows' numbers count, in words.
     """
+    if naming.has("id") and not all(row.has_id for row in rows):
+        _log.warning(
+            "rows without an id are called by their place among all rows: a row that is put in front renames the "
+            "pictures of those behind it. Add a column id, or put {key} or {seed} in --name instead"
+        )
     completed, digests = _Completed(pipeline), _Digests()
     faults: list[str] = []
     places: list[Place] = []

@@ -1,15 +1,28 @@
-"""Draws a job's pictures in this process, and logs each when its file is on the disk."""
+"""Draws a job's pictures in this process, and logs each when its file is on the disk.
+
+What a process did not survive is drawn alone by the next one, with the engine in a process of its own, and first: so
+one picture cannot end a job each time it is run.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
 
 from nano_batch.draw import Draw, units_of
-from nano_batch.job import Log
+from nano_batch.job import ENDED, Log
+from nano_batch.progress import counted
 from nano_batch.wanted import Wanted
+from nano_runtime import NanoError
 
 __all__ = ["draw_here"]
+
+_MOST_ENDS: Final = 2
+"""So many processes may come to a sudden end over a picture; then a run passes it over."""
+
+_log = logging.getLogger(__name__)
 
 
 def draw_here(draw: Draw, pictures: Sequence[Wanted], log: Log, told: Callable[[list[dict[str, Any]]], None]) -> None:
@@ -24,7 +37,44 @@ def draw_here(draw: Draw, pictures: Sequence[Wanted], log: Log, told: Callable[[
     Raises:
         NanoError: no picture can be drawn any more, or none written.
     """
-    for unit in units_of(pictures):
+    if lost := [_lost(one) for one in pictures if log.ends.get(one.key, 0) >= _MOST_ENDS]:
+        log.add(lost)
+        told(lost)
+    if feared := [one for one in pictures if 0 < log.ends.get(one.key, 0) < _MOST_ENDS]:
+        _log.warning(
+            "a process came to a sudden end while it drew %s: drawing each alone, in a process of its own",
+            counted(len(feared)),
+        )
+        apart = draw.apart()
+        try:
+            for one in feared:
+                _draw(apart, [one], log, told)
+        finally:
+            apart.pipeline.close()
+    for unit in units_of([one for one in pictures if one.key not in log.ends]):
+        _draw(draw, unit, log, told)
+
+
+def _draw(draw: Draw, unit: Sequence[Wanted], log: Log, told: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Draw pictures in one call, between two lines of the log."""
+    keys = [one.key for one in unit]
+    log.begin(keys)
+    try:
         records = draw.draw(unit)
-        log.add(records)
-        told(records)
+    except BaseException:
+        with suppress(NanoError):  # without that line they are drawn apart next time, which is slower and no more
+            log.leave(keys)
+        raise
+    log.add(records)
+    told(records)
+
+
+def _lost(one: Wanted) -> dict[str, Any]:
+    """Return the record of a picture that is passed over."""
+    return {
+        "key": one.key,
+        "done": False,
+        ENDED: True,
+        "error": f"the process came to a sudden end while it drew this, {_MOST_ENDS} times",
+        "hint": "It may need more memory than there is, or be a fault of the engine. The same command tries it again.",
+    }

@@ -13,7 +13,9 @@ from blake3 import blake3
 
 from nano_batch.datasets import require, write_datasets
 from nano_batch.errors import DamagedJobError, MergeError, NoJobError, OtherJobError
-from nano_batch.job import LOGS, PICTURES, Job, lines_of, locked, make_folder, write_lines
+from nano_batch.job import LOGS, PICTURES, Job, lines_of, make_folder, write_lines
+from nano_batch.locks import locked
+from nano_batch.progress import counted
 from nano_batch.reports import report
 from nano_batch.running import Outcome
 from nano_batch.shards import Shard
@@ -115,7 +117,7 @@ def _compared(jobs: Sequence[Job], there: Job | None) -> list[dict[str, Any]]:
         if _identity(job) != _identity(jobs[0]):
             raise OtherJobError(job.folder, [f"bundle, --seed or --name are not those of {jobs[0].folder}"])
         if others := [line for line in lines if line["record"]["key"] not in keys]:
-            what = f"{len(others)} of its pictures are in no other folder's list"
+            what = f"no other folder's list has {counted(len(others))} of it"
             raise OtherJobError(job.folder, [what], "Merge folders of one job, drawn from the same rows.")
     return longest
 

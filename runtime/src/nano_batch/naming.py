@@ -21,6 +21,7 @@ _RESERVED: Final = re.compile(
     r"(?:con|prn|aux|nul|com[0-9\u00b9\u00b2\u00b3]|lpt[0-9\u00b9\u00b2\u00b3])(?:\..*)?", re.IGNORECASE
 )
 _MOST_BYTES: Final = 200  # of one part; systems have 255, and an unfinished file needs none of them
+_LONG: Final = ("prompt", "id")
 _MOST_OF_PROMPT: Final = 80  # characters
 _FOLDER: Final = "images"
 
@@ -44,9 +45,7 @@ class Naming:
         if self.pattern is None:
             return
         try:
-            fields = [
-                field for _, field, form, conversion in string.Formatter().parse(self.pattern) if field is not None
-            ]
+            fields = _fields_of(self.pattern)
             odd = [part for part in string.Formatter().parse(self.pattern) if part[2] or part[3]]
         except ValueError as error:
             raise NamePatternError(self.pattern, f"{error}") from error
@@ -76,10 +75,31 @@ class Naming:
         safe = {name: _UNSAFE.sub("_", str(value)) for name, value in values.items()}
         safe["prompt"] = safe["prompt"][:_MOST_OF_PROMPT]
         parts = self._without_suffix().split("/")
-        return "/".join([_FOLDER, *(_part(part.format_map(safe)) for part in parts)]) + _SUFFIX
+        return "/".join([_FOLDER, *(_part(_filled(part, safe)) for part in parts)]) + _SUFFIX
+
+    def has(self, field: str) -> bool:
+        """Return whether a field is part of the names."""
+        return self.pattern is not None and field in _fields_of(self.pattern)
 
     def _without_suffix(self) -> str:
         return str(self.pattern).removesuffix(_SUFFIX)
+
+
+def _fields_of(pattern: str) -> list[str]:
+    return [field for _, field, _, _ in string.Formatter().parse(pattern) if field is not None]
+
+
+def _filled(pattern: str, values: Mapping[str, str]) -> str:
+    """Return a pattern with its values; the long texts among them are cut so that all others stay whole."""
+    text = pattern.format_map(values)
+    for name in _LONG:
+        excess = len(text.encode()) - _MOST_BYTES
+        if excess > 0 and (uses := _fields_of(pattern).count(name)):
+            content = values[name].encode()
+            kept = content[: max(0, len(content) + -excess // uses)]
+            values = {**values, name: kept.decode(errors="ignore")}
+            text = pattern.format_map(values)
+    return text
 
 
 def _part(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-__all__ = ["Progress", "duration"]
+__all__ = ["Progress", "counted", "duration"]
 
 _FIRST_S: Final = 10.0
 _LONGEST_S: Final = 300.0
@@ -21,7 +21,7 @@ class Progress:
     """Counts pictures, and tells on standard error how many a minute there are and how long the rest takes.
 
     Elsewhere than on a terminal the first line comes after ten seconds, and each pause is twice as long as the one
-    before, up to five minutes.
+    before, up to five minutes. The first pictures, which wait for the engine, tell no pace.
 
     Args:
         total: pictures of the job.
@@ -35,6 +35,7 @@ class Progress:
         self._pause = _FIRST_S
         self._next = self._began + _FIRST_S
         self.drawn = self.failed = 0
+        self._start: tuple[float, int] | None = None  # when the first pictures were there, and how many
         self._bar: tqdm[Any] | None = None
         if sys.stderr.isatty():
             from tqdm import tqdm  # noqa: PLC0415 - only terminals need it
@@ -45,6 +46,8 @@ class Progress:
         """Count pictures that were drawn, and others that failed."""
         self.drawn += drawn
         self.failed += failed
+        if self._start is None:
+            self._start = time.monotonic(), drawn + failed
         if self._bar is not None:
             self._bar.update(drawn + failed)
         elif (now := time.monotonic()) >= self._next:
@@ -55,8 +58,8 @@ class Progress:
     def line(self) -> str:
         """Return how far it is in words."""
         done = self._before + self.drawn + self.failed
-        said = f"{done} of {self._total} pictures"
-        if (rate := self.per_minute) > 0:
+        said = f"{done} of {counted(self._total)}"
+        if (rate := self._per_minute()) > 0:
             left = (self._total - done) / rate * _MINUTE_S
             said += f", {rate:.3g} a minute, {duration(left)} left"
         return said + (f"; {self.failed} failed" if self.failed else "")
@@ -66,10 +69,12 @@ class Progress:
         """Seconds since it began."""
         return time.monotonic() - self._began
 
-    @property
-    def per_minute(self) -> float:
-        """Pictures a minute, failed ones too."""
-        return (self.drawn + self.failed) / max(self.seconds, 1e-9) * _MINUTE_S
+    def _per_minute(self) -> float:
+        """Return how many pictures a minute there were since the first ones, failed ones too; 0 if it is not known."""
+        if self._start is None:
+            return 0.0
+        when, first = self._start
+        return (self.drawn + self.failed - first) / max(time.monotonic() - when, 1e-9) * _MINUTE_S
 
     def clear(self) -> None:
         """Take the bar from the terminal, so that something can be printed."""
@@ -81,6 +86,11 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def counted(number: int) -> str:
+    """Return a number of pictures, in words."""
+    return f"{number} picture{'s' * (number != 1)}"
 
 
 def duration(seconds: float) -> str:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from nano_batch.job import ERRORS, METADATA, Job, one_at_a_time, write_lines
+from nano_batch.formats.columns import as_kind, is_mixed
+from nano_batch.job import ERRORS, METADATA, Job, write_lines
+from nano_batch.locks import one_at_a_time
 from nano_runtime.errors import OutputError
 
 __all__ = ["Report", "report"]
+
+_log = logging.getLogger(__name__)
 
 _DRAWN_BY: Final = ("backend", "engine_version", "precision", "version", "instruction_sets")
 
@@ -47,13 +52,14 @@ def report(job: Job, lines: Sequence[Mapping[str, Any]]) -> Report:
     with one_at_a_time(job.folder):
         entries = job.entries()
         finished = job.finished(entries)
-        columns = _columns(lines)
+        columns, mixed = _columns(lines), _mixed(lines)
         records, errors = [], []
         for line in lines:
             record, key = line["record"], line["record"]["key"]
             if key in finished and record["file_name"] in finished[key]["files"]:
                 by = finished[key]["drawn_by"]
                 own = {shown: line["extra"].get(name) for name, shown in columns.items()}
+                own |= {columns[name]: as_kind(line["extra"].get(name), "text") for name in mixed}
                 records.append({**record, **{name: by.get(name) for name in _DRAWN_BY}, **own})
             elif (entry := entries.get(key)) is not None and entry.failed is not None:
                 named = {name: record[name] for name in ("id", "i", "key")}
@@ -68,6 +74,18 @@ def report(job: Job, lines: Sequence[Mapping[str, Any]]) -> Report:
             except OSError as error:
                 raise OutputError(job.folder / ERRORS, str(error.strerror)) from error
     return Report(len(lines), records, errors)
+
+
+def _mixed(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the rows' own columns with values of several kinds, which ``metadata.jsonl`` has as text, and say so."""
+    values: dict[str, list[Any]] = {}
+    for line in lines:
+        for name, value in line["extra"].items():
+            values.setdefault(name, []).append(value)
+    mixed = [name for name, found in values.items() if is_mixed(found)]
+    if mixed:
+        _log.warning("columns with values of several kinds are texts in %s: %s", METADATA, ", ".join(mixed))
+    return mixed
 
 
 def _columns(lines: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -13,10 +13,11 @@ from nano_batch.agreement import agreed, check_agreement, remove_gone
 from nano_batch.datasets import require, write_datasets
 from nano_batch.draw import Draw
 from nano_batch.errors import ShardError
-from nano_batch.job import PICTURES, Job, Log, Settings, locked, write_lines
+from nano_batch.job import PICTURES, Job, Log, Settings, write_lines
 from nano_batch.listing import Place, list_pictures, wanted_of
+from nano_batch.locks import locked
 from nano_batch.naming import Naming
-from nano_batch.progress import Progress
+from nano_batch.progress import Progress, counted
 from nano_batch.reports import report
 from nano_batch.shards import Shard
 from nano_batch.wanted import Wanted, readable
@@ -150,7 +151,7 @@ def run(asked: Asked, draw: Draw, engine: Engine, voice: Voice) -> Outcome:
         if job.settings.seed != settings.seed:  # another process has begun it meanwhile
             settings, places = _settled(asked, draw, rows, job)
         if (removed := remove_gone(job, settings, places, prune=asked.prune)) > 0:
-            voice.say(f"{removed} pictures are deleted that no row asks for any more")
+            voice.say(f"deleted {counted(removed)} that no row asks for any more")
         lines = [place.line() for place in places]
         write_lines(job.folder / PICTURES, lines)
         work = _Work.of(job, places, shard)
@@ -178,16 +179,20 @@ class _Work:
     there: Sequence[Place]
     pending: Sequence[Wanted]
     finished: Mapping[str, Mapping[str, Any]]
+    ends: Mapping[str, int]
 
     @classmethod
     def of(cls, job: Job, places: Sequence[Place], shard: Shard) -> _Work:
         """Find out what is left to draw."""
-        finished = job.finished(job.entries())
+        entries = job.entries()
+        finished = job.finished(entries)
         mine = [place for place in places if shard.has(place.wanted.key)]
         wanted = wanted_of(mine)
         done = {key for key, one in wanted.items() if key in finished and {*one.files} <= {*finished[key]["files"]}}
         there = [place for place in mine if place.wanted.key in done]
-        return cls(job, shard, mine, there, [one for key, one in wanted.items() if key not in done], finished)
+        pending = [one for key, one in wanted.items() if key not in done]
+        ends = {one.key: entries[one.key].ends for one in pending if one.key in entries and entries[one.key].ends > 0}
+        return cls(job, shard, mine, there, pending, finished, ends)
 
     def mixed(self, drawn_by: Mapping[str, Any]) -> str | None:
         """Say that pictures which are there were drawn in another way; None if they were not."""
@@ -206,9 +211,9 @@ class _Work:
         """Return a line about the work to come."""
         pipe = draw.pipeline
         part = "" if self.shard.whole else f" of shard {self.shard.index}/{self.shard.count}"
-        there = f", {len(self.there)} are there already" if self.there else ""
+        there = f", {len(self.there)} there already" if self.there else ""
         name = f"{pipe.bundle.manifest.name} on {pipe.backend}"
-        return f"{name}: {len(self.mine)} pictures{part}{there}; seed of the job {self.job.settings.seed}"
+        return f"{name}: {counted(len(self.mine))}{part}{there}; seed of the job {self.job.settings.seed}"
 
     def draw(self, draw: Draw, engine: Engine, voice: Voice, lines: Sequence[Mapping[str, Any]]) -> Progress:
         """Draw what is left, and return how far it came."""
@@ -222,7 +227,7 @@ class _Work:
                 voice.show(self.job.folder / name)
             progress.add(len(drawn), len(records) - len(drawn))
 
-        log = Log.open(self.job.folder, self.shard.worker)
+        log = Log.open(self.job.folder, self.shard.worker, self.ends)
         try:
             engine(draw, self.pending, log, told)
         except BaseException:
@@ -231,7 +236,7 @@ class _Work:
             with suppress(NanoError):
                 report(self.job, lines)
             finished = len(self.there) + progress.drawn
-            voice.say(f"{finished} of {len(self.mine)} pictures are finished; the same command draws the rest")
+            voice.say(f"{finished} of {counted(len(self.mine))} finished; the same command draws the rest")
             raise
         progress.end()
         log.close()

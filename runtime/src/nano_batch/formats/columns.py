@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any, Final, Literal
 
 from nano_batch.formats.samples import Records
 
-__all__ = ["Kind", "as_kind", "kinds_of"]
+__all__ = ["Kind", "as_kind", "is_mixed", "kinds_of"]
 
 Kind = Literal["truth", "integer", "large", "number", "text", "json"]
 """True or false, int64, uint64, float64, text, and JSON as text."""
@@ -38,6 +39,28 @@ def as_kind(value: Any, kind: Kind) -> Any:  # noqa: ANN401 - JSON
     if kind == "json" or (kind == "text" and not isinstance(value, str)):
         return json.dumps(value, ensure_ascii=False)
     return float(value) if kind == "number" else value
+
+
+def is_mixed(values: Iterable[Any]) -> bool:
+    """Return whether values, or what is at one place in them, are of several kinds, which readers of JSON lines refuse.
+
+    As pyarrow's reader has kinds, by which ``datasets`` opens image folders: true or false, number, text, list, object.
+    None is of every kind.
+    """
+    kinds: dict[tuple[object, ...], str] = {}
+    left: list[tuple[tuple[object, ...], Any]] = [((), value) for value in values]
+    while left:
+        place, value = left.pop()
+        if value is None:
+            continue
+        kind = "number" if type(value) in (int, float) else type(value).__name__
+        if kinds.setdefault(place, kind) != kind:
+            return True
+        if isinstance(value, list):
+            left += [((*place, 0), one) for one in value]
+        elif isinstance(value, dict):
+            left += [((*place, name), one) for name, one in value.items()]
+    return False
 
 
 class _Seen:

@@ -48,7 +48,6 @@ def write_tables(records: Records, folder: Path) -> Written:
         folder: of the job.
 
     Raises:
-        PyarrowMissingError: pyarrow is not installed.
         OutputError: the folder is full or not writable, or a picture cannot be read.
     """
     to = folder / FOLDER

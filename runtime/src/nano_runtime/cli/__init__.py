@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 EXIT_INTERRUPTED = 130
-_LOGGERS = ("nano_runtime", "nano_export")  # of all packages whose commands have this boundary
+_RUNTIME = "nano_runtime"
 EXIT_BROKEN_PIPE = 141  # a shell reports this for a program that SIGPIPE ended
 
 Options = TypeVar("Options", bound=argparse.Namespace)
@@ -58,7 +58,13 @@ def megabytes(size: int, decimals: int = 1) -> str:
     return f"{size / 1e6:.{decimals}f}"
 
 
-def run_command(parser: Parser, options: Options, action: Callable[[Options], int], argv: Sequence[str] | None) -> int:
+def run_command(
+    parser: Parser,
+    options: Options,
+    action: Callable[[Options], int],
+    argv: Sequence[str] | None,
+    package: str = _RUNTIME,
+) -> int:
     """Parse the command line, act, and return the exit code.
 
     Args:
@@ -66,8 +72,9 @@ def run_command(parser: Parser, options: Options, action: Callable[[Options], in
         options: an empty namespace of the command's own type.
         action: does the work and returns an exit code.
         argv: arguments without the program's name; None takes those of the process.
+        package: of the command, whose warnings are printed as the runtime's are.
     """
-    with usable_streams(), interruptible() as interruption, _warnings_on_stderr(parser.prog):
+    with usable_streams(), interruptible() as interruption, _warnings_on_stderr(parser.prog, {_RUNTIME, package}):
         return exit_code_of(parser, lambda: interruption.heeded(lambda: action(parser.read(argv, options))))
 
 
@@ -145,12 +152,12 @@ class _Handler(logging.Handler):
 
 
 @contextmanager
-def _warnings_on_stderr(prog: str) -> Iterator[None]:
+def _warnings_on_stderr(prog: str, packages: Collection[str]) -> Iterator[None]:
     """Print the packages' logs, from warnings on, as lines of this command."""
     handler = _Handler()
     handler.addFilter(_Once())
     handler.setFormatter(_OneLine(f"{prog}: warning: %(message)s"))
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    loggers = [logging.getLogger(name) for name in packages]
     for logger in loggers:
         logger.addHandler(handler)
     try:

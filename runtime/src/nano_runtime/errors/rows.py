@@ -44,10 +44,15 @@ class RowsFileError(UsageError):
 
 
 class ParquetMissingError(MachineError, ImportError):
-    """The package that reads Parquet is not installed."""
+    """The package that reads and writes Parquet is not installed.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        what: needs it.
+        instead: what to do without it, in words.
+    """
+
+    def __init__(self, what: str | Path, instead: str = "") -> None:
         super().__init__(
-            f"{path} needs the package pyarrow, which is not installed",
-            'Install it with: pip install "nano-runtime[parquet]"; or save the rows as CSV or JSON lines.',
+            f"{what} needs the package pyarrow, which is not installed",
+            f'Install it with: pip install "nano-runtime[parquet]"{instead}',
         )

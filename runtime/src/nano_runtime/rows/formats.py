@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from json import JSONDecodeError
@@ -19,23 +21,41 @@ from nano_runtime.rows.row import Fault, Record
 
 __all__ = ["TEXT_FORMATS", "Found", "lines_of_text"]
 
+_log = logging.getLogger(__name__)
+
 Found: TypeAlias = Iterator[Record | Fault]
 
+_DASHED: Final = re.compile(r"(?<!\S)--[A-Za-z][\w-]*")
+_MOST_PLACES: Final = 5
 _OBJECT: Final = 'Each line is one object, as in {"prompt": "a red fox", "seed": 7}.'
 
 
 def lines_of_text(text: str) -> Found:
-    """Yield a row for each line that is not blank: the line is the prompt, without the space around it."""
+    """Yield a row for each line that is not blank: the line is the prompt, without the space around it.
+
+    A line with one of our options, as A1111's script for prompts from files has them, is a fault. Other words that
+    other programs do not draw, ``--ar`` and ``# text``, are drawn, and the log says so.
+    """
+    marked: dict[str, list[int]] = {}
     for number, line in enumerate(text.split("\n"), 1):
         prompt = line.strip()
-        if prompt.startswith("--"):
+        words = _DASHED.findall(prompt)
+        options = [word for word in words if field_of(word.removeprefix("--")) is not None]
+        if prompt.startswith("--") or options:
             yield Fault(
                 f"line {number}",
-                f"{shown(prompt)} looks like options, and a line of a text file is a prompt and nothing else",
-                "Save prompts with options as CSV or JSON lines.",
+                f"{shown(prompt if prompt.startswith('--') else options[0])} looks like an option, and a line of a "
+                "text file is a prompt and nothing else",
+                "Save prompts with options as CSV or JSON lines, with a column for each.",
             )
         elif prompt:
+            for word in dict.fromkeys(["#", *words] if prompt.startswith("#") else words):
+                marked.setdefault(word, []).append(number)
             yield Record(number, f"line {number}", {"prompt": prompt})
+    for word, numbers in marked.items():
+        places = ", ".join(map(str, numbers[:_MOST_PLACES])) + (", ..." if len(numbers) > _MOST_PLACES else "")
+        what = "begin with #, which makes no comment here" if word == "#" else f"have {word}, which is no option here"
+        _log.warning("these lines %s, and are drawn as they stand: %s", what, places)
 
 
 def _json_lines(text: str, path: Path) -> Found:

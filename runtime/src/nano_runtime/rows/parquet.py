@@ -35,7 +35,7 @@ def parquet_rows(path: Path) -> Iterator[Record | Fault]:
         if file.read(len(_MAGIC)) != _MAGIC:
             raise RowsFileError(path, "it is no Parquet file", "Give it a name that ends as its format says.")
     if find_spec("pyarrow") is None:
-        raise ParquetMissingError(path)
+        raise ParquetMissingError(path, "; or save the rows as CSV or JSON lines.")
     whole = path.resolve()
     within = described(Confinement(reads=(whole,), memory_bytes=memory_for_child()))
     command = [*module_command("nano_runtime.system.confined"), within, "nano_runtime.rows.parquet_child", str(whole)]
