@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from tests.serve.conftest import BASE, PORT, servers
 
+from nano_serve import cli
 from nano_serve.http.guard import CSP, Access
 
-TOKEN = "a token of sixteen and more"  # noqa: S105 - of a test
+TOKEN = "a+token/of=sixteen&more"  # noqa: S105 - of a test
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +150,7 @@ def test_the_token_is_taken_in_every_form(locked):
         {"x-api-key": ""},
         {"cookie": f"nano_serve={TOKEN}"},
     ):
-        for path in ("/api/v1/jobs", "/openapi.json", "/", f"/api/v1/jobs?token={TOKEN}"):
+        for path in ("/api/v1/jobs", "/openapi.json", "/metrics", "/", f"/api/v1/jobs?token={TOKEN}"):
             answer = locked.ask("GET", path, headers=headers)
             assert (answer.status_code, TOKEN in answer.text) == (401, False)
     assert locked.ask("GET", "/health").status_code == 200
@@ -163,6 +164,14 @@ def test_a_link_with_the_token_sets_a_cookie_and_loses_the_token(locked):
     assert all(word in cookie.lower() for word in ("httponly", "samesite=strict", "path=/"))
     assert locked.ask("GET", "/", headers={"cookie": cookie.partition(";")[0]}).status_code == 200
     assert locked.ask("GET", "/", params={"token": "another"}).status_code == 401
+    plain = locked.ask("GET", "/?token=a+token/of=sixteen%26more")  # typed, with a plus sign that means a blank
+    assert plain.status_code == 303
+
+
+def test_a_token_that_programs_can_send_is_asked_for(capsys):
+    for token in ("short", "sixteen and more letters", "sechzehn-\u00e4\u00f6\u00fc-letters"):
+        assert cli.main(["--port", "0", "--token", token]) == 2
+        assert "openssl" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("sent", ["Basic Og==", "", "Bearer x", "nonsense"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import shutil
 from io import BytesIO
 from typing import Any
 
@@ -244,4 +245,29 @@ def test_what_was_not_finished_is_listed_by_the_next_start_and_drawn_on_request(
     assert second.ask("DELETE", f"/api/v1/jobs/{lost[1]['id']}").json()["status"] == "cancelled"
     assert second.ask("POST", f"/api/v1/jobs/{lost[1]['id']}/retry").status_code == 404
     until(lambda: set(done.left()) <= {"0" * 32})
+    second.studio.stop(20)
     assert serving().get("/api/v1/jobs") == {"jobs": []}
+
+
+def test_servers_that_share_a_folder_leave_each_others_jobs_alone(serving):
+    """Two of them list each other's pictures after a restart, and no job that the other still draws."""
+    first = serving()
+    first.gate.open = False
+    job = first.post("/api/v1/jobs", {"prompt": "owl"})["id"]
+    second = serving()
+    assert second.get("/api/v1/jobs") == {"jobs": []}
+    second.gate.open = False
+    other = second.post("/api/v1/jobs", {"prompt": "owl"})["id"]
+    for server in (first, second):
+        until(lambda server=server: server.studio.worker.current)  # type: ignore[misc]
+        assert not server.studio.stop(0.05)
+    assert {one["id"] for one in serving().get("/api/v1/jobs")["jobs"]} == {job, other}
+    assert not (first.studio.gallery.folder / "waiting-2").exists()
+
+
+def test_a_folder_that_is_deleted_is_made_again(served):
+    shutil.rmtree(served.studio.gallery.folder)
+    job = served.post("/api/v1/jobs", {"prompt": "owl"})
+    ended = served.ended(job["id"])
+    assert ended["status"] == "completed"
+    assert served.ask("GET", ended["pictures"][0]["url"]).status_code == 200

@@ -10,7 +10,7 @@ import base64
 import json
 from typing import Any
 
-from tests.serve.conftest import Served
+from tests.serve.conftest import BASE, Served
 
 from nano_runtime import open_picture
 from nano_serve.http.guard import Access
@@ -66,6 +66,12 @@ def test_silly_tavern_with_the_automatic1111_source(served: Served):
     idle = served.get(f"{API}/progress", headers=headers)
     assert (idle["progress"], idle["state"]["job_count"]) == (0, 0)
     assert served.ask("POST", f"{API}/interrupt", headers=headers).status_code == 200  # without a body or a type
+
+
+def test_an_address_that_was_typed_with_a_slash_behind(served: Served):
+    """Programs join ``http://localhost:7860/`` and ``/sdapi/v1/options`` as they are."""
+    for path in (f"{API}/options", "/v1/models/"):
+        assert served.ask("GET", f"{BASE}/{path}").status_code == 200
 
 
 def test_silly_tavern_with_the_sd_cpp_source(served: Served):

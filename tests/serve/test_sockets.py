@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 
+import msgspec
 import pytest
 from starlette.requests import Request
 from tests.serve.conftest import status_of, until
@@ -18,6 +19,7 @@ from nano_serve.http.guard import Access
 from nano_serve.http.patience import MOST_CONNECTIONS, PatientProtocol
 from nano_serve.http.server import Server, listen
 from nano_serve.http.waiting import until_gone
+from nano_serve.shapes import ErrorShape
 
 
 def test_both_loopback_addresses_are_served_and_no_other(running):
@@ -40,6 +42,15 @@ def test_answers_are_sent_at_once(running):
             sent = found.transport.get_extra_info("socket")
             assert sent.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
         until(lambda: not running.server.server_state.connections)
+
+
+def test_what_is_no_request_is_answered_as_json(running):
+    with running.connect() as peer:
+        peer.sendall(b"GET / HTTP/1.1\r\nHost localhost\r\n\r\n")
+        head, _, body = _rest(peer).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"content-type: application/json" in head
+    msgspec.json.decode(body, type=ErrorShape)
 
 
 def test_forwarded_headers_say_nothing(running):
@@ -144,9 +155,30 @@ def test_stopping_while_the_engine_hangs(running, monkeypatch):
     assert not running.server.worker_ended
 
 
-def test_a_port_that_is_taken_is_told(running):
-    with pytest.raises(AddressError, match="--port"):
-        listen("127.0.0.1", running.port)
+def test_an_address_that_cannot_be_had_is_told(running):
+    taken, others = ("127.0.0.1", running.port, "--port"), ("192.0.2.1", "a..b", "a" * 70, "\udcff")
+    for host, port, named in (taken, *((other, 0, "--host") for other in others)):
+        with pytest.raises(AddressError, match=named):
+            listen(host, port)
+
+
+@pytest.mark.parametrize(
+    ("host", "alone"),
+    [
+        ("localhost", True),
+        ("127.0.0.1", True),
+        ("127.8.9.10", True),
+        ("::1", True),
+        ("0.0.0.0", False),  # noqa: S104 - it is judged
+        ("::", False),
+        ("", False),
+        ("192.168.1.5", False),
+        ("127.example.com", False),  # a name, which may lead anywhere
+        ("127.1", False),
+    ],
+)
+def test_only_addresses_of_this_machine_alone_need_no_token(host, alone):
+    assert server.is_loopback(host) == alone
 
 
 def test_while_bundles_are_opened_connections_are_accepted(serving):
@@ -195,7 +227,7 @@ def test_other_machines_need_a_token(capsys):
 
 
 def test_no_log_has_a_prompt_or_a_token(serving, caplog):
-    token = "a token that nobody should read"  # noqa: S105 - of a test
+    token = "a-token-that-nobody-should-read"  # noqa: S105 - of a test
     served = serving(Access(token))
     with caplog.at_level("INFO"):
         headers = {"authorization": f"Bearer {token}"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -32,7 +33,7 @@ _EXAMPLES = """\
 _DEFAULT_PORT = 7860
 _MOST_PORT = 65535
 _MOST_MEGABYTES = 100_000_000
-_LEAST_TOKEN = 16  # characters
+_TOKEN = re.compile("[!-~]{16,}")
 _ABOUT_PROMPTS = ("nano_runtime.networks.conditioning", "nano_runtime.pipeline")
 
 
@@ -86,7 +87,9 @@ def _parser() -> Parser:
     drawing.add_argument(
         "--queue", type=_count, default=16, metavar="N", help="jobs that may wait (default: %(default)s)"
     )
-    drawing.add_argument("--history", type=Path, metavar="DIR", help="folder for finished pictures")
+    drawing.add_argument(
+        "--history", type=Path, metavar="DIR", help="folder for finished pictures (default: in the user's data folder)"
+    )
     drawing.add_argument(
         "--history-size", type=_megabytes, metavar="MB",
         help="delete the oldest pictures when all together are larger (default: never)",
@@ -128,8 +131,9 @@ def _serve(options: _Options) -> int:
     from nano_serve.http.guard import Access
     from nano_serve.http.server import is_loopback, listen, serve
 
-    if options.token is not None and len(options.token) < _LEAST_TOKEN:
-        raise BadRequestError("--token is short", f"Give at least {_LEAST_TOKEN} characters, as openssl rand prints.")
+    if options.token is not None and not _TOKEN.fullmatch(options.token):
+        hint = "Give at least 16 letters, digits and signs without blanks, as openssl rand -hex 24 prints."
+        raise BadRequestError("--token is short, or has characters that not every program sends", hint)
     if options.token is None and not is_loopback(options.host):
         raise BadRequestError(
             f"--host {options.host} lets others reach this server, and there is no --token",
@@ -145,11 +149,14 @@ def _serve(options: _Options) -> int:
         access = Access(options.token, [*options.allow_host, options.host, host], options.allow_origin)
 
         def started() -> None:
-            print(f"nano-serve: {url} (Ctrl-C stops it)", flush=True)
+            print(f"nano-serve: {url} (Ctrl-C stops it)")
+            kept = f"Pictures are kept in {history}" if options.keep_history else "Pictures are deleted when it stops"
+            print(kept, flush=True)
             if options.open:
                 import webbrowser
+                from urllib.parse import quote
 
-                webbrowser.open(url if options.token is None else f"{url}/?token={options.token}")
+                webbrowser.open(url if options.token is None else f"{url}/?token={quote(options.token, safe='')}")
 
         serve(sockets, access, lambda: _opened(options, history, access), started)
     return 0

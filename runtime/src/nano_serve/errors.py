@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from nano_runtime import BundleError, MachineError, NanoError, UsageError
@@ -302,14 +303,17 @@ class AddressError(MachineError):
     Args:
         host: name or address.
         port: number.
-        why: in the system's words.
+        error: in the system's words.
     """
 
-    def __init__(self, host: str, port: int, why: str) -> None:
-        super().__init__(
-            f"cannot listen on {host}, port {port}: {why}",
-            "Another program may use the port: choose another with --port, or --port 0 for any that is free.",
-        )
+    def __init__(self, host: str, port: int, error: OSError) -> None:
+        other = "choose another with --port, or --port 0 for any that is free."
+        hints = {
+            errno.EADDRINUSE: f"Another program uses the port, perhaps another nano-serve: {other}",
+            errno.EACCES: f"This port is for the system: {other}",
+        }
+        hint = hints.get(error.errno or 0, "Give --host an address of this machine, or leave it out.")
+        super().__init__(f"cannot listen on {host}, port {port}: {error.strerror or error}", hint)
 
 
 def status_of(error: NanoError) -> int:

@@ -80,6 +80,8 @@ class Gallery:
             MachineError: the folder is missing, full, or not writable.
         """
         name, created = uuid4().hex, time.time()
+        with contextlib.suppress(OSError):
+            self.folder.mkdir(mode=0o700, exist_ok=True)  # somebody may have deleted it
         save_png(image, self._path(name), parameters)
         picture = Picture(name, created, job, place, parameters)
         size = self._path(name).stat().st_size

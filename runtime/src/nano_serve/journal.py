@@ -6,15 +6,25 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
+
+try:
+    import fcntl
+except ImportError:  # Windows, where two servers on one folder list each other's requests as unfinished
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Journal"]
 
 _NAME: Final = re.compile("[0-9a-f]{32}")
+_LOCK: Final = "lock"
+_MOST: Final = 100  # servers with one folder of pictures
 
 
 class Journal:
     """A folder with a file for each request.
+
+    Several servers may share a folder of pictures, each with a journal of its own: ``waiting``, ``waiting-2`` and so
+    on. Requests in journals of servers that are gone become this one's.
 
     Args:
         folder: of the files; it is made, for its owner only, if it is not there.
@@ -24,10 +34,18 @@ class Journal:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._folder = folder
-        for unfinished in folder.glob("*.part"):
+        every = [folder, *(folder.with_name(f"{folder.name}-{number}") for number in range(2, _MOST + 1))]
+        self._folder, self._lock = next(found for one in every if (found := _claimed(one)) is not None)
+        for unfinished in self._folder.glob("*.part"):
             unfinished.unlink(missing_ok=True)
+        for other in every:
+            if other != self._folder and other.is_dir() and (found := _claimed(other)) is not None:
+                _move(other, self._folder)
+                found[1].close()
+
+    def close(self) -> None:
+        """Leave the requests to the next server that starts."""
+        self._lock.close()
 
     def keep(self, name: str, request: bytes) -> None:
         """Write a request down; when this returns it is on the disk, whole.
@@ -39,6 +57,8 @@ class Journal:
         Raises:
             OSError: the folder is full or not writable.
         """
+        self._folder.parent.mkdir(mode=0o700, exist_ok=True)  # somebody may have deleted it
+        self._folder.mkdir(mode=0o700, exist_ok=True)
         part = self._folder / f"{name}.part"
         with part.open("wb") as file:
             file.write(request)
@@ -62,3 +82,32 @@ class Journal:
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.json"
+
+
+def _claimed(folder: Path) -> tuple[Path, BinaryIO] | None:
+    """Make a folder this server's own until it ends, however it ends; None if another server has it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = (folder / _LOCK).open("ab")
+    if fcntl is not None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            return None
+        except OSError:  # a file system without locks
+            pass
+    return folder, lock
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move the requests of a server that is gone, and its folder away."""
+    with suppress(OSError):
+        for path in source.glob("*.json"):
+            path.replace(target / path.name)
+        for path in (*source.glob("*.part"), source / _LOCK):
+            path.unlink(missing_ok=True)
+        source.rmdir()

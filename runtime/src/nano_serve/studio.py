@@ -100,6 +100,7 @@ class Studio:
         """Stop drawing; return whether the worker's thread has ended in time."""
         self.stopping = True
         ended = self.worker.stop(seconds)
+        self.journal.close()
         self.hub.publish("bye", "bye", {})
         return ended
 

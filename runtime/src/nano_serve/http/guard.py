@@ -98,7 +98,8 @@ class Guard:
                     headers["cross-origin-resource-policy"] = "cross-origin"
             await send(message)
 
-        scope["path"] = scope["path"].rstrip("/") or "/"  # A1111's clients add slashes
+        if scope["path"].startswith("/"):
+            scope["path"] = "/" + scope["path"].strip("/")  # A1111's clients add slashes, before and behind
         try:
             answer = self._answer(scope, foreign)
         except RequestError as error:
@@ -121,7 +122,7 @@ class Guard:
             return None
         query = parse_qs(scope["query_string"].decode("latin-1"))
         if scope["path"] == "/" and "token" in query:
-            return self._login(query["token"][0], scope)
+            return self._login(query["token"][0].replace(" ", "+"), scope)  # a plus sign that nobody has quoted
         if scope["path"] not in _OPEN_ROUTES and not self._has_token(headers, scope):
             raise NoTokenError
         return None

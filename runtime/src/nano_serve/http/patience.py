@@ -14,7 +14,7 @@ import h11
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from nano_serve.errors import CrowdedError
+from nano_serve.errors import BadRequestError, CrowdedError
 from nano_serve.http.answers import error_answer
 
 __all__ = ["MOST_CONNECTIONS", "Crowd", "PatientProtocol"]
@@ -63,6 +63,18 @@ class PatientProtocol(H11Protocol):
                 self._header = None
         elif self._header is None:
             self._expect_header()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words
+        """Answer what is no request of HTTP as all others are answered, and close."""
+        answer = error_answer(BadRequestError("this is no request of HTTP", "Send one of HTTP/1.1."), "")
+        headers = [*answer.raw_headers, (b"connection", b"close")]
+        for event in (
+            h11.Response(status_code=400, headers=headers),
+            h11.Data(data=bytes(answer.body)),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event))
+        self.transport.close()
 
     def pause_writing(self) -> None:
         """Begin to wait for the peer to read."""

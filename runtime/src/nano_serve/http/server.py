@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import logging
 import os
 import signal
@@ -38,8 +39,13 @@ _log = logging.getLogger(__name__)
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches an address."""
-    return host in {"localhost", *_LOOPBACK} or host.startswith("127.")
+    """Return whether only this machine reaches an address; of another name nobody can be sure."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
@@ -62,7 +68,9 @@ def listen(host: str, port: int) -> list[socket.socket]:
                 continue  # a machine without IPv6
             for other in opened:
                 other.close()
-            raise AddressError(one, port, error.strerror or str(error)) from error
+            raise AddressError(one, port, error) from error
+        except (TypeError, ValueError) as error:
+            raise AddressError(one, port, OSError("this is no name of a machine")) from error
     return opened
 
 
