@@ -192,12 +192,12 @@ def test_what_does_not_fit_is_not_kept(tmp_path):
 
 def test_unfinished_files_count_and_those_of_others_stay(tmp_path):
     blobs = DiskCache(tmp_path, most_bytes=5000)
-    blobs.put("one", CONTENT)
-    unfinished = tmp_path / f".{files(tmp_path)[0].name}.0a1b2c3d.part"
+    unfinished = tmp_path / ".nano-0a1b2c3d.part"
     unfinished.write_bytes(bytes(4500))
     os.utime(unfinished, (1000, 1000))
     mine = tmp_path / "thesis.blob"
     mine.write_bytes(bytes(9000))
+    blobs.put("one", CONTENT)
     blobs.put("two", CONTENT)
     assert not unfinished.exists()
     assert mine.exists()

@@ -35,6 +35,13 @@ def write(file):
 write_whole(Path(sys.argv[1]), write)
 """
 
+SAVED = """
+import sys
+from pathlib import Path
+from nano_runtime.system.files import write_whole
+write_whole(Path(sys.argv[1]), lambda file: file.write(b"new"))
+"""
+
 
 def save_bytes(path: Path) -> None:
     write_whole(path, lambda file: file.write(NEW))
@@ -141,11 +148,36 @@ def test_what_a_living_process_is_writing_stays(tmp_path):
     def write(file):
         (part,) = tmp_path.iterdir()
         os.utime(part, (0, 0))  # an old file, as if this process had been asleep
-        save_bytes(inner)
+        subprocess.run([sys.executable, "-c", SAVED, str(inner)], check=True)
         file.write(NEW)
 
     write_whole(outer, write)
-    assert outer.read_bytes() == inner.read_bytes() == NEW
+    assert (outer.read_bytes(), inner.read_bytes()) == (NEW, b"new")
+
+
+def test_a_tidy_folder_is_looked_through_once_a_minute(tmp_path, monkeypatch):
+    looked, real = [], os.scandir
+
+    def scandir(folder):
+        looked.append(folder)
+        return real(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    part = tmp_path / ".nano-0.part"
+    part.touch()
+    for _ in range(2):
+        save_bytes(tmp_path / "result")  # the file is young, and may be somebody's
+    assert (part.exists(), len(looked)) == (True, 2)
+    os.utime(part, (0, 0))
+    for _ in range(5):
+        save_bytes(tmp_path / "result")
+    assert (part.exists(), len(looked)) == (False, 4)  # one removes it, the next finds nothing
+    minute_later = time.monotonic() + 60
+    monkeypatch.setattr(time, "monotonic", lambda: minute_later)
+    part.touch()
+    os.utime(part, (0, 0))
+    save_bytes(tmp_path / "result")
+    assert names(tmp_path) == ["result"]
 
 
 def test_files_of_others_stay(tmp_path):

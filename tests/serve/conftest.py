@@ -176,7 +176,7 @@ class Running:
     def stop(self) -> float:
         """Stop it as a signal would; return how many seconds that took."""
         began = time.monotonic()
-        self.server.should_exit = True
+        self.server.stop()
         self.thread.join(20)
         assert not self.thread.is_alive()
         return time.monotonic() - began

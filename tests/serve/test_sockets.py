@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import sys
 import threading
+import time
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -144,6 +147,21 @@ def test_stopping_ends_streams_with_bye_within_seconds(running):
         peer.close()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="counts in /proc")
+def test_an_idle_server_lets_the_processor_sleep(running):
+    """uvicorn's own loop looks ten times a second whether it should end."""
+    told = Path(f"/proc/self/task/{running.thread.native_id}/status")
+
+    def waits():
+        return int(told.read_text().partition("voluntary_ctxt_switches:")[2].split()[0])
+
+    assert running.status("/health") == 200
+    until(lambda: not running.server.server_state.connections)
+    before = waits()
+    time.sleep(1.5)
+    assert waits() - before <= 6
+
+
 def test_stopping_while_the_engine_hangs(running, monkeypatch):
     monkeypatch.setattr(server, "_WORKER_SECONDS", 0.3)  # instead of 2
     running.served.gate.open = False
@@ -206,7 +224,7 @@ def test_while_bundles_are_opened_connections_are_accepted(serving):
     waiting.join(10)
     assert ready.wait(10)
     assert (got, status_of(port, "/ready")) == ([200], 200)
-    begun.should_exit = True
+    begun.stop()
     thread.join(20)
     assert not thread.is_alive()
 

@@ -33,6 +33,7 @@ Opened: TypeAlias = Callable[[], "tuple[ASGIApp, Studio]"]
 _DRAIN_SECONDS: Final = 1  # for answers that are being written
 _WORKER_SECONDS: Final = 2.0  # for the UNet call under way
 _BACKLOG: Final = 128
+_TICK_SECONDS: Final = 1.0  # between two new ``Date`` headers
 _LOOPBACK: Final = ("127.0.0.1", "::1")
 
 _log = logging.getLogger(__name__)
@@ -159,21 +160,38 @@ class Server(uvicorn.Server):
         self.failure: BaseException | None = None
 
     def run_on(self, sockets: Sequence[socket.socket]) -> None:
-        """Serve until ``should_exit`` is set, or a signal comes to the main thread."""
+        """Serve until ``stop`` is called, or a signal comes to the main thread."""
         asyncio.run(self.serve(list(sockets)))
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """See ``run_on``."""
+        self._loop, self._woken = asyncio.get_running_loop(), asyncio.Event()
+        await super().serve(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept requests, and to open the bundles."""
         await super().startup(sockets)
-        self._loop = asyncio.get_running_loop()
         self._opener.start()
+
+    async def main_loop(self) -> None:
+        """Wait for the end; uvicorn's own looks for it ten times a second, which keeps a processor from sleeping."""
+        while not await self.on_tick(0):
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), _TICK_SECONDS)
+
+    def stop(self) -> None:
+        """Ask the server to stop, from any thread."""
+        self.should_exit = True
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._woken.set)
 
     def _opened(self) -> None:
         """Open the bundles, in a thread of its own; what goes wrong ends the server."""
         try:
             app, studio = self._open()
         except BaseException as error:  # noqa: BLE001 - raised again by ``serve``
-            self.failure, self.should_exit = error, True
+            self.failure = error
+            self.stop()
             return
         with suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._begin, app, studio)
@@ -198,4 +216,4 @@ class Server(uvicorn.Server):
         """Stop at the first signal; at the second, at once."""
         if self.should_exit and sig == signal.SIGINT:
             os._exit(130)
-        self.should_exit = True
+        self.stop()
