@@ -147,6 +147,31 @@ def test_a_folder_that_cannot_be_made_is_the_machines_fault(rows, formulas, caps
     assert code == 4
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs here")
+@pytest.mark.parametrize("name", [JOB, LOG, "log/x.jsonl", "pictures.jsonl", "metadata.jsonl", ".lock", ".report.lock"])
+def test_a_folder_of_somebody_else_is_read_and_written_in_plain_files_only(name, rows, out, formulas, capsys):
+    """A FIFO would be waited for, a device read without end, and a link to a file of the user written through."""
+    words = (rows, "-o", out, "--bundle", formulas.path)
+    assert toy_batch(*words) == 0
+    mine = out.parent / "mine.txt"
+    mine.write_text("mine")
+    for special in ("fifo", "/dev/zero", str(mine)):
+        (out / name).unlink(missing_ok=True)
+        if special == "fifo":
+            os.mkfifo(out / name)
+        else:
+            (out / name).symlink_to(special)
+        for argv in (words, ("merge", out)):
+            capsys.readouterr()
+            code, said = toy_batch(*argv), capsys.readouterr().err
+            assert code in (0, 2, 4), said
+            assert code == 0 or name in said
+        if name in (LOG, ".lock", ".report.lock"):  # they are written to
+            write_rows(rows, [{"id": f"r{i}", "prompt": f"a fox in {special}"} for i in range(2)])
+            assert toy_batch(*words, "--prune") == 4
+    assert mine.read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     "content", [b"\xff\xfe\x00nonsense\n", b'{"key": 1}\n[]\nnull\n{"key": "k", "done": true}\n', b"\n\n{", b"[" * 5000]
 )

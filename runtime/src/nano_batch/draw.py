@@ -34,7 +34,7 @@ from nano_runtime.errors import (
     UsageError,
 )
 from nano_runtime.errors.escaping import first_line
-from nano_runtime.system.files import write_whole
+from nano_runtime.system.files import plain_content, write_whole
 from nano_runtime.system.machine import instruction_sets
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ class Draw:
         if source is None:
             return None
         try:
-            content = Path(source.path).read_bytes()
+            content = plain_content(Path(source.path))
         except OSError as error:
             raise ChangedSourceError(source.path, f"cannot be read any more: {error.strerror}") from error
         if blake3(content).hexdigest() != source.digest:
@@ -250,7 +250,7 @@ class Draw:
         if found is None:
             return None
         try:
-            content = (self.out / found).read_bytes()
+            content = plain_content(self.out / found)
             by = read_parameters(self.out / found)
             open_picture(content)
         except (OSError, NanoError):
@@ -266,7 +266,7 @@ class Draw:
 
     def _has(self, name: str, content: bytes) -> bool:
         try:
-            return (self.out / name).read_bytes() == content
+            return plain_content(self.out / name) == content
         except OSError:
             return False
 

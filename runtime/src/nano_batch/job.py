@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ import msgspec
 from nano_batch.errors import DamagedJobError, StrangeFolderError
 from nano_batch.wanted import digest_of_file
 from nano_runtime.errors import OutputError
-from nano_runtime.system.files import paths_below, sync_folder, write_whole
+from nano_runtime.system.files import open_plain, paths_below, plain_content, sync_folder, write_whole
 
 __all__ = [
     "ENDED",
@@ -104,7 +105,7 @@ class Log:
         path = folder / LOGS / f"{worker}.jsonl"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("ab+", buffering=0)
+            file = open(path, "ab+", buffering=0, opener=open_plain)  # noqa: SIM115 - pathlib has no opener
             if file.tell() > 0:
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":
@@ -209,7 +210,7 @@ class Job:
         """
         path = folder / JOB
         try:
-            content = path.read_bytes()
+            content = plain_content(path)
         except FileNotFoundError:
             for name in (IMAGES, LOGS, PICTURES, METADATA, ERRORS):
                 if (folder / name).exists():
@@ -303,7 +304,7 @@ class Job:
             return False
         path = f"{self.folder}/{name}"  # a hundred thousand times, for which pathlib is slow
         found = os.stat(path)  # noqa: PTH116
-        if found.st_size != record["size"]:
+        if found.st_size != record["size"] or not stat.S_ISREG(found.st_mode):
             return False
         return found.st_mtime_ns == changed or digest_of_file(Path(path)) == record["blake3"]
 
@@ -314,7 +315,7 @@ def lines_of(path: Path) -> Iterator[dict[str, Any]]:
     A file that cannot be read has none: pictures that are then not known to be finished are looked at themselves.
     """
     try:
-        content = path.read_bytes()
+        content = plain_content(path)
     except OSError:
         return
     for line in content.splitlines():
@@ -344,7 +345,7 @@ def write_lines(path: Path, lines: list[dict[str, Any]]) -> bool:
     """
     content = _as_lines(lines)
     with suppress(OSError):
-        if path.read_bytes() == content:
+        if plain_content(path) == content:
             return False
     write_whole(path, lambda file: file.write(content))
     return True

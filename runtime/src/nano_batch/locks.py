@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import IO, Final
 
 from nano_batch.errors import BusyFolderError
 from nano_runtime.errors import OutputError
+from nano_runtime.system.files import open_plain
 
 try:
     import fcntl
@@ -60,9 +62,9 @@ def _opened_lock(path: Path) -> IO[bytes]:
     """Open a file to lock it, and make its folder."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("ab")
+        return open(path, "ab", opener=open_plain)
     except OSError as error:
-        raise OutputError(path.parent, str(error.strerror or error)) from error
+        raise OutputError(path if os.path.lexists(path) else path.parent, str(error.strerror or error)) from error
 
 
 def _lock(folder: Path, file: IO[bytes], *, shared: bool) -> None:

@@ -20,7 +20,7 @@ from nano_batch.reports import report
 from nano_batch.running import Outcome
 from nano_batch.shards import Shard
 from nano_runtime.errors import OutputError
-from nano_runtime.system.files import write_whole
+from nano_runtime.system.files import plain_content, write_whole
 
 __all__ = ["merge"]
 
@@ -130,7 +130,7 @@ def _pictures_of(folder: Path) -> list[dict[str, Any]]:
     """
     path = folder / PICTURES
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = plain_content(path).split(b"\n")
         return [msgspec.to_builtins(msgspec.json.decode(line, type=_Line)) for line in lines if line]
     except OSError as error:
         raise DamagedJobError(path, error.strerror or str(error), _REWRITES) from error
@@ -158,7 +158,7 @@ def _copy(source: Path, target: Path) -> None:
     """
     make_folder(target.parent)
     try:
-        found, content = source.stat(), source.read_bytes()
+        found, content = source.stat(), plain_content(source)
         there = target.exists() and _looks(target.stat()) == _looks(found)
     except OSError as error:
         raise OutputError(target, str(error.strerror or error)) from error

@@ -12,6 +12,7 @@ from typing import Any, Final
 from blake3 import blake3
 
 from nano_runtime import DrawOptions
+from nano_runtime.system.files import plain_content
 
 __all__ = ["Source", "Wanted", "changed_options", "digest_of_file", "key_of", "readable"]
 
@@ -123,5 +124,4 @@ def digest_of_file(path: Path) -> str:
     Raises:
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
-        return blake3(file.read()).hexdigest()
+    return blake3(plain_content(path)).hexdigest()

@@ -100,7 +100,7 @@ def write(path: Path, content: Callable[[BinaryIO], object], is_same: Callable[[
         OutputError: it cannot be written, or a picture cannot be read.
     """
     with suppress(OSError, ValueError):
-        if is_same():
+        if path.is_file() and is_same():  # opening a pipe would wait for ever
             return False
     write_whole(path, content)
     return True

@@ -32,6 +32,7 @@ __all__ = [
     "check_folder",
     "open_plain",
     "paths_below",
+    "plain_content",
     "sync_folder",
     "sync_tree",
     "write_whole",
@@ -49,7 +50,9 @@ MACHINE_ERRNOS = frozenset(
 """Error numbers of the machine's own limits, which are no bugs of this program."""
 
 _ORDINARY, _PRIVATE = 0o666, 0o600  # before the umask
-_PLAIN_FLAGS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
+_MOST_BYTES = 4 << 30  # a hole in a file stands for as many bytes as it likes
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_PLAIN_FLAGS = _NOFOLLOW | sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
 _PREFIX, _SUFFIX = ".nano-", ".part"
 _FRESH_S = 60.0  # nothing younger is removed: on some network file systems everyone gets every lock
 
@@ -83,17 +86,34 @@ def check_file(path: Path) -> None:
         raise OutputError(path, "it is a folder")
 
 
-def open_plain(path: Path) -> int:
-    """Open a plain file for reading and return its descriptor, without waiting for a FIFO or a device.
+def open_plain(path: str | Path, flags: int = os.O_RDONLY, *, links: bool = False) -> int:
+    """Open a plain file and return its descriptor, without waiting for a FIFO or a device.
+
+    Args:
+        path: of the file.
+        flags: how to open it; a file that they make is everybody's, as the umask has it.
+        links: whether symbolic links are followed.
 
     Raises:
-        OSError: it is missing, may not be read, is a symbolic link, or is not a plain file.
+        OSError: it is missing, may not be opened, is a symbolic link, or is not a plain file.
     """
-    descriptor = os.open(path, os.O_RDONLY | _PLAIN_FLAGS)
+    descriptor = os.open(path, flags | (_PLAIN_FLAGS & ~_NOFOLLOW if links else _PLAIN_FLAGS), _ORDINARY)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(f"{path} is not a plain file")
+        raise OSError(errno.EINVAL, "it is not a plain file", str(path))
     return descriptor
+
+
+def plain_content(path: Path) -> bytes:
+    """Return the content of a plain file that somebody else may have put there; a link to one is followed.
+
+    Raises:
+        OSError: it is missing, may not be read, is no plain file, or has more than 4 GiB.
+    """
+    with os.fdopen(open_plain(path, links=True), "rb") as file:
+        if os.fstat(file.fileno()).st_size > _MOST_BYTES:
+            raise OSError(errno.EFBIG, "it has more than 4 GiB", str(path))
+        return file.read()
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object], *, private: bool = False) -> None:
