@@ -77,7 +77,7 @@ class _Losses:
             body = {"prompt": "owl", "num_images_per_prompt": pictures, "seed": self._seed}
             jobs.append(client.post(body))
             self._seed += pictures
-        until(lambda: any(job["pictures"] for job in client.get("/api/v1/jobs")["jobs"]))
+        until(lambda: _begun(client), 300)  # a machine may be busy
         time.sleep(seconds)
         now = [client.job(job) for job in jobs]
         self.told |= {picture["id"] for job in now for picture in job["pictures"]}
@@ -105,6 +105,14 @@ class _Losses:
         text = f"{self.lost} lost of {self.pictures} told; {self.half} half files; "
         text += f"{self.forgotten} of {self.waited} waiting jobs not listed; {count} kills"
         return Measured(text, self.lost == self.half == self.forgotten == 0)
+
+
+def _begun(client: Client) -> bool:
+    """Return whether there is a picture."""
+    jobs = client.get("/api/v1/jobs")["jobs"]
+    if failed := [job["error"] for job in jobs if job["status"] == "failed"]:
+        raise RuntimeError(f"it could not draw: {failed[0]}")
+    return any(job["pictures"] for job in jobs)
 
 
 def _whole(path: Path) -> bool:

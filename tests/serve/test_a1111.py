@@ -315,6 +315,21 @@ def test_what_a_picture_says_and_larger_pictures(served):
     assert served.post(f"{API}/png-info", {"image": plain}) == {"info": "", "items": {}, "parameters": {}}
 
 
+def test_a_mask_that_paints_nothing_is_told(served):
+    image, black = _base64(Image.new("RGB", (32, 32), "teal")), _base64(Image.new("L", (32, 32)))
+    answer = served.post(
+        f"{API}/img2img", {"prompt": "owl", "init_images": [image], "mask": black, "inpaint_full_res": 0}
+    )
+    assert "the mask has no white" in json.loads(answer["info"])["extra_generation_params"]["Note"]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "I;16", "RGBA"])
+def test_pictures_of_every_kind_are_enlarged(served, mode):
+    image = _base64(Image.new(mode, (4, 3)))
+    found = served.post(f"{API}/extra-single-image", {"image": image, "upscaler_1": "Lanczos"})["image"]
+    assert (_picture(found).size, _picture(found).mode) == ((8, 6), "RGBA" if mode in {"LA", "RGBA"} else "RGB")
+
+
 @pytest.mark.parametrize(
     ("asked", "size"),
     [

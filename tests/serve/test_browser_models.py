@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.server
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -101,6 +103,71 @@ def test_a_token_is_taken_out_of_the_address_and_kept(browser, tmp_path: Path):
         page.goto(f"{server.url}/?token={TOKEN}")
         page.wait_for_selector(".link.on")
         page.faults[:] = [one for one in page.faults if "ERR_" not in one and "401" not in one]
+
+
+def test_a_foreign_page_reads_draws_and_stops_nothing_unless_it_is_allowed(browser, tmp_path: Path):
+    """KoboldAI Lite and its like run in a page of their own; so does whoever wants to do harm."""
+    with _foreign_page() as page_url:
+        for allowed in (False, True):
+            options = ("--allow-origin", page_url) if allowed else ()
+            with Server(tmp_path, *options) as server:
+                page = browser.new_context().new_page()
+                page.goto(page_url)
+                read = f"{server.url}/sdapi/v1/sd-models"
+                assert page.evaluate(_READ, read) == ("demo" if allowed else "refused")
+                drawn = {"prompt": "an otter on a teal background", "seed": 7, "steps": 2}
+                found = page.evaluate(_DRAW, [f"{server.url}/sdapi/v1/txt2img", drawn])
+                assert found.startswith("iVBOR" if allowed else "refused")
+                page.evaluate(_FORMS, server.url)
+                page.context.close()
+                jobs = browser.new_context().request.get(f"{server.url}/api/v1/jobs").json()["jobs"]
+                assert len(jobs) == int(allowed)
+
+
+_READ = """(url) => fetch(url).then((one) => one.json()).then((one) => one[0].model_name, () => "refused")"""
+_DRAW = """([url, body]) => fetch(url, { method: "POST", headers: { "content-type": "application/json" },
+    body: JSON.stringify(body) }).then((one) => one.json()).then((one) => one.images[0], () => "refused")"""
+_FORMS = """async (url) => {
+    const ended = (one) => new Promise((done) => ((one.onload = one.onerror = done), setTimeout(done, 2000)));
+    const image = new Image();
+    const seen = ended(image);
+    image.src = `${url}/sdapi/v1/interrupt`;
+    await seen;
+    const blind = { method: "POST", mode: "no-cors", body: JSON.stringify({ prompt: "owl" }) };
+    for (const path of ["api/v1/jobs", "sdapi/v1/txt2img"]) await fetch(`${url}/${path}`, blind).catch(() => null);
+    const frame = document.body.appendChild(document.createElement("iframe"));
+    const form = document.body.appendChild(document.createElement("form"));
+    Object.assign(frame, { name: "there" });
+    Object.assign(form, { action: `${url}/api/v1/jobs`, method: "post", enctype: "text/plain", target: "there" });
+    const field = form.appendChild(document.createElement("input"));
+    Object.assign(field, { name: '{"prompt": "owl", "x', value: '": 1}' });
+    const sent = ended(frame);
+    form.submit();
+    await sent;
+}"""
+
+
+@contextmanager
+def _foreign_page():
+    """Give the address of an empty page of another server."""
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<!doctype html><title>foreign</title>")
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://localhost:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 @contextmanager

@@ -97,9 +97,11 @@ def test_further_names_can_be_allowed(locked):
         {"sec-fetch-site": "anything"},
     ],
 )
-@pytest.mark.parametrize(("method", "path"), [("POST", "/api/v1/jobs"), ("GET", "/api/v1/jobs")])
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/api/v1/jobs"), ("GET", "/api/v1/jobs"), ("POST", "/sdapi/v1/interrupt")]
+)
 def test_pages_of_others_are_refused(served, headers, method, path):
-    body = {"json": {"prompt": "owl"}} if method == "POST" else {}
+    body = {"json": {"prompt": "owl"}} if path == "/api/v1/jobs" and method == "POST" else {}
     assert served.ask(method, path, headers=headers, **body).status_code == 403
     assert served.get("/api/v1/jobs") == {"jobs": []}
 
@@ -217,6 +219,8 @@ def test_nothing_but_a_post_changes_anything(served):
     for path in ("/api/v1/jobs", "/api/v1/tokens", "/api/v1/parameters"):
         answer = served.ask("GET", path, params={"prompt": "owl"})
         assert answer.status_code in {200, 405}
+    for name in ("interrupt", "skip", "unload-checkpoint", "refresh-checkpoints", "txt2img"):
+        assert served.ask("GET", f"/sdapi/v1/{name}").status_code == 405
     assert served.ask("PUT", "/api/v1/jobs").headers["allow"]
     assert served.get("/api/v1/jobs") == {"jobs": []}
 

@@ -19,6 +19,7 @@ from nano_serve.http import bodies
 DRAWING = ["/api/v1/jobs", "/v1/images/generations", "/sdapi/v1/txt2img", "/sdapi/v1/img2img"]
 JSON = {"content-type": "application/json"}
 OPENED: list[str] = []
+CONNECTED: list[str] = []
 
 
 def _png(width: int, height: int, chunks: bytes = b"") -> bytes:
@@ -71,8 +72,10 @@ def audited():
     """Note every file that is opened, and every connection."""
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
-        if event in {"open", "socket.connect"}:
-            OPENED.append(str(arguments[0 if event == "open" else 1]))
+        if event == "open":
+            OPENED.append(str(arguments[0]))
+        if event in {"socket.connect", "socket.getaddrinfo"}:
+            CONNECTED.append(str(arguments))
 
     sys.addaudithook(hook)
 
@@ -168,6 +171,22 @@ def test_no_path_of_a_request_is_opened(served: Served, name: str, bundles):
     own = (str(served.studio.gallery.folder), str(bundles[0].parent), str(Path(nano_runtime.__file__).parents[1]))
     strange = [name for name in OPENED if not name.startswith(own) and not name.isdigit() and "/" in name]
     assert [name for name in strange if "site-packages" not in name and "/lib/python" not in name] == []
+
+
+@pytest.mark.parametrize("link", ["http://127.0.0.1/x.png", "https://example.com/x", "file:///etc/passwd", "//x/y.png"])
+def test_no_link_of_a_request_is_followed(served: Served, link: str):
+    CONNECTED.clear()
+    OPENED.clear()
+    answers = [
+        served.ask("POST", "/api/v1/jobs", json={"prompt": "owl", "image": link}),
+        served.ask("POST", "/api/v1/parameters", json={"image": link}),
+        served.ask("POST", "/sdapi/v1/img2img", json={"init_images": [link]}),
+        served.ask("POST", "/sdapi/v1/png-info", json={"image": link}),
+        served.ask("POST", "/sdapi/v1/extra-single-image", json={"image": link}),
+    ]
+    assert {answer.status_code for answer in answers} == {400}
+    assert CONNECTED == []
+    assert not [name for name in OPENED if "passwd" in name]
 
 
 def test_messages_name_no_path_of_this_machine(serving, bundles):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from nano_runtime import DrawOptions
@@ -11,7 +15,7 @@ from nano_runtime.networks.other_syntax import read_as_words
 if TYPE_CHECKING:
     from nano_serve.shelf import Shelved
 
-__all__ = ["notes_of"]
+__all__ = ["notes_of", "warnings"]
 
 _MOST_SHOWN: Final = 60  # characters
 
@@ -39,6 +43,31 @@ def notes_of(shelved: Shelved, options: DrawOptions, plan: Any) -> tuple[str, ..
                 f"of {tokens.count} tokens in the {name}, the last {left_out} are not read: {_shown(tokens.cut)}"
             )
     return (*found, *(demo_hints(plan) if shelved.is_demo else ()))
+
+
+@contextmanager
+def warnings() -> Iterator[list[str]]:
+    """Give a list that fills with what the runtime warns of in this thread, as of a mask that has no white."""
+    ear, logger = _Ear(), logging.getLogger("nano_runtime")
+    logger.addHandler(ear)
+    try:
+        yield ear.heard
+    finally:
+        logger.removeHandler(ear)
+
+
+class _Ear(logging.Handler):
+    """Hears the warnings of the thread that made it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.heard: list[str] = []
+        self._thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep what a record says."""
+        if record.thread == self._thread:
+            self.heard.append(record.getMessage())
 
 
 def _shown(text: str) -> str:

@@ -20,7 +20,7 @@ from nano_serve.jobs import Job, Wish
 from nano_serve.journal import Journal
 from nano_serve.line import Line
 from nano_serve.metrics import Metrics
-from nano_serve.notes import notes_of
+from nano_serve.notes import notes_of, warnings
 from nano_serve.shapes import BundleShape, JobShape, Limits
 from nano_serve.shelf import Open, Shelf, Shelved
 from nano_serve.worker import News, Worker
@@ -122,10 +122,11 @@ class Studio:
             raise BadRequestError(f"{options.num_images_per_prompt} pictures are asked for", f"Ask for {most} at most.")
         if options.seed is None:
             options = replace(options, seed=self.random_seed())
-        plan = shelved.pipeline.plan(options)
+        with warnings() as heard:
+            plan = shelved.pipeline.plan(options)
         variation = None if plan.variation is None else plan.variation.seeds
         calls = len(plan.timesteps) - plan.first_call
-        notes = notes_of(shelved, options, plan)
+        notes = (*heard, *notes_of(shelved, options, plan))
         job = Job(wish, shelved.bundle.digest, options, plan.seeds, variation, calls, notes)
         with self._lock:
             self._jobs[job.id] = job

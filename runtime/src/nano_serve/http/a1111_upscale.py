@@ -31,6 +31,7 @@ def enlarged(body: UpscaleRequest) -> dict[str, str]:
     """
     first, second = _method(body.upscaler_1), _method(body.upscaler_2)
     image = picture_of(body.image, "image")
+    image = image.convert("RGBA" if image.has_transparency_data else "RGB")  # palettes, 16 bits and CMYK, too
     share = body.extras_upscaler_2_visibility or 0.0
     if not 0 <= share <= 1:
         raise BadRequestError(f"extras_upscaler_2_visibility={share}", "Give a number from 0 to 1.")
