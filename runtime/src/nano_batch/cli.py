@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nano_batch.datasets import FORMS, LAYOUTS
-from nano_batch.progress import counted, duration
+from nano_batch.progress import counted, duration, pace
 from nano_runtime.cli import Parser, digest, make_parser, number, run_command
 from nano_runtime.cli.cache_options import CacheOptions, add_cache_options, cache_folder
 from nano_runtime.cli.picture_flags import FLAGS, add_picture_flags, defaults_from
@@ -86,7 +86,7 @@ def _parser() -> Parser:
     parser = make_parser("nano-batch", "Draw the pictures of a file of rows into a folder, and go on there.", _EXAMPLES)
     rows = parser.add_argument_group("rows")
     rows.add_argument("rows", metavar="ROWS", help="a .txt, .jsonl, .csv, .tsv or .parquet file; - reads prompts")
-    rows.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder of the job")
+    rows.add_argument("-o", "--output", type=_folder, required=True, metavar="OUT", help="folder of the job")
     rows.add_argument(
         "--seed", type=_seed, metavar="N",
         help="makes the seeds of rows without one (default: random, and kept in OUT/job.json)",
@@ -279,8 +279,8 @@ def _summary(outcome: Outcome) -> str:
     """Say what became of a job."""
     said = f"{outcome.folder} has {outcome.finished} of {counted(outcome.asked)}"
     if outcome.drawn:
-        rate = outcome.drawn / max(outcome.seconds, 1e-9) * 60
-        said += f"; {outcome.drawn} drawn in {duration(outcome.seconds)}, {rate:.3g} a minute"
+        rate = pace(outcome.drawn / max(outcome.seconds, 1e-9) * 60)
+        said += f"; {outcome.drawn} drawn in {duration(outcome.seconds)}, {rate}"
     if outcome.failed:
         said += f"; {outcome.failed} failed: see {outcome.folder / 'errors.jsonl'}; the same command tries them again"
     if outcome.missing:
@@ -322,6 +322,13 @@ def _seed(text: str) -> int | None:
     if not (text.isascii() and text.isdigit() and int(text[:20]) < 1 << 63):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2**63 - 1")
     return int(text)
+
+
+def _folder(text: str) -> Path:
+    """Read the name of a folder; an empty one, of a variable that is not set, would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty")
+    return Path(text)
 
 
 def _positive(text: str) -> int:

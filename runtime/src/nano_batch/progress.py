@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-__all__ = ["Progress", "counted", "duration"]
+__all__ = ["Progress", "counted", "duration", "pace"]
 
 _FIRST_S: Final = 10.0
 _LONGEST_S: Final = 300.0
 _MINUTE_S: Final = 60.0
+_WHOLE: Final = 100  # pictures a minute; from here on they are told without a fraction
 
 
 class Progress:
@@ -61,7 +62,7 @@ class Progress:
         said = f"{done} of {counted(self._total)}"
         if (rate := self._per_minute()) > 0:
             left = (self._total - done) / rate * _MINUTE_S
-            said += f", {rate:.3g} a minute, {duration(left)} left"
+            said += f", {pace(rate)}, {duration(left)} left"
         return said + (f"; {self.failed} failed" if self.failed else "")
 
     @property
@@ -86,6 +87,11 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def pace(per_minute: float) -> str:
+    """Return how many pictures a minute there are, in words."""
+    return f"{per_minute:,.0f} a minute" if per_minute >= _WHOLE else f"{per_minute:.3g} a minute"
 
 
 def counted(number: int) -> str:
