@@ -33,7 +33,7 @@ COMPONENTS, FEW_COMPONENTS = (
     ("text_encoder", "unet_prompt", "unet_time", "unet_shallow", "vae_encoder"),
     ("text_encoder",),
 )
-WHOLE = 100_000  # bytes: ONNX Runtime gets graphs up to this size whole, too; OpenVINO takes long to compile them
+WHOLE = 100_000, 300_000  # bytes of an ONNX graph and of an IR: those up to this size are given whole, too
 CALLS = "open,openat,openat2,connect,execve"
 OPENED = re.compile(r'(?:open|openat|openat2|execve)\((?:AT_FDCWD, |\d+, )?"([^"]*)"')
 LAYER = re.compile(r'<layer [^>]*type="(\w+)"')
@@ -119,8 +119,16 @@ def opened_after(trace: Path, folder: Path, backend: Backend) -> set[str]:
     return {place[1] for place in places if place is not None and not place[1].startswith(known)}
 
 
-def graphs_of(bundle: Path, backend: Backend, folder: Path, components: Iterable[str]) -> list[Graph]:
-    """Return graphs of a bundle in pieces, and some of them whole."""
+def graphs_of(bundle: Path, backend: Backend, folder: Path, components: Iterable[str], *, whole: bool) -> list[Graph]:
+    """Return graphs of a bundle in pieces.
+
+    Args:
+        bundle: folder.
+        backend: whose graphs.
+        folder: for copies.
+        components: of which.
+        whole: whether to return small graphs as a whole, too.
+    """
     opened = Bundle.open(bundle)
     found: list[Graph] = []
     for name in components:
@@ -132,9 +140,9 @@ def graphs_of(bundle: Path, backend: Backend, folder: Path, components: Iterable
         if weights is not None:
             weights = Path(shutil.copy(weights, place))
         found += pieces_of(model, weights, place)
-        if backend == "onnxruntime" and model.stat().st_size < WHOLE:
+        if whole and model.stat().st_size < WHOLE[model.suffix == ".xml"]:
             inputs: list[Input] = [(one.name, one.dtype, sizes(one.shape)) for one in component.inputs]
-            found.append(Graph(Path(shutil.copy(model, place / "whole.onnx")), weights, inputs))
+            found.append(Graph(Path(shutil.copy(model, place / f"whole{model.suffix}")), weights, inputs))
     assert all(graph.fault(graph.model.read_bytes()) is None for graph in found)
     return found
 
@@ -193,14 +201,15 @@ def test_what_the_reader_passes_ends_no_engine(kind, chunk, full, tmp_path, requ
     if chunk > 0 and not full:
         pytest.skip("needs --counts full")
     path = DEMO if bundle == "demo" else request.getfixturevalue(bundle)
-    graphs = graphs_of(path, backend, tmp_path, COMPONENTS if full else FEW_COMPONENTS)
+    whole = full or backend == "onnxruntime"  # OpenVINO takes 0.25 s to compile the smallest
+    graphs = graphs_of(path, backend, tmp_path, COMPONENTS if full else FEW_COMPONENTS, whole=whole)
     fates = check(graphs, backend, chunk, tmp_path, full=full)
     print(kind, chunk, dict(fates))  # noqa: T201 - with -s
 
 
 def test_pieces_have_all_that_the_graphs_have(int8, tmp_path):
     """Of OpenVINO's layers; pieces of ONNX stop where onnx does not know a type."""
-    graphs = graphs_of(int8, "openvino", tmp_path, COMPONENTS)
+    graphs = graphs_of(int8, "openvino", tmp_path, COMPONENTS, whole=False)
     whole = [int8 / Bundle.open(int8).manifest.components[name].graphs["openvino"].model for name in COMPONENTS]
     in_pieces, in_whole = (
         {kind for path in paths for kind in LAYER.findall(path.read_text())}
