@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import onnx
@@ -18,7 +19,8 @@ from nano_export.graph.to_onnx import to_onnx
 from nano_export.graph.to_openvino import write_ir
 from nano_runtime.bundle.folder import DEMO
 from nano_runtime.bundle.ir_layers import NANO_LAYERS
-from nano_runtime.bundle.onnx_operators import NANO
+from nano_runtime.bundle.onnx_arity import ARITIES, arity_of
+from nano_runtime.bundle.onnx_operators import NANO, allowed_attributes
 
 _LAYER = re.compile(r'<layer [^>]* type="(\w+)" version="(\w+)"[^>]*>(?:\s*<data ([^>]*)/>)?')
 
@@ -89,3 +91,23 @@ def test_a_stranger_would_be_found():
     assert strangers({("", "Conv", "own")}, {("If opset8", ""), ("Concat opset1", "own")}) == {
         ("", "Conv", "own"), ("If opset8", ""), ("Concat opset1", "own"),
     }  # fmt: skip
+
+
+OLDEST = 11  # of ONNX's versions: what older ones had in attributes, graphs of today have as inputs
+FACTOR_OR_SIZE = {"Resize"}  # one of two inputs is needed, which the definition cannot say
+
+
+def test_operators_take_and_give_what_their_definitions_say():
+    names = {domain: {name for of, name in allowed_attributes() if of == domain} for domain in ("", "com.microsoft")}
+    assert ARITIES.keys() == names[""] | names["com.microsoft"]
+    seen = set()
+    for version in range(OLDEST, onnx.defs.onnx_opset_version() + 1):
+        for name in names[""]:
+            with suppress(onnx.defs.SchemaError):  # there was none yet
+                schema = onnx.defs.get_schema(name, version, "")
+                arity = arity_of(name, version)
+                assert arity.least == schema.min_input or name in FACTOR_OR_SIZE, (name, version)
+                assert schema.max_input <= arity.most, (name, version)
+                assert schema.max_output <= arity.gives, (name, version)
+                seen.add(name)
+    assert seen == names[""]

@@ -96,7 +96,9 @@ CONV = node(b"Conv", more=attribute(b"group", number(3, 1), 2))
         model(inner(FLOATS, name=b"location"), node(takes=(b"x", b"location"))),
         model(inner(FLOATS), more=field(14, entry(b"key", OUT))),
         model(inner(FLOATS, name="\u00f6".encode()), node(takes=(b"x", "\u00f6".encode()))),
-        model(inner(FLOATS), node() + node(takes=(b"y", b""), gives=b"z")),
+        model(inner(FLOATS), node() + node(b"Clip", (b"y", b"", b"w"), b"z")),
+        model(inner(FLOATS), node(b"Resize", (b"x", b"", b"w"))),
+        model(inner(FLOATS), node(b"Conv", (b"x", b"w", b""))),
     ],
 )
 def test_ordinary_graphs_pass(raw):
@@ -173,6 +175,22 @@ MEANT = [
     model(inner(FLOATS), node(b"Conv", more=2 * attribute(b"group", number(3, 1), 2))),
     model(inner(FLOATS), node(b"Conv", more=attribute(b"auto_pad", field(4, OUT), 3))),
     model(inner(FLOATS), node(b"LayerNormalization", more=attribute(b"epsilon", b"\x15\x00\x00\xc0\x7f", 1))),
+    *(
+        model(inner(FLOATS), node(operator, takes))
+        for operator, takes in (
+            (b"Conv", (b"x",)),
+            (b"Add", (b"x", b"w", b"w")),
+            (b"Add", (b"x", b"")),
+            (b"Relu", ()),
+            (b"Unsqueeze", (b"x",)),
+            (b"Resize", (b"x", b"w")),
+            (b"Resize", (b"x", b"", b"", b"")),
+            (b"Sum", (b"x", b"")),
+            (b"Concat", ()),
+            (b"LayerNormalization", (b"x", b"w", b"")),
+        )
+    ),
+    model(inner(FLOATS), node(gives=b"")),
     model(inner(FLOATS), node(takes=(b"x", b"nobody"))),
     model(inner(FLOATS), node(takes=(b"x", b"y"))),
     model(inner(FLOATS), node(takes=(b"x", b"z"), gives=b"y") + node(takes=(b"y", b"w"), gives=b"z")),

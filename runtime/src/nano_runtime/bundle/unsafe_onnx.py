@@ -17,6 +17,7 @@ from typing import Final
 
 import numpy as np
 
+from nano_runtime.bundle.onnx_arity import fits
 from nano_runtime.bundle.onnx_operators import DOMAINS, allowed_attributes
 from nano_runtime.bundle.protobuf import Field, Fields, Ints, Source, fields_of
 
@@ -121,13 +122,14 @@ def _check(source: Source, weights: str | None, weights_bytes: int) -> None:
     model = fields_of(source, *_whole(source), MODEL)
     if sorted(set(model.number.tolist()) & {1, GRAPH_OF_MODEL, _OPSET}) != [1, GRAPH_OF_MODEL, _OPSET]:
         raise ValueError("it is no model with a version and one graph")
-    _check_opsets(source, model.of(_OPSET))
+    version = _opset(source, model.of(_OPSET))
     graph = fields_of(source, *_places(model.of(GRAPH_OF_MODEL)), GRAPH)
     nodes = graph.of(_NODE_OF_GRAPH)
     if len(nodes.number) > _MAX_NODES:
         raise ValueError(f"it has {len(nodes.number)} nodes")
     parts = fields_of(source, *_places(nodes), _NODE)
-    in_attributes = _check_attributes(source, parts, _operators(source, parts, len(nodes.number)))
+    operators = _operators(source, parts, len(nodes.number))
+    in_attributes = _check_attributes(source, parts, operators)
     values = [graph.of(number) for number in (_INPUT, _OUTPUT, _VALUE)]
     infos = fields_of(source, *_joined(*values), _VALUE_INFO)
     _check_types(source, infos.of(2))
@@ -135,7 +137,7 @@ def _check(source: Source, weights: str | None, weights_bytes: int) -> None:
     of_tensors = fields_of(source, *_joined(tensors, in_attributes), TENSOR)
     names = _check_tensors(source, of_tensors, len(tensors.number), len(in_attributes.number), (weights, weights_bytes))
     inputs = infos.where((infos.number == 1) & (infos.owner < len(values[0].number)))
-    _check_order(source, parts, [*_texts(source, inputs), *names], len(nodes.number))
+    _check_order(source, parts, [*_texts(source, inputs), *names], [(name, version) for _, name in operators])
     metadata = [(model, "model"), (graph, "graph"), (parts, "node"), (infos, "value"), (of_tensors, "tensor")]
     fields_of(source, *_joined(*(found.of(_METADATA[kind]) for found, kind in metadata)), ENTRY)
 
@@ -169,8 +171,8 @@ def _shown(text: bytes) -> str:
     return repr(text[:80].decode(errors="backslashreplace"))
 
 
-def _check_opsets(source: Source, opsets: Fields) -> None:
-    """Require known sets of operators, each once, in versions that can be."""
+def _opset(source: Source, opsets: Fields) -> int:
+    """Return the version of ONNX's own set of operators; require known sets, each once, in versions that can be."""
     fields = fields_of(source, *_places(opsets), _OPSET_FIELDS)
     named = dict(zip(fields.of(1).owner.tolist(), _texts(source, fields.of(1)), strict=True))
     domains = [named.get(index, b"").decode(errors="replace") for index in range(len(opsets.number))]
@@ -179,6 +181,7 @@ def _check_opsets(source: Source, opsets: Fields) -> None:
     versions = fields.of(2).value
     if len(versions) != len(domains) or versions.min(initial=1) < 1 or versions.max(initial=1) > _MAX_OPSET:
         raise ValueError("it has a set of operators in a version that there is not")
+    return max((int(one) for one, name in zip(versions, domains, strict=True) if name in ("", "ai.onnx")), default=1)
 
 
 def _operators(source: Source, parts: Fields, count: int) -> list[tuple[str, str]]:
@@ -376,16 +379,18 @@ def _decimal(text: bytes) -> int:
     return int(text)
 
 
-def _check_order(source: Source, parts: Fields, known: list[bytes], nodes: int) -> None:
-    """Require that a node takes what was made before it, and that nothing is made twice."""
-    takes: list[list[bytes]] = [[] for _ in range(nodes)]
-    gives: list[list[bytes]] = [[] for _ in range(nodes)]
+def _check_order(source: Source, parts: Fields, known: list[bytes], operators: list[tuple[str, int]]) -> None:
+    """Require that a node takes what its operator does, made before it, and that nothing is made twice."""
+    takes: list[list[bytes]] = [[] for _ in operators]
+    gives: list[list[bytes]] = [[] for _ in operators]
     raw = source.raw
     for kept, number in ((takes, _TAKES), (gives, _GIVES)):
         for owner, left, right in parts.of(number).ranges():
             kept[owner].append(raw[left:right])
     made = {b"", *known}
-    for taken, given in zip(takes, gives, strict=True):
+    for (operator, version), taken, given in zip(operators, takes, gives, strict=True):
+        if not fits(operator, version, taken, given):
+            raise ValueError(f"a {operator} takes {len(taken)} values and gives {len(given)}")
         if not made.issuperset(taken):
             raise ValueError("a node takes what no node before it makes")
         for name in given:

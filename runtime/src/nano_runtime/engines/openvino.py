@@ -28,6 +28,7 @@ from nano_runtime.bundle.graph_files import IR
 from nano_runtime.engines.base import Batch, CheckedGraph, EngineOptions, LayerTime, Precision
 from nano_runtime.engines.onnx_in_memory import with_weights_at
 from nano_runtime.engines.pages import mapped_once
+from nano_runtime.engines.sound_shapes import require_sound_shapes
 from nano_runtime.errors import EngineError, PrecisionError, TamperedFileError
 from nano_runtime.errors.escaping import last_line
 from nano_runtime.system.disk_cache import DiskCache
@@ -200,7 +201,13 @@ def _compiled(
     core: openvino.Core, model: openvino.Model, sizes: _Sizes, choices: dict[str, str]
 ) -> openvino.CompiledModel:
     """Compile a graph; ``sizes`` are those of batch and prompt."""
-    model.reshape({port: _fixed(port.get_partial_shape(), sizes) for port in model.inputs})
+    batch, tokens = sizes
+    free = {port: port.get_partial_shape() for port in model.inputs}
+    for rows in (batch,) if isinstance(batch, int) else batch:
+        model.reshape({port: _fixed(shape, (rows, tokens)) for port, shape in free.items()})
+        require_sound_shapes(model)
+    if not isinstance(batch, int):
+        model.reshape({port: _fixed(shape, sizes) for port, shape in free.items()})
     return core.compile_model(model, "CPU", choices)
 
 
