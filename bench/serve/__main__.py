@@ -31,8 +31,10 @@ def main() -> int:
     parser.add_argument("--bundle", type=Path, help="instead of the demo, where a real model draws")
     parser.add_argument("--threads", type=int, default=2, help="of the engine (default: %(default)s)")
     parser.add_argument("--schemathesis", type=Path, help="the program schemathesis")
+    parser.add_argument("--isolate", action="store_true", help="where a real model draws, in a process of its own")
     options = parser.parse_args()
-    choices = Choices(options.count, options.bundle, options.threads, options.schemathesis)
+    further = ("--isolate",) if options.isolate else ()
+    choices = Choices(options.count, options.bundle, options.threads, options.schemathesis, further)
     chosen = [
         one
         for one in FIGURES.values()

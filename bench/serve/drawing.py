@@ -29,7 +29,7 @@ def share(choices: Choices, count: int) -> Measured:
     """Draw by turns through the API and in this process; the server's has also written the file."""
     served, direct = [], []
     pipe = Pipeline.from_pretrained(_folder(choices), threads=choices.threads)
-    with real(choices.bundle, "--threads", str(choices.threads)) as server:
+    with real(choices.bundle, *choices.serving) as server:
         client = server.client()
         for seed in range(count + 2):  # the first two load
             answer = client.ask("POST", "/v1/images/generations", {"prompt": _PROMPT, "seed": seed})
@@ -52,7 +52,7 @@ def share(choices: Choices, count: int) -> Measured:
 def first(choices: Choices, count: int) -> Measured:
     """Draw with a server that has just started, and again; the bundle's files may be in the system's memory."""
     words = []
-    with real(choices.bundle, "--threads", str(choices.threads)) as server:
+    with real(choices.bundle, *choices.serving) as server:
         client, watching = server.client(), server.watched()
         for number in range(count + 1):
             began = time.perf_counter()
@@ -76,7 +76,7 @@ def _folder(choices: Choices) -> Path:
 )
 def health(choices: Choices, count: int) -> Measured:
     """Draw without pause, and ask how the server is as fast as it answers."""
-    with real(choices.bundle, "--threads", str(choices.threads)) as server, _Busy(server):
+    with real(choices.bundle, *choices.serving) as server, _Busy(server):
         return _wrk(server.port, count)
 
 
@@ -138,7 +138,7 @@ def cancel(_choices: Choices, count: int) -> Measured:
 @figure("V7b", "the same with the demo", "≤ 1 call + 50 ms, 500/500", 50, timed=True)
 def cancel_demo(choices: Choices, count: int) -> Measured:
     """Cancel a job of many pictures at any time."""
-    with real(choices.bundle, "--threads", str(choices.threads)) as server:
+    with real(choices.bundle, *choices.serving) as server:
         client = server.client()
         job = client.ended(client.post({"prompt": _PROMPT, "num_images_per_prompt": 4}))
         call = 4 * (job["completed"] - job["started"]) / job["progress"]["calls"]
@@ -237,7 +237,7 @@ def same(choices: Choices, count: int) -> Measured:
     """Draw seeds in all ways."""
     equal = 0
     pipe = Pipeline.from_pretrained(_folder(choices), threads=choices.threads)
-    with real(choices.bundle, "--threads", str(choices.threads)) as server, TemporaryDirectory() as folder:
+    with real(choices.bundle, *choices.serving) as server, TemporaryDirectory() as folder:
         client = server.client()
         for seed in range(count):
             asked = {"prompt": _PROMPT, "seed": seed}

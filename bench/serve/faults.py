@@ -48,7 +48,7 @@ def killed_demo(choices: Choices, count: int) -> Measured:
     with TemporaryDirectory() as folder:
         pictures = Path(folder) / "pictures"
         for _ in range(count):
-            with real(choices.bundle, "--history", str(pictures), "--threads", str(choices.threads)) as server:
+            with real(choices.bundle, "--history", str(pictures), *choices.serving) as server:
                 losses.kill(server, 4, chance.uniform(0, 0.5))
             losses.judge_journal(pictures)
         losses.judge_files(pictures)

@@ -19,12 +19,19 @@ class Choices:
         bundle: folder of a real bundle; None is the demo.
         threads: of the engine.
         schemathesis: the program; None leaves V13 out.
+        options: further options of ``nano-serve``, where a real model draws.
     """
 
     count: int | None = None
     bundle: Path | None = None
     threads: int = 2
     schemathesis: Path | None = None
+    options: tuple[str, ...] = ()
+
+    @property
+    def serving(self) -> tuple[str, ...]:
+        """Options of ``nano-serve`` with a real model."""
+        return ("--threads", str(self.threads), *self.options)
 
 
 @dataclass(frozen=True)

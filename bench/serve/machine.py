@@ -89,7 +89,7 @@ def idle(choices: Choices, count: int) -> Measured:
     alone.kill()
     alone.wait()
     alone.stdout.close()
-    with real(choices.bundle) as server:
+    with real(choices.bundle, *choices.options) as server:
         time.sleep(2)
         memory, before, began = server.rss_mb - runtime, server.cpu_seconds, time.monotonic()
         time.sleep(count)
@@ -127,7 +127,7 @@ def memory(_choices: Choices, count: int) -> Measured:
 @figure("V15b", "the same over 500 pictures of the demo", "≤ 1 MB / 1,000; files, threads flat", 500)
 def memory_of_demo(choices: Choices, count: int) -> Measured:
     """Compare after a tenth of them with after all."""
-    with real(choices.bundle, "--threads", str(choices.threads)) as server:
+    with real(choices.bundle, *choices.serving) as server:
         return _slope(server, count, lambda client: _drawn(client, {"prompt": _PROMPT, "steps": 2, "n": 4}, 4))
 
 
@@ -174,7 +174,7 @@ def unload_isolated(choices: Choices, _count: int) -> Measured:
 
 
 def _unloaded(choices: Choices, *options: str) -> Measured:
-    with real(choices.bundle, "--idle", "3", "--threads", str(choices.threads), *options) as server:
+    with real(choices.bundle, "--idle", "3", *choices.serving, *options) as server:
         client = server.client()
         before = server.rss_mb
         client.ended(client.post({"prompt": _PROMPT}))

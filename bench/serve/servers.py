@@ -102,8 +102,8 @@ class Running:
 
     @property
     def rss_mb(self) -> float:
-        """Memory of the process, in MB."""
-        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * _PAGE_BYTES / 1e6
+        """Memory of the process, and of the engine's with ``--isolate``, in MB."""
+        return sum(_pages(pid) for pid in (self.pid, *_children(self.pid))) * _PAGE_BYTES / 1e6
 
     @property
     def cpu_seconds(self) -> float:
@@ -141,6 +141,20 @@ class Running:
         """End it as ``systemctl stop`` does; return its exit code, None if it did not end in time."""
         os.kill(self.pid, signal.SIGTERM)
         return self._wait(seconds)
+
+
+def _children(pid: int) -> list[int]:
+    """Return the processes that the threads of one have started."""
+    told = [task.read_text() for task in Path(f"/proc/{pid}/task").glob("*/children")]
+    return [int(child) for line in told for child in line.split()]
+
+
+def _pages(pid: int) -> int:
+    """Return how many pages of memory a process has; none when it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except OSError:
+        return 0
 
 
 @contextmanager

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,13 @@ def test_every_file_is_served_as_what_it_is(served):
         assert answer.headers["content-security-policy"] == CSP
     assert "unsafe" not in CSP
     assert CSP.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+
+
+def test_all_modules_are_asked_for_at_once():
+    """Else a browser learns of one from another, and asks for them one after the other."""
+    text = (PAGE / "index.html").read_text(encoding="utf-8")
+    named = re.findall(r'(?:modulepreload" href|src)="/page/([a-z]+[.]js)"', text)
+    assert sorted(named) == sorted(path.name for path in PAGE.glob("*.js"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
@@ -66,3 +75,55 @@ def test_modules_are_of_sound_syntax():
         assert done.returncode == 0, f"{path.name}: {done.stderr.decode()}"
     broken = subprocess.run(node, input=b"import {", capture_output=True, check=False)
     assert broken.returncode != 0
+
+
+TOLD = """
+let now = 1000;
+const timers = [];
+Object.defineProperty(globalThis, "performance", { value: { now: () => now } });
+globalThis.document = { hidden: false };
+globalThis.setTimeout = (run, ms) => timers.push([now + ms, run]);
+globalThis.requestAnimationFrame = (run) => timers.push([now + 16, run]);
+globalThis.fetch = () => new Promise(() => {});
+const heard = {};
+globalThis.EventSource = class { addEventListener(name, run) { heard[name] = run; } };
+const { begin, store, watch } = await import("STORE");
+const frames = [];
+watch(() => frames.push([now, store.jobs.get("one")?.progress.call]));
+begin();
+const tell = (name, data) => heard[name]({ data: JSON.stringify(data) });
+function pass(ms) {
+  const end = now + ms;
+  for (;;) {
+    const next = timers.filter(([at]) => at <= end).sort(([one], [other]) => one - other)[0];
+    if (!next) return (now = end);
+    timers.splice(timers.indexOf(next), 1);
+    now = next[0];
+    next[1]();
+  }
+}
+tell("hello", { jobs: [], bundles: [], samplers: [], limits: {} });
+pass(1000);
+frames.length = 0;
+tell("job", { id: "one", status: "generating", previews: [], pictures: [], progress: { call: 0 } });
+for (let call = 1; call <= 40; call++) (pass(25), tell("progress", { job: "one", call }));
+pass(500);
+console.log(JSON.stringify(frames));
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node runs a module of the page, and is not here")
+def test_steps_are_shown_ten_times_a_second_and_the_first_and_last_at_once(tmp_path):
+    """A browser without a graphics card spent more than a drawing's time on a frame for each of its steps."""
+    for name in ("api", "store"):
+        text = (PAGE / f"{name}.js").read_text(encoding="utf-8").replace("./api.js", "./api.mjs")
+        (tmp_path / f"{name}.mjs").write_text(text, encoding="utf-8")
+    script = TOLD.replace("STORE", (tmp_path / "store.mjs").as_uri())
+    node = [str(shutil.which("node")), "--input-type=module"]
+    done = subprocess.run(node, input=script.encode(), capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    frames = json.loads(done.stdout)
+    assert frames[:2] == [[2016, 0], [2041, 1]]
+    assert frames[-1][1] == 40
+    assert 10 <= len(frames) <= 13
+    assert all(other - one >= 84 for (one, _), (other, _) in pairwise(frames[1:]))

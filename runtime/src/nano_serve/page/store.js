@@ -14,9 +14,12 @@ export const store = {
   focus: null, // {job} or {picture}: what the stage shows
   known: new Map(), // pictures that were ever told of, by id
 };
+const CALM = 100; // milliseconds between two frames that show how far a drawing is
 const ENDED = new Set(["completed", "failed", "cancelled", "interrupted"]);
 const watchers = [];
 let planned = false;
+let later = 0; // timer of the next of those frames
+let shownAt = -CALM; // when the last one was
 
 export const ended = (job) => ENDED.has(job.status);
 
@@ -30,6 +33,14 @@ export function changed() {
   const run = () => ((planned = false), watchers.forEach((each) => each()));
   if (document.hidden) setTimeout(run, 200);
   else requestAnimationFrame(run);
+}
+
+/** Note that a drawing is further: a small model tells that forty times a second, and each frame takes time from it. */
+function further() {
+  const left = shownAt + CALM - performance.now();
+  if (left > 0) return (later ||= setTimeout(() => ((later = 0), further()), left));
+  shownAt = performance.now();
+  changed();
 }
 
 /** Show a job or a picture on the stage. */
@@ -63,7 +74,12 @@ export async function loadPictures(more = false) {
 /** Begin to listen. */
 export function begin() {
   listen(
-    (name, data) => (heard[name]?.(data), changed()),
+    (name, data) => {
+      heard[name]?.(data);
+      if (name === "progress" || name === "preview") return further();
+      shownAt = -CALM; // what comes first after this is shown at once
+      changed();
+    },
     (why) => (Object.assign(store, { online: false, refused: why }), changed()),
   );
 }
