@@ -48,6 +48,12 @@ def refused(capsys, *words):
     return code, said.err
 
 
+def test_an_empty_name_is_no_folder(rows, formulas, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert refused(capsys, rows, "-o", "", "--bundle", formulas.path)[0] == 2
+    assert not (tmp_path / "job.json").exists()
+
+
 def test_another_job_in_the_folder_is_told_with_what_differs(rows, out, formulas, tmp_path, capsys):
     assert toy_batch(rows, "-o", out, "--bundle", formulas.path, "--seed", 3, "--steps", 4, "--name", "{id}") == 0
     before = contents(out)
@@ -313,6 +319,7 @@ def test_a_disk_that_fills_keeps_what_is_finished(out, formulas, tmp_path, capsy
             code = toy_batch(*words)
         said = capsys.readouterr().err
         assert "Traceback" not in said
+        assert "sudden end" not in said
         assert code == (0 if not faults.struck else 2 if "list of prompts" in said else 4), (first, said)
         now = contents(out / "images") if out.exists() else {}
         assert {path: kept[path] for path in kept} == {path: now[path] for path in kept}

@@ -48,7 +48,7 @@ IMAGES, LOGS = "images", "log"
 ENDED: Final = "ended"
 """In the record of a failure: true if the process that drew came to a sudden end."""
 
-_BEGUN, _LEFT = "begun", "left"
+_BEGUN: Final = "begun"
 _FORM: Final = 1
 _OUTSIDE: Final = re.compile(r"(?!images/)|.*(?:/\.|//|[\\\0])", re.DOTALL)  # names that no picture of a job has
 _UNFINISHED: Final = re.compile(r"\.nano-[0-9a-f]{32}\.part")  # as ``write_whole`` names them
@@ -89,6 +89,7 @@ class Log:
 
     file: IO[bytes] = field(repr=False)
     ends: Mapping[str, int] = field(default_factory=dict)
+    _before: int = field(default=0, init=False)
 
     @classmethod
     def open(cls, folder: Path, worker: str, ends: Mapping[str, int]) -> Log:
@@ -121,15 +122,16 @@ class Log:
         Raises:
             OutputError: the disk is full, or broken.
         """
+        self._before = self.file.seek(0, os.SEEK_END)
         self._append([{_BEGUN: keys}])
 
-    def leave(self, keys: Sequence[str]) -> None:
-        """Note that these pictures are not being drawn any more, and that their process is alive.
+    def leave(self) -> None:
+        """Take the note back, and all that was added since: this process is alive, and will draw them no more.
 
-        Raises:
-            OutputError: the disk is full, or broken.
+        That takes no room on a full disk. Where it cannot be done, they are drawn apart next time, which is slower.
         """
-        self._append([{_LEFT: keys}])
+        with suppress(OSError):
+            self.file.truncate(self._before)
 
     def add(self, records: list[dict[str, Any]]) -> None:
         """Append records; when this returns they are on the disk.
@@ -164,7 +166,7 @@ class Entry:
         done: the records of its file, the last ones last: each log has its own, and the file is of one of them.
         failed: the last record of a failure after that; None for none.
         tries: number of those failures, and of the processes that came to a sudden end.
-        begun: how often it was begun since then, and neither finished nor left.
+        begun: how often it was begun since then, and came to no end.
     """
 
     done: list[Mapping[str, Any]] = field(default_factory=list)
@@ -269,11 +271,10 @@ class Job:
                 key, done = record.get("key"), record.get("done")
                 if isinstance(key, str) and isinstance(done, bool):
                     found.setdefault(key, Entry()).add(record, done=done)
-                for what, by in ((_BEGUN, 1), (_LEFT, -1)):
-                    keys = record.get(what)
-                    for one in keys if isinstance(keys, list) else ():
-                        if isinstance(one, str):
-                            found.setdefault(one, Entry()).begun += by
+                begun = record.get(_BEGUN)
+                for one in begun if isinstance(begun, list) else ():
+                    if isinstance(one, str):
+                        found.setdefault(one, Entry()).begun += 1
         return found
 
     def finished(self, entries: Mapping[str, Entry]) -> dict[str, Mapping[str, Any]]:

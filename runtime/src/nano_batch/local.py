@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 from nano_batch.draw import Draw, units_of
 from nano_batch.job import ENDED, Log
 from nano_batch.progress import counted
 from nano_batch.wanted import Wanted
-from nano_runtime import NanoError
 
 __all__ = ["draw_here"]
 
@@ -57,15 +55,13 @@ def draw_here(draw: Draw, pictures: Sequence[Wanted], log: Log, told: Callable[[
 
 def _draw(draw: Draw, unit: Sequence[Wanted], log: Log, told: Callable[[list[dict[str, Any]]], None]) -> None:
     """Draw pictures in one call, between two lines of the log."""
-    keys = [one.key for one in unit]
-    log.begin(keys)
+    log.begin([one.key for one in unit])
     try:
         records = draw.draw(unit)
+        log.add(records)
     except BaseException:
-        with suppress(NanoError):  # without that line they are drawn apart next time, which is slower and no more
-            log.leave(keys)
+        log.leave()
         raise
-    log.add(records)
     told(records)
 
 
