@@ -152,9 +152,11 @@ ALIASES = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
     "text",
     [
         "license: 2021-13-45", "license: " + "9" * 5000, "license: " + "[" * 100_000, f"{ALIASES}license: *i",
-        "license: &x mit\nother: *x", f"license: {'x' * 300_000}",
+        "license: &x mit\nother: *x", f"license: {'x' * 300_000}", f"license: 0x{'f' * 5000}",
+        f"license: {'1:' * 3000}1", 'license: x\nlicense_link: "\\ud800"',
     ],
-    ids=["a date that is none", "5,000 digits", "deep", "aliases of aliases", "an alias", "long"],
+    ids=["a date that is none", "5,000 digits", "deep", "aliases of aliases", "an alias", "long", "5,000 hex digits",
+         "a number of minutes", "half a character"],
 )  # fmt: skip
 def test_cards_of_strangers_say_nothing(text):
     assert front_matter(f"---\n{text}\n---\n") == {}

@@ -306,6 +306,10 @@ def test_what_is_wrong_with_its_configs_is_said_of_the_file(tensors, tmp_path):
     file.with_suffix(".yaml").write_text("model: {params: {timesteps: 1e9}}")
     with pytest.raises(SingleFileError, match=r"odd\.safetensors .* its scheduler/scheduler_config.json .*1000000000"):
         open_checkpoint(str(file), None)
+    for text in ("model: {params: " + "[" * 5000, "model: {params: &a {parameterization: [*a]}}", f"a: 0x{'f' * 600}"):
+        file.with_suffix(".yaml").write_text(text)
+        with pytest.raises(SingleFileError, match=r"odd\.yaml .* no config of a Stable Diffusion"):
+            open_checkpoint(str(file), None)
 
 
 def test_a_pickle_is_refused_and_converted_by_the_command_in_the_refusal(tmp_path):

@@ -23,7 +23,7 @@ from nano_export.bundle.publish import staged
 from nano_export.errors import AdoptionError
 from nano_export.judge.prompts import prompts_for
 from nano_export.progress import Progress
-from nano_export.source.card import parameter
+from nano_export.source.card import parameter, read_card
 from nano_export.source.licences import licence_of
 from nano_export.source.scheduler import config_file, scheduler_of
 from nano_runtime.bundle.checksums import entry_of
@@ -177,8 +177,7 @@ def _component(folder: Path, name: str, fitted: Fitted, form: GraphFormat) -> Co
 
 def _contents(found: GraphFolder, sizes: Sizes, tokenizer: ClipTokenizer, scheduler: dict[str, object]) -> Contents:
     """Collect the facts that the manifest and the card state."""
-    readme, name = found.path / "README.md", found.path.resolve().name
-    card = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else None
+    card, name = read_card(found.path), found.path.resolve().name
     licence, asked = licence_of(found.path, card, name), parameter(card, "guidance_scale")
     return Contents(
         name=name,

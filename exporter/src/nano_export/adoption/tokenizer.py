@@ -11,6 +11,7 @@ from tokenizers import AddedToken, Tokenizer, processors
 
 from nano_export.errors import CheckpointError
 from nano_export.source.json_file import read_json
+from nano_export.source.readable import require_text
 from nano_runtime.errors.escaping import first_line
 from nano_runtime.networks.clip_bpe import clip_bpe
 
@@ -146,7 +147,8 @@ def _added(encoder: Tokenizer) -> set[str]:
 
 
 def _text(path: Path) -> str:
+    require_text(path)
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise CheckpointError(path, "it is missing" if isinstance(error, FileNotFoundError) else str(error)) from error
+        raise CheckpointError(path, str(error)) from error

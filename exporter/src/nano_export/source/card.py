@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
-import yaml
+from nano_export.source.readable import is_passed_on
+from nano_export.source.yaml_text import parsed_yaml
 
-__all__ = ["example_prompts", "front_matter", "parameter"]
+__all__ = ["example_prompts", "front_matter", "parameter", "read_card"]
 
 _LARGEST = 100
-_MOST_LETTERS = 200_000  # long lists of data sets and results have some thousands
 # The Hub's convention: nothing stands before it but a byte order mark and blanks.
 _FRONT_MATTER = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 
 
-class _Loader(yaml.SafeLoader):
-    """The safe loader without aliases: a few hundred bytes of aliases of aliases stand for gigabytes."""
+def read_card(folder: Path) -> str | None:
+    """Return the text of a checkpoint's README.md, which its bundle carries on; None without one.
 
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuse an alias; the signature is the base's."""
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("a card has no use for aliases")
-        return super().compose_node(parent, index)
+    Raises:
+        CheckpointError: it cannot be read, or is large.
+    """
+    path = folder / "README.md"
+    return path.read_text(encoding="utf-8", errors="replace") if is_passed_on(path, folder) else None
 
 
 def front_matter(card: str | None) -> dict[str, Any]:
@@ -30,11 +31,9 @@ def front_matter(card: str | None) -> dict[str, Any]:
     found = None if card is None else _FRONT_MATTER.match(card)
     if found is None:
         return {}
-    if len(found[1]) > _MOST_LETTERS:
-        return {}
     try:
-        meta = _Loader(found[1]).get_single_data()
-    except (yaml.YAMLError, ValueError, RecursionError):  # a date of no calendar is a ValueError
+        meta = parsed_yaml(found[1])
+    except ValueError:
         return {}
     return meta if isinstance(meta, dict) else {}
 

@@ -17,6 +17,7 @@ from nano_export.errors import CheckpointError
 from nano_export.options import NOTHING_ASKED, SingleFileOptions
 from nano_export.source import builtin
 from nano_export.source.autoencoders import Autoencoder, load_autoencoder, open_autoencoder
+from nano_export.source.card import read_card
 from nano_export.source.diffusers_scheduler import diffusers_scheduler
 from nano_export.source.folder import DiffusersFolder
 from nano_export.source.licences import LicenceText, licence_of
@@ -135,8 +136,7 @@ def _built_in(source: Source) -> Checkpoint:
 def _load(found: DiffusersFolder, source: Source, file: SingleFile | None = None) -> Checkpoint:
     """Load a diffusers folder in fp32; the weights are in the file, if there is one."""
     folder = found.path
-    readme = folder / "README.md"
-    card = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else None
+    card = read_card(folder)
     diffusers_scheduler(found.scheduler, folder / "scheduler" / "scheduler_config.json")
     tokenizer = load_tokenizer(folder / "tokenizer")
     networks = {

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nano_export.errors import CheckpointError
-from nano_export.source.readable import require_readable
+from nano_export.source.readable import require_text
 
 __all__ = ["read_json"]
 
@@ -18,7 +18,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is missing, cannot be read, or holds none.
     """
-    require_readable(path)
+    require_text(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:

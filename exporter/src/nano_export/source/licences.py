@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nano_export.source.card import front_matter
+from nano_export.source.readable import is_passed_on
 
 __all__ = ["LicenceText", "licence_of"]
 
@@ -55,7 +56,7 @@ def licence_of(folder: Path | None, card: str | None, model: str) -> LicenceText
     name = _name(meta)
     if name is None:
         name = _KNOWN_MODELS.get(model.rpartition("/")[2])
-    own = sorted(path for path in folder.glob("LICENSE*") if path.is_file())
+    own = sorted(path for path in folder.glob("LICENSE*") if is_passed_on(path, folder))
     if own:
         return LicenceText("other" if name is None else name, _read(own[0]))
     if name is None:

@@ -11,11 +11,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
 from nano_export.errors import SchedulerError, UnsupportedModelError
 from nano_export.source.json_file import read_json
+from nano_export.source.readable import lies_in
 from nano_runtime.bundle.wiring import Task
 from nano_runtime.drawing.defaults import STEPS
 from nano_runtime.errors import StepsError, UnsupportedScheduleError
@@ -40,6 +42,10 @@ _CORRECTED: Final[Mapping[Task, Mapping[str, object]]] = {
     "inpainting": {"steps_offset": 1, "skip_prk_steps": True},
     "instruct-pix2pix": {},
 }
+# All keys that a class of diffusers has or a pipeline sets.
+_KNOWN: Final = frozenset(
+    ("_class_name", "_diffusers_version", *chain(*CLASSES.values()), *chain(*_CORRECTED.values()))
+)
 _UNLIMITED: Final = "lambda_min_clipped"
 JUDGE_STEPS: Final = 10
 """Steps in which an export compares pictures with diffusers'."""
@@ -62,6 +68,8 @@ def scheduler_of(folder: Path, task: Task) -> dict[str, Any]:
     place = folder / "scheduler" / "scheduler_config.json"
     index = folder / "model_index.json"  # training scripts leave folders without one
     said, named = read_json(place), read_json(index).get("scheduler") if index.is_file() else None
+    if not lies_in(place, folder):  # the bundle carries on all that it says, and it may be any file of the user
+        said = {key: value for key, value in said.items() if key in _KNOWN}
     if named is None:
         named = ["diffusers", said.get("_class_name")]
     if not (isinstance(named, list) and len(named) == 2 and named[0] == "diffusers"):  # noqa: PLR2004 - library and class

@@ -17,7 +17,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from nano_export.errors import CheckpointError, UnsupportedModelError
 from nano_export.source.json_file import read_json
 from nano_export.source.quiet import quiet_libraries
-from nano_export.source.readable import require_readable
+from nano_export.source.readable import require_readable, require_text
 from nano_runtime.errors.escaping import first_line
 
 __all__ = ["check_fit", "load_tokenizer", "tokenizer_files"]
@@ -78,7 +78,7 @@ def _hand_on(folder: Path, place: Path) -> None:
     """
     for path in tokenizer_files(folder):
         if path.name == _MERGES:
-            require_readable(path)
+            require_text(path)
             shutil.copyfile(path, place / path.name)
             continue
         kept, known = read_json(path), _CONFIGS[path.name]

@@ -68,6 +68,8 @@ def config_beside(file: Path) -> PeftConfig:
     """
     path = file.parent / _FILE
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise LoraError(file, f"{_FILE} beside it is no file")
         if path.stat().st_size > _LARGEST_BYTES:
             raise LoraError(file, f"{_FILE} beside it is too large")
         fields = json.loads(path.read_text(encoding="utf-8"))
@@ -123,7 +125,7 @@ def _config(file: Path, fields: Mapping[str, Any], where: str) -> PeftConfig:
             ranks={name: float(rank) for name, rank in (fields.get("rank_pattern") or {}).items()},
             by_root=bool(fields.get("use_rslora", False)),
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise LoraError(file, f"{where} cannot be read ({error})") from error
     if not all(map(math.isfinite, (config.alpha, *config.alphas.values()))):
         raise LoraError(file, f"an alpha in {where} is not finite")

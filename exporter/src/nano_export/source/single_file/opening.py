@@ -23,7 +23,7 @@ from nano_export.source.json_file import read_json
 from nano_export.source.layout import WEIGHTS
 from nano_export.source.picture_size import vae_factor
 from nano_export.source.pipelines import task_of
-from nano_export.source.readable import require_readable
+from nano_export.source.readable import require_text
 from nano_export.source.scheduler import scheduler_of
 from nano_export.source.single_file.kinds import kind_of
 from nano_export.source.single_file.networks import load_original, shapes_of
@@ -267,7 +267,7 @@ class SingleFile:
         if self.tokenizer is None and self.configs is not None and (self.configs / "tokenizer").is_dir():
             folder.mkdir()
             for path in tokenizer_files(self.configs / "tokenizer"):
-                require_readable(path)
+                require_text(path)
                 shutil.copyfile(path, folder / path.name)
             return
         vocabulary = find_vocabulary(self.path, self.tokenizer)

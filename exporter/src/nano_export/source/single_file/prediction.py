@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nano_export.errors import SingleFileError
 from nano_export.options import PredictionType
+from nano_export.source.readable import require_text
 from nano_export.source.single_file.shapes import Shapes
+from nano_export.source.yaml_text import parsed_yaml
 from nano_runtime.errors.escaping import first_line
 
 __all__ = ["Hints", "hints_of"]
@@ -130,8 +130,9 @@ def _yaml_parameters(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        parameters = dict(yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["params"])
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
+        require_text(path)
+        parameters = dict(parsed_yaml(path.read_text(encoding="utf-8"))["model"]["params"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise SingleFileError(
             path, f"it is no config of a Stable Diffusion ({first_line(error)})", "Mend it, or move it away."
         ) from error

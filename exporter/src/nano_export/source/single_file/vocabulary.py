@@ -19,7 +19,7 @@ from huggingface_hub import constants
 
 from nano_export.errors import SingleFileError, VocabularyNotFoundError
 from nano_export.source.json_file import read_json
-from nano_export.source.readable import require_readable
+from nano_export.source.readable import require_text
 
 __all__ = ["Vocabulary", "find_vocabulary", "write_tokenizer"]
 
@@ -114,7 +114,7 @@ def _of_folder(folder: Path) -> Vocabulary:
     added: list[Any] = []
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         words = read_json(folder / "vocab.json")
-        require_readable(folder / "merges.txt")
+        require_text(folder / "merges.txt")
         lines = (folder / "merges.txt").read_text(encoding="utf-8", errors="replace").split("\n")
         merges = [line.split() for line in lines if line.strip() and not line.startswith("#version")]
         if (folder / "added_tokens.json").is_file():
