@@ -153,6 +153,27 @@ def test_a_folder_that_cannot_be_made_is_the_machines_fault(rows, formulas, caps
     assert code == 4
 
 
+@pytest.mark.parametrize("name", ["images", "log", "webdataset", "geneval", "geneval/00000"])
+def test_nothing_is_written_or_deleted_through_a_link_of_somebody_else(name, rows, out, formulas, capsys):
+    mine = out.parent / "mine"
+    (mine / "samples").mkdir(parents=True)
+    for file in ("r0.png", "old.png", "00000.tar", "00001.tar", "metadata.jsonl", "local.jsonl", "samples/0009.png"):
+        (mine / file).write_text("mine")
+    words = (rows, "-o", out, "--bundle", formulas.path, "--name", "{id}")
+    assert toy_batch(*words) == 0
+    if name in ("images", "log"):
+        (out / name).rename(out.parent / "away")
+    (out / name).parent.mkdir(exist_ok=True)
+    (out / name).symlink_to(mine)
+    write_rows(rows, [{"id": f"r{i}", "prompt": f"a fox and {i}"} for i in range(2)])
+    forms = ("--format", "webdataset", "--layout", "geneval")
+    codes = toy_batch(*words, "--prune"), toy_batch("merge", out, *forms)
+    assert 4 in codes, codes
+    assert "it is a link" in capsys.readouterr().err
+    assert {path.read_text() for path in mine.rglob("*") if path.is_file()} == {"mine"}
+    assert len([*mine.rglob("*")]) == 8
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs here")
 @pytest.mark.parametrize("name", [JOB, LOG, "log/x.jsonl", "pictures.jsonl", "metadata.jsonl", ".lock", ".report.lock"])
 def test_a_folder_of_somebody_else_is_read_and_written_in_plain_files_only(name, rows, out, formulas, capsys):

@@ -188,8 +188,10 @@ def test_files_of_others_stay(tmp_path):
     for path in (tmp_path / "thesis", tmp_path / ".nanorc"):
         os.utime(path, (0, 0))
     os.utime(link, (0, 0), follow_symlinks=False)
+    os.mkfifo(tmp_path / ".nano-pipe.part")  # which would be waited for
+    os.utime(tmp_path / ".nano-pipe.part", (0, 0))
     save_bytes(tmp_path / "result")
-    assert names(tmp_path) == [".nano-link.part", ".nanorc", "result", "thesis"]
+    assert names(tmp_path) == [".nano-link.part", ".nano-pipe.part", ".nanorc", "result", "thesis"]
 
 
 def test_a_clock_that_ran_backwards_removes_nothing(tmp_path):

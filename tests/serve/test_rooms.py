@@ -17,15 +17,16 @@ SHARED = {
     "nano_runtime.commands": {"commands.py"},  # signals before the first word
     "nano_runtime.cli": {"cli.py"},  # what all commands share: the error boundary, the cache
     "nano_runtime.drawing.demo_prompts": {"views.py", "notes.py"},  # what the demo was taught
+    "nano_runtime.system.files": {"gallery.py", "journal.py"},  # plain files, and no waiting for others
     "nano_runtime.networks.other_syntax": {"notes.py"},  # what the commands say of a prompt, too
 }
 
 
 def test_only_public_names_of_the_runtime_are_used():
-    used = {name: file for path in PACKAGE.rglob("*.py") for name, file in _used(path)}
+    used = {pair for path in PACKAGE.rglob("*.py") for pair in _used(path)}
     assert len(used) > 8
     public = {f"nano_runtime.{name}" for name in nano_runtime.__all__}
-    others = {(name.rpartition(".")[0], file) for name, file in used.items() if name not in public}
+    others = {(name.rpartition(".")[0], file) for name, file in used if name not in public}
     assert {(module, file) for module, file in others if not _shared(module, file)} == set()
     assert {file for _, file in others} == set().union(*SHARED.values())  # negative control
 

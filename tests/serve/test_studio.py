@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
@@ -9,7 +10,9 @@ from tests.serve.conftest import until
 
 from nano_runtime import DrawOptions, open_picture
 from nano_serve import gallery, worker
+from nano_serve.errors import NotFoundError
 from nano_serve.jobs import Wish
+from nano_serve.journal import Journal
 
 
 def submit(served, prompt="owl", client="me", bundle=None, **options):
@@ -127,6 +130,25 @@ def test_the_oldest_pictures_make_room(serving, monkeypatch, tmp_path):
     assert {picture.id for picture in many.pictures} <= left  # it was open when they were drawn
     done(submit(served))
     assert 0 < len(served.studio.gallery.page(None, 20)[0]) <= 3
+
+
+def test_pipes_and_links_among_pictures_and_requests_are_not_waited_for(tmp_path):
+    pictures, waiting = tmp_path / "pictures", tmp_path / "pictures" / "waiting"
+    waiting.mkdir(parents=True)
+    os.mkfifo(pictures / f"{'0' * 32}.png")
+    os.mkfifo(waiting / f"{'0' * 32}.json")
+    (pictures / f"{'1' * 32}.png").symlink_to(tmp_path / "nowhere")
+    found = gallery.Gallery(pictures)
+    assert found.page(None, 10) == ([], None)
+    with pytest.raises(NotFoundError):
+        found.content("0" * 32)
+    requests = Journal(waiting)
+    assert requests.left() == {}
+    requests.close()
+    (waiting / "lock").unlink()
+    os.mkfifo(waiting / "lock")
+    with pytest.raises(OSError, match="lock"):
+        Journal(waiting)
 
 
 def test_a_bundle_that_is_chosen_by_its_digest(served):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nano_batch.errors import OtherJobError
-from nano_batch.job import PICTURES, Job, Settings, lines_of
+from nano_batch.job import PICTURES, Job, Settings, first_link, lines_of
 from nano_batch.listing import Place
 from nano_batch.locks import one_at_a_time
 from nano_batch.progress import counted
@@ -67,10 +67,11 @@ def remove_gone(job: Job, asked: Settings, places: Sequence[Place], *, prune: bo
         return 0
     kept = {name for place in places for name in place.wanted.files}
     removed = 0
-    for name in {str(record["file_name"]) for record in gone} - kept:
+    for path in (job.folder / name for name in {str(record["file_name"]) for record in gone} - kept):
         with suppress(OSError):
-            (job.folder / name).unlink()
-            removed += 1
+            if first_link(job.folder, path.parent) is None:
+                path.unlink()
+                removed += 1
     return removed
 
 

@@ -284,7 +284,7 @@ class Draw:
     def _write(self, content: bytes, names: Iterable[str]) -> None:
         for name in names:
             path = self.out / name
-            make_folder(path.parent)
+            make_folder(path.parent, self.out)
             write_whole(path, lambda file: file.write(content))
 
     def _record(

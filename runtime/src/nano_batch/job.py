@@ -38,6 +38,7 @@ __all__ = [
     "Job",
     "Log",
     "Settings",
+    "first_link",
     "lines_of",
     "make_folder",
     "write_lines",
@@ -104,8 +105,8 @@ class Log:
             OutputError: it cannot be written.
         """
         path = folder / LOGS / f"{worker}.jsonl"
+        make_folder(path.parent, folder)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             file = open(path, "ab+", buffering=0, opener=open_plain)  # noqa: SIM115 - pathlib has no opener
             if file.tell() > 0:
                 file.seek(-1, os.SEEK_END)
@@ -241,7 +242,7 @@ class Job:
         make_folder(folder)
         job.write()  # first: a folder with anything else in it, and no job, is somebody else's
         for name in (IMAGES, LOGS):
-            make_folder(folder / name)
+            make_folder(folder / name, folder)
         return job
 
     def write(self) -> None:
@@ -326,12 +327,28 @@ def lines_of(path: Path) -> Iterator[dict[str, Any]]:
                 yield found
 
 
-def make_folder(folder: Path) -> None:
+def first_link(folder: Path, below: Path) -> Path | None:
+    """Return the first link on the way from a job's folder to one below it; None for none.
+
+    Links of a stranger's job may lead to files of the user, of which none is written or deleted.
+    """
+    steps = below.relative_to(folder).parts
+    ways = (folder.joinpath(*steps[:count]) for count in range(1, len(steps) + 1))
+    return next((way for way in ways if way.is_symlink()), None)
+
+
+def make_folder(folder: Path, within: Path | None = None) -> None:
     """Make a folder, and those that it is in, if it is not there.
 
+    Args:
+        folder: to make.
+        within: folder of the job that it is to lie in; None for the job's own.
+
     Raises:
-        OutputError: it cannot be made.
+        OutputError: it cannot be made, or a link leads out of the job's folder.
     """
+    if within is not None and (link := first_link(within, folder)) is not None:
+        raise OutputError(link, "it is a link, which may lead to files that are not the job's")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

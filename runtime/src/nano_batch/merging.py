@@ -142,8 +142,9 @@ def _take(job: Job, into: Job) -> None:
     """Copy the finished pictures of a folder into another one, and its logs under names of their own."""
     for record in job.finished(job.entries()).values():
         for name in record["files"]:
+            make_folder((into.folder / name).parent, into.folder)
             _copy(job.folder / name, into.folder / name)
-    make_folder(into.folder / LOGS)
+    make_folder(into.folder / LOGS, into.folder)
     origin = blake3(str(job.folder.resolve()).encode()).hexdigest()[:8]
     for log in sorted((job.folder / LOGS).glob("*.jsonl")):
         name = log.name if log.name.startswith(_MERGED) else f"{_MERGED}{origin}-{log.name}"
@@ -156,7 +157,6 @@ def _copy(source: Path, target: Path) -> None:
     Raises:
         OutputError: it cannot be read, or not be written.
     """
-    make_folder(target.parent)
     try:
         found, content = source.stat(), plain_content(source)
         there = target.exists() and _looks(target.stat()) == _looks(found)

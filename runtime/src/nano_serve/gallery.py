@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import re
+import stat
 import threading
 import time
 from collections.abc import Container
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from nano_runtime import NanoError, read_parameters, save_png
+from nano_runtime.system.files import plain_content
 from nano_serve.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -61,7 +64,8 @@ class Gallery:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder = folder
         self._lock = threading.Lock()
-        found = {path.stem: path.stat() for path in folder.glob("*.png") if _NAME.fullmatch(path.stem)}
+        every = {path.stem: _about(path) for path in folder.glob("*.png") if _NAME.fullmatch(path.stem)}
+        found = {name: about for name, about in every.items() if about is not None}
         self._times = {name: found[name].st_mtime for name in sorted(found, key=lambda one: found[one].st_mtime)}
         self._sizes = {name: found[name].st_size for name in found}
         self._most_bytes = most_bytes
@@ -124,7 +128,7 @@ class Gallery:
             known = name in self._times
         if known:
             with contextlib.suppress(OSError):
-                return self._path(name).read_bytes()
+                return plain_content(self._path(name))
         raise NotFoundError(f"there is no picture {name[:40]!r}", "GET /api/v1/pictures lists them.")
 
     def delete(self, name: str) -> None:
@@ -191,3 +195,12 @@ class Gallery:
         self._known[picture.id] = picture
         while len(self._known) > _MOST_KNOWN:
             del self._known[next(iter(self._known))]
+
+
+def _about(path: Path) -> os.stat_result | None:
+    """Return what the system knows of a plain file; None where there is something else, or nothing any more."""
+    with contextlib.suppress(OSError):
+        about = path.lstat()
+        if stat.S_ISREG(about.st_mode):
+            return about
+    return None

@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from nano_runtime.system.files import open_plain, plain_content
+
 try:
     import fcntl
 except ImportError:  # Windows, where two servers on one folder list each other's requests as unfinished
@@ -77,7 +79,7 @@ class Journal:
         for path in self._folder.glob("*.json"):
             if _NAME.fullmatch(path.stem):
                 with suppress(OSError):
-                    found[path.stem] = path.stat().st_mtime, path.read_bytes()
+                    found[path.stem] = path.stat().st_mtime, plain_content(path)
         return dict(sorted(found.items(), key=lambda item: item[1][0]))
 
     def _path(self, name: str) -> Path:
@@ -91,7 +93,7 @@ def _claimed(folder: Path) -> tuple[Path, BinaryIO] | None:
         OSError: it cannot be made.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = (folder / _LOCK).open("ab")
+    lock = open(folder / _LOCK, "ab", opener=open_plain)  # noqa: SIM115 - it is the caller's
     if fcntl is not None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

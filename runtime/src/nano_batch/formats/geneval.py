@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from nano_batch.formats.samples import Records, Sample, Written, find, remove, write
-from nano_batch.job import make_folder
+from nano_batch.job import first_link, make_folder
 
 __all__ = ["write_geneval"]
 
@@ -44,10 +44,10 @@ def write_geneval(records: Records, folder: Path, lines: Mapping[str, tuple[int,
         wanted[row / "metadata.jsonl"] = json.dumps(line).encode() + b"\n"
         wanted[row / "samples" / f"{sample.record['i']:04}.png"] = sample
     for parent in {path.parent for path in wanted}:
-        make_folder(parent)
+        make_folder(parent, folder)
     changed = [path for path, what in wanted.items() if _write(path, what)]
     there = {*to.glob("[0-9]*/metadata.jsonl"), *to.glob("[0-9]*/samples/[0-9]*.png")}
-    changed += remove(there - wanted.keys())
+    changed += remove(path for path in there - wanted.keys() if first_link(folder, path.parent) is None)
     return Written(to, len(found.samples), changed, found.left_out)
 
 

@@ -51,7 +51,7 @@ def write_tables(records: Records, folder: Path) -> Written:
         OutputError: the folder is full or not writable, or a picture cannot be read.
     """
     to = folder / FOLDER
-    make_folder(to)
+    make_folder(to, folder)
     found = find(records, folder)
     kinds = {name: kind for name, kind in kinds_of(records).items() if name not in {"file_name", _IMAGE}}
     paths, changed = set(), []

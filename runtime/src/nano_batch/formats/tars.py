@@ -66,7 +66,7 @@ def write_tars(records: Records, folder: Path) -> Written:
         OutputError: the folder is full or not writable, or a picture cannot be read.
     """
     to = folder / FOLDER
-    make_folder(to)
+    make_folder(to, folder)
     found, kinds = find(records, folder), kinds_of(records)
     keys = _keys(found.samples)
     paths, changed = set(), []

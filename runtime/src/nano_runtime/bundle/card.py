@@ -41,7 +41,7 @@ def read_card(bundle: Bundle) -> str:
     """
     if not any(entry.path == _CARD and entry.size <= _MAX_BYTES for entry in bundle.manifest.files):
         raise NoCardError(bundle.path)
-    return bundle.verified_file(_CARD).read_bytes().decode("utf-8-sig", errors="backslashreplace")
+    return bundle.content(_CARD).decode("utf-8-sig", errors="backslashreplace")
 
 
 def front_matter(manifest: Manifest) -> str:

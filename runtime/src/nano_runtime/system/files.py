@@ -225,7 +225,7 @@ def _remove_abandoned(folder: Path) -> None:
         _tidy[name] = now
     for part in parts:
         with suppress(OSError):  # it is claimed, gone by now, or not ours to remove
-            if time.time() - part.lstat().st_mtime > _FRESH_S and not part.is_symlink():
-                with part.open("rb") as file:
+            if time.time() - part.lstat().st_mtime > _FRESH_S:
+                with os.fdopen(open_plain(part), "rb") as file:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     part.unlink()
