@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.batch.toy import DEADLY, ROOT, begin, lines, outcomes, toy_batch, toy_pipeline, write_rows
+from tests.batch.toy import DEADLY, ENDLESS, ROOT, begin, lines, outcomes, toy_batch, toy_pipeline, write_rows
 
 from nano_batch.job import Job
 from nano_batch.locks import locked
@@ -134,6 +134,24 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(formulas, tmp_path)
     job = Job.read(out)
     assert job is not None
     assert {one.ends for one in job.entries().values()} == {0}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_native_code_that_does_not_end_is_ended(number, formulas, tmp_path):
+    """The picture was not what ended the process: it is not feared by the next run."""
+    out, prompts = tmp_path / "out", ["a fox", "an owl", "a cat", "a dog", ENDLESS]
+    rows = write_rows(tmp_path / "rows.jsonl", [{"prompt": prompt, "seed": 1} for prompt in prompts])
+    process = begin("tests.batch.toy", rows, "-o", out, "--bundle", formulas.path)
+    while len(files_of(out)) < 4:
+        time.sleep(0.01)
+    time.sleep(0.3)  # it computes
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1].decode()  # of hours
+    assert (process.returncode, said.splitlines()[-1]) == (130, "nano-batch: interrupted")
+    job = Job.read(out)
+    assert job is not None
+    assert {one.ends for one in job.entries().values()} == {0}
+    assert len(job.finished(job.entries())) == 4
 
 
 def test_two_processes_do_not_work_in_one_folder(formulas, tmp_path, capsys):

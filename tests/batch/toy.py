@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -28,7 +29,18 @@ from nano_runtime import Bundle, Pipeline
 from nano_runtime.bundle.manifest import Backend
 from nano_runtime.errors import EngineDiedError, NonFiniteError
 
-__all__ = ["DEADLY", "ROOT", "UNDRAWABLE", "begin", "lines", "outcomes", "toy_batch", "toy_pipeline", "write_rows"]
+__all__ = [
+    "DEADLY",
+    "ENDLESS",
+    "ROOT",
+    "UNDRAWABLE",
+    "begin",
+    "lines",
+    "outcomes",
+    "toy_batch",
+    "toy_pipeline",
+    "write_rows",
+]
 
 ROOT = Path(__file__).parents[2]
 UNDRAWABLE = "snow snow snow"
@@ -36,6 +48,9 @@ UNDRAWABLE = "snow snow snow"
 
 DEADLY = "snow snow snow snow"
 """A prompt that ends the process of the engine, as a fault in native code does."""
+
+ENDLESS = "snow snow snow snow snow"
+"""A prompt over which native code computes for hours."""
 
 
 class _Forgetful(FakeGraphs):
@@ -49,6 +64,8 @@ class _Forgetful(FakeGraphs):
 
 def _text_encoder(bundle: Path, input_ids: Any, *, isolated: bool) -> dict[str, Any]:
     counts = (np.asarray(input_ids) == WORDS["snow"]).sum(axis=-1)
+    if ENDLESS.count("snow") in counts:
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 1 << 30)
     if UNDRAWABLE.count("snow") in counts:
         raise NonFiniteError("text_encoder", "output 'last_hidden_state'")
     if DEADLY.count("snow") in counts:

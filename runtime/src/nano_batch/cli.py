@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +15,7 @@ from nano_batch.datasets import FORMS, LAYOUTS
 from nano_batch.progress import counted, duration, pace
 from nano_runtime.cli import Parser, digest, make_parser, number, run_command
 from nano_runtime.cli.cache_options import CacheOptions, add_cache_options, cache_folder
+from nano_runtime.cli.interruptions import native_code_ends
 from nano_runtime.cli.picture_flags import FLAGS, add_picture_flags, defaults_from
 from nano_runtime.errors.escaping import escaped
 from nano_runtime.system.machine import peak_rss_bytes
@@ -218,7 +220,7 @@ def _engine(options: BatchOptions) -> Engine:
     if options.engine == "local" or not (options.engine or rules):
         from nano_batch.local import draw_here
 
-        return draw_here
+        return partial(draw_here, guard=partial(native_code_ends, "nano-batch"))
     from nano_batch.on_ray.drawing import OnRay
     from nano_batch.on_ray.extra import require_ray
     from nano_batch.on_ray.rules import Rules

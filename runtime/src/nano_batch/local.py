@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Final, TypeAlias
 
 from nano_batch.draw import Draw, units_of
 from nano_batch.job import ENDED, Log
 from nano_batch.progress import counted
 from nano_batch.wanted import Wanted
 
-__all__ = ["draw_here"]
+__all__ = ["Guard", "draw_here"]
+
+Guard: TypeAlias = Callable[[Callable[[], object]], AbstractContextManager[None]]
 
 _MOST_ENDS: Final = 2
 """So many processes may come to a sudden end over a picture; then a run passes it over."""
@@ -23,7 +26,13 @@ _MOST_ENDS: Final = 2
 _log = logging.getLogger(__name__)
 
 
-def draw_here(draw: Draw, pictures: Sequence[Wanted], log: Log, told: Callable[[list[dict[str, Any]]], None]) -> None:
+def draw_here(
+    draw: Draw,
+    pictures: Sequence[Wanted],
+    log: Log,
+    told: Callable[[list[dict[str, Any]]], None],
+    guard: Guard = lambda _tidied: nullcontext(),
+) -> None:
     """Draw pictures, and log what became of them.
 
     Args:
@@ -31,6 +40,7 @@ def draw_here(draw: Draw, pictures: Sequence[Wanted], log: Log, told: Callable[[
         pictures: with keys of their own.
         log: of this process.
         told: gets the records of pictures when they are in the log.
+        guard: encloses each drawing; it may end the process, and calls what it is given first.
 
     Raises:
         NanoError: no picture can be drawn any more, or none written.
@@ -46,18 +56,21 @@ def draw_here(draw: Draw, pictures: Sequence[Wanted], log: Log, told: Callable[[
         apart = draw.apart()
         try:
             for one in feared:
-                _draw(apart, [one], log, told)
+                _draw(apart, [one], log, told, guard)
         finally:
             apart.pipeline.close()
     for unit in units_of([one for one in pictures if one.key not in log.ends]):
-        _draw(draw, unit, log, told)
+        _draw(draw, unit, log, told, guard)
 
 
-def _draw(draw: Draw, unit: Sequence[Wanted], log: Log, told: Callable[[list[dict[str, Any]]], None]) -> None:
+def _draw(
+    draw: Draw, unit: Sequence[Wanted], log: Log, told: Callable[[list[dict[str, Any]]], None], guard: Guard
+) -> None:
     """Draw pictures in one call, between two lines of the log."""
     log.begin([one.key for one in unit])
     try:
-        records = draw.draw(unit)
+        with guard(log.leave):
+            records = draw.draw(unit)
         log.add(records)
     except BaseException:
         log.leave()

@@ -1,13 +1,15 @@
 """Ctrl-C and SIGTERM end a command by a ``KeyboardInterrupt``, which comes again where it was lost.
 
 Python drops what a handler raises inside of a callback, as its import system has them, and native code turns it into an
-error of its own.
+error of its own. While native code runs, no handler is called: a thread then ends the process.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -16,9 +18,11 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
-__all__ = ["Interruption", "interruptible"]
+__all__ = ["Interruption", "interruptible", "native_code_ends"]
 
 _AGAIN_S: Final = 0.02  # behind the callback in which it was lost
+_PATIENCE_S: Final = 0.7  # with native code; with the end of the process, within a second
+_INTERRUPTED: Final = 130
 
 
 class Interruption:
@@ -75,3 +79,38 @@ def interruptible() -> Iterator[Interruption]:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for taken, handler in before.items():
             signal.signal(taken, handler)
+
+
+@contextmanager
+def native_code_ends(command: str, tidied: Callable[[], object]) -> Iterator[None]:
+    """End the process with exit code 130 if a signal that ends commands does not end this block within a moment.
+
+    Native code, which may run for hours, lets no handler be called. The block must be in the main thread, and leave
+    soon when a ``KeyboardInterrupt`` is raised in it.
+
+    Args:
+        command: name to say it under.
+        tidied: is called before the end, in another thread.
+    """
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    left = threading.Event()
+
+    def watch() -> None:
+        while number := os.read(heard, 1):
+            if number[0] in (signal.SIGINT, signal.SIGTERM) and not left.wait(_PATIENCE_S):
+                tidied()
+                os.write(2, f"{command}: interrupted\n".encode())
+                os._exit(_INTERRUPTED)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        left.set()
+        signal.set_wakeup_fd(before)
+        os.close(told)
+        thread.join()
+        os.close(heard)
