@@ -36,6 +36,21 @@ with staged(target, force=True) as folder:
         die()
     Path.rename = rename_once
 """
+# An export whose native code computes for hours in an unfinished folder.
+HANGING = """
+import hashlib, sys, types
+from pathlib import Path
+from nano_export.bundle.publish import staged
+def export(options):
+    with staged(options.output, force=True) as folder:
+        (folder / "half").touch()
+        print("begun", flush=True)
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 1 << 30)
+    yield
+sys.modules["nano_export.exporting"] = types.SimpleNamespace(Exported=int, export=export)
+from nano_export.commands import export as command
+sys.exit(command())
+"""
 # Holds the lock until its standard input ends.
 HOLDER = """
 import sys
@@ -270,3 +285,19 @@ def test_a_second_export_into_the_same_place_is_refused(tmp_path):
         assert holder.wait(timeout=60) == 0
     assert name_of(target) == "holder"
     assert names(tmp_path) == ["bundle", "elsewhere"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_native_code_that_does_not_end_is_ended_and_leaves_the_old_folder(number, tmp_path):
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "manifest.json").write_text(manifest("old"))
+    words = [sys.executable, "-c", HANGING, "tiny", "--force", "-o", str(target)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(number)
+        said = process.communicate(timeout=60)[1]  # of hours
+    assert (process.returncode, said.splitlines()[-1]) == (130, "nano-export: interrupted")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (target / "manifest.json").read_text() == manifest("old")

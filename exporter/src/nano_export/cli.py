@@ -18,6 +18,7 @@ from nano_runtime.bundle.goals import cost_of
 from nano_runtime.bundle.manifest import Backend, Change, Quantizer
 from nano_runtime.bundle.wiring import GraphForm
 from nano_runtime.cli import Parser, make_parser, megabytes, number, run_command
+from nano_runtime.cli.interruptions import native_code_ends
 from nano_runtime.errors import ConflictError
 from nano_runtime.errors.escaping import escaped
 
@@ -188,11 +189,17 @@ def _parser() -> Parser:
 
 def _export(arguments: _Arguments) -> int:
     """Check the target, which imports nothing heavy; then export behind a progress bar."""
-    from nano_export.bundle.publish import check_target
+    from nano_export.bundle.publish import check_target, discard_unfinished
 
     check_target(arguments.output, force=arguments.force)
-    if arguments.adopt is not None:
-        return _adopt(arguments, arguments.adopt)
+    with native_code_ends("nano-export", discard_unfinished):
+        if arguments.adopt is not None:
+            return _adopt(arguments, arguments.adopt)
+        return _from_checkpoint(arguments)
+
+
+def _from_checkpoint(arguments: _Arguments) -> int:
+    """Export a checkpoint, and print what came of it."""
     chosen = Options.backends if arguments.backend is None else tuple(dict.fromkeys(arguments.backend))
     exported = _run(
         Options(

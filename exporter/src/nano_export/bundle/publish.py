@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,10 +24,13 @@ from nano_export.errors import NotReplacedError
 from nano_runtime.errors import OutputError, OutputExistsError
 from nano_runtime.system.files import MACHINE_ERRNOS, sync_folder, sync_tree
 
-__all__ = ["check_target", "staged"]
+__all__ = ["check_target", "discard_unfinished", "staged"]
 
 _LONGEST_NAME_BYTES = 200  # with our suffixes it stays below the limit of every file system
 _IN_THE_WAY = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
+
+_publishing = threading.Lock()  # held while there may be neither the old folder nor the new one
+_unfinished: dict[Path, Path] = {}  # of this process: staging folder -> file of the lock
 
 
 def check_target(target: Path, *, force: bool) -> None:
@@ -66,19 +70,33 @@ def staged(target: Path, *, force: bool) -> Iterator[Path]:
     try:
         with _only_export(target):
             try:
+                _unfinished[staging] = _beside(target, "lock")
                 staging.mkdir()
                 if _locks_work(staging):
                     _recover(target, staging)
                 yield staging
                 sync_tree(staging)
-                _swap(staging, target, force=force)
+                with _publishing:
+                    _swap(staging, target, force=force)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
+                _unfinished.pop(staging, None)
     except OSError as error:
         where = target if error.filename is None else Path(str(error.filename))
         if error.errno not in MACHINE_ERRNOS or not where.is_relative_to(target.parent):
             raise
         raise _output_error(target, error) from error
+
+
+def discard_unfinished() -> None:
+    """Remove what this process has not finished, from any thread; the process must end then, for it publishes no more.
+
+    What is just being published is finished first.
+    """
+    _publishing.acquire()
+    for staging, lock in list(_unfinished.items()):
+        shutil.rmtree(staging, ignore_errors=True)
+        lock.unlink(missing_ok=True)
 
 
 @contextmanager
