@@ -260,6 +260,9 @@ def test_what_is_typed_is_judged_and_shown_as_text(page):
     finished(page)
     assert page.title() != "mine"
     assert MARKUP in page.locator("#stage .prompt").inner_text()
+    draw(page, "a {red|blue} rocket on a black background")
+    finished(page)
+    assert page.locator("#stage .note").inner_text().startswith("{red|blue} in the prompt is read as words: ")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

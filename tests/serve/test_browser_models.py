@@ -1,4 +1,4 @@
-"""The page in Chromium with models that cannot edit or fail, and with a token; formulas draw, but for the token."""
+"""The page in Chromium with models that cannot edit or fail, with a token, and beside a foreign page."""
 
 from __future__ import annotations
 

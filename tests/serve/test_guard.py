@@ -170,10 +170,12 @@ def test_a_link_with_the_token_sets_a_cookie_and_loses_the_token(locked):
     assert plain.status_code == 303
 
 
-def test_a_token_that_programs_can_send_is_asked_for(capsys):
+def test_a_token_that_programs_can_send_is_asked_for(capsys, monkeypatch):
     for token in ("short", "sixteen and more letters", "sechzehn-\u00e4\u00f6\u00fc-letters"):
         assert cli.main(["--port", "0", "--token", token]) == 2
         assert "openssl" in capsys.readouterr().err
+    monkeypatch.setenv("NANO_SERVE_TOKEN", "short")
+    assert cli.main(["--port", "0"]) == 2
 
 
 @pytest.mark.parametrize("sent", ["Basic Og==", "", "Bearer x", "nonsense"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import os
 import re
 import sys
 import tempfile
@@ -33,6 +34,7 @@ _EXAMPLES = """\
 _DEFAULT_PORT = 7860
 _MOST_PORT = 65535
 _MOST_MEGABYTES = 100_000_000
+_VARIABLE = "NANO_SERVE_TOKEN"
 _TOKEN = re.compile("[!-~]{16,}")
 _ABOUT_PROMPTS = ("nano_runtime.networks.conditioning", "nano_runtime.pipeline")
 
@@ -110,7 +112,11 @@ def _parser() -> Parser:
     network.add_argument(
         "--port", type=_port, default=_DEFAULT_PORT, help="0 takes any that is free (default: %(default)s)"
     )
-    network.add_argument("--token", help="requests must carry it: at least 16 characters")
+    network.add_argument(
+        "--token", default=os.environ.get(_VARIABLE),
+        help="requests must carry it: at least 16 characters (default: the environment variable NANO_SERVE_TOKEN, "
+        "which other users of the machine cannot read)",
+    )  # fmt: skip
     network.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME[:PORT]", help="a further name of this server"
     )

@@ -105,7 +105,7 @@ function jobView(job, over, count) {
   const side = Math.ceil(Math.sqrt(count));
   const tiles = Array.from({ length: count }, (_, place) => el("button", { type: "button", class: "tile", "data-place": place, "aria-label": `Picture ${place + 1}`, disabled: true }));
   const grid = el("div", { class: `canvas tiles c${Math.min(side, 6)}` }, ...tiles);
-  const prompt = el("p", { class: "prompt" }, job.options.prompt || "(no prompt)");
+  const prompt = el("div", {}, el("p", { class: "prompt" }, job.options.prompt || "(no prompt)"), ...notesOf(job));
   if (!over) return [grid, details(prompt, el("div", { class: "during" }, el("progress", { max: 1, "aria-label": "Progress" }), el("span", { class: "state" }), action("close", "Cancel", () => cancel(store.jobs.get(job.id)))))];
   if (job.error) return [el("div", { class: "canvas nothing" }, el("p", { class: "problem" }, job.error.message)), details(prompt, el("div", { class: "actions" }, action("again", "Use settings", () => takeOver(job.options))))];
   if (job.status === "interrupted") return [el("div", { class: "canvas nothing" }, el("p", { class: "quiet" }, "Not finished when the server ended."), action("again", "Draw it again", () => again(job))), details(prompt)];
@@ -148,6 +148,7 @@ function pictureView(picture) {
   return [
     el("div", { class: "canvas" }, image),
     details(el("p", { class: "prompt" }, options.prompt || "(no prompt)"),
+    ...notesOf(store.jobs.get(picture.job)),
     el("dl", { class: "facts" }, ...facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, String(value))))),
     el("div", { class: "actions" },
       el("a", { class: "button", href: picture.url, download: fileName(picture) }, icon("save"), "Download"),
@@ -159,6 +160,9 @@ function pictureView(picture) {
     el("p", { class: "quiet" }, drawnFrom(by))),
   ];
 }
+
+/** Return what of a prompt is not drawn as it was written; what the demo was not taught stands below the prompt. */
+const notesOf = (job) => (job?.notes ?? []).filter((one) => !one.startsWith("the demo was ")).map((one) => el("p", { class: "note warn" }, `${one[0].toUpperCase()}${one.slice(1)}.`));
 
 const details = (...parts) => el("div", { class: "details" }, ...parts);
 
