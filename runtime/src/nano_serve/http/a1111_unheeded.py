@@ -45,7 +45,7 @@ def unheeded(body: DrawRequest, scheduler: str) -> list[str]:
     found = [_note(name, given[name]) for name, quiet in _NEUTRAL.items() if given[name] not in quiet]
     settings = body.override_settings or {}
     found += [_note(name, settings[name]) for name, quiet in _SETTINGS.items() if settings.get(name) not in quiet]
-    if isinstance(body.styles, list) and any(body.styles):  # bots send [null]
+    if isinstance(body.styles, list) and any(one not in _OFF for one in body.styles):  # bots send [null]
         found.append(_note("styles", body.styles))
     if body.mask is not None and body.inpainting_fill not in (None, _ORIGINAL):
         found.append("inpainting_fill: the masked part begins with the picture itself")
