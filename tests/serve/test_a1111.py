@@ -104,7 +104,10 @@ def test_another_size_is_made_of_what_was_drawn(served):
         ({"styles": ["Cinematic"]}, "styles=['Cinematic'] is not done here"),
         ({"sampler_name": "DDIM", "eta": 1.0}, "eta=1.0 is not done here"),
         ({"prompt": "owl <lora:ink:0.8>"}, "lora 'ink' is not here"),
-        ({"styles": [None, "None"], "eta": 1.0, "sampler_name": "Euler a", "s_churn": 0, "refiner_checkpoint": ""}, None),
+        (
+            {"styles": [None, "None"], "eta": 1.0, "sampler_name": "Euler a", "s_churn": 0, "refiner_checkpoint": ""},
+            None,
+        ),
         ({"override_settings": {"sd_vae": "Automatic", "CLIP_stop_at_last_layers": 1}, "eta": None}, None),
     ],
 )

@@ -26,7 +26,13 @@ def served(bundles, tmp_path_factory):
 def locked(bundles, tmp_path_factory):
     """A server with a token, another name, and a friendly page elsewhere."""
     with servers(bundles, tmp_path_factory.mktemp("pictures")) as begin:
-        yield begin(Access(TOKEN, ["studio.lan", "proxy.example:80"], ["http://friend.example"]))
+        yield begin(
+            Access(
+                TOKEN,
+                ["studio.lan", "proxy.example:80", "tls.example:443", "tls.example:8443"],
+                ["http://friend.example"],
+            )
+        )
 
 
 @pytest.mark.parametrize(
@@ -79,6 +85,24 @@ def test_further_names_can_be_allowed(locked):
         assert locked.ask("GET", "/health", headers={"host": host}).status_code == 200
     for host in ("studio.lan", f"proxy.example:{PORT}"):
         assert locked.ask("GET", "/health", headers={"host": host}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        ("tls.example", "https://tls.example", 401),  # past the guard, without the token
+        ("tls.example:443", "https://tls.example:443", 401),
+        ("tls.example:8443", "https://tls.example:8443", 401),
+        ("proxy.example", "http://proxy.example", 401),
+        ("tls.example", "https://tls.example.evil.com", 403),
+        ("tls.example", "https://tls.example:8443", 403),
+        (f"studio.lan:{PORT}", f"https://studio.lan:{PORT}", 403),  # this port speaks no TLS
+        (f"studio.lan:{PORT}", "https://tls.example", 403),
+        (f"tls.example:{PORT}", f"http://tls.example:{PORT}", 403),
+    ],
+)
+def test_our_page_behind_a_proxy_with_tls_is_ours(locked, host, origin, status):
+    assert locked.ask("GET", "/api/v1/jobs", headers={"host": host, "origin": origin}).status_code == status
 
 
 @pytest.mark.parametrize(

@@ -240,6 +240,10 @@ def test_other_machines_need_a_token(capsys):
     assert cli.main(["--token", "short"]) == 2
     assert cli.main(["--port", "70000"]) == 2
     assert cli.main(["--idle", "nan"]) == 2
+    for host in ("http://studio.lan", "studio.lan/", "a b"):
+        assert cli.main(["--allow-host", host]) == 2
+    for origin in ("*", "studio.lan", "http://studio.lan/page", "null"):
+        assert cli.main(["--allow-origin", origin]) == 2
     assert cli.main(["--history", "/dev/null/x", "--port", "0"]) == 4
     assert "--history" in capsys.readouterr().err
 

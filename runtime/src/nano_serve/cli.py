@@ -118,10 +118,11 @@ def _parser() -> Parser:
         "which other users of the machine cannot read)",
     )  # fmt: skip
     network.add_argument(
-        "--allow-host", action="append", default=[], metavar="NAME[:PORT]", help="a further name of this server"
-    )
+        "--allow-host", type=_host, action="append", default=[], metavar="NAME[:PORT]",
+        help="a further name of this server; with a port, that of a proxy, which may speak TLS",
+    )  # fmt: skip
     network.add_argument(
-        "--allow-origin", action="append", default=[], metavar="ORIGIN",
+        "--allow-origin", type=_origin, action="append", default=[], metavar="ORIGIN",
         help="a page of another server that may use the API, as http://name:port",
     )  # fmt: skip
     network.add_argument("--log", choices=("text", "json"), help="print a line for every request, without its content")
@@ -247,6 +248,21 @@ def _megabytes(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= _MOST_MEGABYTES):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of MB")
     return int(text) * 1_000_000
+
+
+def _host(text: str) -> str:
+    """Read a name of the server."""
+    if re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[0-9a-zA-Z_.-]+)(:[0-9]{1,5})?", text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name or an address, perhaps with :PORT")
+    return text
+
+
+def _origin(text: str) -> str:
+    """Read the origin of a page, as browsers send it: scheme, name and port."""
+    found = text.rstrip("/").lower()
+    if re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/?#@*]+", found) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an origin: give http://NAME:PORT or https://NAME")
+    return found
 
 
 def _port(text: str) -> int:

@@ -41,6 +41,7 @@ _HEADERS: Final[Mapping[str, str]] = {
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
 }
+_USUAL_PORTS: Final = (80, 443)  # of http and https
 _METHODS: Final = "GET, HEAD, POST, DELETE, OPTIONS"
 _ALLOWED_HEADERS: Final = "authorization, content-type, x-api-key"
 _HOST: Final = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[0-9a-z_.-]+)(?::(?P<port>[0-9]{1,5}))?")
@@ -114,8 +115,7 @@ class Guard:
             RequestError: it is refused.
         """
         headers = Headers(scope=scope)
-        host = self._host(headers, scope)
-        self._check_origin(headers, scope, host)
+        self._check_origin(headers, scope, self._origins_of_ours(headers, scope))
         if scope["method"] == "OPTIONS":
             return _preflight(foreign)
         if self._digest is None:
@@ -127,8 +127,10 @@ class Guard:
             raise NoTokenError
         return None
 
-    def _host(self, headers: Headers, scope: Scope) -> str:
-        """Return the one ``Host`` of a request, if it is a name of this server.
+    def _origins_of_ours(self, headers: Headers, scope: Scope) -> set[str]:
+        """Return the origins that our own page has under the one ``Host`` of a request, if that is a name of ours.
+
+        A name that was allowed with its port is a proxy's, which may speak TLS; browsers leave out its 80 or 443.
 
         Raises:
             BadRequestError: there is none, or two, or the target is no path.
@@ -140,22 +142,23 @@ class Guard:
         found = _HOST.fullmatch(hosts[0].lower())
         port = scope["server"][1]
         if found is not None:
-            name, asked = found["name"], int(found["port"] or "80")
-            own = [host.lower() for host in self._access.hosts]
-            if (asked == port and (name in _NAMES or name in own)) or f"{name}:{asked}" in own:
-                return hosts[0].lower()
+            name, asked, host = found["name"], int(found["port"] or "80"), hosts[0].lower()
+            own = {one.lower() for one in self._access.hosts}
+            if own & {f"{name}:{one}" for one in ([asked] if found["port"] else _USUAL_PORTS)}:
+                return {f"http://{host}", f"https://{host}"}
+            if asked == port and (name in _NAMES or name in own):
+                return {f"{scope['scheme']}://{host}"}
         raise ForbiddenError("Host", hosts[0], "--allow-host NAME[:PORT]")
 
-    def _check_origin(self, headers: Headers, scope: Scope, host: str) -> None:
+    def _check_origin(self, headers: Headers, scope: Scope, own: set[str]) -> None:
         """Refuse requests that a page of another server causes.
 
         Raises:
             ForbiddenError: it is one.
         """
         origins = headers.getlist("origin")
-        own = f"{scope['scheme']}://{host}"
         for origin in origins:
-            if len(origins) > 1 or (origin.lower() != own and origin not in self._access.origins):
+            if len(origins) > 1 or (origin.lower() not in own and origin not in self._access.origins):
                 raise ForbiddenError("Origin", origin, "--allow-origin ORIGIN")
         site = headers.get("sec-fetch-site", "none")
         opened = scope["method"] in {"GET", "HEAD"} and scope["path"] == "/"
