@@ -58,6 +58,7 @@ def test_what_clients_send_beside_is_ignored(served):
     body |= {"quality": "low", "user": "me", "style": None, "input_fidelity": "high", "output_format": None, "n": "1"}
     body |= {"rng_seed": 5, "num_inference_steps": 3.0, "guidance_scale": "2", "negative_prompt": None}
     assert served.post(URL, body)["data"][0]["seed"] == 5
+    assert 0 <= served.post(URL, {"prompt": "owl", "seed": -1})["data"][0]["seed"] < 2**32
     for alias in ("/v3/images/generations", "/api/v1/images/generations", URL + "/"):
         assert served.post(alias, {"prompt": "owl", "seed": 5})["size"] == "32x32"
 
@@ -98,7 +99,7 @@ def test_the_format_that_was_asked_for(served, form):
         ({"prompt": "owl", "size": "0x0"}, 400),
         ({"prompt": "owl", "output_format": "gif"}, 400),
         ({"prompt": "owl", "background": "transparent"}, 400),
-        ({"prompt": "owl", "seed": -1}, 400),
+        ({"prompt": "owl", "seed": 2**64}, 400),
         ({"prompt": "o" * 10_001}, 400),
     ],
 )

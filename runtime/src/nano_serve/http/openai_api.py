@@ -147,6 +147,7 @@ class _OpenAi:
         height, width = shelved.bundle.manifest.image_size
         quality = "exact" if body.quality is None else _QUALITIES.get(body.quality, "exact")
         picture = {} if form is None else form.pictures()
+        seed = body.rng_seed if body.seed is None else body.seed
         return _Asked(
             shelved=shelved,
             size=size_for(wanted, (width, height), self._fit),
@@ -158,7 +159,7 @@ class _OpenAi:
                 prompt=body.prompt,
                 negative_prompt=body.negative_prompt,
                 num_images_per_prompt=1 if body.n is None else body.n,
-                seed=body.rng_seed if body.seed is None else body.seed,
+                seed=None if seed is None or seed < 0 else seed,  # -1 means a random one to most programs
                 num_inference_steps=body.num_inference_steps if body.steps is None else body.steps,
                 guidance_scale=body.guidance_scale,
                 scheduler=body.scheduler,
