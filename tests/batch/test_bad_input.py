@@ -153,6 +153,16 @@ def test_a_folder_that_cannot_be_made_is_the_machines_fault(rows, formulas, caps
     assert code == 4
 
 
+@pytest.mark.parametrize("key", ["../../../mine", "f" * 500, "\x1b[31m", "F" * 32, "f" * 32 + "\n"])
+def test_a_list_of_somebody_else_names_no_member_of_an_archive(key, rows, out, formulas, capsys):
+    assert toy_batch(rows, "-o", out, "--bundle", formulas.path) == 0
+    before = lines(out / "pictures.jsonl")[0]["record"]["key"]
+    for path in (out / "pictures.jsonl", out / LOG):
+        path.write_text(path.read_text().replace(f'"key":"{before}"', f'"key":{json.dumps(key)}'))
+    assert toy_batch("merge", out, "--format", "webdataset") == 2
+    assert "pictures.jsonl is damaged" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["images", "log", "webdataset", "geneval", "geneval/00000"])
 def test_nothing_is_written_or_deleted_through_a_link_of_somebody_else(name, rows, out, formulas, capsys):
     mine = out.parent / "mine"

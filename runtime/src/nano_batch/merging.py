@@ -6,10 +6,11 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from blake3 import blake3
+from msgspec import Meta
 
 from nano_batch.datasets import require, write_datasets
 from nano_batch.errors import DamagedJobError, MergeError, NoJobError, OtherJobError
@@ -29,13 +30,13 @@ _REWRITES: Final = "Run nano-batch with its rows in that folder once more, which
 
 
 class _Picture(msgspec.Struct, forbid_unknown_fields=False):
-    """What a line of ``pictures.jsonl`` has to say of a picture, at least."""
+    """What a line of ``pictures.jsonl`` has to say of a picture, at least. Archives have names made of the key."""
 
-    file_name: str
+    file_name: Annotated[str, Meta(pattern=r"^images/.+\.png\Z")]
     text: str
     id: str
     i: int
-    key: str
+    key: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 
 
 class _Line(msgspec.Struct):
