@@ -22,6 +22,7 @@ from transformers import CLIPTokenizer
 from nano_export.adoption.adopting import _in_words, adopt
 from nano_export.adoption.fitting import fit, sizes_of, task_for
 from nano_export.adoption.folder import GraphFolder, open_folder
+from nano_export.adoption.ir_graph import IrGraph
 from nano_export.adoption.onnx_graph import OnnxGraph
 from nano_export.adoption.tensors import Tensor, precision_of
 from nano_export.adoption.tokenizer import clip_tokenizer
@@ -384,3 +385,25 @@ def test_a_pointer_in_place_of_weights_is_refused(folder):
     (folder / "unet/model.onnx_data").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     with pytest.raises(CheckpointError, match="Git LFS pointer"):
         open_folder(folder)
+
+
+def test_weights_that_are_a_link_to_a_file_of_the_user_are_refused(folder, tmp_path_factory):
+    """Any file can be read as raw weights, and the bundle with them would be published."""
+    mine = tmp_path_factory.mktemp("home") / "mine"
+    mine.write_text("secret")
+    weights = folder / "unet" / "model.onnx_data"
+    weights.symlink_to(mine)
+    with pytest.raises(CheckpointError, match=r"model\.onnx_data .* a link to a file elsewhere"):
+        open_folder(folder)
+    weights.unlink()
+    (folder / "here").write_text("weights")
+    weights.symlink_to(folder / "here")
+    assert open_folder(folder).format == ONNX  # the control
+
+
+def test_an_ir_is_read_as_one(tmp_path):
+    """OpenVINO would read this as ONNX, with weights wherever it says."""
+    path = tmp_path / "openvino_model.xml"
+    onnx.save(helper.make_model(helper.make_graph([], "graph", [], [])), path)
+    with pytest.raises(ValueError, match="no IR"):
+        IrGraph(path)

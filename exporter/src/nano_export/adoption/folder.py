@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nano_export.errors import AdoptionError
+from nano_export.errors import AdoptionError, CheckpointError
 from nano_export.source.json_file import read_json
-from nano_export.source.readable import require_readable
+from nano_export.source.readable import lies_in, require_readable
 from nano_runtime.bundle.graph_files import IR, ONNX, GraphFormat
 from nano_runtime.bundle.manifest import MANIFEST_NAME, Exporter
 from nano_runtime.bundle.wiring import TEXT_ENCODER, UNET, VAE_DECODER, VAE_ENCODER
@@ -89,9 +89,8 @@ def open_folder(path: Path) -> GraphFolder:
         if not graphs[part].is_file():
             raise AdoptionError(path, f"{part}/{graphs[part].name} is missing")
     graphs = {part: file for part, file in graphs.items() if file.is_file()}
-    for file in graphs.values():  # and the weights beside it
-        for beside in sorted(file.parent.iterdir()):
-            require_readable(beside)
+    for file in graphs.values():
+        _check_part(file.parent, path)
     return GraphFolder(path=path, exporter=_exporter(index, form), format=form, graphs=graphs)
 
 
@@ -101,3 +100,17 @@ def _exporter(index: Mapping[str, Any], form: GraphFormat) -> Exporter:
         return "optimum-intel"
     entry = index.get(UNET)
     return "diffusers" if isinstance(entry, list) and entry[-1:] == ["OnnxRuntimeModel"] else "optimum"
+
+
+def _check_part(part: Path, folder: Path) -> None:
+    """Require that a graph and the weights beside it are files of the folder that can be read.
+
+    Raises:
+        CheckpointError: one is not, or is a link to a file elsewhere: any file can be read as raw weights.
+    """
+    for file in sorted(part.iterdir()):
+        require_readable(file)
+        if file.is_symlink() and not lies_in(file, folder):
+            raise CheckpointError(
+                file, "it is a link to a file elsewhere, which the bundle would be a copy of; put the file there"
+            )

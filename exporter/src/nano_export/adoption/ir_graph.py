@@ -14,12 +14,17 @@ from nano_runtime.bundle.manifest import TensorSpec
 __all__ = ["IrGraph"]
 
 _CONSTANT_BYTES = 1024  # smaller ones are shapes and scales
+_START_BYTES = 64
 
 
 class IrGraph:
     """See ``tensors.ForeignGraph``."""
 
     def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            start = file.read(_START_BYTES).lstrip(b"\xef\xbb\xbf \t\r\n")
+        if not start.startswith((b"<?xml", b"<net ")):
+            raise ValueError("it is no IR, whatever its name says")  # other readers of OpenVINO look for further files
         self._model = read_ir(path)
 
     @property
