@@ -264,6 +264,7 @@ def test_a_pattern_that_is_none_is_refused(pattern, why, rows, out, capsys):
         ("dot. ", "images/dot.png"),
         ("a\nb\0c", "images/a_b_c.png"),
         ("\u202egnp", "images/_gnp.png"),
+        ("a\u061c\U000e0041\u00adb", "images/a___b.png"),
         ("наволочка", "images/наволочка.png"),
         ("x" * 500, f"images/{'x' * 200}.png"),
         ("ж" * 500, f"images/{'ж' * 100}.png"),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from nano_batch.errors import NamePatternError
+from nano_runtime.errors.escaping import unseen
 
 __all__ = ["FIELDS", "Naming"]
 
@@ -72,7 +73,7 @@ class Naming:
         if self.pattern is None:
             key = str(values["key"])
             return f"{_FOLDER}/{key[:2]}/{key}{_SUFFIX}"
-        safe = {name: _UNSAFE.sub("_", str(value)) for name, value in values.items()}
+        safe = {name: _safe(str(value)) for name, value in values.items()}
         safe["prompt"] = safe["prompt"][:_MOST_OF_PROMPT]
         parts = self._without_suffix().split("/")
         return "/".join([_FOLDER, *(_part(_filled(part, safe)) for part in parts)]) + _SUFFIX
@@ -100,6 +101,13 @@ def _filled(pattern: str, values: Mapping[str, str]) -> str:
             values = {**values, name: kept.decode(errors="ignore")}
             text = pattern.format_map(values)
     return text
+
+
+def _safe(text: str) -> str:
+    """Return a text with ``_`` for what no system, or no terminal that shows the name, may get."""
+    hidden = set(unseen(text))
+    seen = text if not hidden else "".join("_" if index in hidden else one for index, one in enumerate(text))
+    return _UNSAFE.sub("_", seen)
 
 
 def _part(text: str) -> str:
