@@ -136,7 +136,8 @@ def test_a_cancellation_that_is_swallowed_comes_again():
     assert (swallowed, ended) == ([True], [True])
 
 
-def test_stopping_ends_streams_with_bye_within_seconds(running):
+def test_stopping_ends_streams_with_bye_within_seconds(running, monkeypatch):
+    monkeypatch.setattr(PatientProtocol, "header_seconds", 10)  # the last one waits for the answers of all others
     peers = [running.connect() for _ in range(8)]
     for peer in peers:
         peer.sendall(running.request("GET /api/v1/events"))

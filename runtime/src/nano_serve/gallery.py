@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from nano_runtime import NanoError, read_parameters, save_png
+from nano_runtime import MachineError, NanoError, read_parameters, save_png
 from nano_runtime.system.files import plain_content
-from nano_serve.errors import NotFoundError
+from nano_serve.errors import FolderError, NotFoundError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -86,7 +86,12 @@ class Gallery:
         name, created = uuid4().hex, time.time()
         with contextlib.suppress(OSError):
             self.folder.mkdir(mode=0o700, exist_ok=True)  # somebody may have deleted it
-        save_png(image, self._path(name), parameters)
+        try:
+            save_png(image, self._path(name), parameters)
+        except MachineError as error:
+            if isinstance(error.__cause__, OSError):
+                raise FolderError(self.folder, error.__cause__) from error
+            raise
         picture = Picture(name, created, job, place, parameters)
         size = self._path(name).stat().st_size
         with self._lock:
