@@ -68,6 +68,12 @@ class Case:
         }
         plan = {"bundle": str(bundle), "harm": dict(harm or {}), **defaults, **plan}
         (self.folder / "plan.json").write_text(json.dumps(plan))
+        (self.folder / "executed.jsonl").touch()
+
+    def change(self, **plan: Any) -> None:
+        """Change parts of the plan."""
+        before = json.loads((self.folder / "plan.json").read_text())
+        (self.folder / "plan.json").write_text(json.dumps({**before, **plan}))
 
     def start(self, *before: str) -> subprocess.Popen[bytes]:
         """Start the job in a process of its own; ``before`` stands in front of the command."""
@@ -79,12 +85,15 @@ class Case:
         """Return the variables of its processes."""
         return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(self.root)}
 
-    def run(self, *before: str) -> dict[str, Any]:
-        """Run the job to its end; return what it said."""
+    def run(self, *before: str, error: str | None = None) -> dict[str, Any]:
+        """Run the job to its end, which is this error if one is given; return what it said."""
+        path = self.folder / "outcome.json"
+        path.unlink(missing_ok=True)
         code = self.start(*before).wait(self.longest_s)
-        outcome = self.folder / "outcome.json"
-        assert outcome.exists(), f"the job ended with {code}"
-        return json.loads(outcome.read_text())
+        assert path.exists(), f"the job ended with {code}"
+        outcome: dict[str, Any] = json.loads(path.read_text())
+        assert outcome.get("error") == error, outcome
+        return outcome
 
     def check(self, bad: Mapping[str, str] | None = None, count: int = COUNT) -> str:
         """Check that all good rows are there, whole and once, and that bad ones are named with these errors."""
@@ -119,10 +128,8 @@ def plain(case: Case) -> str:
     outcome = case.run()
     assert case.executed() == Counter({f"r{i}": 1 for i in range(COUNT)})
     said = case.check()
+    case.change(nodes=0)
     began = time.monotonic()
-    (case.folder / "outcome.json").unlink()
-    plan = json.loads((case.folder / "plan.json").read_text())
-    (case.folder / "plan.json").write_text(json.dumps({**plan, "nodes": 0}))
     case.run()
     return f"{said}; {outcome['seconds']:.0f} s; a second run {time.monotonic() - began:.1f} s"
 
@@ -199,8 +206,7 @@ def the_driver_is_killed(case: Case) -> str:
     case.prepare(kill="driver", after=20, seconds=0.5)
     assert case.start().wait(case.longest_s) == -9
     there = {path: path.stat().st_mtime_ns for path in (case.out / "images").glob("*.png")}
-    plan = json.loads((case.folder / "plan.json").read_text())
-    (case.folder / "plan.json").write_text(json.dumps({**plan, "kill": None}))
+    case.change(kill=None)
     case.run()
     assert there
     assert {path: path.stat().st_mtime_ns for path in there} == there
@@ -211,12 +217,10 @@ def two_drivers_share_a_folder(case: Case) -> str:
     """The second is refused, the first goes on."""
     case.prepare(nodes=0, seconds=0.3)
     first = case.start()
-    while not (case.folder / "executed.jsonl").exists():
+    while not case.executed():
         time.sleep(0.2)
         assert first.poll() is None
-    second = case.run()
-    assert second["error"] == "BusyFolderError", second
-    (case.folder / "outcome.json").unlink()
+    case.run(error="BusyFolderError")
     assert first.wait(case.longest_s) == 0
     assert case.executed() == Counter({f"r{i}": 1 for i in range(COUNT)})
     return case.check()
@@ -241,8 +245,7 @@ def a_node_lacks_the_bundle(case: Case) -> str:
 def no_node_can_draw(case: Case) -> str:
     """The job ends, and says why of each."""
     case.prepare(nodes=2, rules={"cpus": 8})
-    outcome = case.run()
-    assert outcome["error"] == "NoNodeError"
+    outcome = case.run(error="NoNodeError")
     assert outcome["what"].count("it has 1 processors, not 8") == 2
     return outcome["what"]
 
@@ -250,8 +253,7 @@ def no_node_can_draw(case: Case) -> str:
 def the_processors_are_taken(case: Case) -> str:
     """Others have them: the job says that it waits, and ends when patience does."""
     case.prepare(taken=True, rules={"patience_s": 45.0})
-    outcome = case.run()
-    assert outcome["error"] == "StalledError", outcome
+    outcome = case.run(error="StalledError")
     assert any("waiting for the cluster" in line for line in outcome["said"]), outcome
     return outcome["what"]
 
@@ -262,8 +264,7 @@ def the_head_is_killed(case: Case) -> str:
     began = time.monotonic()
     code = case.start().wait(case.longest_s)
     seconds = time.monotonic() - began
-    plan = json.loads((case.folder / "plan.json").read_text())
-    (case.folder / "plan.json").write_text(json.dumps({**plan, "kill": None, "seconds": 0.0}))
+    case.change(kill=None, seconds=0.0)
     case.run()
     return f"{case.check()}; the first run ended after {seconds:.0f} s with {code}"
 

@@ -86,7 +86,7 @@ def kill(what: str, made: Any, executed: Path) -> None:
 
 def kill_after(count: int, what: str, made: Any, executed: Path) -> None:
     """Kill something when so many pictures have been begun."""
-    while not executed.exists() or len(executed.read_text().splitlines()) < count:
+    while len(executed.read_text().splitlines()) < count:
         time.sleep(0.05)
     kill(what, made, executed)
 
