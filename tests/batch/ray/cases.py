@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,7 @@ class Case:
             "rules": {},
             "idle": False,
             "taken": False,
+            "address": None,
         }
         plan = {"bundle": str(bundle), "harm": dict(harm or {}), **defaults, **plan}
         (self.folder / "plan.json").write_text(json.dumps(plan))
@@ -75,11 +78,26 @@ class Case:
         before = json.loads((self.folder / "plan.json").read_text())
         (self.folder / "plan.json").write_text(json.dumps({**before, **plan}))
 
-    def start(self, *before: str) -> subprocess.Popen[bytes]:
+    def start(self, *before: str, options: Sequence[str] = ()) -> subprocess.Popen[bytes]:
         """Start the job in a process of its own; ``before`` stands in front of the command."""
-        command = [*before, str(self.python), "-m", "tests.batch.ray.job", str(self.folder)]
-        with (self.folder / "output.txt").open("ab") as output:
-            return subprocess.Popen(command, cwd=self.root, stdout=output, stderr=output, env=self.environment())
+        command = [*before, str(self.python), "-m", "tests.batch.ray.job", str(self.folder), *options]
+        with (self.folder / "output.txt").open("ab") as file:
+            return subprocess.Popen(
+                command, cwd=self.root, stdin=subprocess.PIPE, stdout=file, stderr=file, env=self.environment()
+            )
+
+    @contextmanager
+    def cluster(self) -> Iterator[None]:
+        """Have jobs join a cluster of the planned nodes, which a process of its own keeps."""
+        keeper, address = self.start(options=["--cluster"]), self.folder / "address"
+        try:
+            while not address.exists():
+                assert keeper.poll() is None, "no cluster came up"
+                time.sleep(0.2)
+            self.change(nodes=0, address=address.read_text())
+            yield
+        finally:
+            keeper.communicate(timeout=self.longest_s)
 
     def environment(self) -> dict[str, str]:
         """Return the variables of its processes."""
@@ -89,11 +107,30 @@ class Case:
         """Run the job to its end, which is this error if one is given; return what it said."""
         path = self.folder / "outcome.json"
         path.unlink(missing_ok=True)
-        code = self.start(*before).wait(self.longest_s)
+        with self._kept():
+            code = self.start(*before).wait(self.longest_s)
         assert path.exists(), f"the job ended with {code}"
         outcome: dict[str, Any] = json.loads(path.read_text())
         assert outcome.get("error") == error, outcome
         return outcome
+
+    def run_until_killed(self) -> int:
+        """Run the job until kill -9 ends it; return how many pictures are there."""
+        with self._kept():
+            assert self.start().wait(self.longest_s) == -signal.SIGKILL
+        return len(self._times())
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        """Check that no picture is written again that is there."""
+        before = self._times()
+        yield
+        after = self._times()
+        assert after == {**after, **before}, "a picture that was finished was written again"
+
+    def _times(self) -> dict[str, int]:
+        """Return the time of change of each picture."""
+        return {path.name: path.stat().st_mtime_ns for path in (self.out / "images").glob("*.png")}
 
     def check(self, bad: Mapping[str, str] | None = None, count: int = COUNT) -> str:
         """Check that all good rows are there, whole and once, and that bad ones are named with these errors."""
@@ -114,6 +151,7 @@ class Case:
         assert job is not None
         entries = job.entries()
         assert len(job.finished(entries)) == len(good)
+        assert {len(entry.done) for entry in entries.values()} <= {0, 1}
         times = self.executed()
         return f"{len(good)} of {count} rows, {sum(times.values()) - count} drawings more than rows"
 
@@ -202,15 +240,27 @@ def a_node_is_killed(case: Case) -> str:
 
 
 def the_driver_is_killed(case: Case) -> str:
-    """Run again, it goes on; nothing that was finished is drawn again."""
+    """Run again on the same cluster, it goes on; nothing that was finished is drawn again."""
+    case.prepare(kill="driver", seconds=0.3)
+    there: list[int] = []
+    with case.cluster():
+        for more in (1, 10, 20, 20):
+            case.change(after=more + case.executed().total())
+            there.append(case.run_until_killed())
+        case.change(kill=None)
+        case.run()
+    assert there[-1] > 0
+    return f"{case.check()}; {', '.join(map(str, there))} were there after the kills"
+
+
+def the_driver_and_its_cluster_are_killed(case: Case) -> str:
+    """The driver's end is that of the nodes, which are its children; the rest as above."""
     case.prepare(kill="driver", after=20, seconds=0.5)
-    assert case.start().wait(case.longest_s) == -9
-    there = {path: path.stat().st_mtime_ns for path in (case.out / "images").glob("*.png")}
+    there = case.run_until_killed()
     case.change(kill=None)
     case.run()
-    assert there
-    assert {path: path.stat().st_mtime_ns for path in there} == there
-    return f"{case.check()}; {len(there)} were there after the kill"
+    assert there > 0
+    return f"{case.check()}; {there} were there after the kill"
 
 
 def two_drivers_share_a_folder(case: Case) -> str:
@@ -259,14 +309,17 @@ def the_processors_are_taken(case: Case) -> str:
 
 
 def the_head_is_killed(case: Case) -> str:
-    """The job ends, in some way, and goes on when it is run again."""
-    case.prepare(kill="head", after=20, seconds=1.0)
+    """The other nodes draw what they can; the job ends, in some way, and goes on when it is run again."""
+    case.prepare(80, kill="head", after=20, seconds=1.0)
     began = time.monotonic()
     code = case.start().wait(case.longest_s)
     seconds = time.monotonic() - began
+    output = (case.folder / "output.txt").read_text()
+    assert "the head node of the cluster does not answer" in output
+    there = len(list((case.out / "images").iterdir()))
     case.change(kill=None, seconds=0.0)
     case.run()
-    return f"{case.check()}; the first run ended after {seconds:.0f} s with {code}"
+    return f"{case.check(count=80)}; the first run ended after {seconds:.0f} s with {code}, {there} were there"
 
 
 def a_tenth_of_5000_is_killed(case: Case) -> str:
@@ -318,6 +371,7 @@ CASES: list[Callable[[Case], str]] = [
     a_worker_is_killed,
     a_node_is_killed,
     the_driver_is_killed,
+    the_driver_and_its_cluster_are_killed,
     two_drivers_share_a_folder,
     little_shared_memory,
     a_node_lacks_the_bundle,

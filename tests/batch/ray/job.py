@@ -1,9 +1,11 @@
 """A job on a test cluster of this machine, whose rows and processes come to harm as a file says.
 
-    python -m tests.batch.ray.job FOLDER
+    python -m tests.batch.ray.job FOLDER [--cluster]
 
 ``FOLDER/plan.json`` says how many nodes there are and what is killed when; ``FOLDER/rows.jsonl`` has the rows, and
-``FOLDER/out`` gets the job. Everything but the graphs (see ``tests.batch.toy``) and the harm is the real thing.
+``FOLDER/out`` gets the job. Everything but the graphs (see ``tests.batch.toy``) and the harm is the real thing. With
+``--cluster`` there is no job: the nodes are there until the standard input ends, and jobs join them whose plan has the
+address that ``FOLDER/address`` gets.
 """
 
 from __future__ import annotations
@@ -119,11 +121,15 @@ def main(folder: Path) -> int:
     draw = Harmed(plan["bundle"], folder / "out")
     said: list[str] = []
 
-    def drawn(made: Any) -> dict[str, Any]:
+    def say(line: str) -> None:
+        said.append(line)
+        print(line, flush=True)  # Ray may end this process
+
+    def drawn(made: Any, address: str | None) -> dict[str, Any]:
         if plan["kill"]:
             words = plan["after"], plan["kill"], made, folder / "executed.jsonl"
             threading.Thread(target=kill_after, args=words, daemon=True).start()
-        rules = Rules(**{"address": None if made is None else made.address, "patience_s": 300.0, **plan["rules"]})
+        rules = Rules(**{"address": address, "patience_s": 300.0, **plan["rules"]})
         asked = Asked(
             rows=str(folder / "rows.jsonl"),
             folder=folder / "out",
@@ -135,26 +141,37 @@ def main(folder: Path) -> int:
             shard=Shard(0, 1),
             prune=False,
         )
-        began, watch = time.monotonic(), Watch(OnRay(rules, said.append))
+        began, watch = time.monotonic(), Watch(OnRay(rules, say))
         try:
-            outcome = run(asked, draw, watch, Voice(lambda _path: None, said.append))
+            outcome = run(asked, draw, watch, Voice(lambda _path: None, say))
         except NanoError as error:
             return {"error": type(error).__name__, "what": error.what, "seconds": time.monotonic() - began}
         seconds = time.monotonic() - began
         return {"finished": outcome.finished, "failed": outcome.failed, "seconds": seconds, "drawing": watch.seconds}
 
-    if plan["nodes"] == 0:  # the cluster that the engine starts itself
-        outcome = drawn(None)
+    if plan["nodes"] == 0:  # the cluster that the engine starts itself, or one that is there
+        outcome = drawn(None, plan["address"])
     else:
         with cluster(plan["nodes"], plan["lacking"]) as made:
             holders = taken(made) if plan["taken"] else []
-            outcome = drawn(made)
+            outcome = drawn(made, made.address)
             del holders
     (folder / "outcome.json").write_text(json.dumps({**outcome, "said": said}))
+    return 0
+
+
+def offer(folder: Path) -> int:
+    """Keep a cluster until the standard input ends."""
+    plan = json.loads((folder / "plan.json").read_text())
+    with cluster(plan["nodes"], plan["lacking"]) as made:
+        (folder / "address").write_text(made.address)
+        sys.stdin.read()
     return 0
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    sys.exit(main(parser.parse_args().folder))
+    parser.add_argument("--cluster", action="store_true")
+    given = parser.parse_args()
+    sys.exit((offer if given.cluster else main)(given.folder))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket  # noqa: TID251 - only the head of the cluster is asked
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +16,12 @@ from nano_batch.on_ray.errors import AddressError, ClusterError
 from nano_batch.on_ray.extra import require_ray
 from nano_runtime.errors.escaping import first_line
 
-__all__ = ["Node", "joined", "nodes_of"]
+__all__ = ["Node", "has_head", "joined", "nodes_of"]
 
 _STORE_BYTES: Final = 80 << 20
 """Shared memory of a cluster of this machine: hardly more than the least that Ray takes. No picture goes through it."""
+
+_HEAD_ANSWERS_S: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,19 @@ def joined(address: str | None) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def has_head(ray: Any) -> bool:  # noqa: ANN401 - a module without types
+    """Return whether the head node takes connections.
+
+    Ray's own calls wait for it, for 60 seconds unless it is told otherwise, and then end this process.
+    """
+    host, port = ray.get_runtime_context().gcs_address.rsplit(":", 1)
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), _HEAD_ANSWERS_S):
+            return True
+    except OSError:
+        return False
 
 
 def nodes_of(ray: Any) -> list[Node]:  # noqa: ANN401 - a module without types

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from nano_batch.draw import Draw
-from nano_batch.on_ray.cluster import Node, nodes_of
+from nano_batch.on_ray.cluster import Node, has_head, nodes_of
 from nano_batch.on_ray.errors import NoNodeError
 from nano_batch.on_ray.rules import Rules
 from nano_batch.on_ray.worker import Worker
@@ -86,6 +86,7 @@ class Crew:
     _starts: Counter[str] = field(default_factory=Counter)
     _ends: Counter[str] = field(default_factory=Counter)
     _looked: float = float("-inf")
+    _headless: bool = False
 
     @property
     def idle(self) -> int:
@@ -106,6 +107,15 @@ class Crew:
         if time.monotonic() - self._looked < _LOOK_S:
             return
         self._looked = time.monotonic()
+        if not has_head(self.ray):
+            if not self._headless:
+                self.say(
+                    "warning: the head node of the cluster does not answer; processes go on with what they have, but "
+                    "Ray ends this command if it stays away; then the same command, on a new cluster, draws the rest"
+                )
+            self._headless = True
+            return
+        self._headless = False
         nodes = nodes_of(self.ray)
         for node in nodes:
             cpus = node.cpus if self.rules.cpus is None else self.rules.cpus
