@@ -310,7 +310,7 @@ def the_processors_are_taken(case: Case) -> str:
 
 def the_head_is_killed(case: Case) -> str:
     """The other nodes draw what they can; the job ends, in some way, and goes on when it is run again."""
-    case.prepare(80, kill="head", after=20, seconds=1.0)
+    case.prepare(80, kill="head", after=8, seconds=4.0)
     began = time.monotonic()
     code = case.start().wait(case.longest_s)
     seconds = time.monotonic() - began
