@@ -158,6 +158,19 @@ def test_a_bundle_that_is_chosen_by_its_digest(served):
     assert served.studio.shelf.named(two.bundle.digest[:4]) is None
 
 
+def test_the_engine_rests_when_somebody_sees_the_first_preview(served, monkeypatch):
+    """Once a round: on its processors a browser shows what came."""
+    rests = []
+    monkeypatch.setattr(served.studio.worker._stopping, "wait", rests.append)  # noqa: SLF001 - it is what it waits with
+    done(submit(served))
+    assert rests == []
+    shelved = served.studio.shelf.chosen(None)
+    options = DrawOptions(prompt="owl", num_images_per_prompt=6)
+    seen = served.studio.submit(options, shelved, Wish("me", {}, watched=True))
+    done(seen)
+    assert (len(seen.pictures), rests) == (6, [worker._REST_SECONDS] * 2)  # noqa: SLF001 - see above
+
+
 def test_stopping_does_not_wait_for_an_engine_that_hangs(held):
     """The call under way is given its time; waiting jobs are cancelled at once."""
     waiting = submit(held)
