@@ -160,7 +160,7 @@ def test_a_bundle_that_is_chosen_by_its_digest(served):
 
 def test_the_engine_rests_when_somebody_sees_the_first_preview(served, monkeypatch):
     """Once a round: on its processors a browser shows what came."""
-    rests = []
+    rests: list[float] = []
     monkeypatch.setattr(served.studio.worker._stopping, "wait", rests.append)  # noqa: SLF001 - it is what it waits with
     done(submit(served))
     assert rests == []
