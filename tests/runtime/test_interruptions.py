@@ -91,3 +91,13 @@ def test_a_signal_while_python_ends_changes_no_exit_code():
     ends = "class End:\n    def __del__(self): signal.raise_signal(signal.SIGINT)\nend = End()\nsys.exit(start())"
     done = run(AT_IMPORT.replace("sys.exit(start())", ends), "2", "nobody", "nano_runtime:generate")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_interrupted_command_waits_for_no_thread():
+    code = (
+        "import hashlib, sys, threading\nfrom nano_runtime.commands import ended\n"
+        "work = lambda: hashlib.pbkdf2_hmac('sha256', b'', b'', 1 << 30)\n"
+        "threading.Thread(target=work).start()\nprint(ended(0))\nsys.exit(ended(130))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "0\n", "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nano_runtime.commands import ended_by_signals
+from nano_runtime.commands import ended, ended_by_signals
 
 __all__ = ["export"]
 
@@ -12,4 +12,4 @@ def export() -> int:
     with ended_by_signals("nano-export"):
         from nano_export.cli import main
 
-        return main()
+        return ended(main())

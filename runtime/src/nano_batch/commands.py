@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nano_runtime.commands import ended_by_signals
+from nano_runtime.commands import ended, ended_by_signals
 
 __all__ = ["batch"]
 
@@ -12,4 +12,4 @@ def batch() -> int:
     with ended_by_signals("nano-batch"):
         from nano_batch.cli import main
 
-        return main()
+        return ended(main())

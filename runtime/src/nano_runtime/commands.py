@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
-__all__ = ["bench", "bundle", "ended_by_signals", "generate"]
+__all__ = ["bench", "bundle", "ended", "ended_by_signals", "generate"]
 
 _INTERRUPTED = 130
 
@@ -39,6 +40,19 @@ def ended_by_signals(command: str) -> Iterator[None]:
     finally:
         for number in numbers:
             signal.signal(number, signal.SIG_IGN)
+
+
+def ended(code: int) -> int:
+    """Return the exit code of a command; one that was interrupted ends here, and the process with it.
+
+    Python would wait for threads first, in which native code may load a graph for hours.
+    """
+    if code == _INTERRUPTED:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):  # there may be none
+                stream.flush()
+        os._exit(code)
+    return code
 
 
 def generate() -> int:
