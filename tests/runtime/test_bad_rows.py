@@ -135,6 +135,8 @@ KINDS = {
     "options in a text": txt('fox\n--prompt "owl" --steps 3\n', "line 2: ", "looks like an option", "CSV or JSON"),
     "an option in a text": txt("a fox --seed 3\n", "line 1: '--seed' looks like an option", "a column for each"),
     "an option of A1111": txt("a fox --cfg_scale 7\n", "line 1: '--cfg_scale' looks like an option"),
+    "JSON lines as text": txt('{"prompt": "fox", "seed": 3}\n', "line 1: it is a JSON object", "ends in .jsonl"),
+    "CSV as text": txt("\nid;Prompt;label\na;fox;7\n", "line 2: it is the first line of a table", ".csv or .tsv"),
     # values
     "no prompt": jsonl('{"seed": 1}', "line 1: it has no prompt", "Give it one"),
     "prompt null": json_row("it has no prompt", prompt=None),

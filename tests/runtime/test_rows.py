@@ -51,7 +51,8 @@ def test_a_line_of_text_is_a_prompt(tmp_path):
 
 def test_words_that_other_programs_do_not_draw_are_drawn_and_told(tmp_path, caplog):
     path = tmp_path / "rows.txt"
-    path.write_text("# foxes\na fox --ar 16:9\nan owl -- at night\n#owls --ar 1:1 --no-moon\na--seed fox\n")
+    prompts = ["# foxes", "a fox --ar 16:9", "an owl -- at night", "#owls --ar 1:1 --no-moon", "a--seed fox"]
+    path.write_text("\n".join([*prompts, "{a|b} prompt, # id", "prompt, seed"]))
     assert [row.options.prompt for row in read_rows(path)] == path.read_text().splitlines()
     assert caplog.messages == [
         "these lines begin with #, which makes no comment here, and are drawn as they stand: 1, 4",

@@ -26,36 +26,54 @@ _log = logging.getLogger(__name__)
 Found: TypeAlias = Iterator[Record | Fault]
 
 _DASHED: Final = re.compile(r"(?<!\S)--[A-Za-z][\w-]*")
+_COMMENT: Final = re.compile(r"^#")
+_DELIMITER: Final = re.compile(r"[,;\t]")
 _MOST_PLACES: Final = 5
+_NOTHING_ELSE: Final = "a line of text is a prompt and nothing else"
 _OBJECT: Final = 'Each line is one object, as in {"prompt": "a red fox", "seed": 7}.'
 
 
 def lines_of_text(text: str) -> Found:
     """Yield a row for each line that is not blank: the line is the prompt, without the space around it.
 
-    A line with one of our options, as A1111's script for prompts from files has them, is a fault. Other words that
-    other programs do not draw, ``--ar`` and ``# text``, are drawn, and the log says so.
+    A line that is no prompt is a fault; see ``_no_prompt``. Other words that other programs do not draw, ``--ar`` and
+    ``# text``, are drawn, and the log says so.
     """
     marked: dict[str, list[int]] = {}
+    first = True
     for number, line in enumerate(text.split("\n"), 1):
         prompt = line.strip()
-        words = _DASHED.findall(prompt)
-        options = [word for word in words if field_of(word.removeprefix("--")) is not None]
-        if prompt.startswith("--") or options:
-            yield Fault(
-                f"line {number}",
-                f"{shown(prompt if prompt.startswith('--') else options[0])} looks like an option, and a line of a "
-                "text file is a prompt and nothing else",
-                "Save prompts with options as CSV or JSON lines, with a column for each.",
-            )
-        elif prompt:
-            for word in dict.fromkeys(["#", *words] if prompt.startswith("#") else words):
+        if not prompt:
+            continue
+        if (fault := _no_prompt(prompt, first=first)) is not None:
+            yield Fault(f"line {number}", *fault)
+        else:
+            for word in dict.fromkeys((*_COMMENT.findall(prompt), *_DASHED.findall(prompt))):
                 marked.setdefault(word, []).append(number)
             yield Record(number, f"line {number}", {"prompt": prompt})
+        first = False
     for word, numbers in marked.items():
         places = ", ".join(map(str, numbers[:_MOST_PLACES])) + (", ..." if len(numbers) > _MOST_PLACES else "")
         what = "begin with #, which makes no comment here" if word == "#" else f"have {word}, which is no option here"
         _log.warning("these lines %s, and are drawn as they stand: %s", what, places)
+
+
+def _no_prompt(line: str, *, first: bool) -> tuple[str, str] | None:
+    """Return what a line of text is if it is no prompt, and what to do; None for a prompt.
+
+    Options are those of A1111's script for prompts from files and ours, and JSON lines and tables have other names.
+    """
+    options = [word for word in _DASHED.findall(line) if field_of(word.removeprefix("--")) is not None]
+    if line.startswith("--") or options:
+        what = f"{shown(line if line.startswith('--') else options[0])} looks like an option, and {_NOTHING_ELSE}"
+        return what, "Save prompts with options as CSV or JSON lines, with a column for each."
+    if line.startswith("{") and _is_json(line):
+        return f"it is a JSON object, and {_NOTHING_ELSE}", "Save the rows in a file whose name ends in .jsonl."
+    names = [field_of(cell) for cell in _DELIMITER.split(line)] if first else []
+    if "prompt" in names and (None not in names or len(names) - names.count(None) > 1):
+        hint = "Save the table in a file whose name ends in .csv or .tsv."
+        return f"it is the first line of a table, and {_NOTHING_ELSE}", hint
+    return None
 
 
 def _json_lines(text: str, path: Path) -> Found:
