@@ -219,9 +219,9 @@ def a_row_takes_all_memory(case: Case) -> str:
 
 def a_row_never_ends(case: Case) -> str:
     """Its process is ended when patience is."""
-    case.prepare(harm={"r17": "sleep"}, rules={"patience_s": 15.0})
+    case.prepare(harm={"r17": "sleep"}, rules={"patience_s": 40.0})
     case.run()
-    return case.check({"r17": "did not come back within 15 seconds 3 times"})
+    return case.check({"r17": "did not come back within 40 seconds 3 times"})
 
 
 def a_worker_is_killed(case: Case) -> str:
