@@ -61,6 +61,7 @@ def _of_ir(model: Any, folder: Path, name: str) -> list[Graph]:
     operators = [
         one for one in model.get_ordered_ops() if one.get_type_name() not in {"Parameter", "Result", "Constant"}
     ]
+    fixed = _computed_of_constants(model)
     found: list[Graph] = []
     for number in range(0, len(operators), OPERATORS):
         window = operators[number : number + OPERATORS]
@@ -70,7 +71,7 @@ def _of_ir(model: Any, folder: Path, name: str) -> list[Graph]:
             for place in one.inputs():
                 source = place.get_source_output()
                 node = source.get_node()
-                if node.get_type_name() == "Constant" or node.get_friendly_name() in names:
+                if node.get_friendly_name() in fixed | names:
                     continue
                 key = node.get_friendly_name(), source.get_index()
                 if key not in given:
@@ -93,6 +94,16 @@ def _of_ir(model: Any, folder: Path, name: str) -> list[Graph]:
         ]
         found.append(Graph(path, path.with_suffix(".bin"), inputs))
     return found
+
+
+def _computed_of_constants(model: Any) -> set[str]:
+    """Return the names of layers that depend on no input: pieces keep these whole, as engines fold them."""
+    names: set[str] = set()
+    for one in model.get_ordered_ops():
+        sources = [place.get_source_output().get_node() for place in one.inputs()]
+        if one.get_type_name() != "Parameter" and all(source.get_friendly_name() in names for source in sources):
+            names.add(one.get_friendly_name())
+    return names
 
 
 def _sizes(parameter: Any) -> list[int]:
