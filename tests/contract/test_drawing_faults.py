@@ -13,6 +13,7 @@ from PIL import Image
 from tests.faults import ERRORS, SHORT, failing
 
 from nano_runtime.cli import generate
+from nano_runtime.system import files
 
 FEW = 3
 OPTIONS = ("--steps=1", "--guidance=1", "--seed=3", "--threads=1", "--force")
@@ -29,6 +30,8 @@ class Place:
         self._argv = ["a fox", f"--bundle={folder}/bundle", f"--backend={backend}", f"-o{self.picture}", *OPTIONS]
 
     def draw(self) -> int:
+        """Draw as a new process would, which looks through the picture's folder."""
+        files._tidy.clear()  # noqa: SLF001
         return generate.main([*self._argv, f"--cache={self.folder}/cache"])
 
     def put_old(self) -> bytes:

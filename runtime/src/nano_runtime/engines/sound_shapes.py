@@ -6,10 +6,7 @@ The shapes are those that OpenVINO itself found, for a number of rows: nothing t
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    import openvino
+from typing import Any, Final
 
 __all__ = ["require_sound_shapes"]
 
@@ -23,8 +20,11 @@ _BROADCAST: Final = frozenset(
 )  # fmt: skip
 
 
-def require_sound_shapes(model: openvino.Model) -> None:
+def require_sound_shapes(model: Any) -> None:  # noqa: ANN401 - one file imports openvino, not this one
     """Check each layer's shapes, once all of them are known.
+
+    Args:
+        model: an ``openvino.Model``.
 
     Raises:
         ValueError: a tensor has very many dimensions; a Reshape has another number of values than its input, which
@@ -42,18 +42,18 @@ def require_sound_shapes(model: openvino.Model) -> None:
             raise ValueError(f"the layer {node.get_friendly_name()} puts dimensions in front of those of its input")
 
 
-def _values(shape: openvino.PartialShape) -> int:
+def _values(shape: Any) -> int:  # noqa: ANN401
     """Return how many values a tensor has; -1 where that is not known."""
     return math.prod(shape.to_shape()) if shape.is_static else -1
 
 
-def _does_not_fit(place: openvino.Input, rank: int) -> bool:
+def _does_not_fit(place: Any, rank: int) -> bool:  # noqa: ANN401
     """Return whether an input has more dimensions than the result; or fewer, though the graph's inputs decide it."""
     own = len(place.get_partial_shape())
     return own > rank or (1 < own < rank and _is_computed(place.get_source_output().get_node()))
 
 
-def _is_computed(node: openvino.Node) -> bool:
+def _is_computed(node: Any) -> bool:  # noqa: ANN401
     """Return whether a layer depends on an input of the graph, and not on constants alone."""
     open_, seen = [node], set[str]()
     while open_:
