@@ -60,7 +60,7 @@ def test_drawing_stops_within_a_step(tmp_path, fp32, backend, number):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("backend", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_at_any_moment_it_ends_and_leaves_nothing(tmp_path, full, backend):
     """Loading, compiling, encoding, UNet calls, decoding, writing: most of the time is native code's."""
     pytest.importorskip(backend)

@@ -9,10 +9,21 @@ import pytest
 from tests.docs.documents import DOCUMENTS, ROOT, Block, blocks_of
 from tests.docs.running import NOT_RUN, run, run_block
 
+SLOW = {f"docs/how-to/{name}.md" for name in ("engines", "seeds", "speed", "trust-a-bundle")} | {
+    "models/demo/README.md"
+}
 WITH_BLOCKS = [path for path in DOCUMENTS if any(block.language in ("sh", "python") for block in blocks_of(path))]
 
 
-@pytest.mark.parametrize("document", WITH_BLOCKS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def cases() -> list[object]:
+    """Return the documents, by their names; those whose commands take longest are slow."""
+    names = {path.relative_to(ROOT).as_posix(): path for path in WITH_BLOCKS}
+    return [
+        pytest.param(path, id=name, marks=[pytest.mark.slow] if name in SLOW else []) for name, path in names.items()
+    ]
+
+
+@pytest.mark.parametrize("document", cases())
 def test_every_block_runs(document, workshop):
     folder = workshop()
     names: dict[str, object] = {}

@@ -54,7 +54,7 @@ def kinds(name: str) -> list[str]:
     return sorted({"epsilon", "v_prediction", "sample"} - unknown)
 
 
-@pytest.mark.parametrize("spacing", [None, "leading", "linspace", "trailing"])
+@pytest.mark.parametrize("spacing", [None, "leading", pytest.param("linspace", marks=pytest.mark.slow), "trailing"])
 @pytest.mark.parametrize(
     ("name", "kind"),
     [

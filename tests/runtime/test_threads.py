@@ -84,6 +84,7 @@ def check_all(pipe: Pipeline, count: int, sizes: tuple[int, ...], seeds: int) ->
     in_threads(work, count)
 
 
+@pytest.mark.parametrize("pipe", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)], indirect=True)
 def test_threads_draw_what_each_draws_alone(pipe):
     check_all(pipe, FEW, (2,), 2)
 
@@ -121,6 +122,7 @@ def test_an_abandoned_stream_keeps_nobody_waiting(pipe):
     in_threads(lambda seed: pipe("a red fox", seed=seed, **ASKED), 4, threads=2)
 
 
+@pytest.mark.parametrize("pipe", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)], indirect=True)
 def test_closing_while_others_draw_changes_no_picture(pipe):
     expected = [arrays(pipe("a red fox", seed=seed, **ASKED)) for seed in range(4)]
     ended = threading.Event()
