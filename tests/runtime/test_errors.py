@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,19 @@ def test_every_leaf_comes_home_from_a_worker_with_its_message_and_code(leaf):
     assert (again.what, again.details, again.hint) == (error.what, error.details, error.hint)
     assert str(again) == str(error)
     assert again.exit_code == error.exit_code
+
+
+def test_a_full_disk_is_told_from_a_path_that_cannot_be_written():
+    for number in (errno.ENOSPC, errno.EDQUOT):
+        full = errors.OutputError(Path("x"), OSError(number, os.strerror(number)))
+        assert (full.what, full.hint) == (
+            f"x cannot be written: {os.strerror(number)}",
+            "Free some space, or choose a path on another disk.",
+        )
+    denied = errors.OutputError(Path("x"), OSError(errno.EACCES, "Permission denied"))
+    assert (denied.what, denied.hint) == ("x cannot be written: Permission denied", "Choose another output path.")
+    assert errors.OutputError(Path("x"), OSError("odd")).what == "x cannot be written: odd"
+    assert errors.OutputError(Path("x"), OSError()).what == "x cannot be written: OSError"
 
 
 def test_what_a_file_says_does_nothing_to_a_terminal():

@@ -114,7 +114,7 @@ class Log:
                     file.write(b"\n")
             sync_folder(path.parent)
         except OSError as error:
-            raise OutputError(path, str(error.strerror or error)) from error
+            raise OutputError(path, error) from error
         return cls(file, ends)
 
     def begin(self, keys: Sequence[str]) -> None:
@@ -144,7 +144,7 @@ class Log:
         try:
             os.fsync(self.file.fileno())
         except OSError as error:
-            raise OutputError(Path(self.file.name), str(error.strerror or error)) from error
+            raise OutputError(Path(self.file.name), error) from error
 
     def _append(self, records: Sequence[Mapping[str, Any]]) -> None:
         content = _as_lines(records)
@@ -152,7 +152,7 @@ class Log:
             while content:
                 content = content[self.file.write(content) :]
         except OSError as error:
-            raise OutputError(Path(self.file.name), str(error.strerror or error)) from error
+            raise OutputError(Path(self.file.name), error) from error
 
     def close(self) -> None:
         """Close it."""
@@ -352,7 +352,7 @@ def make_folder(folder: Path, within: Path | None = None) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(folder, str(error.strerror or error)) from error
+        raise OutputError(folder, error) from error
 
 
 def write_lines(path: Path, lines: list[dict[str, Any]]) -> bool:

@@ -64,7 +64,7 @@ def _opened_lock(path: Path) -> IO[bytes]:
         path.parent.mkdir(parents=True, exist_ok=True)
         return open(path, "ab", opener=open_plain)
     except OSError as error:
-        raise OutputError(path if os.path.lexists(path) else path.parent, str(error.strerror or error)) from error
+        raise OutputError(path if os.path.lexists(path) else path.parent, error) from error
 
 
 def _lock(folder: Path, file: IO[bytes], *, shared: bool) -> None:

@@ -162,7 +162,7 @@ def _copy(source: Path, target: Path) -> None:
         found, content = source.stat(), plain_content(source)
         there = target.exists() and _looks(target.stat()) == _looks(found)
     except OSError as error:
-        raise OutputError(target, str(error.strerror or error)) from error
+        raise OutputError(target, error) from error
     if not there:
         write_whole(target, lambda file: file.write(content))
         with suppress(OSError):  # then its content is compared

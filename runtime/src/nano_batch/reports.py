@@ -72,7 +72,7 @@ def report(job: Job, lines: Sequence[Mapping[str, Any]]) -> Report:
             try:
                 (job.folder / ERRORS).unlink(missing_ok=True)
             except OSError as error:
-                raise OutputError(job.folder / ERRORS, str(error.strerror)) from error
+                raise OutputError(job.folder / ERRORS, error) from error
     return Report(len(lines), records, errors)
 
 

@@ -49,7 +49,7 @@ def check_target(target: Path, *, force: bool) -> None:
     try:
         _require_replaceable(target, force=force)
     except OSError as error:
-        raise _output_error(target, error) from error
+        raise OutputError(target, error) from error
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def staged(target: Path, *, force: bool) -> Iterator[Path]:
         where = target if error.filename is None else Path(str(error.filename))
         if error.errno not in MACHINE_ERRNOS or not where.is_relative_to(target.parent):
             raise
-        raise _output_error(target, error) from error
+        raise OutputError(target, error) from error
 
 
 def discard_unfinished() -> None:
@@ -246,8 +246,3 @@ def _beside(target: Path, suffix: str) -> Path:
     if len(os.fsencode(name)) > _LONGEST_NAME_BYTES:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()
     return target.with_name(f".{name}.{suffix}")
-
-
-def _output_error(target: Path, error: OSError) -> OutputError:
-    """Return our error for one of the system's."""
-    return OutputError(target, str(error) if error.strerror is None else error.strerror)

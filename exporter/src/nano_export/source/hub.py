@@ -105,7 +105,7 @@ def fetch(remote: Remote) -> Path:
         raise CheckpointError(remote.model, _GATED) from error
     except (httpx2.HTTPError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
-            raise OutputError(Path(error.filename), error.strerror or type(error).__name__) from error  # a full disk
+            raise OutputError(Path(error.filename), error) from error  # a full disk
         raise _unreachable(remote.model, error) from error
 
 

@@ -42,7 +42,7 @@ def fetch_files(repository: str, choose: Callable[[Collection[str]], Sequence[st
         raise HubFilesError(repository, "there is no such file or folder, and none so named on the Hub") from error
     except (httpx2.HTTPError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
-            raise OutputError(Path(error.filename), error.strerror or type(error).__name__) from error  # a full disk
+            raise OutputError(Path(error.filename), error) from error  # a full disk
         found = _cached(repository, choose)
         if found is None:
             raise NetworkError(

@@ -117,7 +117,7 @@ def remove(paths: Iterable[Path]) -> list[Path]:
         try:
             path.unlink()
         except OSError as error:
-            raise OutputError(path, str(error.strerror or error)) from error
+            raise OutputError(path, error) from error
         for parent in list(path.parents)[:2]:
             with suppress(OSError):  # it is not empty
                 parent.rmdir()

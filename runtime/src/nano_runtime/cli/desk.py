@@ -224,7 +224,7 @@ def _write_to_stdout(content: bytes) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise OutputError(Path("standard output"), error.strerror or str(error)) from error
+        raise OutputError(Path("standard output"), error) from error
 
 
 def remove_cells(paths: list[Path]) -> None:

@@ -150,4 +150,4 @@ def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
     except OSError as error:
-        raise OutputError(path, str(error.strerror)) from error
+        raise OutputError(path, error) from error

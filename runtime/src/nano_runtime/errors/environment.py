@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from nano_runtime.errors.branches import MachineError
@@ -70,10 +71,13 @@ class OutOfMemoryError(MachineError, MemoryError):
 
 
 class OutputError(MachineError, OSError):
-    """A file or folder that cannot be written."""
+    """A file or folder that cannot be written, for a reason of ours or of the system's."""
 
-    def __init__(self, path: Path, why: str) -> None:
-        super().__init__(f"{path} cannot be written: {why}", "Choose another output path.")
+    def __init__(self, path: Path, why: str | OSError) -> None:
+        full = isinstance(why, OSError) and why.errno in {errno.ENOSPC, errno.EDQUOT}
+        reason = why if isinstance(why, str) else why.strerror or str(why) or type(why).__name__
+        advice = "Free some space, or choose a path on another disk." if full else "Choose another output path."
+        super().__init__(f"{path} cannot be written: {reason}", advice)
 
 
 class KilledError(MachineError, ChildProcessError):

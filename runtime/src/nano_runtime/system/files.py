@@ -68,7 +68,7 @@ def check_folder(folder: Path) -> None:
     try:
         there = folder.is_dir()
     except OSError as error:
-        raise OutputError(folder, str(error.strerror)) from error
+        raise OutputError(folder, error) from error
     if not there:
         raise OutputError(folder, "there is no such folder")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -150,7 +150,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], *, private: boo
         sync_folder(path.parent)
     except OSError as error:
         _tidy.clear()  # it may be the unfinished file that could not be removed
-        raise OutputError(path, str(error) if error.strerror is None else error.strerror) from error
+        raise OutputError(path, error) from error
 
 
 def sync_tree(folder: Path) -> None:
