@@ -21,29 +21,45 @@ from nano_runtime import Bundle, Pipeline, open_picture
 _PROMPT = "an otter on a teal background"
 _CALL = 0.02  # seconds of a fake UNet call
 _SLACK = 0.05
+_PAUSE = 0.02  # between two looks at a job: each takes time of the cores that draw it
 _OK, _FULL = 200, 429
 
 
-@figure("V4", "server's share of a picture, against the same call in Python, in turns", "≤ 20 ms", 30, timed=True)
+@figure(
+    "V4",
+    "server's share of a picture, against the same call in Python, in turns",
+    "≤ 20 ms; 512 px ≤ 2 %",
+    30,
+    timed=True,
+)
 def share(choices: Choices, count: int) -> Measured:
-    """Draw by turns through the API and in this process; the server's has also written the file."""
-    served, direct = [], []
+    """Draw by turns through the API and in this process; the server's has also written the file.
+
+    Where a call takes seconds, two calls differ by more than the server adds: what it does around the call is told too.
+    """
+    served, direct, around = [], [], []
     pipe = Pipeline.from_pretrained(_folder(choices), threads=choices.threads)
-    with real(choices.bundle, *choices.serving) as server:
+    with real(choices.bundle, *choices.serving) as server, TemporaryDirectory() as folder:
         client = server.client()
         for seed in range(count + 2):  # the first two load
             answer = client.ask("POST", "/v1/images/generations", {"prompt": _PROMPT, "seed": seed})
             assert answer.status == _OK, answer.content  # noqa: S101 - of a benchmark
+            job = max(client.get("/api/v1/jobs")["jobs"], key=lambda one: one["created"])
             served.append(answer.seconds)
             began = time.perf_counter()
-            pipe(_PROMPT, seed=seed)
-            direct.append(time.perf_counter() - began)
+            result = pipe(_PROMPT, seed=seed)
+            ended = time.perf_counter()
+            direct.append(ended - began)
+            result.save(Path(folder) / "picture.png")
+            writing = time.perf_counter() - ended
+            around.append(job["started"] + answer.seconds - job["completed"] + writing)
     pipe.close()
-    served, direct = served[2:], direct[2:]
+    served, direct, around = served[2:], direct[2:], around[2:]
     extra = median(one - other for one, other in zip(served, direct, strict=True))
-    part = extra / median(direct)
-    text = f"{1e3 * extra:.1f} ms (median difference), {100 * part:.1f} % of {1e3 * median(direct):.0f} ms"
-    return Measured(text, extra <= 0.02)  # noqa: PLR2004 - proposed
+    whole, own = median(direct), median(around)
+    text = f"{1e3 * extra:.1f} ms (median difference), {100 * extra / whole:.1f} % of {1e3 * whole:.0f} ms; "
+    text += f"{1e3 * own:.1f} ms before and after the call, with the file"
+    return Measured(text, extra <= max(0.02, 0.02 * whole))
 
 
 @figure(
@@ -57,14 +73,20 @@ def first(choices: Choices, count: int) -> Measured:
         for number in range(count + 1):
             began = time.perf_counter()
             job = client.post({"prompt": _PROMPT, "seed": number})
-            until(lambda job=job: client.job(job)["previews"] or client.job(job)["completed"], 300)  # type: ignore[misc]
+            until(lambda job=job: _shown(client, job), 300, _PAUSE)  # type: ignore[misc]
             seen = time.perf_counter() - began
-            ended = client.ended(job, 300)
+            ended = client.ended(job, 300, _PAUSE)
             words.append(f"{seen:.2f} / {time.perf_counter() - began:.2f} s")
         watching.close()
     share = 1e3 * (ended["completed"] - ended["started"]) / ended["progress"]["calls"]
     text = f"cold {words[0]}; warm {'; '.join(words[1:])}; {ended['progress']['calls']} calls of {share:.0f} ms"
     return Measured(text, ended["status"] == "completed")
+
+
+def _shown(client: Client, name: str) -> bool:
+    """Return whether somebody who watches has seen something of a job."""
+    job = client.job(name)
+    return bool(job["previews"] or job["completed"])
 
 
 def _folder(choices: Choices) -> Path:

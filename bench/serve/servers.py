@@ -85,9 +85,9 @@ class Client:
         """Return a job."""
         return self.get(f"/api/v1/jobs/{name}")
 
-    def ended(self, name: str, seconds: float = 120) -> Any:  # noqa: ANN401 - as JSON
+    def ended(self, name: str, seconds: float = 120, pause: float = 0.001) -> Any:  # noqa: ANN401 - as JSON
         """Wait until a job has ended; return it."""
-        return until(lambda: found if (found := self.job(name))["completed"] else None, seconds)
+        return until(lambda: found if (found := self.job(name))["completed"] else None, seconds, pause)
 
     def close(self) -> None:
         """End the connection."""
@@ -223,11 +223,11 @@ def real(bundle: Path | None, *options: str) -> Iterator[Running]:
         process.stdout.close()
 
 
-def until(done: Callable[[], Any], seconds: float = 60) -> Any:  # noqa: ANN401 - whatever is true
-    """Wait until something is true; return it."""
+def until(done: Callable[[], Any], seconds: float = 60, pause: float = 0.001) -> Any:  # noqa: ANN401 - whatever is true
+    """Wait until something is true, and look again after each pause; return it."""
     deadline = time.monotonic() + seconds
     while not (found := done()):
         if time.monotonic() > deadline:
             raise TimeoutError("it did not happen")
-        time.sleep(0.001)
+        time.sleep(pause)
     return found
