@@ -15,9 +15,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks with torc
 
 FEW = (
     "scheduler: PNDM, as Stable Diffusion 1.5",
-    "scheduler: DDIM, steps_offset 0 and clip_sample",
     "scheduler: DPM-Solver++ with -Infinity",
-    "files: fp16 only",
     "files: NaN in a weight",
     "files: links to nowhere",
     "control: another schedule",

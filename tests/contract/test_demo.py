@@ -60,6 +60,7 @@ def test_the_same_pictures_are_wrong_for_other_prompts(pictures, scorer):
     assert accuracy.concept == 0
 
 
+@pytest.mark.slow
 def test_without_the_default_it_draws_what_is_asked_too(scorer):
     """DDIM is what any key that its config lacks would spoil first: it clips latents unless it is told not to."""
     pipe = Pipeline.from_pretrained(backend="onnxruntime")

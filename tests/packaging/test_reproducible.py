@@ -33,6 +33,7 @@ def test_a_wheel_built_elsewhere_is_the_same(project, tmp_path, request):
     assert sha256(second) == sha256(first)
 
 
+@pytest.mark.slow
 def test_an_sdist_built_elsewhere_is_the_same(tmp_path):
     first = build(copied("runtime", tmp_path / "one"), tmp_path / "first", "sdist")
     second = build(aged(copied("runtime", tmp_path / "two")), tmp_path / "second", "sdist")

@@ -90,6 +90,7 @@ def test_a_blurred_picture_correlates_less(scorer: Scorer, clean) -> None:
     assert all(b.correlation > a.correlation for b, a in zip(before, after, strict=True))
 
 
+@pytest.mark.slow
 def test_noise_lowers_the_correlation_and_then_the_accuracy(scorer: Scorer, clean) -> None:
     pairs, pictures = clean[0][:30], clean[1][:30]
     rng = np.random.default_rng(1)
@@ -106,6 +107,7 @@ def test_noise_lowers_the_correlation_and_then_the_accuracy(scorer: Scorer, clea
     assert accuracies[-1] < 0.5
 
 
+@pytest.mark.slow
 def test_pure_noise_scores_at_chance(scorer: Scorer) -> None:
     rng = np.random.default_rng(2)
     pairs = [scorer.knowledge.pairs[index] for index in rng.choice(1200, 50, replace=False)]

@@ -113,6 +113,7 @@ def test_mixed_streams_in_one_thread_are_those_drawn_alone(pipe, keep_loaded):
         np.testing.assert_array_equal(arrays(result), wanted)
 
 
+@pytest.mark.parametrize("pipe", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)], indirect=True)
 def test_an_abandoned_stream_keeps_nobody_waiting(pipe):
     stream = pipe.stream("a red fox", **{**ASKED, "num_inference_steps": 3})
     next(stream)
