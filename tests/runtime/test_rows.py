@@ -39,6 +39,23 @@ def test_all_formats_and_encodings_give_the_same_rows(tmp_path, name, encoding):
     assert owl.options == DrawOptions(prompt="an owl", num_inference_steps=20, quality="fast")
 
 
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_tables_are_read_as_spreadsheets_write_them_where_a_comma_is_the_decimal_mark(tmp_path, mark):
+    path = tmp_path / ("rows.csv" if mark == ";" else "rows.tsv")
+    cells = ["Prompt", "Seed", "CFG scale", "guidance_interval"], ["ein Fuchs, rot; ein Bär", "7", "5,5", "0,2:,8"]
+    table = "".join(mark.join(f'"{one}"' if ";" in one else one for one in row) + "\r\n" for row in cells)
+    path.write_bytes(table.encode("utf-8-sig"))
+    (row,) = read_rows(path)
+    assert row.options == DrawOptions(prompt=cells[1][0], seed=7, guidance_scale=5.5, guidance_interval=(0.2, 0.8))
+
+
+def test_commas_divide_where_the_header_has_a_prompt_with_them(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("note;prompt;x,prompt\na;b;c,a fox\n")
+    (row,) = read_rows(path)
+    assert (row.options.prompt, row.extra) == ("a fox", {"note;prompt;x": "a;b;c"})
+
+
 def test_a_line_of_text_is_a_prompt(tmp_path):
     path = tmp_path / "rows.txt"
     path.write_bytes(b"\xef\xbb\xbfa red fox, sitting\r\n\r\n  # an owl \n")

@@ -38,7 +38,7 @@ __all__ = ["Checker"]
 
 _CONTROL: Final = pattern_of(CONTROLS - {ord(letter) for letter in "\t\n\r"})
 _LONGEST_ID: Final = 200  # characters; files are named by it
-_ROUNDED: Final = re.compile(r"\s*\d+\.\d+[eE]\+\d+\s*$")  # as spreadsheets write long numbers
+_ROUNDED: Final = re.compile(r"\s*\d+[.,]\d+[eE]\+\d+\s*$")  # as spreadsheets write long numbers
 _MOST_EXACT: Final = 1 << 53  # up to here each whole number has a double of its own
 _OWN: Final = ("prompt", "negative_prompt", "seed", "num_images_per_prompt")
 _MOST_LOOKED_UP: Final = 20

@@ -19,7 +19,7 @@ STDIN: Final = Path("-")
 _MOST_BYTES: Final = 256 << 20
 _FLAGS: Final = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
 _MARKS: Final = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}  # how texts may begin
-_AS_UTF8: Final = "Save it as UTF-8 text."
+_AS_UTF8: Final = "Save it as UTF-8 text; spreadsheets call it CSV UTF-8."
 _BINARY: Final = {  # how files begin that people take for text
     b"PAR1": ("it is a Parquet file", "Give it a name that ends in .parquet."),
     b"PK\x03\x04": ("it is a workbook or another zip file", "Save the sheet as CSV UTF-8."),

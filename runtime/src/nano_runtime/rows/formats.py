@@ -115,6 +115,13 @@ def _is_json(text: str) -> bool:
     return True
 
 
+def _csv(text: str, path: Path) -> Found:
+    """Yield the rows of a table with commas; or semicolons, which spreadsheets write where decimals have a comma."""
+    header = text.lstrip().partition("\n")[0].replace('"', "")
+    delimiter = next((mark for mark in ",;" if "prompt" in map(field_of, header.split(mark))), ",")
+    yield from _table(delimiter, text, path)
+
+
 def _table(delimiter: str, text: str, path: Path) -> Found:
     """Yield a row for each record below the header; empty cells are left out, and so are records of nothing else."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -150,8 +157,8 @@ def _header(cells: list[str], delimiter: str, path: Path) -> list[str]:
     """Return the names of the columns; raises the error of ``check_columns``."""
     names = [cell.strip() for cell in cells]
     other = next((mark for mark in ";\t,|" if mark != delimiter and mark in "".join(names)), None)
-    hint = None if other is None else "Divide the columns of .csv with commas, and those of .tsv with tabs."
-    check_columns(path, names, hint)
+    divide = "Divide the columns of .csv with commas or semicolons, and those of .tsv with tabs."
+    check_columns(path, names, None if other is None else divide)
     return names
 
 
@@ -159,7 +166,7 @@ TEXT_FORMATS: Final[Mapping[str, Callable[[str, Path], Found]]] = {
     ".txt": lambda text, _path: lines_of_text(text),
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
-    ".csv": partial(_table, ","),
+    ".csv": _csv,
     ".tsv": partial(_table, "\t"),
 }
 """By how a file's name ends; each takes the text and the file's path."""

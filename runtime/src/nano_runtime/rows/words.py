@@ -9,7 +9,7 @@ from typing import Any, Final
 __all__ = ["read_word"]
 
 _WHOLE: Final = re.compile(r"([+-]?\d{1,30})(?:\.0*)?")
-_NUMBER: Final = re.compile(r"[+-]?(?:\d{1,30}(?:\.\d{0,300})?|\.\d{1,300})(?:[eE][+-]?\d{1,3})?")
+_NUMBER: Final = re.compile(r"[+-]?(?:\d{1,30}(?:[.,]\d{0,300})?|[.,]\d{1,300})(?:[eE][+-]?\d{1,3})?")
 _SWITCHES: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -38,7 +38,8 @@ def _whole(word: str) -> int | str:
 
 
 def _number(word: str) -> float | str:
-    return float(word) if _NUMBER.fullmatch(word.strip()) else word
+    """Read a number, with a point or, as spreadsheets of many countries write it, a comma."""
+    return float(word.replace(",", ".")) if _NUMBER.fullmatch(word.strip()) else word
 
 
 def _switch(word: str) -> bool | str:
