@@ -125,8 +125,9 @@ class Crew:
                     self._start(node, cpus)
         if not self._members:
             least = self.rules.cpus or 1
-            small = {node.name: f"it has {node.cpus} processors, not {least}" for node in nodes if node.cpus < least}
-            if reasons := {**dict(self._aside.values()), **small}:
+            small = [node for node in nodes if node.cpus < least and node.id not in self._aside]
+            few = [(node.name, f"--ray-cpus asks for {least} processors, and it has {node.cpus}") for node in small]
+            if reasons := [*self._aside.values(), *few]:
                 raise NoNodeError(reasons)
 
     def give(self, unit: Sequence[Wanted]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from nano_runtime import MachineError, UsageError
 
@@ -41,11 +41,11 @@ class NoNodeError(MachineError):
     """No node can draw.
 
     Args:
-        reasons: why, for each node.
+        reasons: each node's name, and why; nodes of one machine share a name.
     """
 
-    def __init__(self, reasons: Mapping[str, str]) -> None:
-        shown = "; ".join(f"{node}: {why}" for node, why in list(reasons.items())[:_MOST_NAMED])
+    def __init__(self, reasons: Sequence[tuple[str, str]]) -> None:
+        shown = "; ".join(f"{node}: {why}" for node, why in reasons[:_MOST_NAMED])
         more = f"; and {len(reasons) - _MOST_NAMED} more" if len(reasons) > _MOST_NAMED else ""
         super().__init__(
             f"no node can draw: {shown}{more}",
