@@ -232,8 +232,8 @@ def a_worker_is_killed(case: Case) -> str:
 
 
 def a_node_is_killed(case: Case) -> str:
-    """The others go on."""
-    case.prepare(kill="node", seconds=1.0)
+    """The others go on; Ray takes some 20 seconds to notice, and its process draws until then."""
+    case.prepare(kill="node", seconds=4.0)
     outcome = case.run()
     assert any("is gone" in line for line in outcome["said"]), outcome
     return case.check()
@@ -296,7 +296,7 @@ def no_node_can_draw(case: Case) -> str:
     """The job ends, and says why of each."""
     case.prepare(nodes=2, rules={"cpus": 8})
     outcome = case.run(error="NoNodeError")
-    assert outcome["what"].count("it has 1 processors, not 8") == 2
+    assert outcome["what"].count("--ray-cpus asks for 8 processors, and it has 1") == 2
     return outcome["what"]
 
 

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,14 +57,18 @@ def cluster(count: int, lacking: int = 0) -> Iterator[Any]:
         made.shutdown()
 
 
-def taken(made: Any) -> list[Any]:
-    """Take all processors of a cluster, until what is returned is gone."""
+@contextmanager
+def taken(made: Any) -> Iterator[None]:
+    """Take all processors of a cluster."""
     import ray  # noqa: PLC0415 - see above
 
     ray.init(address=made.address, log_to_driver=False)
-    holders = [ray.remote(Holder).options(num_cpus=1).remote() for _ in made.list_all_nodes()]
-    ray.get([holder.wait.remote() for holder in holders])
-    return holders
+    try:
+        holders = [ray.remote(Holder).options(num_cpus=1).remote() for _ in made.list_all_nodes()]
+        ray.get([holder.wait.remote() for holder in holders])
+        yield
+    finally:
+        ray.shutdown()  # a cluster does not end under a process that is connected
 
 
 class Holder:
@@ -152,10 +156,8 @@ def main(folder: Path) -> int:
     if plan["nodes"] == 0:  # the cluster that the engine starts itself, or one that is there
         outcome = drawn(None, plan["address"])
     else:
-        with cluster(plan["nodes"], plan["lacking"]) as made:
-            holders = taken(made) if plan["taken"] else []
+        with cluster(plan["nodes"], plan["lacking"]) as made, taken(made) if plan["taken"] else nullcontext():
             outcome = drawn(made, made.address)
-            del holders
     (folder / "outcome.json").write_text(json.dumps({**outcome, "said": said}))
     return 0
 

@@ -18,8 +18,13 @@ COUNT = 4
 
 
 def example_with_ray_data(case: Case) -> str:
-    """Draws on an actor pool."""
-    return _run(case, "Ray Data")
+    """Draws on an actor pool, and a cluster of its own: without an address, Ray joins the last one of the machine.
+
+    If kill -9 ended that one, Ray waits for it for minutes. The pool takes a processor, tasks that read the other.
+    """
+    case.prepare(nodes=2)
+    with case.cluster():
+        return _run(case, "Ray Data", RAY_ADDRESS=(case.folder / "address").read_text())
 
 
 def example_with_daft(case: Case) -> str:
@@ -32,7 +37,7 @@ def example_with_spark(case: Case) -> str:
     return _run(case, "Spark")
 
 
-def _run(case: Case, title: str) -> str:
+def _run(case: Case, title: str, **variables: str) -> str:
     """Run the example below a heading twice, with a folder for ``/shared``: the second time draws nothing."""
     page = (case.root / PAGE).read_text(encoding="utf-8")
     found = re.search(rf"^### {title}\n.*?^```py\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
@@ -44,9 +49,10 @@ def _run(case: Case, title: str) -> str:
         output = case.folder / "output.txt"
         with output.open("ab") as file:
             command = [str(case.python), str(script)]
-            variables = {**case.environment(), "PYSPARK_PYTHON": str(case.python), "SPARK_LOCAL_IP": "127.0.0.1"}
-            code = subprocess.run(command, stdout=file, stderr=file, env=variables, check=False, timeout=600).returncode
-        assert code == 0, output.read_text(errors="replace")[-3000:]
+            spark = {"PYSPARK_PYTHON": str(case.python), "SPARK_LOCAL_IP": "127.0.0.1"}
+            environment = {**case.environment(), **spark, **variables}
+            done = subprocess.run(command, stdout=file, stderr=file, env=environment, check=False, timeout=600)
+        assert done.returncode == 0, output.read_text(errors="replace")[-3000:]
         paths = sorted((case.out / "images").rglob("*.png"))
         assert len(paths) == COUNT
         for path in paths:
