@@ -6,6 +6,9 @@ import asyncio
 import base64
 import json
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from io import BytesIO
 from typing import Any
 
@@ -151,6 +154,18 @@ def test_pictures_are_paged_and_deleted(served):
     assert served.ask("GET", "/api/v1/pictures?limit=0").status_code == 400
 
 
+def test_a_job_lists_no_picture_that_was_deleted(served):
+    """Neither while it is drawn nor afterwards: a page would show a picture that is gone."""
+    served.gate.open = False
+    job = served.post("/api/v1/jobs", {"prompt": "owl", "num_images_per_prompt": 8, "seed": 1})["id"]
+    served.gate.left = 4  # calls draw four pictures
+    gone = until(lambda: served.get(f"/api/v1/jobs/{job}")["pictures"])[0]
+    served.ask("DELETE", gone["url"])
+    assert gone not in served.get(f"/api/v1/jobs/{job}")["pictures"]
+    served.gate.open = True
+    assert [one["seed"] for one in served.ended(job)["pictures"]] == [str(seed) for seed in range(2, 9)]
+
+
 def test_pictures_survive_the_server(serving):
     first = serving()
     job = first.ended(first.post("/api/v1/jobs", {"prompt": "owl"})["id"])
@@ -247,6 +262,36 @@ def test_what_was_not_finished_is_listed_by_the_next_start_and_drawn_on_request(
     until(lambda: set(done.left()) <= {"0" * 32})
     second.studio.stop(20)
     assert serving().get("/api/v1/jobs") == {"jobs": []}
+
+
+def test_what_two_tabs_draw_again_at_once_is_drawn_once(serving):
+    first = serving()
+    first.gate.open = False
+    lost = first.post("/api/v1/jobs", {"prompt": "owl"})["id"]
+    until(lambda: first.studio.worker.current)
+    assert not first.studio.stop(0.05)
+    second = serving(queue=1)
+    second.gate.open = False
+    fillers = [second.post("/api/v1/jobs", {"prompt": "owl"})["id"]]
+    until(lambda: second.studio.worker.current)
+    fillers.append(second.post("/api/v1/jobs", {"prompt": "owl"})["id"])
+    assert second.ask("POST", f"/api/v1/jobs/{lost}/retry").status_code == 429
+    assert second.get(f"/api/v1/jobs/{lost}")["status"] == "interrupted"  # it can be asked for later
+    second.gate.open = True
+    for job in fillers:
+        second.ended(job)
+    together = threading.Barrier(2)
+    submit = second.studio.submit
+
+    def slow(*arguments):
+        with suppress(threading.BrokenBarrierError):
+            together.wait(0.3)
+        return submit(*arguments)
+
+    second.studio.submit = slow
+    with ThreadPoolExecutor(2) as tabs:
+        answers = tabs.map(lambda _: second.ask("POST", f"/api/v1/jobs/{lost}/retry").status_code, range(2))
+        assert sorted(answers) == [202, 404]
 
 
 def test_servers_that_share_a_folder_leave_each_others_jobs_alone(serving):

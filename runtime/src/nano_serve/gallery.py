@@ -100,6 +100,11 @@ class Gallery:
             self._remember(picture)
         return picture
 
+    def __contains__(self, name: str) -> bool:
+        """Return whether there is a picture of this id."""
+        with self._lock:
+            return name in self._times
+
     def page(self, before: str | None, limit: int) -> tuple[list[Picture], str | None]:
         """Return pictures, the newest first.
 
@@ -129,9 +134,7 @@ class Gallery:
         Raises:
             NotFoundError: there is no such picture.
         """
-        with self._lock:
-            known = name in self._times
-        if known:
+        if name in self:
             with contextlib.suppress(OSError):
                 return plain_content(self._path(name))
         raise NotFoundError(f"there is no picture {name[:40]!r}", "GET /api/v1/pictures lists them.")

@@ -185,7 +185,8 @@ class Studio:
 
     def described(self, job: Job) -> JobShape:
         """Return a job as clients see it."""
-        return views.job_of(job, self.shelf.at(job.bundle).title, self.line.positions().get(job.id, 0))
+        position = self.line.positions().get(job.id, 0)
+        return views.job_of(job, self.shelf.at(job.bundle).title, position, self.gallery)
 
     def bundles(self) -> list[BundleShape]:
         """Return all bundles as clients see them, the default first."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -43,13 +43,14 @@ _DRAWN_BY: Final = (
 )
 
 
-def job_of(job: Job, bundle: str, position: int) -> JobShape:
+def job_of(job: Job, bundle: str, position: int, kept: Container[str]) -> JobShape:
     """Return a job.
 
     Args:
         job: to show.
         bundle: title of its bundle.
         position: among the waiting jobs, from 1; 0 if it does not wait.
+        kept: ids of the pictures that are there; somebody may have deleted some of the job's.
     """
     failure = job.failure
     return JobShape(
@@ -65,7 +66,7 @@ def job_of(job: Job, bundle: str, position: int) -> JobShape:
         notes=list(job.notes),
         progress=_progress(job),
         previews=[PreviewShape(picture=place, image=data_url(one)) for place, one in job.previews.items()],
-        pictures=[picture_of(picture) for picture in job.pictures],
+        pictures=[picture_of(picture) for picture in job.pictures if picture.id in kept],
         error=None if failure is None else FailureShape(code=failure.code, message=failure.message),
     )
 

@@ -115,10 +115,13 @@ class _OwnApi:
     async def retry(self, request: Request) -> Response:
         """Draw what an earlier start of the server did not finish; a new job, with the same seed."""
         name = request.path_params["id"]
-        if (left := self._left.get(name)) is None:
+        if (left := self._left.pop(name, None)) is None:  # two tabs may ask at once
             raise NotFoundError(f"no job {name[:40]!r} was interrupted", "GET /api/v1/jobs lists them.")
-        job = await asyncio.to_thread(self._submit, left.request, client_of(request))
-        self._left.pop(name, None)
+        try:
+            job = await asyncio.to_thread(self._submit, left.request, client_of(request))
+        except BaseException:
+            self._left[name] = left
+            raise
         self._forget(left)
         return JsonAnswer(self._studio.described(job), 202, {"location": f"/api/v1/jobs/{job.id}"})
 
