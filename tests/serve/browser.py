@@ -99,6 +99,19 @@ def opened(browser: Any, url: str, start: str = "", **options: Any) -> Iterator[
     """Give a page in a fresh profile, opened at ``url + start``; nothing may go wrong or be asked elsewhere."""
     faults: list[str] = []
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **options})
+    page = _tab(context, url, start, faults)
+    yield page
+    page.evaluate(_END_ALL)
+    context.close()
+    assert faults == []
+
+
+def beside(page: Any, url: str) -> Any:
+    """Open a further tab of the same browser; what goes wrong in it is found with the first one's faults."""
+    return _tab(page.context, url, "", page.faults)
+
+
+def _tab(context: Any, url: str, start: str, faults: list[str]) -> Any:
     page = context.new_page()
     page.set_default_timeout(20_000)
     page.on("console", lambda one: faults.append(one.text) if one.type in {"error", "warning"} else None)
@@ -108,10 +121,7 @@ def opened(browser: Any, url: str, start: str = "", **options: Any) -> Iterator[
     page.goto(url + start)
     page.wait_for_selector(".link.on")
     page.faults = faults
-    yield page
-    page.evaluate(_END_ALL)
-    context.close()
-    assert faults == []
+    return page
 
 
 def draw(page: Any, prompt: str, **fields: str) -> None:

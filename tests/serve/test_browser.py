@@ -244,6 +244,7 @@ def test_a_sheet_of_two_settings(page):
     assert [page.locator(".facts dd").nth(one).inner_text() for one in (0, 3)] == ["8", "2"]
     page.reload()
     page.get_by_role("button", name="Last sheet").click()
+    page.locator(".sheet img >> nth=5").wait_for()
     assert page.locator(".sheet img").count() == 6
 
 

@@ -81,7 +81,7 @@ TOLD = """
 let now = 1000;
 const timers = [];
 Object.defineProperty(globalThis, "performance", { value: { now: () => now } });
-globalThis.document = { hidden: false };
+globalThis.document = { hidden: false, addEventListener() {} };
 globalThis.setTimeout = (run, ms) => timers.push([now + ms, run]);
 globalThis.requestAnimationFrame = (run) => timers.push([now + 16, run]);
 globalThis.fetch = () => new Promise(() => {});
@@ -90,7 +90,7 @@ globalThis.EventSource = class { addEventListener(name, run) { heard[name] = run
 const { begin, store, watch } = await import("STORE");
 const frames = [];
 watch(() => frames.push([now, store.jobs.get("one")?.progress.call]));
-begin();
+begin(() => false);
 const tell = (name, data) => heard[name]({ data: JSON.stringify(data) });
 function pass(ms) {
   const end = now + ms;

@@ -100,7 +100,7 @@ class Gallery:
             self._remember(picture)
         return picture
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         """Return whether there is a picture of this id."""
         with self._lock:
             return name in self._times

@@ -1,6 +1,7 @@
 // Requests to the server, and its stream of events.
 
 export const SILENT = "The server does not answer. Is nano-serve still running?";
+const UNSEEN = 5000; // milliseconds until a tab that nobody sees stops listening
 const EVENTS = ["hello", "job", "progress", "preview", "picture", "picture_deleted", "bundle", "bye"];
 
 /** Send a request; return the JSON of its answer, null without one. An error holds the server's own words. */
@@ -22,20 +23,44 @@ export async function ask(method, path, body = undefined) {
   return found;
 }
 
-/** Listen for ever: the stream is opened anew whenever it ends. */
-export function listen(heard, lost) {
-  const source = new EventSource("/api/v1/events");
-  const again = (seconds, why = null) => (source.close(), lost(why), setTimeout(() => listen(heard, lost), seconds * 1000));
-  for (const name of EVENTS) {
-    source.addEventListener(name, (event) => {
-      heard(name, JSON.parse(event.data));
-      if (name === "bye") again(1);
-    });
-  }
-  source.onerror = () => {
-    source.close();
-    ask("GET", "/api/v1/bundles").then(() => again(1), (error) => again(1.5, error.status === 401 ? error.message : null));
+/**
+ * Listen for ever: the stream is opened anew whenever it ends. A browser shares six connections to a server among its
+ * tabs, so one that nobody sees gives its own back, unless it is busy, and listens again when it is seen.
+ */
+export function listen(heard, lost, busy) {
+  let source = null;
+  let asleep = false;
+  let unseen = 0; // timer of giving the connection back
+  const close = () => (source?.close(), (source = null));
+  const again = (seconds, why = null) => (close(), lost(why), setTimeout(open, seconds * 1000));
+  const open = () => {
+    if (source || asleep) return;
+    source = new EventSource("/api/v1/events");
+    for (const name of EVENTS) {
+      source.addEventListener(name, (event) => {
+        heard(name, JSON.parse(event.data));
+        if (name === "bye") again(1);
+      });
+    }
+    source.onerror = () => {
+      close();
+      ask("GET", "/api/v1/bundles").then(() => again(1), (error) => again(1.5, error.status === 401 ? error.message : null));
+    };
   };
+  const leave = () => {
+    if (busy()) return (unseen = setTimeout(leave, UNSEEN));
+    asleep = true;
+    close();
+  };
+  const look = () => {
+    clearTimeout(unseen);
+    if (document.hidden) return (unseen = setTimeout(leave, UNSEEN));
+    asleep = false;
+    open();
+  };
+  document.addEventListener("visibilitychange", look);
+  open();
+  look();
 }
 
 /** Return a file as a data URL. */

@@ -6,7 +6,7 @@ import { at, put } from "./dom.js";
 import { startHistory } from "./history.js";
 import { startQueue } from "./queue.js";
 import { startRestore } from "./restore.js";
-import { startSheet } from "./sheet.js";
+import { isSending, startSheet } from "./sheet.js";
 import { cancel, startStage } from "./stage.js";
 import { begin, going, store, watch } from "./store.js";
 
@@ -37,4 +37,4 @@ startStage();
 startQueue();
 startHistory();
 startRestore();
-begin();
+begin(isSending);

@@ -1,6 +1,7 @@
 // The form's values: kept in this browser, read for a request, and set from a picture's options.
 
 import { at } from "./dom.js";
+import { keepAs, keptAs } from "./memory.js";
 import { bundleOf } from "./store.js";
 
 const KEY = "nano-serve.fields";
@@ -22,7 +23,7 @@ export const extra = {
   start: null, // {url, name, mask, strokes, strength, blend, blur}
 };
 
-/** Return everything that is typed, for localStorage. */
+/** Return everything that is typed, to be kept. */
 function typed() {
   const found = { bundle: at("bundle").value, seed: at("seed").value, ...extra };
   for (const id of Object.keys(NAMED)) found[id] = at(id).value;
@@ -34,26 +35,12 @@ function typed() {
 export function keep() {
   const found = typed();
   const without = { ...found, start: null, left: found.start?.name };
-  if ((found.start?.url.length ?? 0) > MOST_KEPT || !stored(found)) stored(without);
-}
-
-function stored(found) {
-  try {
-    localStorage.setItem(KEY, JSON.stringify(found));
-    return true;
-  } catch {
-    return false; // full, or a private window; the page works without
-  }
+  if ((found.start?.url.length ?? 0) > MOST_KEPT || !keepAs(KEY, found)) keepAs(KEY, without);
 }
 
 /** Put back what was typed when the page was last open; return the name of a start picture that was not kept. */
 export function recall() {
-  let found = {};
-  try {
-    found = JSON.parse(localStorage.getItem(KEY)) ?? {};
-  } catch {
-    // nothing usable: begin anew
-  }
+  const found = keptAs(KEY) ?? {};
   for (const id of [...Object.keys(NAMED), "seed", "bundle"]) if (typeof found[id] === "string") put(id, found[id]);
   for (const id of Object.keys(TICKS)) at(id).checked = found[id] === true;
   if (found.locked === true) extra.locked = true;

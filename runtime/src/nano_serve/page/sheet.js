@@ -3,7 +3,8 @@
 import { ask } from "./api.js";
 import { action, at, dialog, el, icon, say, toast } from "./dom.js";
 import { body } from "./fields.js";
-import { ended, look, store, watch } from "./store.js";
+import { keepAs, keptAs } from "./memory.js";
+import { ended, loadPictures, look, store, watch } from "./store.js";
 
 const KEY = "nano-serve.sheet";
 const MOST_CELLS = 64;
@@ -22,11 +23,7 @@ let sending = false;
 
 /** Begin: put back the last sheet, and fill its cells as they are drawn. */
 export function startSheet() {
-  try {
-    sheet = JSON.parse(localStorage.getItem(KEY));
-  } catch {
-    // nothing usable
-  }
+  sheet = keptAs(KEY);
   at("sheet").addEventListener("click", plan);
   at("last-sheet").addEventListener("click", () => look({ sheet: true }));
   watch(gather);
@@ -125,6 +122,9 @@ async function sendRest() {
 /** Return how many cells wait or are drawn. */
 const going = () => sheet.jobs.filter((id) => store.jobs.has(id) && !ended(store.jobs.get(id))).length;
 
+/** Return whether cells are yet to be sent. */
+export const isSending = () => sending;
+
 /** Stop a sheet: what waits is cancelled, what is drawn stays. */
 function stop() {
   sending = false;
@@ -137,18 +137,15 @@ function gather() {
   if (!sheet) return;
   let news = false;
   sheet.jobs.forEach((id, place) => {
-    const picture = store.jobs.get(id)?.pictures[0]?.id;
-    if (picture && sheet.pictures[place] !== picture) (sheet.pictures[place] = picture), (news = true);
+    const before = sheet.pictures[place];
+    const picture = store.jobs.get(id)?.pictures[0]?.id ?? (store.gone.has(before) ? null : before);
+    if (before !== picture) (sheet.pictures[place] = picture), (news = true);
   });
   if (news) keep();
 }
 
 function keep() {
-  try {
-    localStorage.setItem(KEY, JSON.stringify({ ...sheet, request: { ...sheet.request, image: undefined, mask_image: undefined } }));
-  } catch {
-    // the sheet lives as long as the page
-  }
+  keepAs(KEY, { ...sheet, request: { ...sheet.request, image: undefined, mask_image: undefined } });
 }
 
 function view(drawn) {
@@ -158,7 +155,7 @@ function view(drawn) {
     const id = sheet.pictures[y * wide + x];
     const what = [label(across, x), label(down, y)].filter(Boolean).join(", ");
     if (!id) return el("td", {}, el("span", { class: "tile" }));
-    return el("td", {}, el("button", { type: "button", class: "tile", title: what, onclick: () => look({ picture: id }) }, el("img", { src: `/api/v1/pictures/${id}`, alt: what })));
+    return el("td", {}, el("button", { type: "button", class: "tile", title: what, onclick: () => show(id) }, el("img", { src: `/api/v1/pictures/${id}`, alt: what })));
   };
   const head = el("tr", {}, el("td", {}), ...across.values.map((_, x) => el("th", { scope: "col" }, label(across, x))));
   const rows = down.values.map((_, y) => el("tr", {}, el("th", { scope: "row" }, label(down, y)), ...across.values.map((__, x) => cell(x, y))));
@@ -172,6 +169,17 @@ function view(drawn) {
       missing && action("again", "Draw the rest", sendRest),
       drawn > 0 && el("button", { type: "button", onclick: download }, icon("save"), "Download the sheet")),
   ];
+}
+
+/** Show a picture of the sheet, which may be older than those that are known. */
+async function show(id) {
+  try {
+    while (!store.known.has(id) && store.older) await loadPictures(true);
+  } catch (error) {
+    return toast(error.message);
+  }
+  if (store.known.has(id)) look({ picture: id });
+  else toast("The picture is no longer there.");
 }
 
 function label({ option, values }, place) {

@@ -13,10 +13,14 @@ export const store = {
   limits: { pictures: 100, queue: 16 },
   focus: null, // {job} or {picture}: what the stage shows
   known: new Map(), // pictures that were ever told of, by id
+  gone: new Set(), // ids of pictures that were deleted
 };
+const PAGE = 60; // pictures that are asked for at once
+const MOST = 200; // that the server gives at once
 const CALM = 100; // milliseconds between two frames that show how far a drawing is
 const ENDED = new Set(["completed", "failed", "cancelled", "interrupted"]);
 const watchers = [];
+let news = []; // pictures told of since the newest page was asked for
 let planned = false;
 let later = 0; // timer of the next of those frames
 let shownAt = -CALM; // when the last one was
@@ -60,19 +64,42 @@ export const left = () => [...store.jobs.values()].filter((job) => job.status ==
 
 export const bundleOf = (id) => store.bundles.find((one) => one.id === id) ?? store.bundles[0];
 
-/** Load a page of pictures: the newest, or those before the oldest that is shown. */
+/**
+ * Load a page of pictures: the newest, as many as are shown, or those before the oldest that is shown. What is drawn or
+ * deleted while the page is on its way counts, too.
+ */
 export async function loadPictures(more = false) {
-  const from = more && store.older ? `&before=${store.older}` : "";
-  const page = await ask("GET", `/api/v1/pictures?limit=60${from}`);
-  const there = new Set((more ? store.pictures : []).map((one) => one.id));
-  page.pictures.forEach((one) => store.known.set(one.id, one));
-  store.pictures = [...(more ? store.pictures : []), ...page.pictures.filter((one) => !there.has(one.id))];
+  const shown = store.pictures;
+  const limit = more ? PAGE : Math.min(Math.max(shown.length, PAGE), MOST);
+  if (!more) news = [];
+  const page = await ask("GET", `/api/v1/pictures?limit=${limit}${more ? `&before=${store.older}` : ""}`);
+  const before = more ? store.pictures : news;
+  const there = new Set([...before.map((one) => one.id), ...store.gone]);
+  const found = page.pictures.filter((one) => !there.has(one.id));
+  found.forEach((one) => store.known.set(one.id, one));
+  store.pictures = [...before, ...found];
   store.older = page.next;
+  const oldest = page.next ? page.pictures.at(-1)?.created ?? Infinity : 0;
+  const now = new Set(store.pictures.map((one) => one.id));
+  if (!more) shown.filter((one) => one.created > oldest && !now.has(one.id)).forEach((one) => forget(one.id));
   changed();
 }
 
-/** Begin to listen. */
-export function begin() {
+/** Take a picture that was deleted off the page. */
+function forget(id) {
+  const place = store.pictures.findIndex((one) => one.id === id);
+  store.pictures = store.pictures.filter((one) => one.id !== id);
+  news = news.filter((one) => one.id !== id);
+  store.known.delete(id);
+  store.gone.add(id);
+  for (const job of store.jobs.values()) job.pictures = job.pictures.filter((one) => one.id !== id);
+  const next = store.pictures[Math.min(place, store.pictures.length - 1)];
+  if (store.focus?.picture === id) store.focus = next ? { picture: next.id } : null;
+  if (store.older === id) store.older = store.pictures.at(-1)?.id ?? null; // older ones are asked for from there
+}
+
+/** Begin to listen; a tab goes on while it is `busy`, also where nobody sees it. */
+export function begin(busy) {
   listen(
     (name, data) => {
       heard[name]?.(data);
@@ -81,6 +108,7 @@ export function begin() {
       changed();
     },
     (why) => (Object.assign(store, { online: false, refused: why }), changed()),
+    busy,
   );
 }
 
@@ -105,15 +133,11 @@ const heard = {
   },
   picture(picture) {
     store.known.set(picture.id, picture);
+    news.unshift(picture);
     if (!store.pictures.some((one) => one.id === picture.id)) store.pictures.unshift(picture);
   },
   picture_deleted({ id }) {
-    const place = store.pictures.findIndex((one) => one.id === id);
-    store.pictures = store.pictures.filter((one) => one.id !== id);
-    store.known.delete(id);
-    for (const job of store.jobs.values()) job.pictures = job.pictures.filter((one) => one.id !== id);
-    const next = store.pictures[Math.min(place, store.pictures.length - 1)];
-    if (store.focus?.picture === id) store.focus = next ? { picture: next.id } : null;
+    forget(id);
   },
   bundle(bundle) {
     store.bundles = store.bundles.map((one) => (one.id === bundle.id ? bundle : one));
