@@ -157,6 +157,13 @@ def test_partial_pictures_are_streamed_before_the_whole(served):
         assert open_picture(base64.b64decode(event["b64_json"])).size == (64, 64)
 
 
+@pytest.mark.parametrize("route", ["generations", "edits"])
+def test_the_document_says_that_an_answer_may_be_a_stream(served, route):
+    """Clients are made from it, and a run of schemathesis holds answers to it."""
+    operation = served.get("/openapi.json")["paths"][f"/v1/images/{route}"]["post"]
+    assert set(operation["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
+
+
 def test_an_error_in_a_stream_is_an_event(served):
     served.gate.full = True
     events = _events(served.ask("POST", URL, json={"prompt": "owl", "stream": True}).text)

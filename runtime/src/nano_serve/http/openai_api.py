@@ -37,6 +37,7 @@ from nano_serve.studio import Studio
 __all__ = ["openai_endpoints"]
 
 _PREFIXES: Final = ("/v1", "/v3", "/api/v1")  # of OpenAI, of OpenVINO Model Server, of Lemonade
+_FORM: Final = "multipart/form-data"
 _FORMATS: Final = ("png", "jpeg", "webp")
 _QUALITIES: Final = {"low": "fast", "medium": "balanced"}  # all others mean the best there is
 _SIZE: Final = re.compile(r"(\d{1,5})\s*[xX*]\s*(\d{1,5})")
@@ -51,8 +52,8 @@ def openai_endpoints(studio: Studio, fit: Fit) -> list[Endpoint]:
         one
         for prefix in _PREFIXES
         for one in (
-            Endpoint("POST", f"{prefix}/images/generations", api.generate, ImagesRequest, ImagesShape),
-            Endpoint("POST", f"{prefix}/images/edits", api.edit, EditShape, ImagesShape, media="multipart/form-data"),
+            Endpoint("POST", f"{prefix}/images/generations", api.generate, ImagesRequest, ImagesShape, streams=True),
+            Endpoint("POST", f"{prefix}/images/edits", api.edit, EditShape, ImagesShape, media=_FORM, streams=True),
             Endpoint("GET", f"{prefix}/models", api.models, None, ModelsShape),
             Endpoint("GET", f"{prefix}/models/{{id}}", api.model, None, ModelShape),
         )

@@ -28,6 +28,7 @@ class Endpoint:
         status: of the answer.
         media: type of the body.
         query: parameters that the address may have, each with its JSON schema.
+        streams: a body may ask for server-sent events instead.
     """
 
     method: str
@@ -38,6 +39,7 @@ class Endpoint:
     status: int = 200
     media: str = "application/json"
     query: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    streams: bool = False
 
     @property
     def summary(self) -> str:
