@@ -127,7 +127,7 @@ batch-ray: $(READY)  ## nano-batch on a test cluster of Ray whose rows and nodes
 	$(BATCH_RAY)/bin/python -m pip install --quiet --disable-pip-version-check "ray[data]==2.60.0" daft==0.7.26 pyspark==4.3.0
 	$(BIN)/python -m tests.batch.ray.run $(BATCH_RAY)
 
-# Chromium comes from the system (apt-get install chromium); Playwright drives it, axe-core judges the page.
+# Chromium and the screenshots' font come from the system (apt-get install chromium fonts-inter); Playwright drives it, axe-core judges the page.
 PAGE_TOOLS := build/page-tools
 serve-page: $(READY)  ## nano-serve's page in Chromium (whole flow, axe-core, the docs' screenshots) and Firefox; minutes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --target $(PAGE_TOOLS) playwright==1.65.2
