@@ -9,6 +9,7 @@ from typing import Any, Final
 __all__ = ["read_word"]
 
 _WHOLE: Final = re.compile(r"([+-]?\d{1,30})(?:\.0*)?")
+_THOUSANDS: Final = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+")  # or a decimal comma: nobody can tell
 _NUMBER: Final = re.compile(r"[+-]?(?:\d{1,30}(?:[.,]\d{0,300})?|[.,]\d{1,300})(?:[eE][+-]?\d{1,3})?")
 _SWITCHES: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -39,7 +40,10 @@ def _whole(word: str) -> int | str:
 
 def _number(word: str) -> float | str:
     """Read a number, with a point or, as spreadsheets of many countries write it, a comma."""
-    return float(word.replace(",", ".")) if _NUMBER.fullmatch(word.strip()) else word
+    bare = word.strip()
+    if not _NUMBER.fullmatch(bare) or _THOUSANDS.fullmatch(bare):
+        return word
+    return float(bare.replace(",", "."))
 
 
 def _switch(word: str) -> bool | str:
