@@ -69,6 +69,7 @@ def test_given_latents_are_copied(make):
         ({"guidance_scale": -1}, GuidanceError),
         ({"guidance_scale": float("nan")}, GuidanceError),
         ({"guidance_scale": float("inf")}, GuidanceError),
+        ({"guidance_scale": 4e158}, GuidanceError),  # a UNet's numbers would not be finite, and the bundle be blamed
         ({"seed": -1}, SeedError),
         ({"seed": 2**64}, SeedError),
         ({"seed": 2**64 - 1, "num_images_per_prompt": 2}, SeedError),

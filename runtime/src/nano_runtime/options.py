@@ -75,8 +75,8 @@ class DrawOptions:
         negative_prompt: text to move away from, or a list with one for each prompt; None means the empty text.
         num_inference_steps: 1 to the length of the training schedule. PNDM makes one UNet call more, Heun one less than
             twice as many. None takes the bundle's default, or 20 if another sampler is asked for.
-        guidance_scale: at least 0; up to 1 turns guidance off, and each UNet call does half the work. None takes the
-            bundle's own, 7.5 for most.
+        guidance_scale: from 0 to 1000; up to 1 turns guidance off, and each UNet call does half the work. None takes
+            the bundle's own, 7.5 for most.
         seed: 0 to 2**64 - 1; picture i is drawn from seed + i. Or a list with one for each picture, where diffusers has
             a list of generators. None takes a random one. The noise is that of
             ``torch.Generator("cpu").manual_seed(seed)``, so diffusers draws the same picture.
@@ -103,8 +103,8 @@ class DrawOptions:
             Gaussian blur. Needs ``keep_unmasked``.
         strength: share of the steps that is run on the image, in (0, 1]. None means diffusers' 0.8, with a mask 1,
             which then starts at pure noise. Bundles for instruct-pix2pix have no such choice.
-        image_guidance_scale: nearness to the image, for bundles for instruct-pix2pix only; at least 0, and below 1 it
-            turns all guidance off, as in diffusers. None means diffusers' 1.5.
+        image_guidance_scale: nearness to the image, for bundles for instruct-pix2pix only; from 0 to 1000, and below 1
+            it turns all guidance off, as in diffusers. None means diffusers' 1.5.
         variation_seed: 0 to 2**64 - 1; picture i turns from the noise of ``seed`` towards that of variation_seed + i.
             None takes a random one, if there is a strength.
         variation_strength: 0 to 1; None and 0 do not vary, 0.1 to 0.3 give siblings of the seed's picture.

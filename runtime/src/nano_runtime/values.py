@@ -58,6 +58,7 @@ MAX_PROMPT_BYTES: Final = 20_000
 """Of a prompt in UTF-8: some 60 times the text encoder's length; the slowest take a tenth of a second."""
 
 _SEEDS: Final = 1 << 64
+_MOST_GUIDANCE: Final = 1000  # with more, a drawing's numbers grow until they are not finite, and the bundle is blamed
 _BOOLS = ("bool", "bool_")  # Python's and numpy's, which this file does not import
 
 
@@ -233,15 +234,15 @@ def checked_seed(first: int, count: int = 1) -> int:
 
 
 def checked_guidance(scale: float) -> float:
-    """Return a guidance scale, or raise ``GuidanceError`` if it is not a finite number of at least 0."""
-    if not math.isfinite(scale) or scale < 0:
+    """Return a guidance scale, or raise ``GuidanceError`` if it is not a number from 0 to 1000."""
+    if not 0 <= scale <= _MOST_GUIDANCE:
         raise GuidanceError(scale)
     return float(scale)
 
 
 def checked_nearness(scale: float) -> float:
-    """Return an image guidance scale, or raise ``ImageGuidanceError`` if it is not a finite number of at least 0."""
-    if not math.isfinite(scale) or scale < 0:
+    """Return an image guidance scale, or raise ``ImageGuidanceError`` if it is not a number from 0 to 1000."""
+    if not 0 <= scale <= _MOST_GUIDANCE:
         raise ImageGuidanceError(scale)
     return float(scale)
 

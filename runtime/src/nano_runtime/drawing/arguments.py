@@ -63,7 +63,7 @@ def image_guidance(scale: float | None, task: Task) -> float | None:
 
     Raises:
         OtherTaskError: the bundle has no use for one.
-        ImageGuidanceError: it is not a finite number of at least 0.
+        ImageGuidanceError: it is not a number from 0 to 1000.
     """
     if task != "instruct-pix2pix":
         if scale is not None:

@@ -202,7 +202,8 @@ def plan_of(options: DrawOptions, bundle: Bundle, schedule: Schedule, defaults: 
             raise ConflictError("latents", name)
     each = options.num_images_per_prompt
     negatives = negatives_from(options.negative_prompt, len(prompts) // each, each)
-    scale = checked_guidance(manifest.guidance_scale if options.guidance_scale is None else options.guidance_scale)
+    asked = options.guidance_scale
+    scale = manifest.guidance_scale if asked is None else checked_guidance(asked)
     nearness = image_guidance(options.image_guidance_scale, manifest.task)
     noise_shape = (len(prompts), *manifest.latent_shape)
     latents = None if options.latents is None else unit_noise(options.latents, noise_shape)

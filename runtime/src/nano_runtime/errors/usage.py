@@ -117,12 +117,12 @@ class MissingArgumentError(UsageError):
 
 
 class ImageGuidanceError(UsageError):
-    """A guidance scale of the picture that is not a finite number of at least zero."""
+    """A guidance scale of the picture that is not a number from 0 to 1000."""
 
     def __init__(self, image_guidance_scale: float) -> None:
         super().__init__(
             f"the image guidance scale {image_guidance_scale} cannot be used",
-            "Choose a number of at least 0; 1.5 is usual, and below 1 there is no guidance at all.",
+            "Choose a number from 0 to 1000; 1.5 is usual, and below 1 there is no guidance at all.",
         )
 
 
@@ -186,12 +186,12 @@ class SeedError(UsageError):
 
 
 class GuidanceError(UsageError):
-    """A guidance scale that is not a finite number of at least zero."""
+    """A guidance scale that is not a number from 0 to 1000."""
 
     def __init__(self, guidance_scale: float) -> None:
         super().__init__(
             f"the guidance scale {guidance_scale} cannot be used",
-            "Choose a number of at least 0; 7.5 is usual, 1 turns guidance off and halves the work.",
+            "Choose a number from 0 to 1000; 7.5 is usual, 1 turns guidance off and halves the work.",
         )
 
 
