@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from io import BytesIO
 from typing import Any
 
@@ -61,6 +62,32 @@ def test_what_clients_send_beside_is_ignored(served):
     assert 0 <= served.post(URL, {"prompt": "owl", "seed": -1})["data"][0]["seed"] < 2**32
     for alias in ("/v3/images/generations", "/api/v1/images/generations", URL + "/"):
         assert served.post(alias, {"prompt": "owl", "seed": 5})["size"] == "32x32"
+
+
+def test_options_may_have_the_names_that_they_have_elsewhere_and_what_changes_nothing_is_told(served):
+    names = {"prompt": "owl", "seed": 3, "guidance": 9, "sampler": "euler", "Negative Prompt": "snow"}
+    answer = served.post(URL, {**names, "stepz": 2, "user": "me"})
+    wanted = _pipe(served)("owl", seed=3, guidance_scale=9, scheduler="euler", negative_prompt="snow").images[0]
+    other = _pipe(served)("owl", seed=3).images[0]
+    found = open_picture(base64.b64decode(answer["data"][0]["b64_json"]))
+    assert found.tobytes() == wanted.tobytes() != other.tobytes()
+    assert answer["notes"] == ["stepz=2 changes nothing here"]
+    assert served.post(URL, {"prompt": "owl", "guidance": 9, "guidance_scale": 2})["notes"] == [
+        "guidance=9 changes nothing here"
+    ]
+    wrong = served.ask("POST", URL, json={"prompt": "owl", "cfg": "much"})
+    assert (wrong.status_code, "guidance_scale" in wrong.text) == (400, True)
+
+
+def test_a_model_is_named_by_its_folder_too_and_a_name_of_none_is_told(serving, bundles, tmp_path):
+    folder = tmp_path / "Third"
+    shutil.copytree(bundles[1], folder)
+    served = serving(bundles=[bundles[0], folder])
+    assert served.post(URL, {"prompt": "owl", "model": "third"})["model"].startswith("two")
+    answer = served.post(URL, {"prompt": "owl", "model": "gpt-image-1"})
+    assert answer["notes"] == [f"no bundle is named 'gpt-image-1'; {answer['model']} drew"]
+    alone = serving(bundles=[folder]).post(URL, {"prompt": "owl", "model": "gpt-image-1"})
+    assert alone["notes"] == []
 
 
 @pytest.mark.parametrize(("fit", "size"), [("asked", (64, 48)), ("native", (32, 32)), ("strict", None)])

@@ -18,6 +18,7 @@ SHARED = {
     "nano_runtime.cli": {"cli.py"},  # what all commands share: the error boundary, the cache
     "nano_runtime.drawing.demo_prompts": {"views.py", "notes.py"},  # what the demo was taught
     "nano_runtime.system.files": {"gallery.py", "journal.py"},  # plain files, and no waiting for others
+    "nano_runtime.rows.columns": {"openai_fields.py"},  # names that options have elsewhere
     "nano_runtime.networks.other_syntax": {"notes.py"},  # what the commands say of a prompt, too
 }
 

@@ -249,6 +249,15 @@ def test_other_machines_need_a_token(capsys):
     assert "--history" in capsys.readouterr().err
 
 
+def test_a_server_for_others_that_names_itself_to_nobody_is_told(monkeypatch, capsys):
+    monkeypatch.setattr(server, "serve", lambda sockets, *_: [one.close() for one in sockets])
+    options = ["--host", "0.0.0.0", "--token", "x" * 16, "--port", "0", "--no-history"]  # noqa: S104 - it serves nobody
+    assert cli.main(options) == 0
+    assert "--allow-host" in capsys.readouterr().err
+    assert cli.main([*options, "--allow-host", "studio.lan"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_no_log_has_a_prompt_or_a_token(serving, caplog):
     token = "a-token-that-nobody-should-read"  # noqa: S105 - of a test
     served = serving(Access(token))

@@ -29,11 +29,13 @@ _EXAMPLES = """\
   nano-serve --open                                    the built-in demo model, in your browser
   nano-serve --bundle nano-int8                        a bundle of your own, at http://localhost:7860
   nano-serve --bundle nano-int8 --bundle other-int8    several; one is loaded at a time
-  nano-serve --bundle nano-int8 --host 0.0.0.0 --token "$(openssl rand -hex 24)" --allow-host studio.lan
+  TOKEN=$(openssl rand -hex 24); echo $TOKEN           for other machines: they send it, or open /?token=...
+  nano-serve --host 0.0.0.0 --token "$TOKEN" --allow-host studio.lan
 """
 _DEFAULT_PORT = 7860
 _MOST_PORT = 65535
 _MOST_MEGABYTES = 100_000_000
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - addresses that others do not use as a name
 _VARIABLE = "NANO_SERVE_TOKEN"
 _TOKEN = re.compile("[!-~]{16,}")
 _ABOUT_PROMPTS = ("nano_runtime.networks.conditioning", "nano_runtime.pipeline")
@@ -144,7 +146,8 @@ def _serve(options: _Options) -> int:
     if options.token is None and not is_loopback(options.host):
         raise BadRequestError(
             f"--host {options.host} lets others reach this server, and there is no --token",
-            'Add --token "$(openssl rand -hex 24)", or leave --host out.',
+            'Choose one (TOKEN=$(openssl rand -hex 24)), add --token "$TOKEN", and --allow-host with the name that '
+            "others use; or leave --host out.",
         )
     with _without_prompts(), _history(options) as history:
         if options.log is not None:
@@ -153,6 +156,9 @@ def _serve(options: _Options) -> int:
         host, port = sockets[0].getsockname()[:2]
         shown = "localhost" if options.host == "localhost" else f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{port}"
+        if host in _EVERYWHERE and not options.allow_host:
+            told = "nobody on another machine is let in until --allow-host names this one as they call it"
+            print(f"nano-serve: warning: {told}", file=sys.stderr, flush=True)
         access = Access(options.token, [*options.allow_host, options.host, host], options.allow_origin)
 
         def started() -> None:

@@ -291,9 +291,10 @@ class FolderError(MachineError):
 
     def __init__(self, folder: Path, error: OSError) -> None:
         why = str(error) if error.strerror is None else error.strerror
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
         super().__init__(
             f"the folder of pictures, {folder}, cannot be used: {why}",
-            "Free some space, or choose another with --history; --no-history keeps none.",
+            f"{'Free some space, or choose' if full else 'Choose'} another with --history; --no-history keeps none.",
         )
 
 

@@ -75,15 +75,24 @@ class Shelf:
         """Yield the bundles, the default first."""
         return iter(sorted(self._all.values(), key=lambda one: one.bundle.digest != self.default))
 
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._all)
+
     def at(self, digest: str) -> Shelved:
         """Return the bundle of a digest."""
         return self._all[digest]
 
     def named(self, name: str) -> Shelved | None:
-        """Return the bundle that a client means by a name, a title, or the beginning of a digest; None for none."""
+        """Return the bundle that a client means by a name, a title, a folder, or the beginning of a digest; or None."""
         wanted = name.strip().lower()
         for one in self:
-            known = (one.bundle.manifest.name.lower(), one.title.lower(), one.bundle.digest)
+            known = (
+                one.bundle.manifest.name.lower(),
+                one.title.lower(),
+                one.bundle.digest,
+                one.bundle.path.name.lower(),
+            )
             if wanted in known or (len(wanted) >= len("0123456789") and one.bundle.digest.startswith(wanted)):
                 return one
         return None

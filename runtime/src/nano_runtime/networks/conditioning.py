@@ -204,7 +204,7 @@ class Conditioner:
         try:
             return self._tokenizer.encode(text, reading)
         except PromptError as error:
-            raise error if which == "prompt" else PromptError(error.why, which) from error
+            raise error if which == "prompt" else PromptError(error.why, which, error.hint) from error
 
     def timesteps(self, runner: Runner, timesteps: F32, guidance_scale: float) -> UNetInputs:
         """Return the UNet's inputs for each timestep: arrays with one row for each.

@@ -143,7 +143,8 @@ class Tokenizer:
         sections = parse(prompt) if reading.weighted else ((Fragment(prompt, 1.0),),)
         chunks, text = self._chunks(sections)
         if reading.long and len(chunks) > MAX_CHUNKS:
-            raise PromptError(f"it fills {len(chunks)} chunks of {self.room} tokens, more than {MAX_CHUNKS}")
+            why = f"it fills {len(chunks)} chunks of {self.room} tokens, more than {MAX_CHUNKS}"
+            raise PromptError(why, hint="Shorten it.")
         kept, others = (chunks, []) if reading.long else (chunks[:1], chunks[1:])
         used, rest = sum(map(len, kept)), [token for chunk in others for token in chunk]
         ids, weights = self._filled(kept)

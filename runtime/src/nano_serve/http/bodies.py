@@ -17,7 +17,7 @@ from nano_serve.errors import BadRequestError, TooLargeError, TooSlowError, Wron
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["SECONDS", "SMALL", "WITH_PICTURES", "body_of", "json_of", "picture_bytes", "picture_of"]
+__all__ = ["SECONDS", "SMALL", "WITH_PICTURES", "body_of", "json_of", "misshapen", "picture_bytes", "picture_of"]
 
 SMALL: Final = 1_000_000
 """Bytes of a body without pictures."""
@@ -102,8 +102,13 @@ def _decoded(content: bytes, shape: type[Shape], *, lenient: bool) -> Shape:
     try:
         return msgspec.json.decode(content, type=shape, strict=not lenient)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        why = str(error) or type(error).__name__
-        raise BadRequestError(f"the body is not as it should be: {why[:300]}", "See /openapi.json.") from None
+        raise misshapen(error) from None
+
+
+def misshapen(error: Exception) -> BadRequestError:
+    """Return the error of a body that is no JSON, or not in its shape."""
+    why = str(error) or type(error).__name__
+    return BadRequestError(f"the body is not as it should be: {why[:300]}", "See /openapi.json.")
 
 
 def picture_bytes(text: str, name: str) -> bytes:

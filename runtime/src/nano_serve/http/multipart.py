@@ -15,6 +15,7 @@ from starlette.types import Message
 from nano_runtime import open_picture
 from nano_serve.errors import BadRequestError, WrongTypeError
 from nano_serve.http.bodies import WITH_PICTURES, body_of
+from nano_serve.http.openai_fields import understood
 from nano_serve.http.openai_shapes import ImagesRequest
 
 if TYPE_CHECKING:
@@ -33,11 +34,13 @@ class EditForm:
 
     Attributes:
         body: its text.
+        notes: on fields that change nothing here.
         image: file of the picture.
         mask: file of the mask; None for none.
     """
 
     body: ImagesRequest
+    notes: tuple[str, ...]
     image: bytes
     mask: bytes | None
 
@@ -109,10 +112,10 @@ async def _read(form: FormData) -> EditForm:
         raise BadRequestError(f"the form has {count} pictures", "Send one, as the file 'image' or 'image[]'.")
     masks = files.get("mask", [])
     try:
-        body = msgspec.convert(texts, ImagesRequest, strict=False)
+        body, notes = understood(texts)
     except msgspec.ValidationError as error:
         raise BadRequestError(f"the form is not as it should be: {error}", "See OpenAI's images API.") from None
-    return EditForm(body, files["image"][0], masks[0] if masks else None)
+    return EditForm(body, notes, files["image"][0], masks[0] if masks else None)
 
 
 def _white_where_transparent(image: Image) -> Image:

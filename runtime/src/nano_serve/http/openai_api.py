@@ -13,8 +13,9 @@ import re
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -22,10 +23,11 @@ from nano_runtime import DrawOptions, open_picture
 from nano_serve.errors import BadRequestError, NotFoundError, RequestError
 from nano_serve.fit import Fit, Size, covered, encoded, size_for
 from nano_serve.http.answers import JsonAnswer
-from nano_serve.http.bodies import json_of
+from nano_serve.http.bodies import json_of, misshapen
 from nano_serve.http.events import EventStream, event_text
 from nano_serve.http.guard import client_of
 from nano_serve.http.multipart import EditForm, edit_form_of
+from nano_serve.http.openai_fields import understood
 from nano_serve.http.openai_shapes import DataShape, EditShape, ImagesRequest, ImagesShape, ModelShape, ModelsShape
 from nano_serve.http.routes import Endpoint
 from nano_serve.http.waiting import ended, finished
@@ -71,6 +73,7 @@ class _Asked:
     partial: int
     quality: str
     options: DrawOptions
+    notes: tuple[str, ...]
 
     @property
     def drawn(self) -> Size:
@@ -108,36 +111,44 @@ class _OpenAi:
 
     async def generate(self, request: Request) -> Response:
         """Draw pictures of a prompt."""
-        body = await json_of(request, ImagesRequest, lenient=True)
-        return await self._answer(request, body, None, "image_generation")
+        fields = await json_of(request, dict[str, Any], lenient=True)
+        try:
+            body, notes = understood(fields)
+        except msgspec.ValidationError as error:
+            raise misshapen(error) from None
+        return await self._answer(request, body, notes, None, "image_generation")
 
     async def edit(self, request: Request) -> Response:
         """Draw a picture anew, all of it or where a mask is transparent."""
         form = await edit_form_of(request)
-        return await self._answer(request, form.body, form, "image_edit")
+        return await self._answer(request, form.body, form.notes, form, "image_edit")
 
-    async def _answer(self, request: Request, body: ImagesRequest, form: EditForm | None, kind: str) -> Response:
+    async def _answer(
+        self, request: Request, body: ImagesRequest, notes: tuple[str, ...], form: EditForm | None, kind: str
+    ) -> Response:
         client = client_of(request)
-        asked, job = await asyncio.to_thread(self._submitted, body, form, client)
+        asked, job = await asyncio.to_thread(self._submitted, body, notes, form, client)
         if body.stream:
             return EventStream(self._events(asked, job, kind), asked.headers)
         await finished(request, self._studio, job)
         answer = await asyncio.to_thread(self._shape, asked, job)
         return JsonAnswer(answer, headers=asked.headers)
 
-    def _submitted(self, body: ImagesRequest, form: EditForm | None, client: str) -> tuple[_Asked, Job]:
+    def _submitted(
+        self, body: ImagesRequest, notes: tuple[str, ...], form: EditForm | None, client: str
+    ) -> tuple[_Asked, Job]:
         """Understand a request and let its job wait.
 
         Raises:
             UsageError: it cannot be drawn.
         """
-        asked = self._understood(body, form)
+        asked = self._understood(body, notes, form)
         shown = {"prompt": body.prompt, "num_images_per_prompt": asked.options.num_images_per_prompt}
         watched = bool(body.stream) and asked.partial > 0
         wish = Wish(client, shown, watched=watched)
         return asked, self._studio.submit(asked.options, asked.shelved, wish)
 
-    def _understood(self, body: ImagesRequest, form: EditForm | None) -> _Asked:
+    def _understood(self, body: ImagesRequest, notes: tuple[str, ...], form: EditForm | None) -> _Asked:
         if len(body.prompt) > MOST_PROMPT_CHARACTERS:
             raise BadRequestError("the prompt is too long", f"{MOST_PROMPT_CHARACTERS} characters are the most.")
         wanted = _size(body.size)
@@ -145,6 +156,8 @@ class _OpenAi:
         if shelved is None:
             shelf = self._studio.shelf
             shelved = shelf.at(shelf.default) if wanted is None else shelf.of_size(*wanted)
+            if body.model is not None and len(shelf) > 1:
+                notes = (*notes, f"no bundle is named {body.model[:100]!r}; {shelved.title} drew")
         height, width = shelved.bundle.manifest.image_size
         quality = "exact" if body.quality is None else _QUALITIES.get(body.quality, "exact")
         picture = {} if form is None else form.pictures()
@@ -171,6 +184,7 @@ class _OpenAi:
                 quality=quality if quality in shelved.bundle.manifest.presets else "exact",
                 **picture,
             ),
+            notes=notes,
         )
 
     def _shape(self, asked: _Asked, job: Job) -> ImagesShape:
@@ -183,7 +197,7 @@ class _OpenAi:
             size="{}x{}".format(*asked.size),
             quality=asked.quality,
             output_format=asked.form,
-            notes=list(job.notes),
+            notes=[*asked.notes, *job.notes],
         )
 
     def _data(self, asked: _Asked, job: Job, number: int) -> DataShape:
@@ -210,7 +224,9 @@ class _OpenAi:
                     for number in range(told, pictures):
                         data = await asyncio.to_thread(self._data, asked, job, number)
                         whole = {"type": f"{kind}.completed", "b64_json": data.b64_json, **common, "seed": data.seed}
-                        yield event_text(f"{kind}.completed", {**whole, "notes": job.notes, "usage": _NO_USAGE})
+                        yield event_text(
+                            f"{kind}.completed", {**whole, "notes": [*asked.notes, *job.notes], "usage": _NO_USAGE}
+                        )
                     told = pictures
                     if over:
                         break

@@ -1,4 +1,4 @@
-"""The shapes of OpenAI's images API: requests are read leniently, as its many clients send them; unknown keys pass."""
+"""The shapes of OpenAI's images API: requests are read leniently, as its many clients send them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class DataShape(msgspec.Struct, kw_only=True):
 
 
 class ImagesShape(msgspec.Struct, kw_only=True):
-    """Pictures; ``notes`` says what of the prompt was not drawn as it was written."""
+    """Pictures; ``notes`` says what of the request was not drawn as it was written."""
 
     created: int
     data: list[DataShape]

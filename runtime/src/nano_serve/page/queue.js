@@ -72,7 +72,14 @@ function tell() {
     if (job.status === "generating") say(`Drawing: ${job.options.prompt}`);
     if (job.status === "failed") toast(`Failed: ${job.error.message}`);
     if (job.status === "cancelled" && job.pictures.length) toast(`Cancelled. ${plural(job.pictures.length, "finished picture")} kept.`);
-    const next = going().find((one) => one.status === "generating");
-    if (ended(job) && store.focus?.job === job.id && next && job.seeds.length === 1) setTimeout(() => store.focus?.job === job.id && look({ job: next.id }), 400);
+    follow();
   }
+}
+
+/** Show what is drawn now instead of a job that ended, unless there are several pictures to look at. */
+function follow() {
+  const shown = store.jobs.get(store.focus?.job);
+  const next = going().find((one) => one.status === "generating");
+  if (!shown || !ended(shown) || !next || shown.pictures.length > 1) return;
+  setTimeout(() => store.focus?.job === shown.id && look({ job: next.id }), 400);
 }

@@ -48,6 +48,8 @@ async function take(file) {
   } catch (error) {
     why = error.message;
   }
+  const readable = await createImageBitmap(file).then((bitmap) => (bitmap.close(), true), () => false);
+  if (!readable) return toast(`${file.name || "That"} is no picture that can be read.`);
   const changes = found ? differences(found.options) : [];
   const choices = [["", "Cancel", "plain"]];
   if (current()?.edits) choices.push(["start", "Start from it", found ? "plain" : "main first"]);
