@@ -15,6 +15,10 @@ from nano_runtime import Pipeline
 pytestmark = pytest.mark.slow
 ROCKET = "a rocket on a black background"
 LONG = "a rocket on a black background " * 20
+PREVIEWED = """() => {
+    const look = () => { if (document.querySelector(".tile .soft")) window.previewed = true; };
+    new MutationObserver(look).observe(document, { subtree: true, childList: true, attributes: true });
+}"""
 MARKUP = "<img src=x onerror=document.title='mine'>"
 
 
@@ -45,8 +49,9 @@ def test_first_picture_by_keyboard_has_the_pixels_of_python(browser, tmp_path):
         while page.evaluate("document.activeElement.id") != "seed":
             page.keyboard.press("Tab")
         page.keyboard.type("7")
+        page.evaluate(PREVIEWED)  # it is there for a tenth of a second, and Playwright may look before and after
         page.keyboard.press("Control+Enter")
-        page.wait_for_selector(".tile .soft")
+        page.wait_for_function("() => window.previewed")
         finished(page)
         shown = page.locator("#stage img").get_attribute("src")
         drawn = Image.open(io.BytesIO(page.request.get(server.url + shown).body()))
@@ -115,6 +120,24 @@ def test_a_full_queue_is_said(browser, tmp_path):
         page.get_by_role("button", name="Cancel all").click()
         finished(page)
         page.faults[:] = [one for one in page.faults if "429" not in one]
+
+
+def test_the_stage_follows_what_is_drawn_when_a_job_ends_without_pictures(page):
+    page.evaluate("document.getElementById('steps').value = '900'")
+    draw(page, ROCKET)
+    page.evaluate("document.getElementById('steps').value = ''")
+    draw(page, "an owl on a white background")
+    page.locator("#stage").get_by_text(ROCKET).wait_for()
+    page.keyboard.press("Escape")
+    page.locator("#stage").get_by_text("an owl on a white background").wait_for()
+    finished(page)
+
+
+def test_a_dropped_file_that_is_no_picture_is_refused(page, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"not a picture")
+    drop(page, broken, shown="text=broken.png is no picture that can be read.")
+    assert page.locator("dialog").count() == 0
 
 
 def test_settings_of_a_dropped_picture_are_asked_for(page, tmp_path):
@@ -325,8 +348,8 @@ def test_every_state_is_accessible_and_fits(browser, server, theme, width):
         judged("start picture")
 
 
-def drop(page, path: Path) -> None:
-    """Drop a file on the page, as a file manager does."""
+def drop(page, path: Path, shown: str = "dialog[open]") -> None:
+    """Drop a file on the page, as a file manager does, and wait for what is shown then."""
     data = path.read_bytes().hex()
     page.evaluate(
         """([hex, name]) => {
@@ -339,7 +362,7 @@ def drop(page, path: Path) -> None:
         }""",
         [data, path.name],
     )
-    page.wait_for_selector("dialog[open]")
+    page.wait_for_selector(shown)
 
 
 def pixels(page, server) -> np.ndarray:

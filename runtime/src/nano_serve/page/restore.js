@@ -39,6 +39,8 @@ export function startRestore() {
 /** Ask what to do with a picture, and do it. */
 async function take(file) {
   if (!file.type.startsWith("image/") || document.querySelector("dialog")) return toast("Drop a PNG, JPEG or WebP picture.");
+  const readable = await createImageBitmap(file).then((bitmap) => (bitmap.close(), true), () => false);
+  if (!readable) return toast(`${file.name || "That"} is no picture that can be read.`);
   const url = await dataUrl(file).catch((error) => (toast(error.message), null));
   if (url === null) return;
   let found = null;
@@ -48,8 +50,6 @@ async function take(file) {
   } catch (error) {
     why = error.message;
   }
-  const readable = await createImageBitmap(file).then((bitmap) => (bitmap.close(), true), () => false);
-  if (!readable) return toast(`${file.name || "That"} is no picture that can be read.`);
   const changes = found ? differences(found.options) : [];
   const choices = [["", "Cancel", "plain"]];
   if (current()?.edits) choices.push(["start", "Start from it", found ? "plain" : "main first"]);
