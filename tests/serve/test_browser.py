@@ -65,6 +65,7 @@ def test_first_picture_by_keyboard_has_the_pixels_of_python(browser, tmp_path):
 
 
 def test_five_wait_reload_in_the_middle_and_cancel(page):
+    page.evaluate("document.getElementById('steps').value = '40'")  # some seconds, also on a fast machine
     for colour in ("red", "green", "blue", "pink", "white"):
         draw(page, f"a rocket on a {colour} background", count="8")
     page.wait_for_selector("#jobs li >> nth=4")

@@ -49,7 +49,7 @@ def test_a_model_that_cannot_edit_offers_no_start_picture(browser, url):
         draw(page, "a red fox", seed="7")
         finished(page)
         page.get_by_role("button", name="Start from it").click()
-        assert page.get_by_role("button", name="Paint a mask").is_visible()
+        page.get_by_role("button", name="Paint a mask").wait_for()  # the picture is fetched first
         page.select_option("#bundle", label="plain")
         page.get_by_text("cannot start from a picture").wait_for()
         page.get_by_role("button", name="Start from it").wait_for(state="detached")
@@ -60,7 +60,7 @@ def test_a_model_that_cannot_edit_offers_no_start_picture(browser, url):
         assert "Strength" not in facts
         assert page.get_by_role("button", name="Start from it").count() == 0
         page.locator("#history li button").nth(1).click()
-        assert "paints" in page.locator(".facts").inner_text()
+        page.locator(".facts").get_by_text("paints").wait_for()
         page.get_by_role("button", name="Use settings").click()
         assert page.locator("#bundle option:checked").inner_text() == "paints"
         assert page.get_by_role("button", name="Start from it").is_visible()

@@ -97,7 +97,7 @@ export function stateOf(job) {
   const { call, calls, loading, eta_seconds: eta } = job.progress;
   if (job.status === "queued") return job.queue_position ? `Waiting, number ${job.queue_position}` : "Waiting";
   if (loading) return "Loading the model…";
-  const left = eta === null ? "" : `, ${eta < 1 ? "less than a second" : `${Math.ceil(eta)} s`} left`;
+  const left = eta === null ? "" : `, ${eta < 1 ? "under 1 s" : `${Math.ceil(eta)} s`} left`;
   return `Step ${call} of ${calls}${left}`;
 }
 
