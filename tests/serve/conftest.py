@@ -17,6 +17,8 @@ import httpx2
 import numpy as np
 import pytest
 from tests.runtime.fakes import FORMULAS, FakeGraphs, make_bundle, pipeline_of
+from tests.serve.browser import Server as BrowserServer
+from tests.serve.browser import chromium
 
 from nano_runtime import Bundle, Pipeline
 from nano_runtime.errors import OutOfMemoryError
@@ -145,6 +147,20 @@ def serving(bundles: tuple[Path, Path], tmp_path: Path) -> Iterator[Callable[...
 def served(serving: Callable[..., Served]) -> Served:
     """A server with defaults."""
     return serving()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, for a module."""
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator[BrowserServer]:  # noqa: ARG001 - no browser, no server
+    """A server of the demo in a process of its own, for the page."""
+    with BrowserServer(tmp_path_factory.mktemp("pictures"), "--threads", "2") as begun:
+        yield begun
 
 
 class Running:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
-from tests.serve.browser import AXE, Server, chromium, draw, finished, opened, press, screen, sent
+from tests.serve.browser import AXE, Server, draw, finished, opened, press, screen, sent
 
 from nano_runtime import Pipeline
 
@@ -20,18 +20,6 @@ PREVIEWED = """() => {
     new MutationObserver(look).observe(document, { subtree: true, childList: true, attributes: true });
 }"""
 MARKUP = "<img src=x onerror=document.title='mine'>"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory, browser):  # noqa: ARG001 - without a browser, no server
-    with Server(tmp_path_factory.mktemp("pictures"), "--threads", "2") as begun:
-        yield begun
 
 
 @pytest.fixture

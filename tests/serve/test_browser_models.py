@@ -11,18 +11,12 @@ from pathlib import Path
 
 import pytest
 from tests.runtime.fakes import make_bundle
-from tests.serve.browser import ROOT, Server, chromium, draw, finished, opened, screen
+from tests.serve.browser import ROOT, Server, draw, finished, opened, screen
 
 from nano_runtime import Bundle
 
 pytestmark = pytest.mark.slow
 TOKEN = "a-token-of-sixteen-and-more"  # noqa: S105 - of a test
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

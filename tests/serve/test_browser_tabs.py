@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.serve.browser import Server, beside, chromium, draw, finished, opened, press
+from tests.serve.browser import beside, draw, finished, opened, press
 
 pytestmark = pytest.mark.slow
 ROCKET = "a rocket on a black background"
@@ -18,18 +18,6 @@ _SEEN = """() => {
     delete document.hidden;
     document.dispatchEvent(new Event("visibilitychange"));
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory, browser):  # noqa: ARG001 - without a browser, no server
-    with Server(tmp_path_factory.mktemp("pictures"), "--threads", "2") as begun:
-        yield begun
 
 
 @pytest.fixture
