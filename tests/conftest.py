@@ -50,6 +50,14 @@ def _version(package: str) -> str | None:
         return None
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Refuse cases in a set: its order may differ in each process of ``make test``, and no test would run then."""
+    for marker in metafunc.definition.iter_markers("parametrize"):
+        cases = marker.kwargs.get("argvalues", marker.args[1] if len(marker.args) > 1 else None)
+        if isinstance(cases, set | frozenset):
+            raise pytest.UsageError(f"{metafunc.definition.nodeid}: parametrize was given a set. Give it a list.")
+
+
 @pytest.fixture(scope="session")
 def full(request: pytest.FixtureRequest) -> bool:
     """Whether the full counts were asked for."""
