@@ -137,6 +137,19 @@ def test_sizes_count_what_an_engine_reads(folder):
     assert bundle.size_bytes() > bundle.size_bytes("openvino")
 
 
+def test_files_that_an_engine_reads_must_have_their_size(folder):
+    bundle = Bundle.open(folder)
+    bundle.require_files("onnxruntime")
+    (cut,) = folder.glob("unet/openvino_model.bin")
+    cut.write_bytes(b"")
+    bundle.require_files("onnxruntime")
+    with pytest.raises(TamperedFileError, match=r"openvino_model\.bin is not the file .* 0 bytes"):
+        bundle.require_files("openvino")
+    cut.unlink()
+    with pytest.raises(TamperedFileError, match="missing"):
+        bundle.require_files("openvino")
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_engine_that_refuses_a_graph_names_the_file(folder, backend):
     needs(backend)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
 import socket
 import sys
 import threading
@@ -15,6 +17,7 @@ import pytest
 from starlette.requests import Request
 from tests.serve.conftest import status_of, until
 
+from nano_runtime.bundle.folder import DEMO
 from nano_serve import cli, views
 from nano_serve.errors import AddressError
 from nano_serve.http import server
@@ -235,12 +238,20 @@ def test_bundles_that_cannot_be_opened_end_the_server(tmp_path, capsys):
     assert "manifest.json" in capsys.readouterr().err
 
 
+def test_a_bundle_that_was_cut_short_ends_the_server_at_its_start(tmp_path, capsys):
+    cut = shutil.copytree(DEMO, tmp_path / "cut")
+    os.truncate(cut / "unet" / "model.onnx.data", 1000)
+    assert cli.main(["--bundle", str(cut), "--no-history", "--port", "0", "--backend", "onnxruntime"]) == 3
+    assert "model.onnx.data is not the file the manifest describes: 1000 bytes" in capsys.readouterr().err
+
+
 def test_other_machines_need_a_token(capsys):
     assert cli.main(["--host", "0.0.0.0"]) == 2  # noqa: S104 - it is refused
     assert "--token" in capsys.readouterr().err
     assert cli.main(["--token", "short"]) == 2
     assert cli.main(["--port", "70000"]) == 2
-    assert cli.main(["--idle", "nan"]) == 2
+    for seconds in ("nan", "-5", "inf"):
+        assert cli.main(["--idle", seconds]) == 2
     for host in ("http://studio.lan", "studio.lan/", "a b"):
         assert cli.main(["--allow-host", host]) == 2
     for origin in ("*", "studio.lan", "http://studio.lan/page", "null"):

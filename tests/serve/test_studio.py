@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 
 import pytest
@@ -246,3 +247,10 @@ def test_others_that_share_the_engine_keep_it(isolated):
     isolated.gate.open = True
     done(*jobs)
     assert jobs[1].status == "completed"
+
+
+def test_a_copy_of_a_bundle_is_offered_once(serving, bundles, tmp_path):
+    copy = shutil.copytree(bundles[0], tmp_path / "copy")
+    shelf = serving(bundles=(*bundles, copy)).studio.shelf
+    assert [one.bundle.path for one in shelf] == [*bundles]
+    assert shelf.copies == [copy]

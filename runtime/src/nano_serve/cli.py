@@ -34,6 +34,7 @@ _EXAMPLES = """\
 """
 _DEFAULT_PORT = 7860
 _MOST_PORT = 65535
+_NEVER = -1  # seconds after which memory is freed
 _MOST_MEGABYTES = 100_000_000
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - addresses that others do not use as a name
 _VARIABLE = "NANO_SERVE_TOKEN"
@@ -157,8 +158,7 @@ def _serve(options: _Options) -> int:
         shown = "localhost" if options.host == "localhost" else f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{port}"
         if host in _EVERYWHERE and not options.allow_host:
-            told = "nobody on another machine is let in until --allow-host names this one as they call it"
-            print(f"nano-serve: warning: {told}", file=sys.stderr, flush=True)
+            _warn("nobody on another machine is let in until --allow-host names this one as they call it")
         access = Access(options.token, [*options.allow_host, options.host, host], options.allow_origin)
 
         def started() -> None:
@@ -184,19 +184,27 @@ def _opened(options: _Options, history: Path, access: Access) -> tuple[Watch, St
     cache = cache_folder(options)
 
     def pipeline(folder: Path) -> Pipeline:
-        return Pipeline.from_pretrained(
+        opened = Pipeline.from_pretrained(
             folder,
             options.backend,  # type: ignore[arg-type] # argparse has checked it
             options.threads,
             cache=cache,
             isolated=options.isolate,
         )
+        opened.bundle.require_files(opened.backend)  # its graphs are loaded with the first job, or never
+        return opened
 
     bundles = options.bundle or [Bundle.open().path]
-    keep = None if options.idle < 0 else options.idle
+    keep = None if options.idle == _NEVER else options.idle
     settings = Settings(bundles, history, queue=options.queue, keep_seconds=keep, history_bytes=options.history_size)
     studio = Studio(settings, pipeline)
+    for copy in studio.shelf.copies:
+        _warn(f"{copy} is a copy of another bundle, which is offered once")
     return application(studio, access, options.fit), studio
+
+
+def _warn(what: str) -> None:
+    print(f"nano-serve: warning: {what}", file=sys.stderr, flush=True)
 
 
 def _log_to_stderr(form: Literal["text", "json"]) -> None:
@@ -244,8 +252,8 @@ def _seconds(text: str) -> float:
         found = float(text)
     except ValueError:
         found = math.nan
-    if not math.isfinite(found):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    if not math.isfinite(found) or (found < 0 and found != _NEVER):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, or {_NEVER} for never")
     return found
 
 

@@ -58,6 +58,9 @@ class Shelved:
 class Shelf:
     """All bundles; the first is the default.
 
+    Attributes:
+        copies: folders of bundles that another folder before them holds, too; they are offered once.
+
     Args:
         folders: of the bundles.
         opened: opens one.
@@ -67,8 +70,13 @@ class Shelf:
     """
 
     def __init__(self, folders: Sequence[Path], opened: Open) -> None:
-        pipelines = [opened(folder) for folder in folders]
-        self._all = {one.bundle.digest: Shelved(one) for one in pipelines}
+        self._all: dict[str, Shelved] = {}
+        self.copies: list[Path] = []
+        for folder in folders:
+            pipeline = opened(folder)
+            if self._all.setdefault(pipeline.bundle.digest, Shelved(pipeline)).pipeline is not pipeline:
+                pipeline.close()
+                self.copies.append(folder)
         self.default = next(iter(self._all))
 
     def __iter__(self) -> Iterator[Shelved]:

@@ -16,7 +16,17 @@ from nano_runtime.bundle.safe_paths import fault_of_place
 from nano_runtime.errors import TamperedFileError
 from nano_runtime.system.files import open_plain
 
-__all__ = ["HeldFile", "blake3_of", "check_file", "checked_bytes", "entry_of", "fault_of_file", "hold", "sha256_of"]
+__all__ = [
+    "HeldFile",
+    "blake3_of",
+    "check_file",
+    "checked_bytes",
+    "entry_of",
+    "fault_of_file",
+    "fault_of_size",
+    "hold",
+    "sha256_of",
+]
 
 _CHUNK_BYTES = 1 << 20
 
@@ -94,6 +104,15 @@ def fault_of_file(bundle: Path, entry: FileEntry, *, all_checksums: bool = False
         return TamperedFileError(path, fault)
     with _opened(path) as file:
         return _fault(path, file, entry, all_checksums=all_checksums)
+
+
+def fault_of_size(bundle: Path, entry: FileEntry) -> TamperedFileError | None:
+    """Return the error for a file that is missing or of another size than its entry says, or None; reads nothing."""
+    path = bundle / entry.path
+    if (fault := fault_of_place(bundle, entry.path)) is not None:
+        return TamperedFileError(path, fault)
+    with _opened(path) as file:
+        return _fault_of_size(path, file, entry)
 
 
 def hold(bundle: Path, entry: FileEntry) -> HeldFile:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
-from nano_runtime.bundle.checksums import HeldFile, check_file, checked_bytes, fault_of_file, hold
+from nano_runtime.bundle.checksums import HeldFile, check_file, checked_bytes, fault_of_file, fault_of_size, hold
 from nano_runtime.bundle.manifest import MANIFEST_NAME, Backend, Component, FileEntry, Graph, Manifest
 from nano_runtime.bundle.reading import manifest_bytes, parse_manifest
 from nano_runtime.bundle.safe_paths import MAX_PARTS
@@ -173,12 +173,28 @@ class Bundle:
         """
         if backend is None:
             return sum(entry.size for entry in self.manifest.files)
-        backend = one_of("backend", backend, get_args(Backend))
+        return sum(entry.size for entry in self._read_by(one_of("backend", backend, get_args(Backend))))
+
+    def require_files(self, backend: Backend) -> None:
+        """Check that every file that an engine reads is there in its size, without reading any.
+
+        What takes long to load is known to be cut short before anybody waits for it. Checksums are compared later.
+
+        Raises:
+            TamperedFileError: a file is missing, or of another size.
+            OptionError: there is no such engine.
+        """
+        for entry in self._read_by(one_of("backend", backend, get_args(Backend))):
+            if (fault := fault_of_size(self.path, entry)) is not None:
+                raise fault
+
+    def _read_by(self, backend: Backend) -> list[FileEntry]:
+        """Return the records of the files that an engine reads: its graphs and the tokenizer."""
         names = {self.manifest.tokenizer.file}
         for component in self.manifest.components.values():
             if (graph := component.graphs.get(backend)) is not None:
                 names |= {graph.model} if graph.weights is None else {graph.model, graph.weights}
-        return sum(entry.size for entry in self.manifest.files if entry.path in names)
+        return [entry for entry in self.manifest.files if entry.path in names]
 
     def entry(self, name: str) -> FileEntry:
         """Return the checksum record of a file; the rules of a manifest require one for every path in it.
