@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
+import logging
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from tests.serve.conftest import BASE, PORT, servers
 
 from nano_serve import cli
 from nano_serve.http.guard import CSP, Access
+from nano_serve.http.watch import JsonLines
 
 TOKEN = "a+token/of=sixteen&more"  # noqa: S105 - of a test
 
@@ -225,6 +228,30 @@ def test_every_answer_tells_browsers_what_they_may_do(served, path):
     assert headers["cross-origin-resource-policy"] == "same-origin"
     assert headers["cross-origin-opener-policy"] == "same-origin"
     assert headers["cache-control"] == ("no-cache" if path == "/" else "no-store")
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "logged"),
+    [
+        ("/api/v1/jobs/secret-word", {}, (401, "/api/v1/jobs/{id}")),
+        ("/page/app.js", {}, (401, "/page/app.js")),
+        ("/?token=secret-word", {}, (401, "/")),
+        ("/?token=a+token/of=sixteen%26more", {}, (303, "/")),
+        ("/v1/models", {"origin": "http://secret-word.example"}, (403, "/v1/models")),
+        ("/v1/models", {"host": "secret-word.example"}, (403, "/v1/models")),
+        ("/secret-word", {}, (401, "none")),
+        ("/sdapi/v1/txt2img", {"x-api-key": TOKEN}, (405, "/sdapi/v1/txt2img")),
+        ("/health", {}, (200, "/health")),
+    ],
+)
+def test_what_the_guard_answers_is_logged_by_its_route_too(locked, caplog, path, headers, logged):
+    """By the pattern alone: what the client wrote is no part of the log."""
+    caplog.set_level(logging.INFO, "nano_serve.requests")
+    locked.ask("GET", path, headers=headers)
+    (record,) = [one for one in caplog.records if one.name == "nano_serve.requests"]
+    line = json.loads(JsonLines().format(record))
+    assert (line["status"], line["route"]) == logged
+    assert "secret-word" not in str(line)
 
 
 def test_no_web_socket_is_served(served):

@@ -76,7 +76,7 @@ def application(studio: Studio, access: Access, fit: Fit = "asked") -> Watch:
 
     app = Starlette(routes=routes, exception_handlers={NanoError: ours, HTTPException: http, Exception: bug})
     app.router.redirect_slashes = False
-    return Watch(Guard(app, access), studio.metrics)
+    return Watch(Guard(app, access), studio.metrics, routes)
 
 
 def _page() -> list[Route]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Sequence
 
 from starlette.datastructures import Headers
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nano_serve.metrics import Metrics
@@ -22,11 +24,13 @@ class Watch:
     Args:
         app: answers.
         metrics: counts.
+        routes: of the application: what the guard answers has not come to one.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, routes: Sequence[Route]) -> None:
         self._app = app
         self._metrics = metrics
+        self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and note its answer."""
@@ -44,7 +48,7 @@ class Watch:
         try:
             await self._app(scope, receive, noted)
         finally:
-            route = getattr(scope.get("route"), "path", "none")
+            route = self._route_of(scope)
             self._metrics.count("nano_http_requests_total", route=route, code=str(status))
             facts: dict[str, object] = {"method": scope["method"], "route": route, "status": status}
             facts["ms"] = round((time.perf_counter() - began) * 1000, 1)
@@ -52,6 +56,11 @@ class Watch:
             if retries.isascii() and retries.isdigit():
                 facts["retries"] = int(retries[:3])
             _log.info(" ".join(str(fact) for fact in facts.values()), extra={"facts": facts})
+
+    def _route_of(self, scope: Scope) -> str:
+        """Return the pattern of the route that a request is for, which has no text of the client's; "none" for none."""
+        found = scope.get("route") or next((one for one in self._routes if one.path_regex.match(scope["path"])), None)
+        return getattr(found, "path", "none")
 
 
 class JsonLines(logging.Formatter):
