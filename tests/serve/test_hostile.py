@@ -56,6 +56,7 @@ BODIES = {
     "a number beyond all": b'{"prompt": "owl", "steps": 1e999, "num_inference_steps": 1e999}',
     "a number of 5,000 digits": b'{"prompt": "owl", "seed": ' + b"9" * 5000 + b"}",
     "NaN": b'{"prompt": "owl", "guidance_scale": NaN, "cfg_scale": NaN}',
+    "200,000 values": b'{"prompt": "owl", "x": [' + b"[]," * 200_000 + b"[]]}",
     "null everywhere": b'{"prompt": null, "num_images_per_prompt": null, "init_images": [null]}',
 }
 
@@ -148,10 +149,10 @@ def test_no_body_is_read_again_and_again(served: Served, part: bytes):
 )
 def test_brackets_in_texts_do_not_count(content: bytes, deep: int, monkeypatch):
     monkeypatch.setattr(bodies, "_MOST_DEPTH", deep)
-    bodies._check_depth(content)  # noqa: SLF001 - the part under test
+    bodies._check_size(content)  # noqa: SLF001 - the part under test
     monkeypatch.setattr(bodies, "_MOST_DEPTH", deep - 1)
     with pytest.raises(BadRequestError):
-        bodies._check_depth(content)  # noqa: SLF001
+        bodies._check_size(content)  # noqa: SLF001
 
 
 def test_a_million_keys_are_refused(served: Served):

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 from PIL import Image
+from tests.runtime.fakes import make_bundle
 from tests.serve.conftest import until
 
 from nano_runtime import open_picture
@@ -90,6 +91,69 @@ def test_a_model_is_named_by_its_folder_too_and_a_name_of_none_is_told(serving, 
     assert alone["notes"] == []
 
 
+@pytest.mark.parametrize(
+    ("asked", "note"),
+    [
+        ({"steps": 2, "num_inference_steps": 3}, "num_inference_steps=3 changes nothing here"),
+        ({"seed": 2, "rng_seed": 3}, "rng_seed=3 changes nothing here"),
+        ({"steps": 2, "num_inference_steps": "2", "seed": None, "rng_seed": 3, "guidance_scale": None, "cfg": 2}, None),
+        ({"quality": "ultra"}, "quality=ultra is not known; exact drew"),
+        ({"quality": "hd", "response_format": "b64_json", "background": "opaque"}, None),
+        ({"response_format": "url"}, "response_format=url: pictures come as b64_json"),
+        ({"background": "blue"}, "background=blue changes nothing here"),
+        ({"output_compression": 50}, "output_compression changes nothing in a PNG"),
+        ({"output_compression": 50, "output_format": "webp"}, None),
+        ({"partial_images": 2}, "partial_images changes nothing without stream"),
+        ({"image": "iVBORw0KGgo="}, "image=iVBORw0KGgo= changes nothing here"),
+        ({"mask": "iVBORw0KGgo="}, "mask=iVBORw0KGgo= changes nothing here"),
+    ],
+)
+def test_what_changes_nothing_is_told(served, asked, note):
+    assert served.post(URL, {"prompt": "owl", **asked})["notes"] == ([] if note is None else [note])
+
+
+def test_a_quality_is_taken_by_either_name_and_one_that_the_bundle_has_not_is_told(serving, tmp_path):
+    """OpenAI's low and medium, and our own names, which were once read as exact."""
+    make_bundle(tmp_path / "quick", name="quick")
+    make_bundle(tmp_path / "plain", name="plain", presets={})
+    served = serving(bundles=[tmp_path / "quick", tmp_path / "plain"])
+    drawn = {}
+    for quality in ("low", "fast", "medium", "balanced", "auto", "exact"):
+        answer = served.post(URL, {"prompt": "owl", "seed": 3, "steps": 8, "quality": quality})
+        assert (answer["notes"], answer["quality"]) == ([], quality)
+        drawn[quality] = answer["data"][0]["b64_json"]
+    assert drawn["low"] == drawn["fast"] != drawn["exact"] == drawn["auto"]
+    assert drawn["medium"] == drawn["balanced"] != drawn["exact"]
+    answer = served.post(URL, {"prompt": "owl", "quality": "low", "model": "plain"})
+    assert answer["notes"] == [f"quality=low: {answer['model']} has no preset fast; exact drew"]
+
+
+def test_a_name_that_two_bundles_have_is_told(serving, bundles, tmp_path):
+    """The first draws where any name is taken; our own API, and A1111's settings, want to know which."""
+    folder = tmp_path / "one"  # as the first bundle's name, and as its folder
+    shutil.copytree(bundles[1], folder)
+    served = serving(bundles=[bundles[0], folder])
+    one, two = (found["title"] for found in served.get("/api/v1/bundles")["bundles"])
+    answer = served.post(URL, {"prompt": "owl", "model": "One"})
+    assert answer["notes"] == [f"2 bundles are named 'One'; {one} drew"]
+    info = json.loads(served.post("/sdapi/v1/txt2img", {"override_settings": {"sd_model_checkpoint": "one"}})["info"])
+    assert info["extra_generation_params"]["Note"] == f"2 bundles are named 'one'; {one} drew"
+    for path, body in (("/api/v1/jobs", {"bundle": "one"}), ("/sdapi/v1/options", {"sd_model_checkpoint": "one"})):
+        refused = served.ask("POST", path, json={"prompt": "owl", **body})
+        assert (refused.status_code, one in refused.text, two in refused.text) == (400, True, True)
+    for name in (one, two, two[-11:-1], "two", "two.safetensors"):
+        answer = served.post(URL, {"prompt": "owl", "model": name})
+        assert (answer["notes"], answer["model"]) == ([], one if name == one else two)
+
+
+def test_one_limit_of_pictures_is_told(served):
+    for number in (0, -1, 101, 1_000_000):
+        message = served.ask("POST", URL, json={"prompt": "owl", "n": number}).json()["error"]["message"]
+        assert message == f"{number} pictures are asked for. Ask for 1 to 100."
+    answer = served.ask("POST", "/sdapi/v1/txt2img", json={"batch_size": 1000, "n_iter": 1000}).json()
+    assert answer["detail"] == "1000000 pictures are asked for. Ask for 1 to 100."
+
+
 @pytest.mark.parametrize(("fit", "size"), [("asked", (64, 48)), ("native", (32, 32)), ("strict", None)])
 def test_another_size_than_the_bundles(serving, fit, size):
     served = serving(fit=fit)
@@ -128,6 +192,10 @@ def test_the_format_that_was_asked_for(served, form):
         ({"prompt": "owl", "background": "transparent"}, 400),
         ({"prompt": "owl", "seed": 2**64}, 400),
         ({"prompt": "o" * 10_001}, 400),
+        ({"prompt": "owl", "strength": 0.5}, 400),
+        ({"prompt": "owl", "output_compression": 101, "output_format": "webp"}, 400),
+        ({"prompt": "owl", "output_compression": -1}, 400),
+        ({"prompt": "owl", "partial_images": 4, "stream": True}, 400),
     ],
 )
 def test_errors_have_the_four_keys_that_clients_show(served, body, status):
@@ -205,7 +273,12 @@ def test_an_edit_keeps_what_the_mask_does_not_show(served):
     white = Image.new("L", (32, 32))
     white.paste(255, (0, 0, 16, 32))
     wanted = _pipe(served)("owl", seed=7, image=image, mask_image=white, keep_unmasked=True).images[0]
-    for mask in (left, white):
+    for mask in (
+        left,
+        white,
+        white.convert("RGBA"),
+        white.convert("LA"),
+    ):  # a canvas sends an alpha channel in any case
         files = {"image": ("a.png", _png(image)), "mask": ("b.png", _png(mask))}
         data = served.ask("POST", "/v1/images/edits", files=files, data={"prompt": "owl", "seed": "7"}).json()["data"]
         assert open_picture(base64.b64decode(data[0]["b64_json"])).tobytes() == wanted.tobytes()
@@ -223,6 +296,13 @@ def test_an_edit_without_a_mask_starts_from_the_picture(served):
     assert open_picture(base64.b64decode(answer.json()["data"][0]["b64_json"])).tobytes() == wanted.tobytes()
 
 
+def test_files_that_change_nothing_are_told(served):
+    image = _png(Image.new("RGB", (32, 32), "teal"))
+    files = {"image": image, "control_image": image}
+    answer = served.ask("POST", "/v1/images/edits", files=files, data={"prompt": "owl", "stepz": "3"})
+    assert answer.json()["notes"] == ["stepz=3 changes nothing here", "the file 'control_image' changes nothing here"]
+
+
 @pytest.mark.parametrize(
     ("files", "data", "status"),
     [
@@ -232,6 +312,8 @@ def test_an_edit_without_a_mask_starts_from_the_picture(served):
         ({"image": b"no picture"}, {}, 400),
         ({"image": b"no picture"}, {"prompt": "owl", "n": "many"}, 400),
         ([("image[]", b"x"), ("image[]", b"y")], {"prompt": "owl"}, 400),
+        ([("image", b"x"), ("mask", b"x"), ("mask", b"y")], {"prompt": "owl"}, 400),
+        ({"image": b"x"}, {"prompt": ["owl", "fox"]}, 400),
         ([("image", b"x")] * 2000, {"prompt": "owl"}, 400),
         ({"image": b"x"}, {"prompt": "o" * 200_000}, 400),
     ],

@@ -18,7 +18,12 @@ SHARED = {
     "nano_runtime.cli": {"cli.py"},  # what all commands share: the error boundary, the cache
     "nano_runtime.drawing.demo_prompts": {"views.py", "notes.py"},  # what the demo was taught
     "nano_runtime.system.files": {"gallery.py", "journal.py"},  # plain files, and no waiting for others
-    "nano_runtime.rows.columns": {"openai_fields.py"},  # names that options have elsewhere
+    "nano_runtime.rows.columns": {
+        "openai_fields.py",
+        "a1111_fields.py",
+        "a1111_unheeded.py",
+    },  # names that options have elsewhere
+    "nano_runtime.pictures.source": {"a1111_request.py"},  # transparent parts, 16 bits a channel
     "nano_runtime.networks.other_syntax": {"notes.py"},  # what the commands say of a prompt, too
 }
 

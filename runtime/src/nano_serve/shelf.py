@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from nano_runtime import Bundle, Pipeline
-from nano_serve.errors import NotFoundError
+from nano_serve.errors import BadRequestError, NotFoundError
 
-__all__ = ["Open", "Shelf", "Shelved"]
+__all__ = ["Open", "Shelf", "Shelved", "ambiguous"]
+
+_LEAST_DIGITS: Final = 10  # as many as a title has
+_MOST_SHOWN: Final = 60
 
 Open: TypeAlias = Callable[[Path], Pipeline]
 """Opens a bundle; where a pipeline computes, in this process or another, is its own matter."""
@@ -91,31 +94,33 @@ class Shelf:
         """Return the bundle of a digest."""
         return self._all[digest]
 
-    def named(self, name: str) -> Shelved | None:
-        """Return the bundle that a client means by a name, a title, a folder, or the beginning of a digest; or None."""
+    def named(self, name: str) -> list[Shelved]:
+        """Return the bundles that a client may mean by a name, a title, a folder, or the beginning of a digest.
+
+        Several may have one name; a title or a digest is of one alone.
+        """
         wanted = name.strip().lower()
-        for one in self:
-            known = (
-                one.bundle.manifest.name.lower(),
-                one.title.lower(),
-                one.bundle.digest,
-                one.bundle.path.name.lower(),
-            )
-            if wanted in known or (len(wanted) >= len("0123456789") and one.bundle.digest.startswith(wanted)):
-                return one
-        return None
+        titled = [one for one in self if wanted == one.title.lower() or _begins(one.bundle.digest, wanted)]
+        bare = wanted.removesuffix(".safetensors")  # as A1111's list of models has it
+        return titled or [
+            one for one in self if bare in (one.bundle.manifest.name.lower(), one.bundle.path.name.lower())
+        ]
 
     def chosen(self, name: str | None) -> Shelved:
         """Return the bundle of a name; None means the default.
 
         Raises:
             NotFoundError: there is none.
+            BadRequestError: there are several.
         """
         if name is None:
             return self.at(self.default)
-        if (found := self.named(name)) is None:
+        if not (found := self.named(name)):
             raise NotFoundError(f"there is no bundle {name[:100]!r}", "GET /api/v1/bundles lists them.")
-        return found
+        if len(found) > 1:
+            titles = ", ".join(one.title for one in found)
+            raise BadRequestError(f"{len(found)} bundles are named {name[:100]!r}", f"Give the title of one: {titles}.")
+        return found[0]
 
     def of_size(self, width: int, height: int) -> Shelved:
         """Return the bundle that draws pictures of a size, or the default."""
@@ -125,3 +130,15 @@ class Shelf:
     def loaded(self) -> Shelved | None:
         """The bundle whose graphs are in memory, or on their way there."""
         return next((one for one in self if one.state != "idle"), None)
+
+
+def ambiguous(name: str, found: Sequence[Shelved]) -> str | None:
+    """Return a note on a name that several bundles have, of which the first draws; None for one."""
+    if len(found) == 1:
+        return None
+    return f"{len(found)} bundles are named {name[:_MOST_SHOWN]!r}; {found[0].title} drew"
+
+
+def _begins(digest: str, text: str) -> bool:
+    """Return whether a text is a digest's beginning, long enough to be no name."""
+    return len(text) >= _LEAST_DIGITS and digest.startswith(text)

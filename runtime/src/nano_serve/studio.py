@@ -117,9 +117,7 @@ class Studio:
         """
         if self.stopping:
             raise StoppingError
-        if options.num_images_per_prompt > self.limits.pictures:
-            most = self.limits.pictures
-            raise BadRequestError(f"{options.num_images_per_prompt} pictures are asked for", f"Ask for {most} at most.")
+        self.counted(options.num_images_per_prompt)
         if options.seed is None:
             options = replace(options, seed=self.random_seed())
         with warnings() as heard:
@@ -141,6 +139,16 @@ class Studio:
             raise
         self._job_changed(job)
         return job
+
+    def counted(self, pictures: int) -> int:
+        """Return a number of pictures that one job may have.
+
+        Raises:
+            BadRequestError: it is none.
+        """
+        if not 1 <= pictures <= self.limits.pictures:
+            raise BadRequestError(f"{pictures} pictures are asked for", f"Ask for 1 to {self.limits.pictures}.")
+        return pictures
 
     def _keep(self, name: str, request: bytes) -> None:
         try:

@@ -30,7 +30,7 @@ from nano_runtime.values import picture as require_picture
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Edit", "edit_of", "open_picture", "strength_of"]
+__all__ = ["Edit", "edit_of", "opaque", "open_picture", "strength_of"]
 
 _STRENGTH, _STRENGTH_WITH_MASK = 0.8, 1.0  # diffusers' defaults
 _WHITE = 255
@@ -168,7 +168,7 @@ def edit_of(
         return None
     share = None if task == "instruct-pix2pix" else strength_of(strength, masked=mask_image is not None)
     require_picture("image", image)
-    pixels = np.asarray(_fitted(_opaque("image", image, "white"), image_size))
+    pixels = np.asarray(_fitted(opaque("image", image, "white"), image_size))
     if mask_image is None:
         if keep_unmasked is not None:
             raise MissingArgumentError("keep_unmasked", "mask_image")
@@ -176,7 +176,7 @@ def edit_of(
     require_picture("mask_image", mask_image)
     if mask_image.size != image.size:
         raise MaskSizeError(mask_image.size, image.size)
-    white = _white(_opaque("mask_image", mask_image, "black"), image_size)
+    white = _white(opaque("mask_image", mask_image, "black"), image_size)
     shown = None if keep_unmasked is None else _shown(white, keep_unmasked)
     hidden = white if task == "inpainting" else None
     return Edit(pixels, task, _latent_mask(white, latent_shape), shown, hidden, share)
@@ -210,7 +210,7 @@ def _decoded(file: BinaryIO, fail: Callable[[str], ImageError]) -> Image:
         return upright(image)
 
 
-def _opaque(argument: str, image: Image, background: str) -> Image:
+def opaque(argument: str, image: Image, background: str) -> Image:
     """Return the picture in RGB, on a background where it is transparent; 16 bits a channel become 8.
 
     Raises:

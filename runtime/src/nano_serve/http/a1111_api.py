@@ -20,8 +20,9 @@ from nano_runtime import open_picture
 from nano_serve.errors import NotFoundError
 from nano_serve.fit import Fit, encoded
 from nano_serve.gallery import Picture
+from nano_serve.http.a1111_fields import understood as fields_understood
 from nano_serve.http.a1111_lists import list_endpoints
-from nano_serve.http.a1111_request import Asked, understood
+from nano_serve.http.a1111_request import Asked, Chosen, understood
 from nano_serve.http.a1111_shapes import (
     DrawRequest,
     DrawShape,
@@ -33,7 +34,7 @@ from nano_serve.http.a1111_shapes import (
 )
 from nano_serve.http.a1111_upscale import enlarged
 from nano_serve.http.answers import JsonAnswer
-from nano_serve.http.bodies import WITH_PICTURES, json_of, picture_bytes
+from nano_serve.http.bodies import WITH_PICTURES, json_of, misshapen, picture_bytes
 from nano_serve.http.guard import client_of
 from nano_serve.http.reading import parameters_in
 from nano_serve.http.routes import Endpoint
@@ -71,34 +72,34 @@ def a1111_endpoints(studio: Studio, fit: Fit) -> list[Endpoint]:
 
 
 class _A1111:
-    """The handlers; ``checkpoint`` is the bundle that was chosen in the settings."""
+    """The handlers."""
 
     def __init__(self, studio: Studio, fit: Fit) -> None:
         self._studio = studio
         self._fit = fit
-        self._checkpoint: str | None = None
+        self._set = Chosen()
 
     async def draw(self, request: Request) -> Response:
         """Draw pictures of a prompt."""
-        body = await json_of(request, DrawRequest, WITH_PICTURES, lenient=True)
-        body.init_images = None
-        return await self._answer(request, body)
+        body, noted = await _body_of(request, edits=False)
+        body.init_images = body.mask = None
+        return await self._answer(request, body, noted)
 
     async def redraw(self, request: Request) -> Response:
         """Draw a picture anew, all of it or where a mask is white."""
-        body = await json_of(request, DrawRequest, WITH_PICTURES, lenient=True)
+        body, noted = await _body_of(request, edits=True)
         if not body.init_images:
             raise NotFoundError("init_images has no picture", "Send one in base64.")
-        return await self._answer(request, body)
+        return await self._answer(request, body, noted)
 
-    async def _answer(self, request: Request, body: DrawRequest) -> Response:
-        asked, job = await asyncio.to_thread(self._submitted, body, client_of(request))
+    async def _answer(self, request: Request, body: DrawRequest, noted: list[str]) -> Response:
+        asked, job = await asyncio.to_thread(self._submitted, body, noted, client_of(request))
         await finished(request, self._studio, job)
         return JsonAnswer(await asyncio.to_thread(self._shape, body, asked, job))
 
-    def _submitted(self, body: DrawRequest, client: str) -> tuple[Asked, Job]:
+    def _submitted(self, body: DrawRequest, noted: list[str], client: str) -> tuple[Asked, Job]:
         """Understand a request and let its job wait; only those of one client are drawn, and interrupted, together."""
-        asked = understood(body, self._studio.shelf, self._checkpoint, self._fit)
+        asked = understood(body, noted, self._set, self._studio, self._fit)
         shown = {"prompt": asked.options.prompt, "num_images_per_prompt": asked.options.num_images_per_prompt}
         return asked, self._studio.submit(asked.options, asked.shelved, Wish(client, shown, group=f"a1111 {client}"))
 
@@ -169,17 +170,19 @@ class _A1111:
         )
 
     async def set_options(self, request: Request) -> Response:
-        """Choose the bundle; other settings have no meaning here."""
-        body = await json_of(request, OptionsRequest, WITH_PICTURES, lenient=True)
-        if body.sd_model_checkpoint is not None:
-            if (found := self._studio.shelf.named(body.sd_model_checkpoint)) is None:
-                what = f"there is no checkpoint {body.sd_model_checkpoint[:100]!r}"
+        """Choose the bundle; other settings have no meaning here, which every picture's ``info`` says from then on."""
+        settings = await json_of(request, dict[str, Any], WITH_PICTURES, lenient=True)
+        checkpoint = settings.pop("sd_model_checkpoint", None)
+        if checkpoint is not None:
+            if not isinstance(checkpoint, str) or not self._studio.shelf.named(checkpoint):
+                what = f"there is no checkpoint {str(checkpoint)[:100]!r}"
                 raise NotFoundError(what, "GET /sdapi/v1/sd-models lists them.")
-            self._checkpoint = found.title
+            checkpoint = self._studio.shelf.chosen(checkpoint).title
+        self._set = self._set.changed(checkpoint, settings)
         return JsonAnswer(None)
 
     def _chosen(self) -> Shelved:
-        return self._studio.shelf.chosen(self._checkpoint)
+        return self._studio.shelf.chosen(self._set.checkpoint)
 
     async def info(self, request: Request) -> Response:
         """Return what a picture says of how it was drawn."""
@@ -204,6 +207,19 @@ class _A1111:
     async def reload(self, _request: Request) -> Response:
         """Do nothing: a bundle is loaded by the next picture."""
         return JsonAnswer({})
+
+
+async def _body_of(request: Request, *, edits: bool) -> tuple[DrawRequest, list[str]]:
+    """Return what is asked for, and notes on fields that change nothing here.
+
+    Raises:
+        RequestError: it cannot be read.
+    """
+    fields = await json_of(request, dict[str, Any], WITH_PICTURES, lenient=True)
+    try:
+        return fields_understood(fields, edits=edits)
+    except msgspec.ValidationError as error:
+        raise misshapen(error) from None
 
 
 def _info(asked: Asked, job: Job, pictures: list[Picture]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ Number = int | float | None
 
 
 class DrawRequest(msgspec.Struct, kw_only=True):
-    """A request of txt2img or img2img: the fields that have a meaning here; all others are ignored."""
+    """A request of txt2img or img2img: the fields that have a meaning here; others are noted in ``info``."""
 
     prompt: str | None = None
     negative_prompt: str | None = None
@@ -45,19 +45,12 @@ class DrawRequest(msgspec.Struct, kw_only=True):
     image_cfg_scale: Number = None
     resize_mode: Number = None
     mask_blur: Number = None
+    mask_blur_x: Number = None
+    mask_blur_y: Number = None
     inpaint_full_res: Any = None
     inpainting_mask_invert: Number = None
     inpainting_fill: Any = None
-    styles: Any = None
-    tiling: Any = None
-    restore_faces: Any = None
-    refiner_checkpoint: Any = None
     eta: Any = None
-    s_churn: Any = None
-    initial_noise_multiplier: Any = None
-    seed_resize_from_w: Any = None
-    seed_resize_from_h: Any = None
-    s_noise: Any = None
 
 
 class DrawShape(msgspec.Struct, kw_only=True):
@@ -80,7 +73,7 @@ class ProgressShape(msgspec.Struct, kw_only=True):
 
 
 class OptionsRequest(msgspec.Struct, kw_only=True):
-    """Settings: the one that has a meaning here."""
+    """Settings: the one that has a meaning here; others are noted with every picture."""
 
     sd_model_checkpoint: str | None = None
 

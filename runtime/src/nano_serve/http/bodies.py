@@ -28,6 +28,7 @@ WITH_PICTURES: Final = 32_000_000
 SECONDS = 30.0
 """For a whole body."""
 _MOST_DEPTH: Final = 32
+_MOST_VALUES: Final = 100_000
 _QUICK: Final = 100_000  # bytes that are read without a thread of their own
 _STRINGS: Final = re.compile(rb'"[^"]*"')
 _BRACKETS: Final = re.compile(rb"[\[\]{}]")
@@ -98,7 +99,7 @@ async def json_of(request: Request, shape: type[Shape], most: int = SMALL, *, le
 
 def _decoded(content: bytes, shape: type[Shape], *, lenient: bool) -> Shape:
     """Return JSON in its shape; see ``json_of``."""
-    _check_depth(content)
+    _check_size(content)
     try:
         return msgspec.json.decode(content, type=shape, strict=not lenient)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
@@ -135,15 +136,18 @@ def picture_of(text: str, name: str) -> Image:
     return open_picture(picture_bytes(text, name))
 
 
-def _check_depth(content: bytes) -> None:
-    """Refuse JSON that is nested deeper than any of ours, in time that grows with its length alone.
+def _check_size(content: bytes) -> None:
+    """Refuse JSON that is nested deeper than any of ours, or has more values, in time that grows with its length alone.
 
     Raises:
         BadRequestError: it is.
     """
     depth = 0
     plain = content.replace(b"\\\\", b"").replace(b'\\"', b"")  # without escapes, so that one pass finds the strings
-    for bracket in _BRACKETS.findall(_STRINGS.sub(b"", plain)):
+    plain = _STRINGS.sub(b"", plain)
+    if plain.count(b",") > _MOST_VALUES:
+        raise BadRequestError("the body has too many values", "See /openapi.json.")
+    for bracket in _BRACKETS.findall(plain):
         depth += 1 if bracket in b"[{" else -1
         if depth > _MOST_DEPTH:
             raise BadRequestError("the body is nested too deeply", "See /openapi.json.")

@@ -25,6 +25,7 @@ __all__ = ["EditForm", "edit_form_of"]
 
 _MOST_FIELDS, _MOST_FILES = 100, 20
 _MOST_FIELD_BYTES: Final = 100_000
+_MOST_SHOWN: Final = 60
 _PICTURES: Final = ("image", "image[]")
 
 
@@ -47,8 +48,8 @@ class EditForm:
     def pictures(self) -> dict[str, Any]:
         """Return the options of a call that concern the picture.
 
-        OpenAI's masks are transparent where the picture is drawn anew; ours, and those without transparency, are white
-        there. Without a mask, a picture's own transparent parts are drawn anew, if it has any.
+        OpenAI's masks are transparent where the picture is drawn anew; ours, and those that are opaque all over, are
+        white there. Without a mask, a picture's own transparent parts are drawn anew, if it has any.
 
         Raises:
             ImageError: a file is no picture.
@@ -57,7 +58,7 @@ class EditForm:
         white: Image | None
         if self.mask is not None:
             mask = open_picture(self.mask)
-            white = mask if not mask.has_transparency_data else _white_where_transparent(mask)
+            white = _white_where_transparent(mask) if _is_seen_through(mask) else mask
         else:
             white = _white_where_transparent(image) if image.has_transparency_data else None
             white = None if white is None or white.getbbox() is None else white
@@ -105,17 +106,24 @@ async def _read(form: FormData) -> EditForm:
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
             files.setdefault("image" if name in _PICTURES else name, []).append(await value.read())
-        else:
-            texts[name] = value
-    if len(files.get("image", [])) != 1:
-        count = len(files.get("image", []))
-        raise BadRequestError(f"the form has {count} pictures", "Send one, as the file 'image' or 'image[]'.")
-    masks = files.get("mask", [])
+        elif texts.setdefault(name, value) != value:
+            raise BadRequestError(f"the form has two values of {name[:_MOST_SHOWN]!r}", "Send one.")
+    images, masks = files.pop("image", []), files.pop("mask", [])
+    if len(images) != 1:
+        raise BadRequestError(f"the form has {len(images)} pictures", "Send one, as the file 'image' or 'image[]'.")
+    if len(masks) > 1:
+        raise BadRequestError(f"the form has {len(masks)} masks", "Send one, as the file 'mask'.")
     try:
         body, notes = understood(texts)
     except msgspec.ValidationError as error:
         raise BadRequestError(f"the form is not as it should be: {error}", "See OpenAI's images API.") from None
-    return EditForm(body, notes, files["image"][0], masks[0] if masks else None)
+    others = [f"the file {name[:_MOST_SHOWN]!r} changes nothing here" for name in files]
+    return EditForm(body, (*notes, *others), images[0], masks[0] if masks else None)
+
+
+def _is_seen_through(image: Image) -> bool:
+    """Return whether any part is not opaque: programs that draw masks on a canvas send an alpha channel in any case."""
+    return image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255)
 
 
 def _white_where_transparent(image: Image) -> Image:

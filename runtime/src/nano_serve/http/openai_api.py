@@ -11,9 +11,9 @@ import asyncio
 import base64
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 from starlette.requests import Request
@@ -33,15 +33,22 @@ from nano_serve.http.routes import Endpoint
 from nano_serve.http.waiting import ended, finished
 from nano_serve.jobs import Job, Wish
 from nano_serve.shapes import MOST_PROMPT_CHARACTERS
-from nano_serve.shelf import Shelved
+from nano_serve.shelf import Shelved, ambiguous
 from nano_serve.studio import Studio
 
 __all__ = ["openai_endpoints"]
 
+Preset: TypeAlias = Literal["exact", "balanced", "fast"]
+
 _PREFIXES: Final = ("/v1", "/v3", "/api/v1")  # of OpenAI, of OpenVINO Model Server, of Lemonade
 _FORM: Final = "multipart/form-data"
 _FORMATS: Final = ("png", "jpeg", "webp")
-_QUALITIES: Final = {"low": "fast", "medium": "balanced"}  # all others mean the best there is
+_PRESETS: Final[Mapping[Preset, str]] = {
+    "fast": "fast low",
+    "balanced": "balanced medium",
+    "exact": "exact auto high xhigh max standard hd",
+}
+_QUALITIES: Final = {word: preset for preset, words in _PRESETS.items() for word in words.split()}
 _SIZE: Final = re.compile(r"(\d{1,5})\s*[xX*]\s*(\d{1,5})")
 _MOST_PARTIAL: Final = 3
 _BEST: Final = 100
@@ -102,9 +109,9 @@ class _OpenAi:
     async def model(self, request: Request) -> Response:
         """Return one bundle."""
         found = self._studio.shelf.named(request.path_params["id"])
-        if found is None:
+        if not found:
             raise NotFoundError(f"there is no model {request.path_params['id'][:100]!r}", "GET /v1/models lists them.")
-        return JsonAnswer(self._model(found))
+        return JsonAnswer(self._model(found[0]))
 
     def _model(self, shelved: Shelved) -> ModelShape:
         return ModelShape(id=shelved.title, created=self._began)
@@ -152,40 +159,45 @@ class _OpenAi:
         if len(body.prompt) > MOST_PROMPT_CHARACTERS:
             raise BadRequestError("the prompt is too long", f"{MOST_PROMPT_CHARACTERS} characters are the most.")
         wanted = _size(body.size)
-        shelved = None if body.model is None else self._studio.shelf.named(body.model)
-        if shelved is None:
-            shelf = self._studio.shelf
-            shelved = shelf.at(shelf.default) if wanted is None else shelf.of_size(*wanted)
-            if body.model is not None and len(shelf) > 1:
-                notes = (*notes, f"no bundle is named {body.model[:100]!r}; {shelved.title} drew")
+        shelved, more = self._bundle(body.model, wanted)
         height, width = shelved.bundle.manifest.image_size
-        quality = "exact" if body.quality is None else _QUALITIES.get(body.quality, "exact")
+        quality, others = _quality(body.quality, shelved)
         picture = {} if form is None else form.pictures()
-        seed = body.rng_seed if body.seed is None else body.seed
         return _Asked(
             shelved=shelved,
             size=size_for(wanted, (width, height), self._fit),
             form=_form(body),
-            compression=_BEST if body.output_compression is None else max(0, min(_BEST, body.output_compression)),
-            partial=max(0, min(_MOST_PARTIAL, body.partial_images or 0)),
+            compression=_within("output_compression", body.output_compression, _BEST, _BEST),
+            partial=_within("partial_images", body.partial_images, _MOST_PARTIAL, 0),
             quality="auto" if body.quality is None else body.quality,
             options=DrawOptions(
                 prompt=body.prompt,
                 negative_prompt=body.negative_prompt,
-                num_images_per_prompt=1 if body.n is None else body.n,
-                seed=None if seed is None or seed < 0 else seed,  # -1 means a random one to most programs
-                num_inference_steps=body.num_inference_steps if body.steps is None else body.steps,
+                num_images_per_prompt=self._studio.counted(1 if body.n is None else body.n),
+                seed=None if body.seed is None or body.seed < 0 else body.seed,  # -1 is a random one to most programs
+                num_inference_steps=body.steps,
                 guidance_scale=body.guidance_scale,
                 scheduler=body.scheduler,
                 strength=body.strength,
                 variation_seed=body.variation_seed,
                 variation_strength=body.variation_strength,
                 long_prompts=shelved.takes_long_prompts,
-                quality=quality if quality in shelved.bundle.manifest.presets else "exact",
+                quality=quality,
                 **picture,
             ),
-            notes=notes,
+            notes=(*notes, *more, *others),
         )
+
+    def _bundle(self, name: str | None, size: Size | None) -> tuple[Shelved, list[str]]:
+        """Return the bundle of a name, of a size, or the first, and a note where that is not what was asked for."""
+        shelf = self._studio.shelf
+        found = [] if name is None else shelf.named(name)
+        if name is not None and found:
+            return found[0], [] if (note := ambiguous(name, found)) is None else [note]
+        drawing = shelf.at(shelf.default) if size is None else shelf.of_size(*size)
+        if name is None or len(shelf) == 1:
+            return drawing, []
+        return drawing, [f"no bundle is named {name[:100]!r}; {drawing.title} drew"]
 
     def _shape(self, asked: _Asked, job: Job) -> ImagesShape:
         """Return the answer of a job that is completed."""
@@ -275,6 +287,28 @@ def _size(text: str | None) -> Size | None:
     if (found := _SIZE.fullmatch(text.strip())) is None:
         raise BadRequestError(f"size={text[:40]!r}", "Give it as 512x512, or auto.")
     return int(found[1]), int(found[2])
+
+
+def _quality(asked: str | None, shelved: Shelved) -> tuple[Preset, list[str]]:
+    """Return the preset of a quality, and a note where there is none; the best leaves out no work."""
+    name = (asked or "auto").strip().lower()
+    preset = _QUALITIES.get(name)
+    if preset is None:
+        return "exact", [f"quality={name[:40]} is not known; exact drew"]
+    if preset != "exact" and preset not in shelved.bundle.manifest.presets:
+        return "exact", [f"quality={name}: {shelved.title} has no preset {preset}; exact drew"]
+    return preset, []
+
+
+def _within(name: str, value: int | None, most: int, default: int) -> int:
+    """Return a whole number of a range that begins with 0; the default for None.
+
+    Raises:
+        BadRequestError: it is beyond.
+    """
+    if value is not None and not 0 <= value <= most:
+        raise BadRequestError(f"{name}={value}", f"Give a whole number from 0 to {most}.")
+    return default if value is None else value
 
 
 def _form(body: ImagesRequest) -> str:

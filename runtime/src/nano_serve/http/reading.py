@@ -58,8 +58,8 @@ def _stopped(calls: int) -> str:
     return "stopped after 1 UNet call" if calls == 1 else f"stopped after {calls} UNet calls"
 
 
-def parameters_of(text: str) -> dict[str, Any]:
-    """Return what A1111's parameters text says, as keys of a request; empty if it says nothing.
+def parameters_of(text: str) -> ParametersShape | None:
+    """Return what A1111's parameters text says; None if it says nothing.
 
     The text is read where it usually is: in a picture.
     """
@@ -70,9 +70,9 @@ def parameters_of(text: str) -> dict[str, Any]:
     file = io.BytesIO()
     Image.new("L", (1, 1)).save(file, "PNG", pnginfo=said)
     try:
-        return parameters_in(file.getvalue()).options
+        return parameters_in(file.getvalue())
     except NotFoundError:
-        return {}
+        return None
 
 
 def _as_keys(options: DrawOptions) -> dict[str, Any]:
