@@ -84,6 +84,8 @@ def test_programs_that_send_every_default_hear_nothing(served, body):
         ({"init_images": ["iVBORw0KGgo="]}, "init_images changes nothing in txt2img"),
         ({"mask": "iVBORw0KGgo="}, "mask changes nothing in txt2img"),
         ({"scheduler": "Karras"}, "scheduler 'Karras' changes nothing without a sampler_name"),
+        ({"width": 64, "height": 48}, "32x32 was drawn, and cropped to the shape of 64x48"),
+        ({"width": 64, "height": 64}, None),
         ({"subseed_strength": -1}, "subseed_strength=-1 is taken as 0"),
         ({"override_settings": {"CLIP_stop_at_last_layer": 2}}, "CLIP_stop_at_last_layer=2 is not done here"),
         ({"override_settings": {"enable_emphasis": False}}, "enable_emphasis=False is not done here"),

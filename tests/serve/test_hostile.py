@@ -57,6 +57,8 @@ BODIES = {
     "a number of 5,000 digits": b'{"prompt": "owl", "seed": ' + b"9" * 5000 + b"}",
     "NaN": b'{"prompt": "owl", "guidance_scale": NaN, "cfg_scale": NaN}',
     "200,000 values": b'{"prompt": "owl", "x": [' + b"[]," * 200_000 + b"[]]}",
+    "a key twice": b'{"prompt": "owl", "steps": 3, "prompt": "fox"}',
+    "a key twice below": b'{"prompt": "owl", "x": {"a": 1, "\\u0061": 2}, "override_settings": {"a": 1, "a": 2}}',
     "null everywhere": b'{"prompt": null, "num_images_per_prompt": null, "init_images": [null]}',
 }
 
@@ -89,6 +91,7 @@ def test_a_hostile_body_is_told_so(served: Served, path: str, body: str):
     assert answer.status_code in {200, 400, 404, 415}, answer.text
     assert answer.status_code != 200 or path.startswith("/sdapi")
     assert "Traceback" not in answer.text
+    assert ("stands in the body twice" in answer.text) == (body.startswith("a key twice") and "jobs" not in path)
 
 
 @pytest.mark.parametrize("picture", PICTURES, ids=list(PICTURES))

@@ -163,6 +163,8 @@ def test_another_size_than_the_bundles(serving, fit, size):
         return
     found = open_picture(base64.b64decode(answer.json()["data"][0]["b64_json"]))
     assert found.size == size
+    cut = ["32x32 was drawn, and cropped to the shape of 64x48"] if fit == "asked" else []
+    assert answer.json()["notes"] == cut
     assert "Size: 32x32" in answer.json()["data"][0]["parameters"]
     drawn = _pipe(served)("owl", seed=3).images[0]
     cropped = np.asarray(drawn.crop((0, 4, 32, 28)).resize(size, Image.Resampling.LANCZOS), float)  # covers 4:3
@@ -286,6 +288,7 @@ def test_an_edit_keeps_what_the_mask_does_not_show(served):
     answer = served.ask("POST", "/v1/images/edits", files={"image[]": _png(both)}, data={"prompt": "owl", "seed": "7"})
     found = open_picture(base64.b64decode(answer.json()["data"][0]["b64_json"]))
     assert np.array_equal(np.asarray(found)[:, 16:], np.asarray(image)[:, 16:])
+    assert answer.json()["notes"] == ["without a mask, only the picture's transparent parts are drawn anew"]
 
 
 def test_an_edit_without_a_mask_starts_from_the_picture(served):

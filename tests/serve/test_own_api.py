@@ -42,6 +42,16 @@ def test_a_job_draws_what_python_draws(served):
         assert again["seeds"] == [picture["seed"]]  # what a picture says can be sent again
 
 
+def test_a_picture_that_is_cropped_is_told(served):
+    """It covers the bundle's size, as everywhere."""
+    for size, told in (((64, 32), True), ((33, 32), True), ((320, 321), False), ((4, 4), False)):
+        file = BytesIO()
+        Image.new("RGB", size).save(file, "PNG")
+        body = {"prompt": "owl", "image": base64.b64encode(file.getvalue()).decode()}
+        notes = served.post("/api/v1/jobs", body)["notes"]
+        assert notes == (["the picture was cropped to the shape of 32x32"] if told else [])
+
+
 def test_every_option_is_a_key_of_a_request():
     """But for those that an answer cannot show: arrays, and a size, which is the bundle's."""
     options = set(DrawOptions.__dataclass_fields__) - {"latents", "output_type", "height", "width"}
@@ -243,7 +253,11 @@ def test_what_was_not_finished_is_listed_by_the_next_start_and_drawn_on_request(
     done = first.studio.journal
     until(lambda: first.get(f"/api/v1/jobs/{lost[0]['id']}")["status"] == "generating")
     assert not first.studio.stop(0.05)  # the engine hangs, as in a process that is killed
-    (first.studio.gallery.folder / "waiting" / f"{'0' * 32}.json").write_bytes(b"half a requ")
+    waiting = first.studio.gallery.folder / "waiting"
+    (waiting / f"{'0' * 32}.json").write_bytes(b"half a requ")
+    (waiting / f"{'1' * 32}.json").write_bytes(
+        b'{"prompt": "owl", "num_images_per_prompt": 99999999999}'
+    )  # none of ours
     second = serving()
     told = []
     second.studio.hub.publish = lambda name, _key, data, _job=None: told.append((name, data))
@@ -259,7 +273,7 @@ def test_what_was_not_finished_is_listed_by_the_next_start_and_drawn_on_request(
     assert second.ended(again["id"])["pictures"][0]["drawn_by"]["edited"] is not None
     assert second.ask("DELETE", f"/api/v1/jobs/{lost[1]['id']}").json()["status"] == "cancelled"
     assert second.ask("POST", f"/api/v1/jobs/{lost[1]['id']}/retry").status_code == 404
-    until(lambda: set(done.left()) <= {"0" * 32})
+    until(lambda: set(done.left()) <= {"0" * 32, "1" * 32})
     second.studio.stop(20)
     assert serving().get("/api/v1/jobs") == {"jobs": []}
 

@@ -133,6 +133,20 @@ def test_the_oldest_pictures_make_room(serving, monkeypatch, tmp_path):
     assert 0 < len(served.studio.gallery.page(None, 20)[0]) <= 3
 
 
+def test_pictures_of_a_clock_that_was_ahead_make_room_too(serving, tmp_path):
+    """Once they passed for young until the clock was there again, and with them all that came after."""
+    old = serving()
+    job = submit(old, num_images_per_prompt=2)
+    done(job)
+    names = {picture.id for picture in job.pictures}
+    for name in names:
+        os.utime(tmp_path / "pictures" / f"{name}.png", (time.time() + 1e6,) * 2)
+    served = serving(history_bytes=1)
+    done(submit(served))
+    left = {picture.id for picture in served.studio.gallery.page(None, 20)[0]}
+    assert (len(left), left & names) == (1, set())  # the new one is young
+
+
 def test_pipes_and_links_among_pictures_and_requests_are_not_waited_for(tmp_path):
     pictures, waiting = tmp_path / "pictures", tmp_path / "pictures" / "waiting"
     waiting.mkdir(parents=True)

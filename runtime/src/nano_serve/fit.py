@@ -15,7 +15,7 @@ from nano_serve.errors import BadRequestError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["FITS", "Fit", "Size", "covered", "encoded", "size_for", "stretched"]
+__all__ = ["FITS", "Fit", "Size", "covered", "encoded", "is_cropped", "size_for", "stretched"]
 
 Fit: TypeAlias = Literal["asked", "native", "strict"]
 FITS: Final[tuple[Fit, ...]] = ("asked", "native", "strict")
@@ -24,6 +24,7 @@ Size: TypeAlias = tuple[int, int]
 """Width and height in pixels."""
 
 _MOST_PIXELS: Final = 4_194_304
+_LEAST_LOST: Final = 0.01
 _LANCZOS: Final = 1  # PIL.Image.Resampling.LANCZOS
 
 
@@ -49,6 +50,12 @@ def size_for(asked: Size | None, drawn: Size, fit: Fit) -> Size:
             "Ask for its size, or start nano-serve without --fit strict.",
         )
     return drawn if fit == "native" else asked
+
+
+def is_cropped(image: Size, size: Size) -> bool:
+    """Return whether a picture loses more than a hundredth of itself when it covers a size."""
+    across, down = image[0] * size[1], image[1] * size[0]
+    return min(across, down) < (1 - _LEAST_LOST) * max(across, down)
 
 
 def covered(image: Image, size: Size) -> Image:

@@ -164,9 +164,10 @@ class Gallery:
         with self._lock:
             spare = math.inf if self._most_bytes is None else self._most_bytes - sum(self._sizes.values())
             for name, created in list(self._times.items()):
-                if spare >= 0 or created > time.time() - _YOUNG_SECONDS:
+                if spare >= 0:
                     break
-                if name not in kept:
+                is_young = 0 <= time.time() - created < _YOUNG_SECONDS  # a clock that was put back is no reason
+                if not is_young and name not in kept:
                     spare += self._sizes[name]
                     with contextlib.suppress(OSError):
                         self._unlink(name)

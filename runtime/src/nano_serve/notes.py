@@ -1,4 +1,4 @@
-"""Says of a drawing, to whoever asked for it, what of its prompts is not drawn as it was written."""
+"""Says of a drawing, to whoever asked for it, what of its prompts and its picture is not drawn as it was sent."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from nano_runtime import DrawOptions
 from nano_runtime.drawing.demo_prompts import demo_hints
 from nano_runtime.networks.other_syntax import read_as_words
+from nano_serve.fit import is_cropped
 
 if TYPE_CHECKING:
     from nano_serve.shelf import Shelved
@@ -42,6 +43,8 @@ def notes_of(shelved: Shelved, options: DrawOptions, plan: Any) -> tuple[str, ..
             found.append(
                 f"of {tokens.count} tokens in the {name}, the last {left_out} are not read: {_shown(tokens.cut)}"
             )
+    if options.image is not None and is_cropped(options.image.size, plan.image_size[::-1]):
+        found.append("the picture was cropped to the shape of {1}x{0}".format(*plan.image_size))
     return (*found, *(demo_hints(plan) if shelved.is_demo else ()))
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from nano_runtime import DrawOptions, UsageError
 from nano_runtime.pictures.source import opaque
 from nano_serve.errors import BadRequestError, UnknownScriptError
-from nano_serve.fit import Fit, Size, covered, size_for, stretched
+from nano_serve.fit import Fit, Size, covered, is_cropped, size_for, stretched
 from nano_serve.http.a1111_fields import OPTIONS
 from nano_serve.http.a1111_shapes import DrawRequest
 from nano_serve.http.a1111_unheeded import MOST_SHOWN, eta_unheeded, setting_unheeded, without_networks
@@ -122,6 +122,8 @@ def understood(body: DrawRequest, noted: Sequence[str], chosen: Chosen, studio: 
     scheduler = _scheduler(body, notes)
     steps = None if body.steps is None else _whole("steps", body.steps, 0)
     start, shown, picture = _edit(body, (width, height), size, notes)
+    if start is None and is_cropped((width, height), size):
+        notes.append(f"{width}x{height} was drawn, and cropped to the shape of {size[0]}x{size[1]}")
     settings = {**chosen.settings, **(body.override_settings or {})}
     notes += [note for name, value in settings.items() if (note := setting_unheeded(name, value)) is not None]
     if (note := eta_unheeded(body.eta, shelved.scheduler if scheduler is None else scheduler)) is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import json
 import re
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -29,6 +30,7 @@ SECONDS = 30.0
 """For a whole body."""
 _MOST_DEPTH: Final = 32
 _MOST_VALUES: Final = 100_000
+_MOST_SHOWN: Final = 60
 _QUICK: Final = 100_000  # bytes that are read without a thread of their own
 _STRINGS: Final = re.compile(rb'"[^"]*"')
 _BRACKETS: Final = re.compile(rb"[\[\]{}]")
@@ -101,9 +103,28 @@ def _decoded(content: bytes, shape: type[Shape], *, lenient: bool) -> Shape:
     """Return JSON in its shape; see ``json_of``."""
     _check_size(content)
     try:
-        return msgspec.json.decode(content, type=shape, strict=not lenient)
+        found = msgspec.json.decode(content, type=shape, strict=not lenient)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise misshapen(error) from None
+    try:
+        json.loads(content.decode(), strict=False, object_pairs_hook=_unique, parse_int=str, parse_float=str)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise misshapen(error) from None
+    return found
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Make a dictionary of keys that all differ: of two values of one key, msgspec takes the last without a word.
+
+    Raises:
+        BadRequestError: a key stands there twice.
+    """
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        if key in found:
+            raise BadRequestError(f"the key {key[:_MOST_SHOWN]!r} stands in the body twice", "Send it once.")
+        found[key] = value
+    return found
 
 
 def misshapen(error: Exception) -> BadRequestError:

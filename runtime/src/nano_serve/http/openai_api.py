@@ -21,7 +21,7 @@ from starlette.responses import Response
 
 from nano_runtime import DrawOptions, open_picture
 from nano_serve.errors import BadRequestError, NotFoundError, RequestError
-from nano_serve.fit import Fit, Size, covered, encoded, size_for
+from nano_serve.fit import Fit, Size, covered, encoded, is_cropped, size_for
 from nano_serve.http.answers import JsonAnswer
 from nano_serve.http.bodies import json_of, misshapen
 from nano_serve.http.events import EventStream, event_text
@@ -163,9 +163,14 @@ class _OpenAi:
         height, width = shelved.bundle.manifest.image_size
         quality, others = _quality(body.quality, shelved)
         picture = {} if form is None else form.pictures()
+        size = size_for(wanted, (width, height), self._fit)
+        if form is not None and form.mask is None and "mask_image" in picture:
+            others.append("without a mask, only the picture's transparent parts are drawn anew")
+        if is_cropped((width, height), size):
+            others.append(f"{width}x{height} was drawn, and cropped to the shape of {size[0]}x{size[1]}")
         return _Asked(
             shelved=shelved,
-            size=size_for(wanted, (width, height), self._fit),
+            size=size,
             form=_form(body),
             compression=_within("output_compression", body.output_compression, _BEST, _BEST),
             partial=_within("partial_images", body.partial_images, _MOST_PARTIAL, 0),

@@ -77,7 +77,8 @@ class _OwnApi:
 
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
-        self._left = {name: found for name, of in studio.journal.left().items() if (found := _lost(name, *of))}
+        left = {name: _lost(name, *of, studio.limits.pictures) for name, of in studio.journal.left().items()}
+        self._left = {name: found for name, found in left.items() if found is not None}
 
     async def add(self, request: Request) -> Response:
         """Let a job wait for its turn."""
@@ -186,10 +187,12 @@ class _OwnApi:
         return {"version": __version__, "jobs": self._jobs(), **msgspec.structs.asdict(self._state())}
 
 
-def _lost(name: str, created: float, content: bytes) -> _Left | None:
-    """Return a job of an earlier start; None if its file is none of ours."""
+def _lost(name: str, created: float, content: bytes, most: int) -> _Left | None:
+    """Return a job of an earlier start, of so many pictures at most; None if its file is none of ours."""
     try:
         request = msgspec.json.decode(content, type=JobRequest)
+        if request.num_images_per_prompt > most:
+            return None
         return _Left(request, views.left_of(name, created, request))
     except (msgspec.MsgspecError, ValueError):
         return None
