@@ -235,7 +235,7 @@ def test_progress_and_interrupt(served):
     assert (idle["progress"], idle["state"]["job_count"], idle["current_image"]) == (0, 0, None)
     served.gate.open = False
     answers = []
-    body = {"prompt": "owl", "seed": 7, "steps": 6, "width": 64, "height": 64}
+    body = {"prompt": "owl", "seed": 7, "steps": 6, "width": 64, "height": 64, "batch_size": 6}
     thread = threading.Thread(target=lambda: answers.append(served.post(f"{API}/txt2img", body)))
     thread.start()
     until(lambda: served.get(f"{API}/progress")["state"]["job_count"] == 1)
@@ -247,8 +247,10 @@ def test_progress_and_interrupt(served):
     assert served.ask("POST", f"{API}/interrupt", content=b"").json() == {}
     served.gate.left = 1
     thread.join(20)
-    assert len(answers[0]["images"]) == 1
+    assert len(answers[0]["images"]) == 4
     assert served.gate.calls == 3
+    note = json.loads(answers[0]["info"])["extra_generation_params"]["Note"]
+    assert note == "stopped after 3 UNet calls; 4 of 6 pictures were begun"
     parameters = served.post("/api/v1/parameters", {"image": answers[0]["images"][0]})
     assert parameters["left_out"] == ["stopped after 3 UNet calls"]
 

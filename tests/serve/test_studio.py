@@ -147,16 +147,19 @@ def test_pictures_of_a_clock_that_was_ahead_make_room_too(serving, tmp_path):
     assert (len(left), left & names) == (1, set())  # the new one is young
 
 
-def test_pipes_and_links_among_pictures_and_requests_are_not_waited_for(tmp_path):
+def test_pipes_links_and_huge_files_among_pictures_and_requests_are_left_alone(tmp_path):
     pictures, waiting = tmp_path / "pictures", tmp_path / "pictures" / "waiting"
     waiting.mkdir(parents=True)
     os.mkfifo(pictures / f"{'0' * 32}.png")
     os.mkfifo(waiting / f"{'0' * 32}.json")
     (pictures / f"{'1' * 32}.png").symlink_to(tmp_path / "nowhere")
-    found = gallery.Gallery(pictures)
+    with (pictures / f"{'2' * 32}.png").open("wb") as file:
+        file.truncate(5 << 30)  # once it was read whole, for a list of pictures
+    found = gallery.Gallery(pictures, 1 << 20)
     assert found.page(None, 10) == ([], None)
-    with pytest.raises(NotFoundError):
-        found.content("0" * 32)
+    for digit in "012":
+        with pytest.raises(NotFoundError):
+            found.content(digit * 32)
     requests = Journal(waiting)
     assert requests.left() == {}
     requests.close()

@@ -26,6 +26,7 @@ __all__ = ["Gallery", "Picture"]
 
 _NAME: Final = re.compile("[0-9a-f]{32}")
 _MOST_KNOWN: Final = 1000  # pictures whose parameters stay in memory, 3 kB each
+_MOST_BYTES: Final = 64 << 20  # of a file that ``open_picture`` reads; a larger one is none of ours
 _YOUNG_SECONDS: Final = 60.0  # of a picture that is not deleted for its age: somebody may be reading it
 
 
@@ -207,9 +208,9 @@ class Gallery:
 
 
 def _about(path: Path) -> os.stat_result | None:
-    """Return what the system knows of a plain file; None where there is something else, or nothing any more."""
+    """Return what the system knows of a plain file that may be a picture; None for all else, and what is gone."""
     with contextlib.suppress(OSError):
         about = path.lstat()
-        if stat.S_ISREG(about.st_mode):
+        if stat.S_ISREG(about.st_mode) and about.st_size <= _MOST_BYTES:
             return about
     return None

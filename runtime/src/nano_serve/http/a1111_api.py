@@ -9,7 +9,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -36,7 +36,7 @@ from nano_serve.http.a1111_upscale import enlarged
 from nano_serve.http.answers import JsonAnswer
 from nano_serve.http.bodies import WITH_PICTURES, json_of, misshapen, picture_bytes
 from nano_serve.http.guard import client_of
-from nano_serve.http.reading import parameters_in
+from nano_serve.http.reading import parameters_in, stopped
 from nano_serve.http.routes import Endpoint
 from nano_serve.http.waiting import finished
 from nano_serve.jobs import Job, Wish
@@ -228,7 +228,7 @@ def _info(asked: Asked, job: Job, pictures: list[Picture]) -> dict[str, Any]:
     seeds = [picture.parameters.options.seed for picture in pictures]
     varied = [picture.parameters.options.variation_seed for picture in pictures]
     subseeds = [-1 if one is None else one for one in varied]
-    notes = (*asked.notes, *job.notes)
+    notes = (*asked.notes, *job.notes, *_cut_short(job, pictures))
     extra = {"Note": "; ".join(notes)} if notes else {}
     return {
         "prompt": asked.options.prompt,
@@ -258,6 +258,14 @@ def _info(asked: Asked, job: Job, pictures: list[Picture]) -> dict[str, Any]:
         "is_using_inpainting_conditioning": False,
         "version": pictures[0].parameters.version if pictures else "",
     }
+
+
+def _cut_short(job: Job, pictures: list[Picture]) -> Iterator[str]:
+    """Yield notes on what somebody interrupted or skipped."""
+    calls = {picture.parameters.interrupted_after for picture in pictures} - {None}
+    yield from map(stopped, sorted(calls))
+    if len(pictures) < len(job.seeds):
+        yield f"{len(pictures)} of {len(job.seeds)} pictures were begun"
 
 
 def _progress(share: float, seconds: float, state: dict[str, Any], image: str | None) -> ProgressShape:

@@ -13,7 +13,7 @@ from nano_serve import views
 from nano_serve.errors import NotFoundError
 from nano_serve.shapes import ParametersShape
 
-__all__ = ["parameters_in", "parameters_of"]
+__all__ = ["parameters_in", "parameters_of", "stopped"]
 
 
 def parameters_in(content: bytes) -> ParametersShape:
@@ -40,7 +40,7 @@ def parameters_in(content: bytes) -> ParametersShape:
             bundle=ours.bundle,
             edited=ours.edited is not None,
             masked=ours.masked,
-            left_out=[] if ours.interrupted_after is None else [_stopped(ours.interrupted_after)],
+            left_out=[] if ours.interrupted_after is None else [stopped(ours.interrupted_after)],
         )
     if foreign is None:
         raise NotFoundError("the picture does not say how it was drawn", "Pictures of ours and of A1111 do.")
@@ -54,7 +54,8 @@ def parameters_in(content: bytes) -> ParametersShape:
     )
 
 
-def _stopped(calls: int) -> str:
+def stopped(calls: int) -> str:
+    """Return a note on a picture that was decoded before its time."""
     return "stopped after 1 UNet call" if calls == 1 else f"stopped after {calls} UNet calls"
 
 
