@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,23 @@ def test_weights_are_compared_once_and_stay_what_they_were_when_another_file_tak
         (folder / name).unlink()
     with pytest.raises(TamperedFileError):
         Bundle.open(folder).held(name)
+
+
+def test_weights_that_somebody_wrote_into_are_compared_again(folder):
+    """As ``cp`` of another bundle does: a server that loads them anew would draw something else under the old name."""
+    path = folder / "unet/openvino_model.bin"
+    os.utime(path, (1, 1))
+    bundle, before = Bundle.open(folder), path.read_bytes()
+    held = bundle.held("unet/openvino_model.bin")
+    with path.open("r+b") as file:
+        file.write(bytes([before[0] ^ 1]))
+    assert held.was_written_to
+    with pytest.raises(TamperedFileError, match="instead of"):
+        bundle.held("unet/openvino_model.bin")
+    path.write_bytes(before)
+    again = bundle.held("unet/openvino_model.bin")
+    assert again is bundle.held("unet/openvino_model.bin")
+    assert (again is held, again.was_written_to) == (False, False)
 
 
 def test_a_graph_is_compared_each_time_it_is_read(folder):

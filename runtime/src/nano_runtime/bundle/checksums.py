@@ -43,6 +43,7 @@ class HeldFile:
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self._descriptor = descriptor
+        self._written = self._last_written()
         weakref.finalize(self, os.close, descriptor)
 
     @property
@@ -50,6 +51,15 @@ class HeldFile:
         """A path that leads to the open file, whatever lies at ``path`` now; ``path`` where the system has none."""
         name = Path(f"/proc/self/fd/{self._descriptor}")
         return name if name.exists() else self.path
+
+    @property
+    def was_written_to(self) -> bool:
+        """Whether its time says that somebody wrote into it since: it has to be compared again."""
+        return self._written != self._last_written()
+
+    def _last_written(self) -> tuple[int, int]:
+        status = os.fstat(self._descriptor)
+        return status.st_size, status.st_mtime_ns
 
     def map(self) -> mmap.mmap | None:
         """Map the file; what is written into the memory does not reach the file. None for an empty file."""
@@ -121,9 +131,10 @@ def hold(bundle: Path, entry: FileEntry) -> HeldFile:
     if (place := fault_of_place(bundle, entry.path)) is not None:
         raise TamperedFileError(path, place)
     with _opened(path) as file:
+        held = HeldFile(path, os.dup(file.fileno()))  # before it is compared, so that no later writing is missed
         if (fault := _fault(path, file, entry)) is not None:
             raise fault
-        return HeldFile(path, os.dup(file.fileno()))
+        return held
 
 
 def checked_bytes(bundle: Path, entry: FileEntry) -> bytes:

@@ -130,14 +130,15 @@ class Bundle:
     def held(self, name: str) -> HeldFile:
         """Return one file of the manifest, open, after comparing it with its checksum.
 
-        Each file is compared once per open bundle, and stays open as long. Only who may write into a file can change
+        Each file is compared once per open bundle, and again when somebody has written into it since, as ``cp`` of
+        another bundle does over the files of this one; it stays open as long. Only who may write into a file can change
         what is read from it later, so a bundle belongs in a folder that only its user can write.
 
         Raises:
             TamperedFileError: it is not the file the manifest describes.
             OptionError: the manifest has no such file.
         """
-        if text("name", name) not in self._held:
+        if (held := self._held.get(text("name", name))) is None or held.was_written_to:
             self._held[name] = hold(self.path, self.entry(name))
         return self._held[name]
 
