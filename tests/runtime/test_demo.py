@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from nano_runtime import Pipeline
+from nano_runtime import Bundle, DrawOptions, Pipeline
+from nano_runtime.errors import TamperedFileError
 
 PROMPT = "an otter on a teal background"
 OTTER = Path(__file__).with_name("otter.png")
@@ -42,3 +45,24 @@ def test_another_seed_or_prompt_is_another_picture(pipe):
     with Image.open(OTTER) as otter:
         for prompt, seed in ((PROMPT, 8), ("a pizza on a teal background", 7)):
             assert psnr_db(pipe(prompt, seed=seed).images[0], otter) < SAME_DB - 6
+
+
+def test_weights_that_somebody_writes_into_between_two_calls_are_found(tmp_path):
+    """The engine reads them from the file as it needs them: it drew other pictures, or ended with the process."""
+    pytest.importorskip("onnxruntime")
+    folder = tmp_path / "demo"
+    shutil.copytree(Bundle.open().path, folder)
+    weights = folder / "unet" / "model.onnx.data"
+    original = weights.read_bytes()
+    os.utime(weights, (1, 1))
+    pipe = Pipeline.from_pretrained(folder, "onnxruntime", 1)
+    few = DrawOptions(prompt=PROMPT, seed=3, num_inference_steps=1, guidance_scale=1)
+    drawn = pipe(few).images[0]
+    other = bytearray(original)
+    other[1000] ^= 1
+    for write in (lambda: weights.write_bytes(other), lambda: os.truncate(weights, 0)):
+        write()
+        with pytest.raises(TamperedFileError, match=r"model\.onnx\.data"):
+            pipe(few)
+    weights.write_bytes(original)
+    assert pipe(few).images[0].tobytes() == drawn.tobytes()

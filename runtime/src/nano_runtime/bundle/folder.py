@@ -138,9 +138,13 @@ class Bundle:
             TamperedFileError: it is not the file the manifest describes.
             OptionError: the manifest has no such file.
         """
-        if (held := self._held.get(text("name", name))) is None or held.was_written_to:
+        if text("name", name) not in self._held or self.was_written_to(name):
             self._held[name] = hold(self.path, self.entry(name))
         return self._held[name]
+
+    def was_written_to(self, name: str) -> bool:
+        """Return whether somebody wrote into a file since ``held`` compared it; False for one that it has not."""
+        return name in self._held and self._held[name].was_written_to
 
     def verified_file(self, name: str) -> Path:
         """Return the path of one file of the manifest after comparing it with its checksum.

@@ -248,6 +248,7 @@ class LoadedGraphs:
     def _session(self, component: str, call: GraphsOfCall, sizes: _Sizes) -> Session:
         """Return the loaded engine for a component, loading it if needed."""
         key = component, sizes
+        self._close_overwritten(component)
         if key in self._loaded:
             loaded = self._loaded.pop(key)
         elif component in self._ahead and self._ahead[component][0] == sizes:
@@ -263,6 +264,17 @@ class LoadedGraphs:
         loaded.users.add(call)
         self._loaded[key] = loaded  # the last of all
         return loaded.session
+
+    def _close_overwritten(self, component: str) -> None:
+        """Free a component whose weights somebody wrote into: engines read them from the file as they need them.
+
+        Loading compares them again. Of a file that was cut short, an engine's next read would end the process.
+        """
+        weights = self.bundle.graph(component, self.backend).weights
+        if weights is not None and self.bundle.was_written_to(weights):
+            self._close_ahead(component)
+            for key in [key for key in self._loaded if key[0] == component]:
+                self._close(key)
 
     def _make_room(self, component: str, call: GraphsOfCall) -> None:
         """Free a component of other sizes, unless there are no more of them than other calls under way."""
