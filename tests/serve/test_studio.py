@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import time
+import weakref
 
 import pytest
+from PIL import Image
 from tests.serve.conftest import until
 
 from nano_runtime import DrawOptions, open_picture
@@ -131,6 +134,18 @@ def test_the_oldest_pictures_make_room(serving, monkeypatch, tmp_path):
     assert {picture.id for picture in many.pictures} <= left  # it was open when they were drawn
     done(submit(served))
     assert 0 < len(served.studio.gallery.page(None, 20)[0]) <= 3
+
+
+def test_pictures_to_start_from_do_not_stay_in_memory(served):
+    """Of the jobs that have ended 200 stay listed, and a thousand pictures: they once kept each photograph, decoded."""
+    photo = Image.new("RGB", (64, 64))
+    gone = weakref.ref(photo)
+    job = submit(served, image=photo, mask_image=Image.new("L", (64, 64), 255), strength=0.5)
+    del photo
+    done(job)
+    assert len(served.studio.gallery.page(None, 9)[0]) == 1
+    assert served.studio.described(job).pictures[0].drawn_by["masked"]
+    until(lambda: gc.collect() >= 0 and gone() is None)
 
 
 def test_pictures_of_a_clock_that_was_ahead_make_room_too(serving, tmp_path):

@@ -10,7 +10,7 @@ import stat
 import threading
 import time
 from collections.abc import Container
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
@@ -93,7 +93,8 @@ class Gallery:
             if isinstance(error.__cause__, OSError):
                 raise FolderError(self.folder, error.__cause__) from error
             raise
-        picture = Picture(name, created, job, place, parameters)
+        options = replace(parameters.options, image=None, mask_image=None)  # as the file has them: a thousand are known
+        picture = Picture(name, created, job, place, replace(parameters, options=options))
         size = self._path(name).stat().st_size
         with self._lock:
             self._times[name] = created

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 from uuid import uuid4
 
@@ -75,7 +75,7 @@ class Job:
     Attributes:
         wish: of the client.
         bundle: digest of the bundle that draws.
-        options: of all its pictures; the seed is set.
+        options: of all its pictures; the seed is set. Those to start from are let go when it has ended.
         seeds: of each picture.
         variation_seeds: of each picture; None without a variation.
         calls_each: UNet calls of a picture.
@@ -133,6 +133,8 @@ class Job:
             if self.ended:
                 return False
             self.loading, self.previews = False, {}
+            self.options = replace(self.options, image=None, mask_image=None)  # 200 that have ended stay listed
+            self.wish = replace(self.wish, request=None)
             self.completed = time.time()
             self.status = status
             return True
