@@ -364,6 +364,15 @@ def test_pictures_are_enlarged_as_a1111_does(served, asked, size):
         assert found.resize((4, 3), 0).tobytes() == image.tobytes()
 
 
+def test_what_is_not_done_to_a_picture_that_is_enlarged_is_told(served):
+    body = {"image": _base64(Image.new("RGB", (4, 3))), "upscaler_1": "Lanczos", "show_extras_results": True}
+    body |= {"gfpgan_visibility": 0, "codeformer_visibility": 0.5, "codeformer_weight": 0.5, "upscale_by": "<4>"}
+    told = served.post(f"{API}/extra-single-image", body)["html_info"]
+    assert told == "codeformer_visibility=0.5 is not done here; upscale_by=&lt;4&gt; is not done here"
+    for wrong in ({"resize_mode": 2}, {"image": 7}, {"upscaling_resize": "much"}):
+        assert served.ask("POST", f"{API}/extra-single-image", json={**body, **wrong}).status_code == 400
+
+
 def _pipe(served):
     return served.studio.shelf.at(served.studio.shelf.default).pipeline
 

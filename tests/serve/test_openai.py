@@ -325,6 +325,22 @@ def test_bad_forms(served, files, data, status):
     assert served.ask("POST", "/v1/images/edits", files=files, data=data).status_code == status
 
 
+def test_a_form_that_was_cut_short_is_refused(served):
+    """Its last part was once left out: with the mask, all of the picture was drawn anew."""
+    image = _png(Image.new("RGB", (32, 32), "teal"))
+    parts = {"image": image, "mask": image}
+    heads = [f'--XX\r\nContent-Disposition: form-data; name="{name}"; filename="a"\r\n\r\n' for name in parts]
+    prompt = b'--XX\r\nContent-Disposition: form-data; name="prompt"\r\n\r\nowl\r\n'
+    whole = prompt + b"".join(head.encode() + image + b"\r\n" for head in heads) + b"--XX--"
+    for boundary in ("XX", '"XX"'):
+        headers = {"content-type": f"multipart/form-data; boundary={boundary}"}
+        answers = [
+            served.ask("POST", "/v1/images/edits", content=whole[:end], headers=headers) for end in (None, -2, -20)
+        ]
+        assert [answer.status_code for answer in answers] == [200, 400, 400]
+        assert "ends before its end" in answers[2].text
+
+
 def _pipe(served):
     return served.studio.shelf.at(served.studio.shelf.default).pipeline
 

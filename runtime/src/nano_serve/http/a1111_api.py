@@ -192,8 +192,11 @@ class _A1111:
 
     async def upscale(self, request: Request) -> Response:
         """Enlarge a picture, by Lanczos or by repeating pixels."""
-        body = await json_of(request, UpscaleRequest, WITH_PICTURES, lenient=True)
-        return JsonAnswer(await asyncio.to_thread(enlarged, body))
+        fields = await json_of(request, dict[str, Any], WITH_PICTURES, lenient=True)
+        try:
+            return JsonAnswer(await asyncio.to_thread(enlarged, fields))
+        except msgspec.ValidationError as error:
+            raise misshapen(error) from None
 
     async def nothing(self, _request: Request) -> Response:
         """Do nothing: bundles are those of the command line."""

@@ -6,11 +6,16 @@ Defaults and sizes are those of Forge's ``modules/api/models.py`` and ``scripts/
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from html import escape
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from nano_serve.errors import BadRequestError
 from nano_serve.fit import Size, encoded
 from nano_serve.http.a1111_shapes import UpscaleRequest
+from nano_serve.http.a1111_unheeded import MOST_SHOWN
 from nano_serve.http.bodies import picture_of
 
 if TYPE_CHECKING:
@@ -19,16 +24,28 @@ if TYPE_CHECKING:
 __all__ = ["enlarged"]
 
 _METHODS: Final = {"lanczos": 1, "nearest": 0}  # PIL.Image.Resampling
+_KNOWN: Final = frozenset(UpscaleRequest.__struct_fields__)
+_NO_MATTER: Final = frozenset({"show_extras_results", "upscale_first", "codeformer_weight"})  # without the other two
 _FACTOR, _SIDE = 2.0, 512.0
 _MOST_PIXELS: Final = 16_777_216
 
 
-def enlarged(body: UpscaleRequest) -> dict[str, str]:
-    """Return a picture enlarged, in base64; without a method it stays as it is.
+def enlarged(fields: Mapping[str, Any]) -> dict[str, str]:
+    """Return a picture enlarged, in base64; without a method it stays as it is. ``html_info`` says what was not done.
+
+    Args:
+        fields: of the body.
 
     Raises:
+        msgspec.ValidationError: a value is not of its field's kind.
         UsageError: by another method, or to a size that is none.
     """
+    body = msgspec.convert(fields, UpscaleRequest, strict=False)
+    notes = [
+        f"{name[:MOST_SHOWN]}={str(value)[:MOST_SHOWN]} is not done here"
+        for name, value in fields.items()
+        if name not in _KNOWN and value and name not in _NO_MATTER
+    ]
     first, second = _method(body.upscaler_1), _method(body.upscaler_2)
     image = picture_of(body.image, "image")
     image = image.convert("RGBA" if image.has_transparency_data else "RGB")  # palettes, 16 bits and CMYK, too
@@ -42,7 +59,7 @@ def enlarged(body: UpscaleRequest) -> dict[str, str]:
 
             larger = Pillow.blend(larger, _larger(body, image, second), share)
         image = larger
-    return {"image": base64.b64encode(encoded(image, None)).decode(), "html_info": ""}
+    return {"image": base64.b64encode(encoded(image, None)).decode(), "html_info": escape("; ".join(notes))}
 
 
 def _method(name: str | None) -> int | None:
@@ -60,6 +77,8 @@ def _method(name: str | None) -> int | None:
 
 def _larger(body: UpscaleRequest, image: Image, method: int) -> Image:
     """Return a picture by a factor, or covering a size; what juts out is cropped unless the request says otherwise."""
+    if body.resize_mode not in {None, 0, 1}:
+        raise BadRequestError(f"resize_mode={body.resize_mode}", "Give 0 for a factor, or 1 for a size.")
     if body.resize_mode != 1:
         factor = _FACTOR if body.upscaling_resize is None else float(body.upscaling_resize)
         return image.resize(_size(image, factor), method)

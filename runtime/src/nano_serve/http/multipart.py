@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
@@ -79,6 +80,9 @@ async def edit_form_of(request: Request) -> EditForm:
     content = await body_of(request, WITH_PICTURES)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
         raise WrongTypeError("multipart/form-data")
+    boundary = parse_options_header(request.headers["content-type"])[1].get(b"boundary", b"")
+    if boundary and b"--" + boundary + b"--" not in content:  # what its last part has would be left out without a word
+        raise BadRequestError("the form ends before its end", "Send all of it, with the boundary that ends it.")
     sent = False
 
     async def receive() -> Message:
