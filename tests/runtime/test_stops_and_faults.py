@@ -45,6 +45,17 @@ def test_pictures_of_groups_that_did_not_begin_are_left_out(graphs):
     assert {of.interrupted_after for of in event.parameters} == {3}
 
 
+@pytest.mark.parametrize("at", [4, 6])
+def test_pictures_that_were_finished_before_an_interrupt_do_not_say_that_they_were_stopped(graphs, at):
+    """They are what they would have been; the number is that of the picture's own calls."""
+    pipe = pipeline_of(graphs)
+    for event in pipe.stream("a red fox", num_images_per_prompt=6, **ASKED):
+        if isinstance(event, Progress) and event.call == at:
+            pipe.interrupt = True
+    assert isinstance(event, Result)
+    assert [of.interrupted_after for of in event.parameters] == [None] * 3 + [2] * (3 if at > 4 else 0)
+
+
 def test_an_interrupt_after_the_last_call_interrupts_nothing(graphs):
     pipe = pipeline_of(graphs)
     for event in pipe.stream("a red fox", **ASKED):

@@ -276,7 +276,7 @@ class Pipeline(Habits):
                 unit = decode(runner, self.bundle, latents, [plan.seeds[i] for i in pictures])
                 unit = unit if plan.edit is None else plan.edit.pasted(unit)
                 images = unit if plan.output_type == "np" else [to_pil(pixels) for pixels in to_uint8(unit)]
-            parameters = tuple(self.parameters_of(plan, picture, stopped) for picture in pictures)
+            parameters = tuple(self.parameters_of(plan, picture, stopped.get(picture)) for picture in pictures)
             finished = True
             yield Result(images, tuple(plan.seeds[i] for i in pictures), parameters, watch.timings(), pictures)
         finally:

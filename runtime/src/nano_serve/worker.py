@@ -244,13 +244,19 @@ class Worker(threading.Thread):
             shelved.pipeline.interrupt = True
 
     def _keep(self, drawn: Round, result: Result) -> None:
-        """Write the pictures of a round; each is told of when it is on the disk."""
+        """Write the pictures of a round; each is told of when it is on the disk.
+
+        One that was skipped may have pictures that have not begun: those with longer prompts begin after the others.
+        """
         for place, image, parameters in zip(result.pictures, result.images, result.parameters, strict=True):
             part = drawn.parts[place]
             picture = self._gallery.add(image, parameters, part.job.id, part.place)
             part.job.previews = {key: one for key, one in part.job.previews.items() if key != part.place}
             part.job.pictures = (*part.job.pictures, picture)
             self._news.picture(part.job)
+        waiting = tuple(one for one in self._left(drawn) if not one.job.unwanted and not one.job.interrupted)
+        if waiting:
+            self._line.put_back(waiting)
 
     def _left(self, drawn: Round) -> tuple[Part, ...]:
         """Return the pictures of a round that are not on the disk and still wanted."""

@@ -59,16 +59,17 @@ class Drawing:
     free_unet: Callable[[], None]
     stop: Stop
 
-    def run(self) -> Generator[Progress, None, tuple[F32, tuple[int, ...], int | None]]:
+    def run(self) -> Generator[Progress, None, tuple[F32, tuple[int, ...], dict[int, int]]]:
         """Draw, until all is done or the caller stops it after a UNet call.
 
         Returns:
-            Final latents, the index of each picture, and the number of UNet calls after which the caller interrupted;
-            None if it did not.
+            Final latents, the index of each picture, and for those that the caller interrupted, by their index, the
+            number of UNet calls after which it did.
         """
         plan, groups = self.plan, self.plan.groups
-        per_group = calls = len(plan.timesteps) - plan.first_call
+        per_group = len(plan.timesteps) - plan.first_call
         drawn: dict[int, F32] = {}
+        stopped: dict[int, int] = {}
         done = before = 0
         while groups and not self.stop.asked:
             group = groups[0]
@@ -93,10 +94,10 @@ class Drawing:
                 continue
             if event is not None:
                 drawn |= dict(zip(group, event.latents, strict=True))
+                stopped |= dict.fromkeys(group if event.step_index + 1 < per_group else (), event.step_index + 1)
             before, groups = done, groups[1:]
         kept = tuple(sorted(drawn.keys() - self.stop.left))
         shape = (len(kept), *self.bundle.manifest.latent_shape)
-        stopped = done if self.stop.asked and done < calls else None
         return np.array([drawn[i] for i in kept], np.float32).reshape(shape), kept, stopped
 
     def _group(self, group: Sequence[int], *, last: bool) -> Iterator[Progress]:
