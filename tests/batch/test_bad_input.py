@@ -61,10 +61,10 @@ def test_another_job_in_the_folder_is_told_with_what_differs(rows, out, formulas
     usual = {"--bundle": formulas.path, "--seed": 3, "--steps": 4, "--name": "{id}"}
     for flag, value, said in (
         ("--bundle", other.path, "otherwise"),
-        ("--seed", 4, "its --seed is 3, not 4"),
-        ("--steps", 5, "num_inference_steps is 4, not 5"),
+        ("--seed", 4, "--seed was 3, and now is 4"),
+        ("--steps", 5, "with other options: --steps was 4, and now is 5; so no row asks for 2 pictures of it any more"),
         ("--name", "{id}-{i}", "'{id}-{i}'"),
-        ("--guidance", 2, "guidance_scale"),
+        ("--guidance", 2, "--guidance was not given, and now is 2.0; so"),
     ):
         words = [word for pair in {**usual, flag: value}.items() for word in pair]
         code, err = refused(capsys, rows, "-o", out, *words)
@@ -77,13 +77,45 @@ def test_another_job_in_the_folder_is_told_with_what_differs(rows, out, formulas
     )  # four steps are the bundle's own
 
 
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("--size=512", "nano-batch: the bundle draws 32 x 32 pixels, not 512 x 512"),
+        ("--steps=100000", "nano-batch: 100000 steps cannot be run"),
+        ("--strength=0.5", "nano-batch: --strength means nothing without --image"),
+        ("--variation-seed=5", "nano-batch: --variation-seed means nothing without --variation-strength"),
+        ("--mask=mask.png", "nano-batch: --mask means nothing without --image"),
+        ("--image=rows.jsonl", "rows.jsonl cannot be used: it is none of PNG, JPEG, WEBP"),
+        ("--image=nowhere.png", "nowhere.png cannot be opened"),
+    ],
+)
+def test_what_is_wrong_with_the_command_line_is_told_once_and_not_for_each_row(
+    option, told, *, out, formulas, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    Image.new("L", (32, 32)).save(tmp_path / "mask.png")
+    write_rows(tmp_path / "rows.jsonl", [{"prompt": "a fox", "sampler": one} for one in ("euler", "ddim", None)])
+    code, err = refused(capsys, "rows.jsonl", "-o", out, "--bundle", formulas.path, option)
+    assert (code, told in err) == (2, True), err
+    assert not out.exists()
+
+
+def test_what_is_wrong_with_a_row_alone_is_told_with_its_line_beside_good_options(out, formulas, tmp_path, capsys):
+    """The negative control: the command line is not to blame, though it names the same option."""
+    rows = write_rows(tmp_path / "rows.jsonl", [{"prompt": "a fox", "width": 64}, {"prompt": "an owl"}])
+    assert toy_batch(rows, "-o", out, "--bundle", formulas.path, "--size", "32") == 2
+    err = capsys.readouterr().err.splitlines()
+    assert (len(err), err[1].startswith("line 1: the bundle draws 32 x 32 pixels, not 64 x 32")) == (3, True)
+
+
 def test_rows_that_were_changed_need_a_word(rows, out, formulas, capsys):
     words = rows, "-o", out, "--bundle", formulas.path, "--seed", 3
     assert toy_batch(*words) == 0
     write_rows(rows, [{"id": "r0", "prompt": "a fox"}, {"id": "r1", "prompt": "a blue owl"}])
     code, err = refused(capsys, *words)
     assert code == 2
-    assert "no row asks for 1 picture of it any more" in err
+    assert "was drawn from other rows: no row asks for 1 picture of it any more" in err
+    assert "another folder with -o, and both stay; the rows as they were, and this job goes on; or --prune" in err
     assert "'r1'" in err
     assert toy_batch(*words, "--prune") == 0
     assert [one["text"] for one in lines(out / "metadata.jsonl")] == ["a fox", "a blue owl"]
@@ -304,9 +336,21 @@ def test_names_that_meet_are_refused(out, formulas, tmp_path, capsys):
     code = toy_batch(rows, "-o", out, "--bundle", formulas.path, "--name", "{id}")
     err = capsys.readouterr().err
     assert code == 2
-    assert "images/fox.png" in err
-    assert "{i}" in err
+    assert "line 2: its picture would be images/fox.png, as that of line 1 is. Put {key}, {prompt} or {seed}, w" in err
     assert not out.exists()
+
+
+def test_names_that_rows_without_an_id_share_are_refused_with_the_fields_that_tell_them_apart(
+    out, formulas, tmp_path, capsys
+):
+    rows = write_rows(tmp_path / "rows.jsonl", [{"prompt": "a fox", "n": 2}, {"prompt": "a fox", "seed": 7}])
+    assert toy_batch(rows, "-o", out, "--bundle", formulas.path, "--name", "{prompt}") == 2
+    err = capsys.readouterr().err
+    assert "line 1: its pictures 0 and 1 would both be images/a fox.png. Put {i}, {key} or {seed}, which are" in err
+    assert toy_batch(rows, "-o", out, "--bundle", formulas.path, "--name", "{prompt}-{i}") == 2
+    err = capsys.readouterr().err
+    assert "line 2: its picture would be images/a fox-0.png, as that of line 1 is. Put {id}, {key} or {seed}, w" in err
+    assert len(err.splitlines()) == 3
 
 
 def test_options_that_the_bundle_cannot_draw_are_found_before_anything_is_written(out, formulas, tmp_path, capsys):

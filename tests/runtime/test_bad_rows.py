@@ -175,6 +175,7 @@ KINDS = {
     "interval in CSV": csv_row("prompt,guidance_interval", "fox,0.5", "line 2, guidance_interval", "interval"),
     "strength without image": json_row("strength means nothing without image", strength=0.5),
     "variation 2": json_row("2.0", "line 1, variation_strength", variation_strength=2),
+    "variation seeds beyond 2^64": json_row("of picture 2", variation_seed=2**64 - 1, variation_strength=0.1, n=2),
     "variation seed alone": json_row("variation_seed means nothing without variation_strength", variation_seed=2),
     "mask without image": json_row("mask means nothing without image", mask="there.png"),
     "missing image": json_row("cannot be opened: No such file or directory", "line 1, image", image="thare.png"),
@@ -202,7 +203,7 @@ def run(hoisted, tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     Image.new("RGB", (32, 32)).save(tmp_path / "lists" / "there.png")
     monkeypatch.chdir(tmp_path)
-    return lambda file: generate.main(["--prompts", str(file), "-o", "out", "--no-cache"])
+    return lambda file, *words: generate.main(["--prompts", str(file), "-o", "out", "--no-cache", *words])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -245,6 +246,25 @@ def test_a_list_that_may_not_be_read_is_told(run, tmp_path, capsys):
         assert run(path) == 2
     assert "rows.csv cannot be read as a list of prompts: Permission denied\nCheck" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--size", "512"), "nano-generate: the bundle draws 32 x 32 pixels, not 512 x 512\nLeave"),
+        (("--strength", "0.5"), "nano-generate: --strength means nothing without --image\nGive"),
+        (("--mask", "lists/there.png"), "nano-generate: --mask means nothing without --image\nGive"),
+        (("--image", "nowhere.png"), "nano-generate: nowhere.png cannot be opened"),
+        (("--image", "lists/rows.csv"), "nano-generate: lists/rows.csv cannot be used: it is none of PNG"),
+    ],
+)
+def test_what_is_wrong_with_the_command_line_is_told_once(run, tmp_path, capsys, words, told):
+    path = tmp_path / "lists" / "rows.csv"
+    path.write_text("prompt,steps\nfox,2\nowl,3\nsnow,\n", encoding="utf-8")
+    assert run(path, *words) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(told)
+    assert len(err.splitlines()) == 2
 
 
 def test_a_thousand_faults_are_twenty_lines_and_a_count(run, tmp_path, capsys):

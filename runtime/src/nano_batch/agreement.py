@@ -7,11 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from nano_batch.errors import OtherJobError
+from nano_batch.errors import GonePicturesError, OtherJobError
 from nano_batch.job import PICTURES, Job, Settings, first_link, lines_of
 from nano_batch.listing import Place
 from nano_batch.locks import one_at_a_time
 from nano_batch.progress import counted
+from nano_runtime.errors.wording import named
 
 __all__ = ["agreed", "check_agreement", "remove_gone"]
 
@@ -88,18 +89,18 @@ def _gone(job: Job, places: Sequence[Place]) -> list[dict[str, Any]]:
 
 
 def _refuse_gone(job: Job, asked: Settings, gone: Sequence[Mapping[str, Any]]) -> None:
-    """Raise ``OtherJobError`` if pictures are gone, with the options that may be why."""
-    if gone:
-        ids = ", ".join(repr(record.get("id")) for record in gone[:_MOST_NAMED])
-        what = f"no row asks for {counted(len(gone))} of it any more, or a changed one does (id {ids})"
-        hint = "Give another folder with -o, or --prune, which deletes those pictures."
-        raise OtherJobError(job.folder, [*_changed(job.settings.options, asked.options), what], hint)
+    """Raise an error if pictures are gone, with the options that may be why."""
+    if not gone:
+        return
+    ids = ", ".join(repr(record.get("id")) for record in gone[:_MOST_NAMED]) + ", ..." * (len(gone) > _MOST_NAMED)
+    what = f"no row asks for {counted(len(gone))} of it any more, or a changed one does (id {ids})"
+    raise GonePicturesError(job.folder, _changed(job.settings.options, asked.options), what)
 
 
 def _changed(there: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     """Say which options of the command line are others; those that change no picture do not matter."""
     names = [name for name in sorted({*there, *asked}) if there.get(name) != asked.get(name)]
-    return [f"its {name} is {_shown(there.get(name))}, not {_shown(asked.get(name))}" for name in names]
+    return [_turned(named(name), _shown(there.get(name)), _shown(asked.get(name))) for name in names]
 
 
 def _compare(job: Job, asked: Settings, *, seeded: bool) -> None:
@@ -112,12 +113,18 @@ def _differences(there: Settings, asked: Settings, *, seeded: bool) -> list[str]
     """Say what another job does otherwise."""
     found = []
     if there.bundle != asked.bundle:
-        found.append(f"it draws with {there.model} ({there.bundle[:12]}), not {asked.model} ({asked.bundle[:12]})")
+        was, now = (f"{one.model} ({one.bundle[:12]})" for one in (there, asked))
+        found.append(_turned("the bundle", was, now))
     if seeded and there.seed != asked.seed:
-        found.append(f"its --seed is {there.seed}, not {asked.seed}")
+        found.append(_turned(named("seed"), str(there.seed), str(asked.seed)))
     if there.name != asked.name:
-        found.append(f"its --name is {_shown(there.name)}, not {_shown(asked.name)}")
+        found.append(_turned(named("name"), _shown(there.name), _shown(asked.name)))
     return found
+
+
+def _turned(option: str, was: str, now: str) -> str:
+    """Say what an option was, and what it is now."""
+    return f"{option} was {was}, and now is {now}"
 
 
 def _shown(value: object) -> str:

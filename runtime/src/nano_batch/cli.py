@@ -235,6 +235,7 @@ def _asked(options: BatchOptions) -> Asked:
     from nano_batch.running import Asked
     from nano_batch.shards import Shard
     from nano_batch.wanted import readable
+    from nano_runtime import open_picture
 
     naming, shard = Naming(options.name), Shard(0, 1)
     if options.shard is not None:
@@ -245,6 +246,8 @@ def _asked(options: BatchOptions) -> Asked:
     said = {name: value for name, value in vars(options).items() if name in _DEFAULTS}
     defaults = defaults_from(argparse.Namespace(**said))
     pictures = {name: getattr(options, name, None) for name in ("image", "mask_image")}
+    for path in filter(None, pictures.values()):  # all rows start from it: what is wrong with it is told once
+        open_picture(path)
     given = {name: _as_json(getattr(defaults, name)) for name in said} | {
         name: readable(path) for name, path in pictures.items() if path is not None
     }

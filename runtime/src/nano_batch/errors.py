@@ -10,6 +10,7 @@ __all__ = [
     "BusyFolderError",
     "ChangedSourceError",
     "DamagedJobError",
+    "GonePicturesError",
     "MergeError",
     "MisplacedImageError",
     "NamePatternError",
@@ -30,9 +31,31 @@ class OtherJobError(UsageError):
     """
 
     def __init__(
-        self, folder: Path, differences: list[str], hint: str = "Give another folder with -o, or ask for the same."
+        self,
+        folder: Path,
+        differences: list[str],
+        hint: str = "Give another folder with -o, or what was given before, and this job goes on.",
     ) -> None:
         super().__init__(f"{folder} holds another job: {'; '.join(differences)}", hint)
+
+
+class GonePicturesError(UsageError):
+    """The folder has finished pictures that nobody asks for any more.
+
+    Args:
+        folder: of the job.
+        options: for each option of the command line that is another now, what it was and what it is.
+        what: is gone.
+    """
+
+    def __init__(self, folder: Path, options: list[str], what: str) -> None:
+        other = f"with other options: {'; '.join(options)}; so" if options else "from other rows:"
+        before = "the options of before" if options else "the rows as they were"
+        super().__init__(
+            f"{folder} was drawn {other} {what}",
+            f"There are three ways: another folder with -o, and both stay; {before}, and this job goes on; "
+            "or --prune, which deletes those pictures and draws what is asked for now.",
+        )
 
 
 class StrangeFolderError(UsageError):

@@ -14,7 +14,7 @@ from unicodedata import normalize
 
 from blake3 import blake3
 
-from nano_batch.naming import Naming
+from nano_batch.naming import FIELDS, Naming
 from nano_batch.wanted import Source, Wanted, changed_options, digest_of_file, key_of, readable
 from nano_runtime import DrawOptions, Pipeline, UsageError
 
@@ -75,6 +75,9 @@ def list_pictures(
         seed: of the job.
         naming: of the files.
         unit: what the rows' numbers count, in words.
+
+    Raises:
+        UsageError: the bundle cannot draw what rows leave out, as the command line has it.
     """
     if naming.has("id") and not all(row.has_id for row in rows):
         _log.warning(
@@ -90,6 +93,8 @@ def list_pictures(
             image, mask = digests.of(row.image), digests.of(row.mask_image)
             whole = completed.of(row)
         except UsageError as error:
+            if completed.is_usual(row, error):
+                raise
             faults.append(f"{unit} {row.number}: {error.what}. {error.hint}")
             continue
         except OSError as error:
@@ -183,6 +188,7 @@ class _Completed:
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._known: dict[tuple[object, ...], _Whole | UsageError] = {}
+        self._usual: dict[tuple[bool, bool], str | None] = {}
 
     def of(self, row: Row) -> _Whole:
         """Return the complete options of a row and those like it.
@@ -203,6 +209,17 @@ class _Completed:
             raise found
         return found
 
+    def is_usual(self, row: Row, error: UsageError) -> bool:
+        """Return whether the error of a row is that of all rows which name no options of their own."""
+        pictures = row.image is not None, row.mask_image is not None
+        if pictures not in self._usual:
+            self._usual[pictures] = None
+            try:
+                self._completed(row.usual, *pictures)
+            except UsageError as usual:
+                self._usual[pictures] = str(usual)
+        return self._usual[pictures] == str(error)
+
     def _completed(self, options: DrawOptions, image: bool, mask: bool) -> _Whole:  # noqa: FBT001 - see of
         """Have the pipeline complete options."""
         plain = replace(
@@ -211,7 +228,7 @@ class _Completed:
             negative_prompt=None,
             seed=0,
             num_images_per_prompt=1,
-            variation_seed=0 if options.variation_strength else None,
+            variation_seed=options.variation_seed if options.variation_strength is None else 0,
         )
         plan = self._pipeline.plan(self._with_pictures(plain, image, mask))
         return _Whole.of(replace(plan.options_of(0), image=None, mask_image=None))
@@ -255,9 +272,21 @@ def _collisions(places: Sequence[Place], unit: str) -> Iterator[str]:
     for place in places:
         name = place.wanted.files[0]
         before = taken.setdefault(_folded(name), place)
-        if before.wanted.key != place.wanted.key:
+        if before.wanted.key == place.wanted.key:
+            continue
+        fields = [f"{{{field}}}" for field in sorted(FIELDS) if _tells_apart(field, before, place)]
+        hint = f"Put {', '.join(fields[:-1])} or {fields[-1]}, which are not the same, into --name"
+        if before.number == place.number:
+            what = f"its pictures {before.record['i']} and {place.record['i']} would both be {name}"
+        else:
             what = f"its picture would be {name}, as that of {unit} {before.row} is"
-            yield f"{unit} {place.row}: {what}. Add {{i}}, {{seed}} or {{key}} to --name."
+        yield f"{unit} {place.row}: {what}. {hint}."
+
+
+def _tells_apart(field: str, one: Place, other: Place) -> bool:
+    """Return whether a field of names differs between two places, on every system."""
+    names = [Naming(f"{{{field}}}").name({**place.record, "prompt": place.record["text"]}) for place in (one, other)]
+    return _folded(names[0]) != _folded(names[1])
 
 
 def _folded(name: str) -> str:

@@ -13,6 +13,8 @@ from nano_runtime.rows.reading import place_of, read_rows
 from nano_runtime.values import checked_seed
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from nano_runtime.cli.desk import Desk
     from nano_runtime.cli.output import Output
     from nano_runtime.drawing.plan import Plan
@@ -55,6 +57,7 @@ class Listed:
         path: of the file.
         entries: its rows.
         count: number of all pictures.
+        given: picture to start from and mask of rows that name none, as the command line has them.
         seed: of the first picture; None for a random one. A picture whose row names no seed is drawn from this one plus
             its place, as the pictures of one prompt are.
     """
@@ -62,6 +65,7 @@ class Listed:
     path: Path
     entries: tuple[Entry, ...]
     count: int
+    given: tuple[Path | None, Path | None]
     seed: int | None
 
     @property
@@ -106,7 +110,7 @@ def read_list(path: Path, defaults: DrawOptions, image: Path | None, mask_image:
         why = f"it asks for {count} pictures, more than {MOST_PICTURES} at once"
         raise RowsFileError(path, why, "Divide it, or draw it with nano-batch.")
     seed = checked_seed(defaults.seed, 2 * count) if isinstance(defaults.seed, int) else None
-    return Listed(path, tuple(entries), count, seed)
+    return Listed(path, tuple(entries), count, (image, mask_image), seed)
 
 
 def first_seed(listed: Listed, output: Output, desk: Desk) -> int:
@@ -139,6 +143,7 @@ def plans_of(pipe: Pipeline, listed: Listed, first: int) -> list[tuple[Plan, int
 
     Raises:
         RowsError: the bundle cannot draw some of the rows.
+        UsageError: it cannot draw what rows leave out, as the command line has it.
     """
     groups: dict[Hashable, list[Entry]] = {}
     faults = list(_bad_prompts(pipe, listed))
@@ -149,6 +154,8 @@ def plans_of(pipe: Pipeline, listed: Listed, first: int) -> list[tuple[Plan, int
         try:
             plan = pipe.plan(_options(entries, first, listed.count))
         except UsageError as error:
+            if _is_usual(pipe, listed, entries[0].row, error):
+                raise
             faults.append(_told(listed, entries[0], error))
             continue
         places = [entry.place + i for entry in entries for i in range(entry.count)]
@@ -157,6 +164,19 @@ def plans_of(pipe: Pipeline, listed: Listed, first: int) -> list[tuple[Plan, int
     if faults:
         raise RowsError(listed.path, faults)
     return [one for one in found if one is not None]
+
+
+def _is_usual(pipe: Pipeline, listed: Listed, row: Row, error: UsageError) -> bool:
+    """Return whether the error of a row is that of all rows which name no options of their own."""
+    try:
+        image, mask = _opened(row)
+    except UsageError:
+        return (row.image, row.mask_image) == listed.given
+    try:
+        pipe.plan(replace(row.usual, image=image, mask_image=mask))
+    except UsageError as usual:
+        return str(usual) == str(error)
+    return False
 
 
 def _bad_prompts(pipe: Pipeline, listed: Listed) -> Iterator[str]:
@@ -203,11 +223,8 @@ def _options(entries: Sequence[Entry], first: int, count: int) -> DrawOptions:
     Raises:
         ImageError: a picture cannot be read.
     """
-    from nano_runtime.pictures.source import open_picture
-
     row = entries[0].row
-    files = (row.image, row.mask_image)
-    image, mask = (None if file is None else open_picture(file) for file in files)
+    image, mask = _opened(row)
     options = replace(row.options, image=image, mask_image=mask)
     if options.variation_strength is not None:  # a row of its own
         seed = first + entries[0].place if options.seed is None else options.seed
@@ -222,6 +239,18 @@ def _options(entries: Sequence[Entry], first: int, count: int) -> DrawOptions:
         seed=[_seed(entry, first) + i for entry, i in each],
         num_images_per_prompt=1,
     )
+
+
+def _opened(row: Row) -> tuple[Image | None, Image | None]:
+    """Return the picture that a row starts from, and its mask.
+
+    Raises:
+        ImageError: one cannot be read.
+    """
+    from nano_runtime.pictures.source import open_picture
+
+    image, mask = (None if file is None else open_picture(file) for file in (row.image, row.mask_image))
+    return image, mask
 
 
 def _seed(entry: Entry, first: int) -> int:

@@ -97,7 +97,8 @@ class Checker:
             _check_together(options, image, mask, found)
         except UsageError as error:
             return [_fault(record, None, error, names)]
-        return Row(record.number, name, ID in given, options, image, mask, extra)
+        usual = self._unmasked if mask is None else self._plain
+        return Row(record.number, name, ID in given, options, image, mask, extra, usual)
 
     def _options(self, found: Mapping[str, Any], *, masked: bool) -> DrawOptions:
         """Return defaults with checked values in their places; rows mostly differ in prompt and seed alone."""
@@ -241,8 +242,11 @@ _CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
 
 def _check_together(options: DrawOptions, image: Path | None, mask: Path | None, own: Mapping[str, Any]) -> None:
     """Refuse options of a row that mean nothing without others."""
+    varied, count = bool(options.variation_strength), options.num_images_per_prompt  # 0 is the seed's own picture
     if isinstance(options.seed, int):
-        checked_seed(options.seed, options.num_images_per_prompt)
+        checked_seed(options.seed, 1 if varied else count)
+    if varied and options.variation_seed is not None:
+        checked_seed(options.variation_seed, count)
     needs = (
         (mask is not None, "mask_image", image is not None, "image"),
         ("strength" in own, "strength", image is not None, "image"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from nano_runtime.errors import OptionError, RowsError, RowsFileError
+from nano_runtime.errors import MissingArgumentError, OptionError, RowsError, RowsFileError
 from nano_runtime.options import DrawOptions
 from nano_runtime.rows.checking import Checker
 from nano_runtime.rows.content import STDIN, text_of
@@ -44,6 +44,7 @@ def read_rows(
 
     Raises:
         OptionError: the defaults are no ``DrawOptions``.
+        MissingArgumentError: there is a mask, and no picture that it is of.
         RowsFileError: the file cannot be read, or has no rows.
         RowsError: rows cannot be drawn; it lists them.
         ParquetMissingError: pyarrow is not installed, which reads Parquet.
@@ -51,6 +52,8 @@ def read_rows(
     file = path_of("path", path)
     if not isinstance(defaults, DrawOptions):
         raise OptionError("defaults", defaults, "a DrawOptions")
+    if mask_image is not None and image is None:
+        raise MissingArgumentError("mask_image", "image")
     checker = Checker(file.parent, defaults, image, mask_image)
     rows: list[Row] = []
     faults: list[Fault] = []

@@ -26,6 +26,7 @@ class Row:
         image: file to start from; it is there, but was not opened. None for none.
         mask_image: file of the mask; as ``image``.
         extra: the other columns under their own names, as JSON has them.
+        usual: the options that it would have if it named none: a fault that these have, too, is not the row's own.
     """
 
     number: int
@@ -35,6 +36,7 @@ class Row:
     image: Path | None
     mask_image: Path | None
     extra: Mapping[str, Any]
+    usual: DrawOptions
 
 
 @dataclass(frozen=True)
