@@ -17,7 +17,8 @@ from nano_batch.on_ray.rules import Rules
 def test_the_engine_says_what_to_install_before_it_reads_a_row(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(extra, "find_spec", lambda _name: None)
     assert cli.main([str(tmp_path / "no-rows.csv"), "-o", str(tmp_path / "out"), "--engine", "ray"]) == 4
-    assert 'pip install "ray>=2.60"' in capsys.readouterr().err
+    hint = 'with: pip install "./runtime[ray]" in the clone of the repository, or else pip install "ray>=2.60"'
+    assert hint in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -102,6 +102,9 @@ KINDS = {
     "no header": csv_row("a red fox", "an owl", "it has no column prompt, but 'a red fox'"),
     "tabs": csv_row("prompt\tseed", "fox\t1", "it has no column prompt", "Divide the columns of .csv with commas or"),
     "semicolons, no prompt": csv_row("text;seed", "fox;1", "it has no column prompt, but 'text;seed'", "Divide"),
+    "what divides the columns does not": csv("sep=;\nprompt,steps\nfox,1\n", "column prompt, but 'prompt,steps'"),
+    "a letter divides the columns": csv("sep=x\npromptxsteps\n", "it has no column prompt, but 'sep=x'"),
+    "a bad row below what divides": csv("sep=|\nprompt|steps\nfox|0\n", "line 3, steps: steps 0 cannot be used"),
     "thousands": csv_row("prompt;guidance", "fox;1.000,5", "line 2, guidance: guidance '1.000,5' cannot be used"),
     "header twice": csv_row("prompt,note,note", "fox,1,2", "the column 'note' stands there twice", "Rename"),
     "column without name": csv_row(",prompt", "0,fox", "column 1 has no name", "index=False"),
@@ -280,8 +283,8 @@ def test_parquet_without_its_package_says_how_to_install_it(run, tmp_path, monke
     path = tmp_path / "lists" / "rows.parquet"
     path.write_bytes(b"PAR1")
     assert run(path) == 4
-    assert (
-        'pyarrow, which is not installed\nInstall it with: pip install "nano-runtime[parquet]"'
-        in capsys.readouterr().err
-    )
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].endswith("pyarrow, which is not installed")
+    install = 'pip install "./runtime[parquet]" in the clone of the repository, or else pip install "pyarrow>=18"'
+    assert told[1] == f"Install it with: {install}; or save the rows as CSV or JSON lines."
     assert list((tmp_path / "out").iterdir()) == []

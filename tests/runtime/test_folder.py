@@ -190,5 +190,7 @@ def test_onnxruntime_has_no_bf16(folder):
 
 def test_a_missing_engine_names_the_command_that_installs_it(folder, monkeypatch):
     monkeypatch.setattr("nano_runtime.engines.find_spec", lambda _name: None)
-    with pytest.raises(BackendMissingError, match='pip install "openvino"'):
+    with pytest.raises(
+        BackendMissingError, match=r'pip install "./runtime\[openvino\]" in .* or else pip install "openvino"'
+    ):
         open_session("openvino", CheckedGraph(folder / "x", b"", ""), batch=1, options=OPTIONS)

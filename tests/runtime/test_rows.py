@@ -56,6 +56,16 @@ def test_commas_divide_where_the_header_has_a_prompt_with_them(tmp_path):
     assert (row.options.prompt, row.extra) == ("a fox", {"note;prompt;x": "a;b;c"})
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("mark", [";", ",", "\t", "|"])
+def test_a_first_line_says_what_divides_the_columns_as_excel_has_it(tmp_path, mark, encoding):
+    path = tmp_path / "rows.csv"
+    for first in (f"sep={mark}", f'"sep={mark}"', f"SEP={mark} "):
+        path.write_bytes(f"{first}\r\nprompt{mark}steps\r\nan owl{mark}3\r\n".encode(encoding))
+        (row,) = read_rows(path)
+        assert (row.number, row.options.prompt, row.options.num_inference_steps) == (3, "an owl", 3)
+
+
 def test_a_line_of_text_is_a_prompt(tmp_path):
     path = tmp_path / "rows.txt"
     path.write_bytes(b"\xef\xbb\xbfa red fox, sitting\r\n\r\n  # an owl \n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from nano_runtime import MachineError
+from nano_runtime.errors.wording import how_to_install
 
 __all__ = ["RayMissingError", "require_ray"]
 
@@ -15,7 +16,7 @@ class RayMissingError(MachineError, ImportError):
     def __init__(self) -> None:
         super().__init__(
             "--engine ray needs the package ray, which is not installed",
-            'Install it here and on every node with: pip install "ray>=2.60"',
+            how_to_install("ray", "ray>=2.60", where=" here and on every node"),
         )
 
 

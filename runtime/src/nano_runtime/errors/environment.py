@@ -6,6 +6,7 @@ import errno
 from pathlib import Path
 
 from nano_runtime.errors.branches import MachineError
+from nano_runtime.errors.wording import how_to_install
 
 __all__ = [
     "BackendMissingError",
@@ -26,7 +27,7 @@ class BackendMissingError(MachineError, ImportError):
     def __init__(self, backend: str) -> None:
         super().__init__(
             f"the engine {backend} is not installed",
-            f'Install it with: pip install "{backend}"',
+            how_to_install(backend, backend),
         )
 
 
@@ -36,7 +37,7 @@ class SigningMissingError(MachineError, ImportError):
     def __init__(self) -> None:
         super().__init__(
             "signatures need the package model-signing, which is not installed",
-            'Install it with: pip install "model-signing"',
+            how_to_install("signing", "model-signing", "pyopenssl"),
         )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from nano_runtime.errors.branches import MachineError, UsageError
+from nano_runtime.errors.wording import how_to_install
 
 __all__ = ["ParquetMissingError", "RowsError", "RowsFileError"]
 
@@ -54,5 +55,5 @@ class ParquetMissingError(MachineError, ImportError):
     def __init__(self, what: str | Path, instead: str = "") -> None:
         super().__init__(
             f"{what} needs the package pyarrow, which is not installed",
-            f'Install it with: pip install "nano-runtime[parquet]"{instead}',
+            how_to_install("parquet", "pyarrow>=18") + instead,
         )

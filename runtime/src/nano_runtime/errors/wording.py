@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from nano_runtime.errors.escaping import shortened
 
-__all__ = ["given", "named", "shown", "spelled"]
+__all__ = ["given", "how_to_install", "named", "shown", "spelled"]
 
 _MARKED = re.compile("\0([^\0=]+)(=?)\0")
 _LONGEST_VALUE = 80  # characters of a value in a message
@@ -26,6 +26,19 @@ def named(argument: str) -> str:
 def given(argument: str, value: object) -> str:
     """Return the name of an argument, marked, and its value."""
     return f"\0{argument}=\0{shown(value)}"
+
+
+def how_to_install(extra: str, *packages: str, where: str = "") -> str:
+    """Return how to install an extra of the runtime.
+
+    Args:
+        extra: its name, as the README has it for a clone of the repository.
+        packages: that it stands for; they can be installed where there is no clone, too.
+        where: a few words behind "Install it".
+    """
+    quoted = " ".join(f'"{package}"' for package in packages)
+    clone = f'pip install "./runtime[{extra}]" in the clone of the repository'
+    return f"Install it{where} with: {clone}, or else pip install {quoted}"
 
 
 def shown(value: object) -> str:

@@ -28,6 +28,7 @@ Found: TypeAlias = Iterator[Record | Fault]
 _DASHED: Final = re.compile(r"(?<!\S)--[A-Za-z][\w-]*")
 _COMMENT: Final = re.compile(r"^#")
 _DELIMITER: Final = re.compile(r"[,;\t]")
+_SEPARATOR: Final = re.compile(r'"?sep=([^\w\n "])"? *(?:\n|\Z)', re.IGNORECASE)
 _MOST_PLACES: Final = 5
 _NOTHING_ELSE: Final = "a line of text is a prompt and nothing else"
 _OBJECT: Final = 'Each line is one object, as in {"prompt": "a red fox", "seed": 7}.'
@@ -116,7 +117,13 @@ def _is_json(text: str) -> bool:
 
 
 def _csv(text: str, path: Path) -> Found:
-    """Yield the rows of a table with commas; or semicolons, which spreadsheets write where decimals have a comma."""
+    """Yield the rows of a table with commas; or semicolons, which spreadsheets write where decimals have a comma.
+
+    A first line ``sep=;`` says what divides the columns, as Excel writes and reads it.
+    """
+    if (said := _SEPARATOR.match(text)) is not None:
+        yield from _table(said[1], "\n" + text[said.end() :], path)
+        return
     header = text.lstrip().partition("\n")[0].replace('"', "")
     delimiter = next((mark for mark in ",;" if "prompt" in map(field_of, header.split(mark))), ",")
     yield from _table(delimiter, text, path)
