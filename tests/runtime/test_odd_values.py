@@ -36,7 +36,7 @@ from nano_runtime.errors import (
 )
 from nano_runtime.options import DrawOptions
 from nano_runtime.pipeline import Pipeline
-from nano_runtime.sampling.sampler_names import full_name, split_name
+from nano_runtime.sampling.sampler_names import full_name, sampler_names, split_name
 
 
 class Rude:
@@ -434,6 +434,15 @@ def test_a_method_that_is_only_near_is_not_taken_for_another(name, nearest):
     offered, _, all_names = caught.value.hint.partition("All names: ")
     for one in offered.removeprefix("Did you mean ").rstrip("? ").split(" or "):
         assert split_name(one)[0] in re.split(r"[ ,.]+", all_names)  # what is offered stands in the list behind
+
+
+def test_each_label_of_a_sampler_is_its_own_and_a_call_takes_it():
+    labels = sampler_names()
+    assert {label: full_name(label) for label in labels.values()} == {label: name for name, label in labels.items()}
+    assert [labels[name] for name in ("ddim", "ddim_a", "dpmpp_2s_karras", "deis", "euler_a")] == [
+        *("DDIM", "DDIM a", "DPM++ 2S Karras", "DEIS", "Euler a")
+    ]
+    assert {name for name, label in labels.items() if label.islower() or "_" in label} == set()
 
 
 def test_no_two_samplers_answer_to_one_name():

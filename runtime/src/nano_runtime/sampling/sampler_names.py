@@ -78,14 +78,17 @@ def a1111_name(name: str) -> str:
     except UnknownSchedulerError:
         return name
     shown = RECORDS[base].a1111
-    return (base if shown is None else shown) + ("" if spread == "trained" else f" {spread.title()}")
+    return _spread(base if shown is None else shown, spread)
 
 
 def sampler_names() -> dict[str, str]:
-    """Return every name of a sampler, those with a spread too, and what AUTOMATIC1111's web UI calls it."""
-    bare = list(SAMPLERS)
-    spread = [f"{name}_{spread}" for name in SPREADABLE for spread in SPREADS]
-    return {name: a1111_name(name) for name in [*bare, *spread]}
+    """Return every name of a sampler, those with a spread too, and a label for people that no other one has.
+
+    Labels are those of AUTOMATIC1111's web UI, where it has one for this sampler alone. A call takes them, too.
+    """
+    spread = [(name, spread) for name in SPREADABLE for spread in SPREADS]
+    labels = {name: record.label or record.a1111 or name for name, record in SAMPLERS.items()}
+    return {**labels, **{f"{name}_{spread}": _spread(labels[name], spread) for name, spread in spread}}
 
 
 def names_in_words() -> str:
@@ -127,6 +130,11 @@ def _nearest(name: str) -> list[str]:
     known = {folded: one for folded, one in _known().items() if split_name(one)[0] in SAMPLERS}
     close = [known[one] for one in get_close_matches(_folded(name), known, 4 * _SUGGESTED, cutoff=0.55)]
     return sorted(dict.fromkeys(close), key=lambda one: one not in SAMPLERS)[:_SUGGESTED]
+
+
+def _spread(label: str, spread: Spread) -> str:
+    """Return a label with the word for how the noise levels are spread."""
+    return label if spread == "trained" else f"{label} {spread.title()}"
 
 
 def _listed(words: Sequence[str], last: str) -> str:

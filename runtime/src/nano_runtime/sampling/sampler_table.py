@@ -27,6 +27,7 @@ class SamplerRecord:
         spreadable: whether it works in noise levels, so that _karras, _exponential or _beta may follow its name.
         calls_per_step: how often a step calls the network; diffusers' ``order``.
         a1111: its name in AUTOMATIC1111's web UI; None if it has none there.
+        label: its name in lists for people; None for that of the web UI, which no other sampler has then.
         diffusers: diffusers' class that draws the same.
         config: keys of the class's config that make it draw the same. All records of a class have the same keys; all
             other keys are followed as the checkpoint's config has them.
@@ -40,6 +41,7 @@ class SamplerRecord:
     spreadable: bool = False
     calls_per_step: int = 1
     a1111: str | None = None
+    label: str | None = None
     diffusers: str
     config: Mapping[str, object] = field(default_factory=dict)
     step_options: Mapping[str, float] = field(default_factory=dict)
@@ -62,6 +64,7 @@ SAMPLERS: Final[Mapping[str, SamplerRecord]] = MappingProxyType(
             arguments={"eta": 1.0},
             noisy=True,
             a1111="DDIM",  # with "Eta DDIM: 1"
+            label="DDIM a",  # as the web UI names other samplers that add noise
             diffusers="DDIMScheduler",
             step_options={"eta": 1.0},
         ),
@@ -136,12 +139,14 @@ SAMPLERS: Final[Mapping[str, SamplerRecord]] = MappingProxyType(
         "dpmpp_2s": SamplerRecord(
             code="dpm_singlestep:DPMSinglestep",
             spreadable=True,
+            label="DPM++ 2S",
             diffusers="DPMSolverSinglestepScheduler",
             config={"algorithm_type": "dpmsolver++", "solver_order": 2},
         ),
         "deis": SamplerRecord(
             code="deis:DEIS",
             spreadable=True,
+            label="DEIS",
             diffusers="DEISMultistepScheduler",
         ),
         "unipc": SamplerRecord(
