@@ -16,6 +16,7 @@ from tests.runtime.fakes import make_bundle
 
 from nano_batch import listing, wanted
 from nano_batch.errors import NamePatternError
+from nano_batch.job import DATASETS
 from nano_batch.naming import Naming
 
 JOB, LOG = "job.json", "log/local.jsonl"
@@ -154,6 +155,17 @@ def test_a_job_that_was_ended_while_it_began_goes_on(rows, out, formulas, monkey
         patched.setattr("nano_batch.job.write_whole", ended)
         assert toy_batch(rows, "-o", out, "--bundle", formulas.path) == 130
     assert toy_batch(rows, "-o", out, "--bundle", formulas.path) == 0
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_folder_with_somebody_elses_dataset_is_refused(name, rows, out, formulas, capsys):
+    """It would be replaced by the job's: of numbered files those that the job does not need are removed."""
+    mine = out / name / {"webdataset": "00007.tar", "parquet": "00007.parquet", "geneval": "00007/metadata.jsonl"}[name]
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    code, err = refused(capsys, rows, "-o", out, "--bundle", formulas.path, "--layout", "geneval")
+    assert (code, f"has {name}, but no job.json" in err) == (2, True)
+    assert mine.read_text() == "mine"
 
 
 @pytest.mark.parametrize("harm", ["file", "no job", "damaged", "later form", "not ours", "not a number"])

@@ -15,10 +15,11 @@ import pytest
 from tests.batch.finished import finished_job
 
 from nano_batch.datasets import write_datasets
-from nano_batch.formats import tars
+from nano_batch.formats import geneval, tables, tars
 from nano_batch.formats.columns import as_kind, kinds_of
 from nano_batch.formats.geneval import write_geneval
 from nano_batch.formats.tars import write_tars
+from nano_batch.job import DATASETS
 from nano_batch.reports import Report
 from nano_runtime.errors import OutputError
 
@@ -85,6 +86,23 @@ def test_tars_are_divided_and_a_second_run_writes_what_changed(tmp_path, monkeyp
     assert (folder / "00000.tar").read_bytes() == before["00000.tar"]
     assert write_tars(records[:2], tmp_path).changed == [folder / "00001.tar", folder / "00002.tar"]
     assert sorted(path.name for path in folder.iterdir()) == ["00000.tar", "README.md"]
+
+
+def test_geneval_has_the_pictures_of_rows_that_changed_places_although_these_are_of_one_size(tmp_path):
+    """Both are older than their copies, too."""
+    records = finished_job(tmp_path, 2)
+    files = [tmp_path / record["file_name"] for record in records]
+    for file in files:
+        file.write_bytes(file.read_bytes().ljust(1000, b"\0"))
+    for rows in (records, records[::-1]):
+        written = write_geneval(records, tmp_path, {record["id"]: (place, {}) for place, record in enumerate(rows)})
+        assert len(written.changed) == 4
+        found = [path.read_bytes() for path in sorted(tmp_path.glob("geneval/*/samples/0000.png"))]
+        assert found == [(tmp_path / record["file_name"]).read_bytes() for record in rows]
+
+
+def test_the_folders_of_datasets_are_those_that_no_job_is_begun_beside():
+    assert {tars.FOLDER, tables.FOLDER, geneval.FOLDER} == {*DATASETS}
 
 
 def test_geneval_has_a_folder_for_each_row(tmp_path):

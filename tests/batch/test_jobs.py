@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 from tests.batch.toy import UNDRAWABLE, lines, outcomes, toy_batch, toy_pipeline, write_rows
 
+from nano_batch.draw import Draw
 from nano_batch.progress import Progress
 from nano_runtime import DrawOptions, open_picture, read_parameters, read_rows
 
@@ -224,6 +226,55 @@ def test_the_pace_is_that_of_pictures_after_the_first_ones(monkeypatch):
         "5 of 41 pictures",  # after a minute in which the engine was loaded, nobody knows
         "25 of 41 pictures, 24 a minute, 0:00:40 left; 1 failed",
     ]
+
+
+def test_all_that_is_said_counts_what_rows_ask_for(rows, out, formulas, monkeypatch, capsys):
+    """A picture that two rows ask for is drawn once; lists, progress and the last line have it twice."""
+    told = list[Progress]()
+
+    class Heard(Progress):
+        def end(self):
+            super().end()
+            told.append(self)
+
+    def gone(_path):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("nano_batch.running.Progress", Heard)
+    with monkeypatch.context() as patched:
+        patched.setattr("nano_batch.cli._show", gone)
+        assert batch(rows, out, formulas) == 141
+    err = capsys.readouterr().err
+    finished = int(err.partition(" of 17 pictures finished")[0].split()[-1])
+    assert finished == len(lines(out / "metadata.jsonl")) > 1
+    assert batch(rows, out, formulas) == 0
+    assert told[-1].line().startswith("17 of 17 pictures")
+
+
+@pytest.mark.parametrize("away", ["deleted", "moved"])
+def test_a_folder_that_is_taken_away_meanwhile_ends_the_job_and_is_not_made_again(
+    away, rows, out, *, formulas, tmp_path, monkeypatch, capsys
+):
+    real = Draw.draw
+
+    def harmed(self, pictures):
+        if "metadata" in harm:
+            shutil.rmtree(out) if away == "deleted" else out.rename(tmp_path / "elsewhere")
+        found = real(self, pictures)
+        harm.append("metadata")
+        return found
+
+    harm = list[str]()
+    monkeypatch.setattr(Draw, "draw", harmed)
+    assert batch(rows, out, formulas) == 4
+    said = capsys.readouterr().err
+    assert "was moved or deleted meanwhile" in said
+    assert "pictures finished" not in said
+    assert not out.exists()
+    monkeypatch.undo()
+    if away == "moved":
+        assert batch(rows, tmp_path / "elsewhere", formulas) == 0
+        assert len(lines(tmp_path / "elsewhere/metadata.jsonl")) == 17
 
 
 @pytest.mark.parametrize("harm", ["cut", "replaced", "gone", "torn log", "no log"])

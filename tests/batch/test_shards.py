@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from tests.batch.toy import begin, lines, toy_batch, write_rows
@@ -121,6 +122,42 @@ def test_a_damaged_list_of_pictures_loses_no_row_in_a_merge(harm, rows, formulas
     assert toy_batch(*words) == 0  # as the message says
     assert listed.read_bytes() == whole
     assert toy_batch("merge", part, "-o", tmp_path / "all") == 0
+
+
+def test_a_folder_that_stands_where_a_merged_one_stood_takes_nothing_from_that(rows, formulas, tmp_path):
+    few = write_rows(tmp_path / "few.jsonl", lines(rows)[:5])
+    logs = list[list[bytes]]()
+    for listed in (rows, few, few):
+        shutil.rmtree(tmp_path / "part", ignore_errors=True)
+        assert toy_batch(listed, "-o", tmp_path / "part", "--bundle", formulas.path, "--seed", 3) == 0
+        for _ in range(2):
+            assert toy_batch("merge", tmp_path / "part", "-o", tmp_path / "all") == 0
+            assert len(lines(tmp_path / "all/metadata.jsonl")) == 23
+            logs.append([path.read_bytes() for path in (tmp_path / "all/log").iterdir()])
+    assert (logs[0], logs[2], len(logs[0])) == (logs[1], logs[3], 1)
+
+
+def test_parts_whose_pictures_have_other_names_are_not_merged(formulas, tmp_path, capsys):
+    for part in ("a", "b"):
+        rows = write_rows(
+            tmp_path / f"{part}.jsonl", [{"id": f"{part}{i}", "prompt": "sea", "seed": i} for i in (1, 2)]
+        )
+        assert toy_batch(rows, "-o", tmp_path / part, "--bundle", formulas.path, "--name", "{id}") == 0
+    capsys.readouterr()
+    assert toy_batch("merge", tmp_path / "a", tmp_path / "b", "-o", tmp_path / "all") == 2
+    assert "no other folder's list has 2 pictures of it" in capsys.readouterr().err
+    assert not (tmp_path / "all").exists()
+
+
+def test_what_a_killed_process_left_is_gone_though_nothing_is_left_to_draw(rows, formulas, tmp_path):
+    words = rows, "-o", tmp_path / "out", "--bundle", formulas.path, "--seed", 3
+    assert toy_batch(*words, "--layout", "geneval") == 0
+    for again in (words, ("merge", tmp_path / "out")):
+        left = [tmp_path / "out" / below / f".nano-{'0' * 32}.part" for below in ("images", "geneval/00000")]
+        for path in left:
+            path.write_bytes(b"half")
+        assert toy_batch(*again) == 0
+        assert [path for path in left if path.exists()] == []
 
 
 @pytest.mark.parametrize("text", ["3/2", "2/2", "0/0", "-1/4", "1", "a/b", "1/2/3", "1/100000000000", "", "1.0/2"])

@@ -270,6 +270,15 @@ def test_what_is_wrong_with_the_command_line_is_told_once(run, tmp_path, capsys,
     assert len(err.splitlines()) == 2
 
 
+def test_a_list_that_grows_while_it_is_read_is_not_cut(run, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "lists" / "rows.csv"
+    path.write_text("prompt\nfox\n", encoding="utf-8")
+    monkeypatch.setattr("nano_runtime.rows.content.opened", lambda path: path.open("rb"))  # as it was a moment before
+    monkeypatch.setattr("nano_runtime.rows.content._MOST_BYTES", 9)
+    assert run(path) == 2
+    assert "it grew while it was read" in capsys.readouterr().err
+
+
 def test_a_thousand_faults_are_twenty_lines_and_a_count(run, tmp_path, capsys):
     path = tmp_path / "lists" / "rows.csv"
     path.write_text("prompt,seed,n\n" + "fox,a,b\n" * 500, encoding="utf-8")

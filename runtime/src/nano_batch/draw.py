@@ -169,6 +169,16 @@ class Draw:
         return Pipeline.from_pretrained(**self._opening)
 
     @cached_property
+    def _folder(self) -> Path:
+        """The folder of the job, made when the first picture is written; if it is deleted later, it stays so.
+
+        Raises:
+            OutputError: it cannot be made.
+        """
+        make_folder(self.out)
+        return self.out
+
+    @cached_property
     def drawn_by(self) -> dict[str, Any]:
         """What draws: engine, its version, precision, version of this program and instruction sets."""
         pipe = self.pipeline
@@ -284,7 +294,7 @@ class Draw:
     def _write(self, content: bytes, names: Iterable[str]) -> None:
         for name in names:
             path = self.out / name
-            make_folder(path.parent, self.out)
+            make_folder(path.parent, self._folder)
             write_whole(path, lambda file: file.write(content))
 
     def _record(

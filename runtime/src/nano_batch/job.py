@@ -28,6 +28,7 @@ from nano_runtime.errors import OutputError
 from nano_runtime.system.files import open_plain, paths_below, plain_content, sync_folder, write_whole
 
 __all__ = [
+    "DATASETS",
     "ENDED",
     "ERRORS",
     "IMAGES",
@@ -46,6 +47,9 @@ __all__ = [
 
 JOB, PICTURES, METADATA, ERRORS = "job.json", "pictures.jsonl", "metadata.jsonl", "errors.jsonl"
 IMAGES, LOGS = "images", "log"
+DATASETS: Final = ("webdataset", "parquet", "geneval")
+"""Folders of a finished job in other forms; see ``datasets``."""
+
 ENDED: Final = "ended"
 """In the record of a failure: true if the process that drew came to a sudden end."""
 
@@ -121,8 +125,9 @@ class Log:
         """Note that pictures are being drawn, for a later run if this process does not survive it.
 
         Raises:
-            OutputError: the disk is full, or broken.
+            OutputError: the disk is full, or broken, or the folder was taken away.
         """
+        self._require_place()
         self._before = self.file.seek(0, os.SEEK_END)
         self._append([{_BEGUN: keys}])
 
@@ -138,8 +143,9 @@ class Log:
         """Append records; when this returns they are on the disk.
 
         Raises:
-            OutputError: the disk is full, or broken.
+            OutputError: the disk is full, or broken, or the folder was taken away.
         """
+        self._require_place()
         self._append(records)
         try:
             os.fsync(self.file.fileno())
@@ -153,6 +159,12 @@ class Log:
                 content = content[self.file.write(content) :]
         except OSError as error:
             raise OutputError(Path(self.file.name), error) from error
+
+    def _require_place(self) -> None:
+        """Raise ``OutputError`` if no file has the log's name: a system lets go on whoever writes one that is gone."""
+        path = Path(self.file.name)
+        if not path.exists():
+            raise OutputError(path, "it was moved or deleted meanwhile")
 
     def close(self) -> None:
         """Close it."""
@@ -215,7 +227,7 @@ class Job:
         try:
             content = plain_content(path)
         except FileNotFoundError:
-            for name in (IMAGES, LOGS, PICTURES, METADATA, ERRORS):
+            for name in (IMAGES, LOGS, PICTURES, METADATA, ERRORS, *DATASETS):
                 if (folder / name).exists():
                     raise StrangeFolderError(folder, name) from None
             return None
@@ -342,13 +354,15 @@ def make_folder(folder: Path, within: Path | None = None) -> None:
 
     Args:
         folder: to make.
-        within: folder of the job that it is to lie in; None for the job's own.
+        within: folder of the job that it is to lie in, which is there; None for the job's own.
 
     Raises:
-        OutputError: it cannot be made, or a link leads out of the job's folder.
+        OutputError: it cannot be made, a link leads out of the job's folder, or that is gone.
     """
     if within is not None and (link := first_link(within, folder)) is not None:
         raise OutputError(link, "it is a link, which may lead to files that are not the job's")
+    if within is not None and not within.is_dir():
+        raise OutputError(within, "it was moved or deleted meanwhile")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -28,7 +28,7 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
     """Have one process at a time begin a job, or read its logs and write what is made of them; the others wait.
 
     Raises:
-        OutputError: the lock cannot be made.
+        OutputError: the lock cannot be made; the folder of a job that was deleted is not made again.
     """
     with _opened_lock(folder / _REPORT_LOCK) as file:
         if fcntl is not None:
@@ -51,6 +51,10 @@ def locked(folder: Path, shard: str | None = None) -> Iterator[None]:
         BusyFolderError: another process is at work.
         OutputError: the folder cannot be made, or the lock in it.
     """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(folder, error) from error
     with ExitStack() as files:
         _lock(folder, files.enter_context(_opened_lock(folder / _LOCK)), shared=shard is not None)
         if shard is not None:
@@ -59,9 +63,8 @@ def locked(folder: Path, shard: str | None = None) -> Iterator[None]:
 
 
 def _opened_lock(path: Path) -> IO[bytes]:
-    """Open a file to lock it, and make its folder."""
+    """Open a file to lock it."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         return open(path, "ab", opener=open_plain)
     except OSError as error:
         raise OutputError(path if os.path.lexists(path) else path.parent, error) from error

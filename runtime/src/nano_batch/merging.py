@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -76,6 +76,7 @@ def merge(folders: Sequence[Path], target: Path | None, forms: Sequence[str] = (
     lines = _compared(jobs, there)
     with locked(into):
         job = Job.begin(into, jobs[0].settings) if there is None else there
+        job.remove_unfinished()
         write_lines(job.folder / PICTURES, lines)
         for one in jobs:
             if one.folder.resolve() != into.resolve():
@@ -113,14 +114,19 @@ def _compared(jobs: Sequence[Job], there: Job | None) -> list[dict[str, Any]]:
     if there is not None:
         lists.append((there, _pictures_of(there.folder) if (there.folder / PICTURES).exists() else []))
     longest = max((lines for _, lines in lists), key=len)
-    keys = {line["record"]["key"] for line in longest}
+    named = {_named(line) for line in longest}
     for job, lines in lists:
         if _identity(job) != _identity(jobs[0]):
             raise OtherJobError(job.folder, [f"bundle, --seed or --name are not those of {jobs[0].folder}"])
-        if others := [line for line in lines if line["record"]["key"] not in keys]:
+        if others := [line for line in lines if _named(line) not in named]:
             what = f"no other folder's list has {counted(len(others))} of it"
             raise OtherJobError(job.folder, [what], "Merge folders of one job, drawn from the same rows.")
     return longest
+
+
+def _named(line: Mapping[str, Any]) -> tuple[str, str]:
+    """Return key and file of a picture."""
+    return line["record"]["key"], line["record"]["file_name"]
 
 
 def _pictures_of(folder: Path) -> list[dict[str, Any]]:
@@ -149,7 +155,18 @@ def _take(job: Job, into: Job) -> None:
     origin = blake3(str(job.folder.resolve()).encode()).hexdigest()[:8]
     for log in sorted((job.folder / LOGS).glob("*.jsonl")):
         name = log.name if log.name.startswith(_MERGED) else f"{_MERGED}{origin}-{log.name}"
-        write_lines(into.folder / LOGS / name, list(lines_of(log)))
+        _add_lines(into.folder / LOGS / name, list(lines_of(log)))
+
+
+def _add_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Write a log that was copied; the lines of a folder that stood in the same place before stay in front.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    there = list(lines_of(path))
+    if there[len(there) - len(lines) :] != lines:
+        write_lines(path, lines if lines[: len(there)] == there else there + lines)
 
 
 def _copy(source: Path, target: Path) -> None:

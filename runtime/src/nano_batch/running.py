@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -157,16 +158,16 @@ def run(asked: Asked, draw: Draw, engine: Engine, voice: Voice) -> Outcome:
         work = _Work.of(job, places, shard)
         for name in dict.fromkeys(place.wanted.files[0] for place in work.there):
             voice.show(job.folder / name)
-        if not work.pending:
-            return work.outcome(lines, asked.forms)
         if shard.whole:
             job.remove_unfinished()
+        if not work.pending:
+            return work.outcome(lines, asked.forms)
         if (said := work.mixed(draw.drawn_by)) is not None:
             voice.say(said)
         voice.say(work.announced(draw))
-        progress = work.draw(draw, engine, voice, lines)
+        drawn, seconds = work.draw(draw, engine, voice, lines)
         outcome = work.outcome(lines, asked.forms)
-        return replace(outcome, drawn=progress.drawn, seconds=progress.seconds, drawn_by=draw.drawn_by)
+        return replace(outcome, drawn=drawn, seconds=seconds, drawn_by=draw.drawn_by)
 
 
 @dataclass(frozen=True)
@@ -215,17 +216,27 @@ class _Work:
         name = f"{pipe.bundle.manifest.name} on {pipe.backend}"
         return f"{name}: {counted(len(self.mine))}{part}{there}; seed of the job {self.job.settings.seed}"
 
-    def draw(self, draw: Draw, engine: Engine, voice: Voice, lines: Sequence[Mapping[str, Any]]) -> Progress:
-        """Draw what is left, and return how far it came."""
+    def draw(self, draw: Draw, engine: Engine, voice: Voice, lines: Sequence[Mapping[str, Any]]) -> tuple[int, float]:
+        """Draw what is left, and return how many pictures were drawn, in how many seconds.
+
+        Progress counts places, as the lists do: a picture that several rows ask for is drawn once.
+        """
         names = {one.key: one.files for one in self.pending}
-        progress = Progress(len(self.there) + len(self.pending), len(self.there), voice.say)
+        places = Counter(place.wanted.key for place in self.mine)
+        progress = Progress(len(self.mine), len(self.there), voice.say)
+        drawn = 0
 
         def told(records: list[dict[str, Any]]) -> None:
-            drawn = [record for record in records if record["done"]]
+            nonlocal drawn
+            keys = [record["key"] for record in records if record["done"]]
+            drawn += len(keys)
             progress.clear()
-            for name in (name for record in drawn for name in names[record["key"]]):
-                voice.show(self.job.folder / name)
-            progress.add(len(drawn), len(records) - len(drawn))
+            try:
+                for name in (name for key in keys for name in names[key]):
+                    voice.show(self.job.folder / name)
+            finally:  # whoever reads may be gone: what is finished is finished
+                done = sum(places[key] for key in keys)
+                progress.add(done, sum(places[record["key"]] for record in records) - done)
 
         log = Log.open(self.job.folder, self.shard.worker, self.ends)
         try:
@@ -235,12 +246,13 @@ class _Work:
             log.close()
             with suppress(NanoError):
                 report(self.job, lines)
-            finished = len(self.there) + progress.drawn
-            voice.say(f"{finished} of {counted(len(self.mine))} finished; the same command draws the rest")
+            if self.job.folder.is_dir():
+                said = f"{len(self.there) + progress.drawn} of {counted(len(self.mine))} finished"
+                voice.say(f"{said}; the same command draws the rest")
             raise
         progress.end()
         log.close()
-        return progress
+        return drawn, progress.seconds
 
     def outcome(self, lines: Sequence[Mapping[str, Any]], forms: Sequence[str]) -> Outcome:
         """Write the lists, and the forms that are asked for if the job is over, and say what became of it."""

@@ -83,9 +83,12 @@ def text_of(path: Path) -> str:
 def _content(path: Path) -> bytes:
     with opened(path) as file:
         try:
-            return file.read(_MOST_BYTES)
+            content = file.read(_MOST_BYTES + 1)
         except OSError as error:
             raise RowsFileError(path, error.strerror or str(error)) from error
+    if len(content) > _MOST_BYTES:
+        raise RowsFileError(path, "it grew while it was read", "Begin again when it is written.")
+    return content
 
 
 def _stdin() -> bytes:
