@@ -93,6 +93,17 @@ def test_columns_are_the_same_for_all_and_the_rows_own_come_last(rows, out, form
     assert (first["negative_prompt"], first["num_inference_steps"]) == ("", 4)
 
 
+def test_columns_that_change_no_picture_are_told(rows, out, formulas, tmp_path, capsys):
+    told = "columns that change no picture: 'label'\n"
+    for more in (("--dry-run",), ()):
+        assert batch(rows, out, formulas, *more) == 0
+        assert told in capsys.readouterr().err
+    many = write_rows(tmp_path / "many.jsonl", [{"prompt": "sea", **{f"own{i}": i for i in range(12)}}])
+    assert batch(many, tmp_path / "b", formulas) == 0
+    assert "picture: 'own0', " in (err := capsys.readouterr().err)
+    assert "'own9' and 2 more\n" in err
+
+
 def test_a_second_run_changes_nothing(rows, out, formulas, capsys):
     assert batch(rows, out, formulas) == 0
     shown = capsys.readouterr().out.split()

@@ -118,6 +118,9 @@ KINDS = {
     "mistyped column": csv_row("prompt,sead", "fox,7", "line 2, sead: there is no option 'sead'", "Did you mean seed?"),
     "mistyped prompt": csv_row("prompt,promt", "fox,owl", "Did you mean prompt?"),
     "mistyped alias": csv_row("prompt,cfg_scal", "fox,7", "Did you mean cfg_scale?"),
+    "column of our command": csv_row("prompt,size", "fox,64x64", "no option 'size'", "Did you mean width and height?"),
+    "column of A1111": csv_row("prompt,subseed strength", "fox,1", "line 2, subseed st", "mean variation_strength?"),
+    "column in one word": csv_row("prompt,numInferenceSteps", "fox,1", "Did you mean num_inference_steps?"),
     "column of Python alone": csv_row("prompt,latents", "fox,0", "line 2, latents: a list cannot hold it"),
     "cell without prompt": csv_row("prompt,seed", ",7", "line 2: it has no prompt"),
     "rounded with a comma": csv_row("prompt;seed", "fox;1,2E+12", "line 2, seed: seed '1,2E+12'", "rounded"),
@@ -239,7 +242,9 @@ def test_a_good_list_of_each_format_is_drawn(run, tmp_path, capsys, name, encodi
     path = tmp_path / "lists" / name
     path.write_bytes(GOOD[name].replace("\n", "\r\n").encode(encoding))
     assert run(path) == 0
-    assert len(capsys.readouterr().out.splitlines()) == len(list((tmp_path / "out").iterdir())) == 2
+    said = capsys.readouterr()
+    assert ("columns that change no picture: 'strange'\n" in said.err) == (name == "good.TSV")
+    assert len(said.out.splitlines()) == len(list((tmp_path / "out").iterdir())) == 2
 
 
 def test_a_list_that_may_not_be_read_is_told(run, tmp_path, capsys):

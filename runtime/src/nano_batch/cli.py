@@ -198,7 +198,7 @@ def _batch(options: BatchOptions) -> int:
         digest=options.expect_digest,
     )
     if options.dry_run:
-        outcome = check(asked, draw)
+        outcome = check(asked, draw, _say)
         _say(f"{counted(outcome.asked)}, {outcome.finished} finished; nothing is wrong with the rows")
     else:
         voice = Voice((lambda _path: None) if options.json else _show, _say)

@@ -23,6 +23,7 @@ from nano_batch.reports import report
 from nano_batch.shards import Shard
 from nano_batch.wanted import Wanted, readable
 from nano_runtime import DrawOptions, NanoError, Row, RowsError, __version__, read_rows
+from nano_runtime.cli.listed import unused_columns
 
 __all__ = ["Asked", "Engine", "Outcome", "Voice", "check", "run"]
 
@@ -113,8 +114,13 @@ class Outcome:
         return self.asked - self.finished - self.failed
 
 
-def check(asked: Asked, draw: Draw) -> Outcome:
+def check(asked: Asked, draw: Draw, say: Callable[[str], None]) -> Outcome:
     """Check rows and folder; nothing is written.
+
+    Args:
+        asked: what to draw, and where.
+        draw: of the same folder.
+        say: gets a line about the rows.
 
     Raises:
         NanoError: those of ``run`` that can be foreseen.
@@ -124,6 +130,8 @@ def check(asked: Asked, draw: Draw) -> Outcome:
     job = Job.read(asked.folder)
     settings, places = _settled(asked, draw, rows, job)
     mine = [place for place in places if asked.shard.has(place.wanted.key)]
+    if (unused := unused_columns(rows)) is not None:
+        say(unused)
     if job is None:
         return Outcome(asked.folder, asked.shard, len(mine), 0)
     check_agreement(job, settings, places, seeded=asked.seed is not None, prune=asked.prune)
@@ -164,6 +172,8 @@ def run(asked: Asked, draw: Draw, engine: Engine, voice: Voice) -> Outcome:
             return work.outcome(lines, asked.forms)
         if (said := work.mixed(draw.drawn_by)) is not None:
             voice.say(said)
+        if (unused := unused_columns(rows)) is not None:
+            voice.say(unused)
         voice.say(work.announced(draw))
         drawn, seconds = work.draw(draw, engine, voice, lines)
         outcome = work.outcome(lines, asked.forms)

@@ -18,7 +18,7 @@ from nano_runtime.cli.cache_options import CacheOptions, add_cache_options, cach
 from nano_runtime.cli.desk import Desk, NearDesk
 from nano_runtime.cli.far_end import done_in_child
 from nano_runtime.cli.grid import GRID_OPTIONS, Axis, check_axes, parse_axis
-from nano_runtime.cli.listed import Listed, read_list
+from nano_runtime.cli.listed import Listed, read_list, unused_columns
 from nano_runtime.cli.live_preview import Preview
 from nano_runtime.cli.origin import check_origin, read_origin, without_strangers
 from nano_runtime.cli.output import Output
@@ -253,6 +253,8 @@ def _work(options: _Options, listed: Listed | None, output: Output | None, cache
     preview = None if options.preview is None else Preview.plan(options.preview, pipe.bundle, force=options.force)
     if listed is not None:
         work = Work.of_list(pipe, listed, output, desk)
+        if (said := unused_columns(entry.row for entry in listed.entries)) is not None:
+            _say(said)
     elif options.grid:
         work = Work.of_sheet(pipe, picture, output, options.grid, desk)
     else:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nano_runtime.errors import RowsError, RowsFileError, UsageError
+from nano_runtime.errors.wording import shown
 from nano_runtime.options import MOST_PICTURES, DrawOptions
 from nano_runtime.rows.reading import place_of, read_rows
 from nano_runtime.values import checked_seed
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from nano_runtime.pipeline import Pipeline
     from nano_runtime.rows.row import Row
 
-__all__ = ["Entry", "Listed", "first_seed", "plans_of", "read_list"]
+__all__ = ["Entry", "Listed", "first_seed", "plans_of", "read_list", "unused_columns"]
 
+_MOST_NAMED: Final = 10
 _OF_PICTURES: Final = ("prompt", "negative_prompt", "seed")  # of which a call takes one for each picture
 _SHARED: Final = tuple(
     option.name
@@ -111,6 +113,16 @@ def read_list(path: Path, defaults: DrawOptions, image: Path | None, mask_image:
         raise RowsFileError(path, why, "Divide it, or draw it with nano-batch.")
     seed = checked_seed(defaults.seed, 2 * count) if isinstance(defaults.seed, int) else None
     return Listed(path, tuple(entries), count, (image, mask_image), seed)
+
+
+def unused_columns(rows: Iterable[Row]) -> str | None:
+    """Return a line about the columns that change no picture; None where there are none.
+
+    One of them may be meant as an option that this program has not, or under another name.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row.extra))
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return f"columns that change no picture: {', '.join(map(shown, names[:_MOST_NAMED]))}{more}" if names else None
 
 
 def first_seed(listed: Listed, output: Output, desk: Desk) -> int:

@@ -38,6 +38,23 @@ _ALIASES: Final[Mapping[str, str]] = {
     "long_prompt": "long_prompts",
 }
 _KNOWN: Final[Mapping[str, str]] = {ID: ID, **{name: name for name in _OPTIONS}, **_ALIASES}
+_ELSEWHERE: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("positive", "positive_prompt"), "prompt"),
+    **dict.fromkeys(("neg", "neg_prompt"), "negative_prompt"),
+    **dict.fromkeys(("sampling_steps", "inference_steps", "ddim_steps", "num_steps"), "steps"),
+    **dict.fromkeys(("sampling_method", "sampler_index"), "sampler"),
+    **dict.fromkeys(("batch_count", "n_iter", "num_images"), "n"),
+    **dict.fromkeys(("init_image", "init_img", "start_image"), "image"),
+    **dict.fromkeys(("mask_img", "start_mask"), "mask"),
+    **dict.fromkeys(("denoise", "denoising"), "strength"),
+    **dict.fromkeys(("subseed_strength", "variation_seed_strength"), "variation_strength"),
+    "subseed": "variation_seed",
+    "noise_seed": "seed",
+    "size": "width and height",
+    "no_keep_unmasked": "keep_unmasked",
+}
+"""What other programs, our command and ``metadata.jsonl`` call an option, in words that hardly mean anything else."""
+
 _NOT_MISTYPED: Final = frozenset({"image_id", "sample", "samples", "speed", "weight"})
 _MOST_NAMED: Final = 10
 _LEAST_LETTERS: Final = 4  # a shorter name is near to everything
@@ -56,11 +73,15 @@ def meant(column: str) -> str | None:
 
     A mistyped name would be carried along as if it meant nothing, and the pictures would be others without a word.
     One letter too many, too few or wrong, or two that changed places, is a mistake, if the first letter is right.
+    So are words that are not divided, and another program's name for an option.
     """
     name = _plain(column)
+    if name in _ELSEWHERE:
+        return _ELSEWHERE[name]
     if name in _KNOWN or name in _NOT_MISTYPED or len(name) < _LEAST_LETTERS:
         return None
-    return next((known for known in _KNOWN if len(known) >= _LEAST_LETTERS and _is_near(name, known)), None)
+    long = [known for known in _KNOWN if len(known) >= _LEAST_LETTERS]
+    return next((known for known in long if _is_near(name, known) or _joined(name) == _joined(known)), None)
 
 
 def check_columns(path: Path, names: Sequence[str], hint: str | None = None) -> None:
@@ -87,6 +108,10 @@ def check_columns(path: Path, names: Sequence[str], hint: str | None = None) -> 
 
 def _plain(column: str) -> str:
     return re.sub(r"[\s_-]+", "_", column.strip().lower())
+
+
+def _joined(name: str) -> str:
+    return name.replace("_", "")
 
 
 def _is_near(name: str, known: str) -> bool:
