@@ -230,4 +230,6 @@ def test_folders_of_different_jobs_are_not_merged(rows, formulas, tmp_path, caps
         assert not (tmp_path / "all").exists()
     assert toy_batch("merge", one, other) == 2
     assert "-o" in capsys.readouterr().err
+    assert toy_batch("merge", one, other, "-o", tmp_path / "all") == 2
+    assert f"its --seed is 4, that of {one} 3\nMerge folders of one job, drawn with" in capsys.readouterr().err
     assert toy_batch("merge", one, "-o", third) == 2

@@ -93,10 +93,15 @@ def _read(folder: Path) -> Job:
     return found
 
 
-def _identity(job: Job) -> tuple[object, ...]:
-    """Return what folders of one job have in common."""
-    of = job.settings
-    return of.bundle, of.seed, of.name
+def _differences(job: Job, first: Job) -> list[str]:
+    """Say in what the folders of two jobs differ that one job's have in common."""
+    own, other = job.settings, first.settings
+    pairs = {
+        "bundle": (own.bundle[:12], other.bundle[:12]),
+        "--seed": (own.seed, other.seed),
+        "--name": (own.name or "not given", other.name or "not given"),
+    }
+    return [f"its {what} is {ours}, that of {first.folder} {its}" for what, (ours, its) in pairs.items() if ours != its]
 
 
 def _compared(jobs: Sequence[Job], there: Job | None) -> list[dict[str, Any]]:
@@ -116,8 +121,9 @@ def _compared(jobs: Sequence[Job], there: Job | None) -> list[dict[str, Any]]:
     longest = max((lines for _, lines in lists), key=len)
     named = {_named(line) for line in longest}
     for job, lines in lists:
-        if _identity(job) != _identity(jobs[0]):
-            raise OtherJobError(job.folder, [f"bundle, --seed or --name are not those of {jobs[0].folder}"])
+        if differences := _differences(job, jobs[0]):
+            hint = "Merge folders of one job, drawn with the same bundle, --seed and --name."
+            raise OtherJobError(job.folder, differences, hint)
         if others := [line for line in lines if _named(line) not in named]:
             what = f"no other folder's list has {counted(len(others))} of it"
             raise OtherJobError(job.folder, [what], "Merge folders of one job, drawn from the same rows.")

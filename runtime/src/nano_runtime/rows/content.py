@@ -11,10 +11,12 @@ from typing import BinaryIO, Final
 
 from nano_runtime.errors import RowsFileError
 
-__all__ = ["STDIN", "opened", "text_of"]
+__all__ = ["STDIN", "STDIN_IN_WORDS", "opened", "text_of"]
 
 STDIN: Final = Path("-")
 """Stands for standard input."""
+
+STDIN_IN_WORDS: Final = Path("standard input")
 
 _MOST_BYTES: Final = 256 << 20
 _FLAGS: Final = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
@@ -63,6 +65,7 @@ def text_of(path: Path) -> str:
         RowsFileError: it cannot be read, or is not text.
     """
     raw = _stdin() if path == STDIN else _content(path)
+    path = STDIN_IN_WORDS if path == STDIN else path
     for begin, (why, hint) in _BINARY.items():
         if raw.startswith(begin):
             raise RowsFileError(path, why, hint)
@@ -93,7 +96,7 @@ def _content(path: Path) -> bytes:
 
 def _stdin() -> bytes:
     """Return standard input."""
-    name = Path("standard input")
+    name = STDIN_IN_WORDS
     stream = sys.stdin
     if stream is None or stream.closed:
         raise RowsFileError(name, "it is closed", "Give a file.")

@@ -8,7 +8,7 @@ from typing import Final
 from nano_runtime.errors import MissingArgumentError, OptionError, RowsError, RowsFileError
 from nano_runtime.options import DrawOptions
 from nano_runtime.rows.checking import Checker
-from nano_runtime.rows.content import STDIN, text_of
+from nano_runtime.rows.content import STDIN, STDIN_IN_WORDS, text_of
 from nano_runtime.rows.formats import TEXT_FORMATS, Found, lines_of_text
 from nano_runtime.rows.parquet import parquet_rows
 from nano_runtime.rows.row import Fault, Row
@@ -92,4 +92,4 @@ def _found(file: Path) -> Found:
 
 
 def _shown(file: Path) -> Path:
-    return Path("standard input") if file == STDIN else file
+    return STDIN_IN_WORDS if file == STDIN else file
