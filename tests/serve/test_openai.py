@@ -16,6 +16,7 @@ from tests.runtime.fakes import make_bundle
 from tests.serve.conftest import until
 
 from nano_runtime import open_picture
+from nano_serve.gallery import Gallery
 from nano_serve.http.openai_shapes import ImagesShape
 from nano_serve.shapes import ErrorShape
 
@@ -190,6 +191,8 @@ def test_the_format_that_was_asked_for(served, form):
         ({"prompt": "owl", "size": "big"}, 400),
         ({"prompt": "owl", "size": "90000x90000"}, 400),
         ({"prompt": "owl", "size": "0x0"}, 400),
+        ({"prompt": "owl", "size": "16384x9", "output_format": "webp"}, 400),
+        ({"prompt": "owl", "size": "9x70000", "output_format": "jpeg"}, 400),
         ({"prompt": "owl", "output_format": "gif"}, 400),
         ({"prompt": "owl", "background": "transparent"}, 400),
         ({"prompt": "owl", "seed": 2**64}, 400),
@@ -259,6 +262,18 @@ def test_the_document_says_that_an_answer_may_be_a_stream(served, route):
     """Clients are made from it, and a run of schemathesis holds answers to it."""
     operation = served.get("/openapi.json")["paths"][f"/v1/images/{route}"]["post"]
     assert set(operation["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
+
+
+@pytest.mark.parametrize("form", ["png", "jpeg", "webp"])
+def test_the_longest_picture_has_a_file_in_every_format(served, form):
+    answer = served.post(URL, {"prompt": "owl", "size": "16383x9", "output_format": form, "steps": 1})
+    assert Image.open(BytesIO(base64.b64decode(answer["data"][0]["b64_json"]))).size == (16383, 9)
+
+
+def test_a_picture_that_somebody_deletes_before_it_is_sent_is_an_error_in_the_stream(served, monkeypatch):
+    monkeypatch.setattr(served.studio.gallery, "content", lambda name: Gallery.content(served.studio.gallery, name[1:]))
+    events = _events(served.ask("POST", URL, json={"prompt": "owl", "stream": True}).text)
+    assert "there is no picture" in events[-1][1]["error"]["message"]
 
 
 def test_an_error_in_a_stream_is_an_event(served):

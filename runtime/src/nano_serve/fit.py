@@ -24,6 +24,7 @@ Size: TypeAlias = tuple[int, int]
 """Width and height in pixels."""
 
 _MOST_PIXELS: Final = 4_194_304
+_MOST_SIDE: Final = 16_383  # of a WebP file; JPEG has 65,535
 _LEAST_LOST: Final = 0.01
 _LANCZOS: Final = 1  # PIL.Image.Resampling.LANCZOS
 
@@ -42,8 +43,9 @@ def size_for(asked: Size | None, drawn: Size, fit: Fit) -> Size:
     if asked is None:
         return drawn
     width, height = asked
-    if width < 1 or height < 1 or width * height > _MOST_PIXELS:
-        raise BadRequestError(f"the size {width}x{height} is out of range", "Ask for 4 megapixels at most.")
+    if not (1 <= width <= _MOST_SIDE and 1 <= height <= _MOST_SIDE and width * height <= _MOST_PIXELS):
+        hint = f"Ask for 4 megapixels at most, and for {_MOST_SIDE} pixels a side."
+        raise BadRequestError(f"the size {width}x{height} is out of range", hint)
     if fit == "strict" and asked != drawn:
         raise BadRequestError(
             f"this bundle draws {drawn[0]}x{drawn[1]} pixels, {width}x{height} were asked for",

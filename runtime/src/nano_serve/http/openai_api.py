@@ -256,11 +256,10 @@ class _OpenAi:
                             part = {"type": f"{kind}.partial_image", "b64_json": text, "partial_image_index": sent}
                             yield event_text(f"{kind}.partial_image", {**part, **common})
                             sent += 1
-            try:
-                ended(self._studio, job)
-            except RequestError as error:
-                shape = {"message": f"{error.what}. {error.hint}", "type": "server_error", "param": None}
-                yield event_text("error", {"type": "error", "error": {**shape, "code": error.code}})
+            ended(self._studio, job)
+        except RequestError as error:  # of the job, or because somebody has deleted the picture
+            shape = {"message": f"{error.what}. {error.hint}", "type": "server_error", "param": None}
+            yield event_text("error", {"type": "error", "error": {**shape, "code": error.code}})
         finally:
             if not job.ended:
                 self._studio.cancel(job)
