@@ -42,6 +42,13 @@ def test_a_job_draws_what_python_draws(served):
         assert again["seeds"] == [picture["seed"]]  # what a picture says can be sent again
 
 
+@pytest.mark.parametrize(("scale", "told"), [(1, True), (0.5, True), (1.5, False), (None, False)])
+def test_a_negative_prompt_that_changes_nothing_is_told(served, scale, told):
+    body = {"prompt": "owl", "negative_prompt": "snow", "guidance_scale": scale, "num_inference_steps": 1}
+    notes = served.post("/api/v1/jobs", body)["notes"]
+    assert notes == (["the negative prompt changes nothing without guidance"] if told else [])
+
+
 def test_a_picture_that_is_cropped_is_told(served):
     """It covers the bundle's size, as everywhere."""
     for size, told in (((64, 32), True), ((33, 32), True), ((320, 321), False), ((4, 4), False)):

@@ -43,6 +43,8 @@ def notes_of(shelved: Shelved, options: DrawOptions, plan: Any) -> tuple[str, ..
             found.append(
                 f"of {tokens.count} tokens in the {name}, the last {left_out} are not read: {_shown(tokens.cut)}"
             )
+    if options.negative_prompt and not plan.guided:
+        found.append("the negative prompt changes nothing without guidance")
     if options.image is not None and is_cropped(options.image.size, plan.image_size[::-1]):
         found.append("the picture was cropped to the shape of {1}x{0}".format(*plan.image_size))
     return (*found, *(demo_hints(plan) if shelved.is_demo else ()))
