@@ -192,6 +192,15 @@ def test_pictures_survive_the_server(serving):
     assert [(one["id"], one["options"]) for one in found] == [(picture["id"], picture["options"])]
 
 
+def test_a_picture_that_another_server_deleted_is_not_listed(serving):
+    """Two may share a folder of pictures."""
+    first = serving()
+    picture = first.ended(first.post("/api/v1/jobs", {"prompt": "owl"})["id"])["pictures"][0]
+    assert serving().ask("DELETE", picture["url"]).status_code == 204
+    assert first.get("/api/v1/pictures")["pictures"] == []
+    assert first.ask("GET", picture["url"]).status_code == 404
+
+
 def test_parameters_are_read_from_a_picture(served):
     picture = served.ended(served.post("/api/v1/jobs", {"prompt": "an owl", "seed": "7"})["id"])["pictures"][0]
     file = served.ask("GET", picture["url"]).content

@@ -189,7 +189,7 @@ class Gallery:
         """Return a picture; None if its file says nothing, or is gone."""
         with self._lock:
             known, created = self._known.get(name), self._times.get(name)
-        if known is not None or created is None:
+        if created is None or (known is not None and self._path(name).exists()):  # another server may have deleted it
             return known
         try:
             parameters = read_parameters(self._path(name))
