@@ -88,6 +88,7 @@ def test_programs_that_send_every_default_hear_nothing(served, body):
         ({"width": 64, "height": 64}, None),
         ({"subseed_strength": -1}, "subseed_strength=-1 is taken as 0"),
         ({"override_settings": {"CLIP_stop_at_last_layer": 2}}, "CLIP_stop_at_last_layer=2 is not done here"),
+        ({"override_settings": {"sd_model_checkpoint": ["one"]}}, "checkpoint \"['one']\" is not here"),
         ({"override_settings": {"enable_emphasis": False}}, "enable_emphasis=False is not done here"),
         ({"override_settings": {"save_to_dirs": True, "samples_filename_pattern": "x", "grid_save": 1}}, None),
     ],

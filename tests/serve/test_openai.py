@@ -303,7 +303,12 @@ def test_an_edit_keeps_what_the_mask_does_not_show(served):
     answer = served.ask("POST", "/v1/images/edits", files={"image[]": _png(both)}, data={"prompt": "owl", "seed": "7"})
     found = open_picture(base64.b64decode(answer.json()["data"][0]["b64_json"]))
     assert np.array_equal(np.asarray(found)[:, 16:], np.asarray(image)[:, 16:])
-    assert answer.json()["notes"] == ["without a mask, only the picture's transparent parts are drawn anew"]
+    notes = ["without a mask, only the picture's transparent parts are drawn anew"]
+    assert answer.json()["notes"] == notes
+    large = {"prompt": "owl", "size": "64x64"}
+    answer = served.ask("POST", "/v1/images/edits", files={"image": _png(both)}, data=large)
+    notes.append("32x32 was drawn: what the mask keeps is enlarged from that, too")
+    assert answer.json()["notes"] == notes
 
 
 def test_an_edit_without_a_mask_starts_from_the_picture(served):

@@ -206,11 +206,11 @@ def _bundle(body: DrawRequest, shelf: Shelf, checkpoint: str | None, size: Size 
     """Return the bundle: of this request, of the settings, of the size, or the first."""
     settings = body.override_settings or {}
     for name in (settings.get("sd_model_checkpoint"), body.model, checkpoint):
-        if isinstance(name, str) and name:
-            if found := shelf.named(name):
-                notes += [] if (note := ambiguous(name, found)) is None else [note]
+        if name not in (None, ""):
+            if found := shelf.named(str(name)):
+                notes += [] if (note := ambiguous(str(name), found)) is None else [note]
                 return found[0]
-            notes.append(f"checkpoint {name[:MOST_SHOWN]!r} is not here")
+            notes.append(f"checkpoint {str(name)[:MOST_SHOWN]!r} is not here")
     return shelf.at(shelf.default) if size is None else shelf.of_size(*size)
 
 

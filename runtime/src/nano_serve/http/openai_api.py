@@ -166,6 +166,8 @@ class _OpenAi:
         size = size_for(wanted, (width, height), self._fit)
         if form is not None and form.mask is None and "mask_image" in picture:
             others.append("without a mask, only the picture's transparent parts are drawn anew")
+        if "mask_image" in picture and size != (width, height):
+            others.append(f"{width}x{height} was drawn: what the mask keeps is enlarged from that, too")
         if is_cropped((width, height), size):
             others.append(f"{width}x{height} was drawn, and cropped to the shape of {size[0]}x{size[1]}")
         return _Asked(
