@@ -86,6 +86,8 @@ def test_programs_that_send_every_default_hear_nothing(served, body):
         ({"scheduler": "Karras"}, "scheduler 'Karras' changes nothing without a sampler_name"),
         ({"width": 64, "height": 48}, "32x32 was drawn, and cropped to the shape of 64x48"),
         ({"width": 64, "height": 64}, None),
+        ({"scheduler": "Simple"}, "scheduler 'Simple' changes nothing without a sampler_name"),
+        ({"scheduler": "Automatic"}, None),
         ({"subseed_strength": -1}, "subseed_strength=-1 is taken as 0"),
         ({"override_settings": {"CLIP_stop_at_last_layer": 2}}, "CLIP_stop_at_last_layer=2 is not done here"),
         ({"override_settings": {"sd_model_checkpoint": ["one"]}}, "checkpoint \"['one']\" is not here"),

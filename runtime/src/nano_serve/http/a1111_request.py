@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Asked", "Chosen", "understood"]
 
-_PLAIN: Final = frozenset({"", "automatic", "normal", "simple", "uniform", "discrete", "none", "default"})
+_LEFT_OPEN: Final = frozenset({"", "automatic", "none", "default"})
+_PLAIN: Final = _LEFT_OPEN | {"normal", "simple", "uniform", "discrete"}
 _SEEDS: Final = 1 << 64
 _STRETCH, _CROP, _FILL = 0, 1, 2  # resize modes
 _STRENGTH, _HR_SCALE, _MASK_BLUR, _SIDE = 0.75, 2.0, 4.0, 512  # A1111's defaults
@@ -221,7 +222,7 @@ def _scheduler(body: DrawRequest, notes: list[str]) -> str | None:
     """
     name, spread = body.sampler_name or body.sampler_index, (body.scheduler or "").strip()
     if not name:
-        if spread.lower() not in _PLAIN:
+        if spread.lower() not in _LEFT_OPEN:
             notes.append(f"scheduler {spread[:40]!r} changes nothing without a sampler_name")
         return None
     combined = [] if spread.lower() in _PLAIN else [f"{name} {spread}"]
