@@ -143,8 +143,12 @@ class Bundle:
         return self._held[name]
 
     def was_written_to(self, name: str) -> bool:
-        """Return whether somebody wrote into a file since ``held`` compared it; False for one that it has not."""
-        return name in self._held and self._held[name].was_written_to
+        """Return whether somebody wrote into a file since ``held`` compared it; False for one that it has not.
+
+        Raises:
+            OptionError: the name is no text.
+        """
+        return text("name", name) in self._held and self._held[name].was_written_to
 
     def verified_file(self, name: str) -> Path:
         """Return the path of one file of the manifest after comparing it with its checksum.
