@@ -136,6 +136,16 @@ def test_equal_rows_without_ids_are_different_pictures_wherever_they_stand(out, 
     assert pictures(out).items() < pictures(tmp_path / "b").items()
 
 
+def test_a_row_with_a_seed_or_an_id_of_its_own_changes_no_seed_of_an_equal_one_behind_it(out, formulas, tmp_path):
+    plain = {"prompt": "a fox"}
+    rows = write_rows(tmp_path / "rows.jsonl", [plain, plain])
+    assert batch(rows, out, formulas, "--seed", "4") == 0
+    write_rows(rows, [{**plain, "seed": 7}, plain, {**plain, "id": "x"}, plain])
+    assert batch(rows, tmp_path / "b", formulas, "--seed", "4") == 0
+    assert pictures(out).items() < pictures(tmp_path / "b").items()
+    assert len(pictures(tmp_path / "b")) == 4
+
+
 def test_a_job_may_grow_and_keeps_its_random_seed(out, formulas, tmp_path):
     (tmp_path / "list.txt").write_text("a fox\nsea\n")
     batch(tmp_path / "list.txt", out, formulas)

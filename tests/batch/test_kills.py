@@ -120,12 +120,13 @@ def test_kills_at_any_moment_cost_nothing_that_is_finished(formulas, tmp_path, f
     check(out, rows, toy_pipeline(formulas.path), count, count if full else 40)
 
 
-def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(formulas, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_and_a_closed_terminal_keep_what_is_finished_and_say_how_to_go_on(number, formulas, tmp_path):
     out, rows = tmp_path / "out", rows_of(tmp_path, 400)
     process = begin("tests.batch.toy", rows, "-o", out, "--bundle", formulas.path)
     while len(files_of(out)) < 5:
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     said = process.communicate()[1].decode()
     assert process.returncode == 130
     assert "of 400 pictures finished; the same command draws the rest" in said
@@ -136,7 +137,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(formulas, tmp_path)
     assert {one.ends for one in job.entries().values()} == {0}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
 def test_native_code_that_does_not_end_is_ended(number, formulas, tmp_path):
     """The picture was not what ended the process: it is not feared by the next run."""
     out, prompts = tmp_path / "out", ["a fox", "an owl", "a cat", "a dog", ENDLESS]

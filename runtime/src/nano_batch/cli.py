@@ -15,7 +15,7 @@ from nano_batch.datasets import FORMS, LAYOUTS
 from nano_batch.progress import counted, duration, pace
 from nano_runtime.cli import Parser, digest, make_parser, number, run_command
 from nano_runtime.cli.cache_options import CacheOptions, add_cache_options, cache_folder
-from nano_runtime.cli.interruptions import native_code_ends
+from nano_runtime.cli.interruptions import hangup_ends, native_code_ends
 from nano_runtime.cli.picture_flags import FLAGS, add_picture_flags, defaults_from
 from nano_runtime.errors.escaping import escaped
 from nano_runtime.system.machine import peak_rss_bytes
@@ -202,7 +202,8 @@ def _batch(options: BatchOptions) -> int:
         _say(f"{counted(outcome.asked)}, {outcome.finished} finished; nothing is wrong with the rows")
     else:
         voice = Voice((lambda _path: None) if options.json else _show, _say)
-        outcome = run(asked, draw, engine, voice)
+        with hangup_ends():
+            outcome = run(asked, draw, engine, voice)
         _say(_summary(outcome))
     if options.json:
         print(json.dumps(_report(outcome), indent=1))

@@ -67,7 +67,8 @@ def list_pictures(
 
     A row without a seed gets one that depends on the job's seed and on its id or, in files without ids, on its prompt
     and on how many equal rows come before it; where it stands in the file does not matter. Further pictures of a row
-    count up from its seed, or its variation's, as those of ``nano-generate -n`` do.
+    count up from its seed, or its variation's, as those of ``nano-generate -n`` do. Rows with a seed or an id do not
+    count among the equal ones.
 
     Args:
         rows: checked.
@@ -102,7 +103,7 @@ def list_pictures(
             continue
         alike = whole, row.options.prompt, row.options.negative_prompt, image, mask
         first = _seed_of(row, seed, equal[alike])
-        equal[alike] += 1
+        equal[alike] += row.options.seed is None and not row.has_id
         for i in range(row.options.num_images_per_prompt):
             varied = whole.varied(row, first, i)
             given = {**whole.given, **varied}

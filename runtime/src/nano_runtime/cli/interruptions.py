@@ -11,18 +11,19 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
-__all__ = ["Interruption", "interruptible", "native_code_ends"]
+__all__ = ["Interruption", "hangup_ends", "interruptible", "native_code_ends"]
 
 _AGAIN_S: Final = 0.02  # behind the callback in which it was lost
 _PATIENCE_S: Final = 0.7  # with native code; with the end of the process, within a second
 _INTERRUPTED: Final = 130
+_HANGUP: Final[signal.Signals | None] = getattr(signal, "SIGHUP", None)  # Windows has none
 
 
 class Interruption:
@@ -82,6 +83,22 @@ def interruptible() -> Iterator[Interruption]:
 
 
 @contextmanager
+def hangup_ends() -> Iterator[None]:
+    """Have SIGHUP, of a terminal that is closed, end this block as SIGTERM does, unless it is ignored, as by nohup.
+
+    The block must be in the main thread.
+    """
+    if _HANGUP is None or signal.getsignal(_HANGUP) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(_HANGUP, lambda *_: signal.raise_signal(signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(_HANGUP, signal.SIG_DFL)
+
+
+@contextmanager
 def native_code_ends(command: str, tidied: Callable[[], object]) -> Iterator[None]:
     """End the process with exit code 130 if a signal that ends commands does not end this block within a moment.
 
@@ -98,9 +115,10 @@ def native_code_ends(command: str, tidied: Callable[[], object]) -> Iterator[Non
 
     def watch() -> None:
         while number := os.read(heard, 1):
-            if number[0] in (signal.SIGINT, signal.SIGTERM) and not left.wait(_PATIENCE_S):
+            if number[0] in (signal.SIGINT, signal.SIGTERM, _HANGUP) and not left.wait(_PATIENCE_S):
                 tidied()
-                os.write(2, f"{command}: interrupted\n".encode())
+                with suppress(OSError):  # the terminal may be gone
+                    os.write(2, f"{command}: interrupted\n".encode())
                 os._exit(_INTERRUPTED)
 
     thread = threading.Thread(target=watch, daemon=True)
