@@ -118,6 +118,9 @@ def test_rows_that_were_changed_need_a_word(rows, out, formulas, capsys):
     assert "was drawn from other rows: no row asks for 1 picture of it any more" in err
     assert "another folder with -o, and both stay; the rows as they were, and this job goes on; or --prune" in err
     assert "'r1'" in err
+    assert toy_batch(*words, "--prune", "--dry-run") == 0
+    assert "--prune would delete 1 picture that no row asks for any more" in capsys.readouterr().err
+    assert len([*(out / "images").rglob("*.png")]) == 2
     assert toy_batch(*words, "--prune") == 0
     assert [one["text"] for one in lines(out / "metadata.jsonl")] == ["a fox", "a blue owl"]
     assert len([*(out / "images").rglob("*.png")]) == 2
@@ -363,6 +366,18 @@ def test_names_that_rows_without_an_id_share_are_refused_with_the_fields_that_te
     err = capsys.readouterr().err
     assert "line 2: its picture would be images/a fox-0.png, as that of line 1 is. Put {id}, {key} or {seed}, w" in err
     assert len(err.splitlines()) == 3
+
+
+def test_a_name_that_no_file_of_this_system_can_have_is_found_before_anything_is_written(
+    out, formulas, tmp_path, monkeypatch, capsys
+):
+    rows = write_rows(tmp_path / "rows.jsonl", [{"prompt": "a fox"}, {"prompt": "\u72d0"}])
+    monkeypatch.setattr("nano_batch.listing.sys.getfilesystemencoding", lambda: "ascii")
+    words = rows, "-o", out, "--bundle", formulas.path, "--name"
+    assert toy_batch(*words, "{prompt}") == 2
+    assert "line 2: its picture would be images/\u72d0.png, and names of files are ascii" in capsys.readouterr().err
+    assert not out.exists()
+    assert toy_batch(*words, "{key}") == 0
 
 
 def test_options_that_the_bundle_cannot_draw_are_found_before_anything_is_written(out, formulas, tmp_path, capsys):

@@ -99,6 +99,7 @@ KINDS = {
     "NUL": csv(b"prompt\nfox\nan \0owl\n", "line 3 has a NUL"),
     # tables
     "no prompt column": csv_row("text,seed", "fox,1", "it has no column prompt, but 'text', 'seed'", "Name the column"),
+    "two tables in one": csv("prompt\nfox\n\ufeffprompt\nowl\n", "line 3: it is the header once more", "Remove it"),
     "no header": csv_row("a red fox", "an owl", "it has no column prompt, but 'a red fox'"),
     "tabs": csv_row("prompt\tseed", "fox\t1", "it has no column prompt", "Divide the columns of .csv with commas or"),
     "semicolons, no prompt": csv_row("text;seed", "fox;1", "it has no column prompt, but 'text;seed'", "Divide"),

@@ -68,7 +68,7 @@ def test_a_first_line_says_what_divides_the_columns_as_excel_has_it(tmp_path, ma
 
 def test_a_line_of_text_is_a_prompt(tmp_path):
     path = tmp_path / "rows.txt"
-    path.write_bytes(b"\xef\xbb\xbfa red fox, sitting\r\n\r\n  # an owl \n")
+    path.write_bytes(b"\xef\xbb\xbfa red fox, sitting\r\n\r\n\xef\xbb\xbf  # an owl \n")  # of two files
     rows = read_rows(path)
     assert [(row.number, row.id, row.has_id, row.options.prompt) for row in rows] == [
         (1, "0", False, "a red fox, sitting"),

@@ -40,11 +40,13 @@ def agreed(folder: Path, asked: Settings, *, seeded: bool) -> Job:
     return found
 
 
-def check_agreement(job: Job, asked: Settings, places: Sequence[Place], *, seeded: bool, prune: bool) -> None:
-    """Raise what ``agreed`` and ``remove_gone`` would raise; nothing is written."""
+def check_agreement(job: Job, asked: Settings, places: Sequence[Place], *, seeded: bool, prune: bool) -> int:
+    """Raise what ``agreed`` and ``remove_gone`` would raise, and return how many files that would delete."""
     _compare(job, asked, seeded=seeded)
+    gone = _gone(job, places)
     if not prune:
-        _refuse_gone(job, asked, _gone(job, places))
+        _refuse_gone(job, asked, gone)
+    return len(_files_of(job, gone, places))
 
 
 def remove_gone(job: Job, asked: Settings, places: Sequence[Place], *, prune: bool) -> int:
@@ -66,14 +68,19 @@ def remove_gone(job: Job, asked: Settings, places: Sequence[Place], *, prune: bo
     job.renew(asked)
     if not gone:
         return 0
-    kept = {name for place in places for name in place.wanted.files}
     removed = 0
-    for path in (job.folder / name for name in {str(record["file_name"]) for record in gone} - kept):
+    for path in _files_of(job, gone, places):
         with suppress(OSError):
-            if first_link(job.folder, path.parent) is None:
-                path.unlink()
-                removed += 1
+            path.unlink()
+            removed += 1
     return removed
+
+
+def _files_of(job: Job, gone: Sequence[Mapping[str, Any]], places: Sequence[Place]) -> list[Path]:
+    """Return the files of pictures that are gone which no other picture needs, and no link leads to."""
+    kept = {name for place in places for name in place.wanted.files}
+    paths = [job.folder / name for name in sorted({str(record["file_name"]) for record in gone} - kept)]
+    return [path for path in paths if first_link(job.folder, path.parent) is None]
 
 
 def _gone(job: Job, places: Sequence[Place]) -> list[dict[str, Any]]:

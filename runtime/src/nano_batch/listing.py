@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -115,7 +116,7 @@ def list_pictures(
             record = {**begins, **whole.columns, **varied, **starts}
             del record["prompt"]  # it is the text
             places.append(Place(row.number, number, wanted, record, row.extra))
-    return places, [*faults, *_collisions(places, unit)]
+    return places, [*faults, *_unwritable(places, unit), *_collisions(places, unit)]
 
 
 def wanted_of(places: Sequence[Place]) -> dict[str, Wanted]:
@@ -265,6 +266,18 @@ def _hashed(*parts: object) -> int:
 
 def _shown(path: Path | None) -> str | None:
     return None if path is None else readable(path)
+
+
+def _unwritable(places: Sequence[Place], unit: str) -> Iterator[str]:
+    """Yield places whose name has characters that files cannot have in this process, where that is not UTF-8."""
+    encoding = sys.getfilesystemencoding()
+    for place in places:
+        name = place.wanted.files[0]
+        try:
+            name.encode(encoding)
+        except UnicodeEncodeError:
+            what = f"its picture would be {name}, and names of files are {encoding} here"
+            yield f"{unit} {place.row}: {what}. Set LC_ALL=C.UTF-8, or put {{key}} or {{seed}} alone into --name."
 
 
 def _collisions(places: Sequence[Place], unit: str) -> Iterator[str]:

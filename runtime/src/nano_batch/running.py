@@ -134,7 +134,9 @@ def check(asked: Asked, draw: Draw, say: Callable[[str], None]) -> Outcome:
         say(unused)
     if job is None:
         return Outcome(asked.folder, asked.shard, len(mine), 0)
-    check_agreement(job, settings, places, seeded=asked.seed is not None, prune=asked.prune)
+    gone = check_agreement(job, settings, places, seeded=asked.seed is not None, prune=asked.prune)
+    if gone > 0:
+        say(f"--prune would delete {counted(gone)} that no row asks for any more")
     return Outcome(asked.folder, asked.shard, len(mine), len(_Work.of(job, places, asked.shard).there))
 
 

@@ -21,6 +21,7 @@ STDIN_IN_WORDS: Final = Path("standard input")
 _MOST_BYTES: Final = 256 << 20
 _FLAGS: Final = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
 _MARKS: Final = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}  # how texts may begin
+_MARK: Final = "\ufeff"
 _AS_UTF8: Final = "Save it as UTF-8 text; spreadsheets call it CSV UTF-8."
 _BINARY: Final = {  # how files begin that people take for text
     b"PAR1": ("it is a Parquet file", "Give it a name that ends in .parquet."),
@@ -59,7 +60,8 @@ def opened(path: Path) -> BinaryIO:
 def text_of(path: Path) -> str:
     """Return a whole text file, or standard input for ``STDIN``; all ends of lines are line feeds.
 
-    UTF-8 with and without byte order mark is read, and UTF-16 with one.
+    UTF-8 with and without byte order mark is read, and UTF-16 with one. Files that were put together have a mark at the
+    beginning of each; nobody sees it, and a prompt with one is another.
 
     Raises:
         RowsFileError: it cannot be read, or is not text.
@@ -80,7 +82,7 @@ def text_of(path: Path) -> str:
         line = text.count("\n", 0, text.index("\0")) + 1
         hint = f"{_AS_UTF8} UTF-16 needs a byte order mark."
         raise RowsFileError(path, f"line {line} has a NUL character, which no text has", hint)
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.replace("\r\n", "\n").replace("\r", "\n").removeprefix(_MARK).replace(f"\n{_MARK}", "\n")
 
 
 def _content(path: Path) -> bytes:

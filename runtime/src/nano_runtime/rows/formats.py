@@ -142,6 +142,8 @@ def _table(delimiter: str, text: str, path: Path) -> Found:
             if header is None:
                 header = _header(cells, delimiter, path)
                 options = [field_of(name) is not None for name in header]
+            elif list(map(str.strip, cells)) == header:
+                yield Fault(place, "it is the header once more", "Remove it.")
             elif len(cells) != len(header):
                 yield Fault(
                     place,
