@@ -136,6 +136,13 @@ def test_equal_rows_without_ids_are_different_pictures_wherever_they_stand(out, 
     assert pictures(out).items() < pictures(tmp_path / "b").items()
 
 
+def test_a_zero_with_a_sign_names_no_picture_otherwise(out, formulas, tmp_path):
+    rows = [{"id": "a", "prompt": "a fox", "guidance": -0.0}, {"id": "b", "prompt": "a fox", "guidance": 0.0}]
+    for order, folder in ((rows, out), (rows[::-1], tmp_path / "b")):
+        assert batch(write_rows(tmp_path / "rows.jsonl", order), folder, formulas, "--seed", "4") == 0
+    assert pictures(out) == pictures(tmp_path / "b")
+
+
 def test_a_row_with_a_seed_or_an_id_of_its_own_changes_no_seed_of_an_equal_one_behind_it(out, formulas, tmp_path):
     plain = {"prompt": "a fox"}
     rows = write_rows(tmp_path / "rows.jsonl", [plain, plain])

@@ -128,6 +128,7 @@ KINDS = {
     "rounded by a spreadsheet": csv_row("prompt,seed", "fox,1.2E+12", "line 2, seed: seed '1.2E+12'", "rounded"),
     "word for a switch": csv_row("prompt,weights", "fox,maybe", "line 2, weights: weights 'maybe'", "True or False"),
     "not a number": csv_row("prompt,guidance", "fox,nan", "line 2, guidance"),
+    "one or a thousand": csv_row("prompt;seed;steps", "fox;1.000;7.0", "line 2, seed: seed '1.000' cannot be used"),
     "a thousand or one": csv_row("prompt;guidance", "fox;1,000", "line 2, guidance", "1,000"),
     # JSON
     "broken JSON": jsonl('{"prompt": "fox"}\n{"prompt": "owl",}', "line 2, character 18: it is not JSON", "one object"),

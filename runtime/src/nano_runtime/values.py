@@ -237,14 +237,14 @@ def checked_guidance(scale: float) -> float:
     """Return a guidance scale, or raise ``GuidanceError`` if it is not a number from 0 to 1000."""
     if not 0 <= scale <= _MOST_GUIDANCE:
         raise GuidanceError(scale)
-    return float(scale)
+    return float(scale) + 0.0  # of -0 and 0, which are equal and are not written alike
 
 
 def checked_nearness(scale: float) -> float:
     """Return an image guidance scale, or raise ``ImageGuidanceError`` if it is not a number from 0 to 1000."""
     if not 0 <= scale <= _MOST_GUIDANCE:
         raise ImageGuidanceError(scale)
-    return float(scale)
+    return float(scale) + 0.0
 
 
 def checked_strength(share: float) -> float:

@@ -10,6 +10,7 @@ __all__ = ["read_word"]
 
 _WHOLE: Final = re.compile(r"([+-]?\d{1,30})(?:\.0*)?")
 _THOUSANDS: Final = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+")  # or a decimal comma: nobody can tell
+_MILLE: Final = re.compile(r"[+-]?[1-9]\d{0,2}(?:\.000)+")  # a thousand where the decimal mark is a comma, or one
 _NUMBER: Final = re.compile(r"[+-]?(?:\d{1,30}(?:[.,]\d{0,300})?|[.,]\d{1,300})(?:[eE][+-]?\d{1,3})?")
 _SWITCHES: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -33,9 +34,10 @@ def _stripped(word: str) -> str:
 
 
 def _whole(word: str) -> int | str:
-    """Read a whole number; not 1.2e+18, of which a spreadsheet has rounded the digits away."""
-    found = _WHOLE.fullmatch(word.strip())
-    return word if found is None else int(found[1])
+    """Read a whole number; not 1.2e+18, of which a spreadsheet has rounded the digits away, and not 1.000."""
+    bare = word.strip()
+    found = _WHOLE.fullmatch(bare)
+    return word if found is None or _MILLE.fullmatch(bare) else int(found[1])
 
 
 def _number(word: str) -> float | str:
