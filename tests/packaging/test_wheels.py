@@ -22,7 +22,12 @@ DISTRIBUTIONS = {"pil": "pillow", "yaml": "pyyaml"}
 def expected(wheel: Path, project: Path) -> set[str]:
     """The sources, the demo model, the server's page and the metadata of a wheel without compiled parts, no more."""
     source = project / "src"
-    found = [*source.rglob("*.py"), *source.rglob("py.typed"), *source.glob("nano_serve/page/*")]
+    found = [
+        *source.rglob("*.py"),
+        *source.rglob("py.typed"),
+        *source.glob("nano_serve/page/*"),
+        *source.rglob("*.html"),
+    ]
     for demo in (*source.glob("*/demo"), *source.glob("*/source/demo")):
         found += [path for path in demo.rglob("*") if path.is_file()]
     name, version = wheel.name.split("-")[:2]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import json
 import logging
+import re
 from typing import Any
 
 import pytest
@@ -195,6 +197,58 @@ def test_a_link_with_the_token_sets_a_cookie_and_loses_the_token(locked):
     assert locked.ask("GET", "/", params={"token": "another"}).status_code == 401
     plain = locked.ask("GET", "/?token=a+token/of=sixteen%26more")  # typed, with a plus sign that means a blank
     assert plain.status_code == 303
+
+
+BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
+def test_a_browser_without_the_token_is_asked_for_it(locked):
+    """On a page that runs nothing, loads nothing, and sends the token to nobody else."""
+    answer = locked.ask("GET", "/", headers=BROWSER)
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert answer.headers["cache-control"] == "no-store"
+    assert re.findall(r"<form.*?>", answer.text) == ['<form action="/">']
+    assert '<p id="said" class="wrong" role="alert"></p>' in answer.text
+    assert not re.search(r"<script|<link|<img|\s(src|style|on[a-z]+)=", answer.text)
+    wrong = locked.ask("GET", "/", params={"token": "another"}, headers=BROWSER)
+    assert (wrong.status_code, "set-cookie" in wrong.headers) == (401, False)
+    assert "not the server\u2019s token" in wrong.text
+    assert "another" not in wrong.text
+    assert locked.ask("GET", "/", params={"token": TOKEN}, headers=BROWSER).status_code == 303
+
+
+def test_the_page_that_asks_for_the_token_has_a_policy_of_its_own(locked):
+    """Its one style is named by its hash; all else is stricter than, or as, elsewhere."""
+    answer = locked.ask("GET", "/", headers=BROWSER)
+    (style,) = re.findall(r"<style>(.*?)</style>", answer.text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = dict(one.split(" ", 1) for one in answer.headers["content-security-policy"].split("; "))
+    usual = dict(one.split(" ", 1) for one in CSP.split("; "))
+    assert policy.pop("style-src") == f"'sha256-{digest}'"
+    assert policy.pop("form-action") == "'self'"
+    assert policy.items() <= usual.items()
+    assert locked.ask("GET", "/", headers={**BROWSER, "x-api-key": TOKEN}).headers["content-security-policy"] == CSP
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("GET", "/", {}, 401),
+        ("GET", "/", {"accept": "application/json"}, 401),
+        ("HEAD", "/", BROWSER, 401),
+        ("POST", "/", BROWSER, 401),
+        ("GET", "/api/v1/jobs", BROWSER, 401),
+        ("GET", "/page/app.js", BROWSER, 401),
+        ("GET", "/page/token.html", BROWSER, 401),
+        ("GET", "/", {**BROWSER, "host": "evil.com"}, 403),
+        ("GET", "/", {**BROWSER, "origin": "http://evil.com"}, 403),
+    ],
+)
+def test_all_else_without_the_token_gets_json(locked, method, path, headers, status):
+    answer = locked.ask(method, path, headers=headers)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/json")
+    assert answer.headers["content-security-policy"] == CSP
 
 
 def test_a_token_that_programs_can_send_is_asked_for(capsys, monkeypatch):

@@ -1,18 +1,27 @@
-"""Answers: JSON, and errors in the form that the clients of each API show."""
+"""Answers: JSON, errors in the form that the clients of each API show, and the page that asks for the token."""
 
 from __future__ import annotations
 
+import hashlib
+from base64 import b64encode
+from importlib.resources import files
 from typing import Any, Final
 
 import msgspec
 from starlette.responses import Response
 
 from nano_runtime import NanoError
-from nano_serve.errors import RequestError, code_of, status_of
+from nano_serve.errors import NoTokenError, RequestError, code_of, status_of
 from nano_serve.shapes import ErrorShape, FlatErrorShape
 
-__all__ = ["JsonAnswer", "error_answer", "error_shape", "problem"]
+__all__ = ["JsonAnswer", "error_answer", "error_shape", "problem", "token_answer"]
 
+_TOKEN_PAGE: Final = files(__package__).joinpath("token.html").read_text(encoding="utf-8")
+_STYLE: Final = _TOKEN_PAGE.partition("<style>")[2].partition("</style>")[0]
+_STYLE_HASH: Final = b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+_TOKEN_CSP: Final = (
+    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
 _SDAPI: Final = "/sdapi/"
 _SERVER: Final = 500
 
@@ -43,6 +52,19 @@ def error_answer(error: NanoError, path: str, message: str | None = None) -> Res
     headers = error.headers() if isinstance(error, RequestError) else {}
     text = f"{error.what}. {error.hint}" if message is None else message
     return problem(status_of(error), code_of(error), text, path, headers)
+
+
+def token_answer(*, wrong: bool) -> Response:
+    """Return the small page on which somebody types the token; it loads nothing and runs no script.
+
+    Args:
+        wrong: a token was given, and it is another one.
+    """
+    error = NoTokenError()
+    said = "This is not the server\u2019s token." if wrong else ""
+    text = _TOKEN_PAGE.replace("<!-- what is wrong -->", said)
+    headers = {**error.headers(), "content-security-policy": _TOKEN_CSP}
+    return Response(text, error.status, headers, media_type="text/html")
 
 
 def problem(status: int, code: str, message: str, path: str, headers: dict[str, str] | None = None) -> Response:

@@ -23,7 +23,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nano_serve.errors import BadRequestError, ForbiddenError, NoTokenError, RequestError
-from nano_serve.http.answers import error_answer
+from nano_serve.http.answers import error_answer, token_answer
 
 __all__ = ["CSP", "Access", "Guard", "client_of"]
 
@@ -103,6 +103,9 @@ class Guard:
             scope["path"] = "/" + scope["path"].strip("/")  # A1111's clients add slashes, before and behind
         try:
             answer = self._answer(scope, foreign)
+        except NoTokenError as error:
+            wrong = "token" in _query(scope)
+            answer = token_answer(wrong=wrong) if _opens_page(scope) else error_answer(error, scope["path"])
         except RequestError as error:
             answer = error_answer(error, scope["path"])
         with suppress(Exception):  # Starlette has answered and logged it, and raises it again for tests
@@ -120,7 +123,7 @@ class Guard:
             return _preflight(foreign)
         if self._digest is None:
             return None
-        query = parse_qs(scope["query_string"].decode("latin-1"))
+        query = _query(scope)
         if scope["path"] == "/" and "token" in query:
             return self._login(query["token"][0].replace(" ", "+"), scope)  # a plus sign that nobody has quoted
         if scope["path"] not in _OPEN_ROUTES and not self._has_token(headers, scope):
@@ -204,6 +207,16 @@ def _preflight(foreign: str | None) -> Response:
     if foreign is not None:
         headers |= {"access-control-allow-methods": _METHODS, "access-control-allow-headers": _ALLOWED_HEADERS}
     return Response(status_code=204, headers=headers)
+
+
+def _query(scope: Scope) -> dict[str, list[str]]:
+    return parse_qs(scope["query_string"].decode("latin-1"))
+
+
+def _opens_page(scope: Scope) -> bool:
+    """Return whether a browser opens the page; programs ask for JSON, or for anything."""
+    accepted = Headers(scope=scope).get("accept", "").lower()
+    return scope["method"] == "GET" and scope["path"] == "/" and "text/html" in accepted
 
 
 def _digest(token: str) -> str:
