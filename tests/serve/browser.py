@@ -18,6 +18,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 AXE = ROOT / "build" / "page-tools" / "package" / "axe.min.js"
 SCREENS = os.environ.get("NANO_SCREENSHOTS")  # folder; `make serve-page` sets it
+_RULES = ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"]
 _START = "import sys; from nano_serve.cli import main; sys.exit(main(sys.argv[1:]))"
 _ARGUMENTS = [
     "--no-sandbox",
@@ -29,6 +30,21 @@ _ARGUMENTS = [
     "--force-color-profile=srgb",
 ]
 
+_BROKEN_WORDS = """() => {
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    const found = [];
+    while (texts.nextNode()) {
+        const place = texts.currentNode.parentElement.closest("h1, h2, button, a, label, summary, dt, th");
+        if (!place || texts.currentNode.parentElement.closest(".what")) continue;
+        for (const word of texts.currentNode.data.matchAll(/\\S+/g)) {
+            const range = document.createRange();
+            range.setStart(texts.currentNode, word.index);
+            range.setEnd(texts.currentNode, word.index + word[0].length);
+            if (range.getClientRects().length > 1) found.push(word[0]);
+        }
+    }
+    return found;
+}"""
 _END_ALL = """async () => {
     const { jobs } = await (await fetch("/api/v1/jobs")).json();
     await Promise.all(jobs.map((job) => fetch(`/api/v1/jobs/${job.id}`, { method: "DELETE" })));
@@ -37,9 +53,10 @@ _END_ALL = """async () => {
 _ALL_ENDED = """async () => {
     for (;;) {
         const { jobs } = await (await fetch("/api/v1/jobs")).json();
-        if (!jobs.some((job) => job.status === "queued" || job.status === "generating")) return;
+        if (!jobs.some((job) => job.status === "queued" || job.status === "generating")) break;
         await new Promise((done) => setTimeout(done, 100));
     }
+    return (await (await fetch("/api/v1/pictures?limit=1")).json()).pictures[0]?.id ?? null;
 }"""
 
 
@@ -124,6 +141,20 @@ def _tab(context: Any, url: str, start: str, faults: list[str]) -> Any:
     return page
 
 
+def judged(page: Any, state: str) -> None:
+    """Check a state: by axe-core, and that nothing is too wide or broken within a word; needs ``bypass_csp``."""
+    if not AXE.is_file():
+        pytest.skip("needs axe-core: make serve-page fetches it")
+    if not page.evaluate("'axe' in window"):
+        page.add_script_tag(path=str(AXE))
+    page.wait_for_timeout(250)
+    found = page.evaluate(f"axe.run(document, {{runOnly: {_RULES}}})")
+    broken = {one["id"]: [node["target"] for node in one["nodes"]] for one in found["violations"]}
+    assert broken == {}, state
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), state
+    assert page.evaluate(_BROKEN_WORDS) == [], state
+
+
 def draw(page: Any, prompt: str, **fields: str) -> None:
     """Type a prompt and press Ctrl+Enter; the server has answered when this returns, if it is there."""
     for name, value in fields.items():
@@ -142,9 +173,30 @@ def sent(page: Any, act: Callable[[], None]) -> None:
 
 def finished(page: Any) -> None:
     """Wait until nothing waits or is drawn, and the page shows it."""
-    page.evaluate(_ALL_ENDED)
+    newest = page.evaluate(_ALL_ENDED)
     page.wait_for_selector("#queue", state="hidden")
+    if newest is not None:  # a tab behind others is given few frames on a busy machine
+        page.wait_for_selector(f"#history [data-id='{newest}']", state="attached")
     page.wait_for_timeout(300)
+
+
+def drop(page: Any, *paths: Path, shown: str = "dialog[open]") -> None:
+    """Drop files on the page, as a file manager does, and wait for what is shown then."""
+    named = [[path.read_bytes().hex(), path.name] for path in paths]
+    page.evaluate(
+        """(named) => {
+            const moved = new DataTransfer();
+            for (const [hex, name] of named) {
+                const bytes = Uint8Array.from(hex.match(/../g), (two) => parseInt(two, 16));
+                moved.items.add(new File([bytes], name, { type: "image/png" }));
+            }
+            for (const kind of ["dragenter", "dragover", "drop"])
+                document.body.dispatchEvent(
+                    new DragEvent(kind, { dataTransfer: moved, bubbles: true, cancelable: true }));
+        }""",
+        named,
+    )
+    page.wait_for_selector(shown)
 
 
 def press(page: Any, name: str) -> None:

@@ -121,7 +121,7 @@ def test_tabs_that_nobody_sees_leave_their_connections_to_others(tabs, server):
     one, other = tabs
     draw(other, ROCKET)
     finished(other)
-    gone = names(one)[0]
+    gone = names(other)[0]
     one.locator(f"#history [data-id='{gone}']").click()
     for _ in range(MOST_CONNECTIONS + 2):
         one.evaluate(_UNSEEN)
@@ -134,6 +134,7 @@ def test_tabs_that_nobody_sees_leave_their_connections_to_others(tabs, server):
     assert gone in names(one)
     one.evaluate(_SEEN)
     one.locator(f"#history [data-id='{names(other)[0]}']").wait_for()
+    one.locator(f"#history [data-id='{gone}']").wait_for(state="detached")
     shown = names(one)
     assert shown == names(other)[: len(shown)]
     assert one.locator(f"#stage img[src$='{gone}']").count() == 0
