@@ -134,7 +134,7 @@ serve-page: $(READY)  ## nano-serve's page in Chromium (whole flow, axe-core, th
 	cd $(PAGE_TOOLS) && npm pack --silent axe-core@4.14.1 && tar xzf axe-core-4.14.1.tgz
 	PYTHONPATH=$(PAGE_TOOLS) NANO_SCREENSHOTS=docs/images $(BIN)/python -m pytest -m slow \
 		tests/serve/test_browser.py tests/serve/test_browser_tabs.py tests/serve/test_browser_models.py \
-		tests/serve/test_firefox.py
+		tests/serve/test_browser_rough.py tests/serve/test_firefox.py
 
 interop: | $(READY)  ## open our bundles with optimum and openvino-genai, adopt their folders: a table; 4 GB, and minutes
 	$(BIN)/python -m bench.interop

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import http.server
+import shutil
 import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from tests.runtime.fakes import make_bundle
-from tests.serve.browser import ROOT, Server, draw, finished, opened, screen
+from tests.serve.browser import ROOT, Server, beside, draw, finished, judged, opened, screen
 
 from nano_runtime import Bundle
 
@@ -78,6 +80,55 @@ def test_a_job_that_fails_says_why_and_what_to_do(browser, url):
         assert "paints" in page.locator(".facts").inner_text()
 
 
+def test_a_bundle_that_cannot_be_loaded_says_so_and_is_tried_again(browser, tmp_path: Path):
+    """Also after a reload: the reason was lost, as if nothing had been asked for."""
+    bundle = tmp_path / "drawer"
+    shutil.copytree(Path(str(files("nano_runtime") / "demo")), bundle)
+    with Server(tmp_path / "pictures", "--bundle", str(bundle)) as server, opened(browser, server.url) as page:
+        unet = (bundle / "unet" / "model.onnx").rename(tmp_path / "elsewhere")
+        draw(page, "a rocket on a black background", seed="7")
+        said = page.locator("#stage .problem")
+        said.get_by_text("drawer/unet/model.onnx is not the file the manifest describes: it is missing.").wait_for()
+        assert page.locator(".toast").count() == 0  # it stands on the stage already
+        again = beside(page, server.url)
+        again.locator("#stage .problem").wait_for()
+        assert again.inner_text("#stage .problem") == said.inner_text()
+        again.get_by_role("button", name="Use settings").wait_for()
+        page.get_by_role("button", name="Try again").click()
+        page.locator("#stage progress").or_(said).first.wait_for()
+        finished(page)
+        unet.rename(bundle / "unet" / "model.onnx")
+        page.get_by_role("button", name="Try again").click()
+        page.locator(".facts").get_by_text("7", exact=True).wait_for()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_browser_without_the_token_is_asked_for_it(browser, tmp_path: Path, theme):
+    with Server(tmp_path, "--token", TOKEN) as server:
+        for width in (360, 1440):
+            view = {"viewport": {"width": width, "height": 640}, "color_scheme": theme}
+            context = browser.new_context(bypass_csp=True, **view)
+            page = context.new_page()
+            page.goto(server.url)
+            judged(page, f"token, {theme}, {width}")
+            page.fill("#token", "another")
+            page.keyboard.press("Enter")
+            page.get_by_text("not the server\u2019s token").wait_for()
+            judged(page, f"wrong token, {theme}, {width}")
+            context.close()
+        page = browser.new_context(color_scheme=theme).new_page()
+        faults: list[str] = []
+        page.on("console", lambda one: faults.append(one.text) if one.type in {"error", "warning"} else None)
+        page.goto(server.url)
+        assert page.evaluate("getComputedStyle(document.querySelector('main')).borderTopLeftRadius") == "16px"
+        page.keyboard.type(TOKEN)
+        page.keyboard.press("Enter")
+        page.wait_for_selector(".link.on")
+        assert page.url == f"{server.url}/"
+        assert [one for one in faults if "401" not in one] == []
+        page.context.close()
+
+
 def test_a_token_is_taken_out_of_the_address_and_kept(browser, tmp_path: Path):
     with _locked(browser, tmp_path) as (server, page):
         assert page.url == f"{server.url}/"
@@ -94,7 +145,9 @@ def test_a_token_is_taken_out_of_the_address_and_kept(browser, tmp_path: Path):
         server.kill()
         server.start()
         page.get_by_text("wants a token").wait_for()
-        page.goto(f"{server.url}/?token={TOKEN}")
+        page.get_by_role("link", name="Enter it").click()
+        page.fill("#token", TOKEN)
+        page.get_by_role("button", name="Open").click()
         page.wait_for_selector(".link.on")
         page.faults[:] = [one for one in page.faults if "ERR_" not in one and "401" not in one]
 

@@ -4,6 +4,9 @@ export const SILENT = "The server does not answer. Is nano-serve still running?"
 const UNSEEN = 5000; // milliseconds until a tab that nobody sees stops listening
 const EVENTS = ["hello", "job", "progress", "preview", "picture", "picture_deleted", "bundle", "bye"];
 
+/** Return the server's words as a sentence; a file or an option at its beginning stays as it is. */
+export const asSentence = (words) => (/^[a-z]+[ ,’]/.test(words) ? words[0].toUpperCase() + words.slice(1) : words);
+
 /** Send a request; return the JSON of its answer, null without one. An error holds the server's own words. */
 export async function ask(method, path, body = undefined) {
   const sent = { method, headers: {} };
@@ -19,7 +22,7 @@ export async function ask(method, path, body = undefined) {
   }
   if (answer.status === 204) return null;
   const found = await answer.json().catch(() => null);
-  if (!answer.ok) throw Object.assign(new Error(found?.error?.message ?? `The server answered ${answer.status}.`), { status: answer.status });
+  if (!answer.ok) throw Object.assign(new Error(asSentence(found?.error?.message ?? `The server answered ${answer.status}.`)), { status: answer.status });
   return found;
 }
 
@@ -32,7 +35,7 @@ export function listen(heard, lost, busy) {
   let asleep = false;
   let unseen = 0; // timer of giving the connection back
   const close = () => (source?.close(), (source = null));
-  const again = (seconds, why = null) => (close(), lost(why), setTimeout(open, seconds * 1000));
+  const again = (seconds, refused = false) => (close(), lost(refused), setTimeout(open, seconds * 1000));
   const open = () => {
     if (source || asleep) return;
     source = new EventSource("/api/v1/events");
@@ -44,7 +47,7 @@ export function listen(heard, lost, busy) {
     }
     source.onerror = () => {
       close();
-      ask("GET", "/api/v1/bundles").then(() => again(1), (error) => again(1.5, error.status === 401 ? error.message : null));
+      ask("GET", "/api/v1/bundles").then(() => again(1), (error) => again(1.5, error.status === 401));
     };
   };
   const leave = () => {

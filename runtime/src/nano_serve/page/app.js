@@ -16,11 +16,14 @@ watch(() => {
   if (away && store.online && at("problem").textContent === SILENT) put(at("problem"), "");
   away = !store.online;
   const loaded = store.bundles.find((one) => one.state !== "idle");
-  put(at("link"), store.online ? (loaded?.state === "loading" ? "Loading the model…" : "Ready") : store.refused ?? "The server does not answer. Trying again…");
+  put(at("link"), store.online ? (loaded?.state === "loading" ? "Loading the model…" : "Ready") : store.refused ? "The server wants a token." : "The server does not answer. Trying again…");
+  at("enter").hidden = store.online || !store.refused;
   at("link").className = `link ${store.online ? "on" : "off"} ${loaded?.state === "loading" ? "busy" : ""}`;
 });
 
 addEventListener("keydown", (event) => {
+  const enter = event.key === "Enter" && (event.ctrlKey || event.metaKey || event.target.tagName !== "TEXTAREA");
+  if (enter && event.repeat) return event.preventDefault(); // held down, it would fill the queue
   if (document.querySelector("dialog[open]")) return;
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();

@@ -1,18 +1,15 @@
 // The form: says what the bundle can draw, counts tokens, and sends jobs.
 
 import { ask } from "./api.js";
-import { at, el, icon, put as text, toast } from "./dom.js";
-import { apply, body, copied, extra, keep, put, recall, restore } from "./fields.js";
+import { at, el, icon, on, put as text, toast } from "./dom.js";
+import { NAMES, apply, body, copied, extra, keep, put, recall, restore } from "./fields.js";
 import { bundleOf, changed, ended, look, store, watch } from "./store.js";
 import { showStart } from "./start.js";
 import { chip, found, hint, sentence, suggestions, wordList } from "./words.js";
 
-const NAMES = {
-  cache_interval: "cache interval", guidance_interval: "guidance between", variation_seed: "variation seed",
-  variation_strength: "variation", image_guidance_scale: "picture guidance",
-};
 let offered = ""; // which bundles and samplers the choices were made for
 let counting = 0;
+export const asked = new Map(); // requests of this tab by the id of their job, to be sent again
 
 export const current = () => bundleOf(at("bundle").value);
 
@@ -20,13 +17,13 @@ export const current = () => bundleOf(at("bundle").value);
 export function startComposer() {
   const lost = recall();
   if (lost) toast(`The start picture “${lost}” was too large for this browser to keep. Open it again.`);
-  at("form").addEventListener("submit", (event) => (event.preventDefault(), draw()));
-  at("form").addEventListener("input", edited);
-  at("bundle").addEventListener("change", () => ((offered = ""), changed(), edited()));
-  at("dice").addEventListener("click", () => lock(String(crypto.getRandomValues(new Uint32Array(1))[0])));
-  at("lock").addEventListener("click", () => (extra.locked ? unlock() : lock(at("seed").value || newestSeed())));
-  at("seed").addEventListener("input", () => ((extra.locked = at("seed").value !== ""), showLock()));
-  at("reset").addEventListener("click", () => {
+  on("form", "submit", (event) => (event.preventDefault(), draw()));
+  on("form", "input", edited);
+  on("bundle", "change", () => ((offered = ""), changed(), edited()));
+  on("dice", "click", () => lock(randomSeed()));
+  on("lock", "click", () => (extra.locked ? unlock() : lock(at("seed").value || shownSeed())));
+  on("seed", "input", () => ((extra.locked = at("seed").value !== ""), showLock()));
+  on("reset", "click", () => {
     for (const id of ["steps", "guidance", "sampler", "quality"]) put(id, "");
     at("weighting").checked = at("long").checked = false;
     extra.kept = {};
@@ -41,15 +38,17 @@ export function startComposer() {
 export async function draw() {
   if (at("more").querySelector(":invalid")) at("more").open = true; // else nobody sees what is wrong
   if (!at("form").reportValidity()) return;
-  if ((await send(body())) && matchMedia("(max-width: 800px)").matches) at("stage").scrollIntoView({ behavior: "smooth" });
+  if ((await send(body())) && matchMedia("(max-width: 800px)").matches) at("stage").scrollIntoView();
 }
 
 /** Send a job, and show it unless another of ours is being drawn. */
 export async function send(request) {
   text(at("problem"), "");
+  at("draw").ariaBusy = "true";
   try {
     const job = await ask("POST", "/api/v1/jobs", request);
     if (!store.jobs.has(job.id)) store.jobs.set(job.id, job);
+    asked.set(job.id, { ...request, seed: job.seeds[0] });
     if (!extra.locked) at("seed").value = job.seeds[0];
     const shown = store.jobs.get(store.focus?.job);
     if (!shown || ended(shown)) look({ job: job.id });
@@ -59,6 +58,8 @@ export async function send(request) {
   } catch (error) {
     text(at("problem"), error.message);
     return null;
+  } finally {
+    at("draw").ariaBusy = null;
   }
 }
 
@@ -114,13 +115,16 @@ function unlock() {
   keep();
 }
 
-function newestSeed() {
-  return store.pictures[0]?.seed ?? "";
+/** Return the seed of the picture on the stage; a new one if there is none. */
+function shownSeed() {
+  return store.known.get(store.shown)?.seed ?? randomSeed();
 }
+
+export const randomSeed = () => String(crypto.getRandomValues(new Uint32Array(1))[0]);
 
 function showLock() {
   const button = at("lock");
-  button.setAttribute("aria-pressed", String(extra.locked));
+  button.ariaPressed = extra.locked;
   button.title = extra.locked ? "Seed is kept. Click for a new one every time" : "Keep this seed";
   button.replaceChildren(icon(extra.locked ? "lock" : "open"));
   at("seed").classList.toggle("loose", !extra.locked);
@@ -184,21 +188,21 @@ function showSummary() {
 function showKept() {
   const drop = (name) => (delete extra.kept[name], edited());
   const button = ([name, value]) =>
-    el("button", { type: "button", class: "chip", "aria-label": `Leave out ${NAMES[name]}`, onclick: () => drop(name) }, `${NAMES[name]} ${value}`, icon("close"));
+    el("button", { class: "chip", "aria-label": `Leave out ${NAMES[name]}`, onclick: () => drop(name) }, `${NAMES[name]} ${value}`, icon("close"));
   at("kept").replaceChildren(...Object.entries(extra.kept).map(button));
 }
 
 async function count() {
   const bundle = current();
   if (!bundle) return;
-  const asked = { prompt: at("prompt").value, bundle: bundle.id, prompt_weighting: at("weighting").checked, long_prompts: at("long").checked };
+  const sent = { prompt: at("prompt").value, bundle: bundle.id, prompt_weighting: at("weighting").checked, long_prompts: at("long").checked };
   try {
-    const found = await ask("POST", "/api/v1/tokens", asked);
-    if (asked.prompt !== at("prompt").value) return;
+    const found = await ask("POST", "/api/v1/tokens", sent);
+    if (sent.prompt !== at("prompt").value) return;
     at("tokens").replaceChildren(`${found.count} / ${found.limit}`, el("span", { class: "unseen" }, " tokens"));
     at("tokens").classList.toggle("warn", found.cut !== "");
     at("cut").hidden = found.cut === "";
-    at("cut").replaceChildren("Not read: ", el("s", {}, found.cut));
+    at("cut").replaceChildren("Not read: ", el("s", { dir: "auto" }, found.cut));
   } catch {
     at("tokens").replaceChildren();
   }

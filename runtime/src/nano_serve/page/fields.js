@@ -13,6 +13,13 @@ const TICKS = { weighting: "prompt_weighting", long: "long_prompts" };
 const NAMED = { ...TEXTS, ...NUMBERS, ...CHOICES };
 const KEPT = ["cache_interval", "guidance_interval", "variation_seed", "variation_strength", "image_guidance_scale"];
 
+export const NAMES = {
+  prompt: "Prompt", negative_prompt: "Negative prompt", num_inference_steps: "Steps", guidance_scale: "Guidance",
+  scheduler: "Sampler", seed: "Seed", quality: "Quality", strength: "Strength", prompt_weighting: "Weights",
+  long_prompts: "Long prompts", variation_seed: "Variation seed", variation_strength: "Variation",
+  cache_interval: "Cache interval", guidance_interval: "Guidance between", image_guidance_scale: "Picture guidance",
+};
+
 const PLAIN = { seed: "random", negative_prompt: "none", prompt_weighting: false, long_prompts: false, quality: "exact", cache_interval: 1, guidance_interval: "0,1" };
 
 const defaultsOf = ({ num_inference_steps, guidance_scale, scheduler }) => ({ num_inference_steps, guidance_scale, scheduler });

@@ -14,6 +14,8 @@ export function paintMask(start, width, height) {
       done(box.returnValue === "take" ? painter.result() : null);
     });
     box.addEventListener("keydown", (event) => painter.key(event));
+    const before = painter.strokes.length;
+    box.addEventListener("cancel", (event) => painter.strokes.length !== before && event.preventDefault()); // Esc loses nothing
     document.body.append(box);
     box.showModal();
     painter.canvas.focus();
@@ -39,7 +41,7 @@ class Painter {
   }
 
   content(close) {
-    const tool = (word, run, given = {}) => el("button", { type: "button", class: "plain", onclick: run, ...given }, word);
+    const tool = (word, run, given = {}) => el("button", { onclick: run, ...given }, word);
     this.brush = tool("Brush", () => this.choose(false), { "aria-pressed": "true" });
     this.eraser = tool("Eraser", () => this.choose(true), { "aria-pressed": "false" });
     this.undo = tool("Undo", () => this.back());
@@ -52,14 +54,14 @@ class Painter {
       el("div", { class: "tools", role: "toolbar", "aria-label": "Tools" }, this.brush, this.eraser,
         el("span", { class: "size" }, el("label", { for: "brush-size" }, "Size"), this.number), this.undo, this.redo, tool("Clear", () => this.clear()), tool("Invert", () => this.invert())),
       el("div", { class: "easel" }, this.canvas), this.note,
-      el("p", { class: "buttons" }, tool("Cancel", () => close("")), el("button", { type: "button", class: "main", onclick: () => close("take") }, "Use this mask")),
+      el("p", { class: "buttons" }, tool("Cancel", () => close("")), el("button", { class: "main", onclick: () => close("take") }, "Use this mask")),
     ];
   }
 
   choose(erasing) {
     this.erasing = erasing;
-    this.brush.setAttribute("aria-pressed", String(!erasing));
-    this.eraser.setAttribute("aria-pressed", String(erasing));
+    this.brush.ariaPressed = !erasing;
+    this.eraser.ariaPressed = erasing;
     say(erasing ? "Eraser" : "Brush");
     this.paint();
   }

@@ -1,6 +1,6 @@
 // The list of jobs that wait or are drawn, each with its progress and a way to cancel it.
 
-import { at, el, icon, plural, put, say, toast } from "./dom.js";
+import { at, el, icon, on, plural, put, say, toast } from "./dom.js";
 import { ended, going, left, look, store, watch } from "./store.js";
 import { again, cancel, stateOf } from "./stage.js";
 
@@ -8,7 +8,8 @@ const rows = new Map();
 const last = new Map(); // status of each job when it was last seen
 
 export function startQueue() {
-  at("cancel-all").addEventListener("click", () => going().reverse().forEach(cancel));
+  on("cancel-all", "click", () => going().reverse().forEach(cancel));
+  on("forget-all", "click", () => left().forEach(cancel));
   watch(show);
   watch(tell);
   watch(showLeft);
@@ -35,20 +36,21 @@ function showLeft() {
   const jobs = left();
   const list = at("left").querySelector("ul");
   at("left").hidden = jobs.length === 0;
+  at("forget-all").hidden = jobs.length < 2;
   if (list.dataset.ids === jobs.map((job) => job.id).join()) return;
   list.dataset.ids = jobs.map((job) => job.id).join();
   list.replaceChildren(...jobs.map((job) => el("li", { class: "left-job" },
-    el("span", { class: "what" }, job.options.prompt || "(no prompt)"),
-    el("button", { type: "button", class: "plain", onclick: () => again(job) }, "Draw again"),
-    el("button", { type: "button", class: "icon", "aria-label": `Forget: ${job.options.prompt}`, title: "Forget it", onclick: () => cancel(job) }, icon("close")))));
+    el("span", { class: "what", dir: "auto" }, job.options.prompt || "(no prompt)"),
+    el("button", { onclick: () => again(job) }, "Draw again"),
+    el("button", { class: "icon", title: `Forget: ${job.options.prompt}`, onclick: () => cancel(job) }, icon("close")))));
 }
 
 function rowOf(job) {
   const prompt = job.options.prompt || "(no prompt)";
   return el("li", {},
-    el("button", { type: "button", class: "row-main", title: "Show it", onclick: () => look({ job: job.id }) },
-      el("span", { class: "what" }, prompt), el("span", { class: "state quiet" })),
-    el("button", { type: "button", class: "icon", "aria-label": `Cancel: ${prompt}`, title: "Cancel", onclick: () => cancel(job) }, icon("close")),
+    el("button", { class: "row-main", title: "Show it", onclick: () => look({ job: job.id }) },
+      el("span", { class: "what", dir: "auto" }, prompt), el("span", { class: "state quiet" })),
+    el("button", { class: "icon", title: `Cancel: ${prompt}`, onclick: () => cancel(job) }, icon("close")),
     el("progress", { max: 1, "aria-label": `Progress: ${prompt}` }));
 }
 
@@ -70,10 +72,16 @@ function tell() {
     if (before === undefined || before === job.status) continue;
     if (job.status === "completed") say(`Finished: ${job.options.prompt}`);
     if (job.status === "generating") say(`Drawing: ${job.options.prompt}`);
-    if (job.status === "failed") toast(`Failed: ${job.error.message}`);
+    if (job.status === "failed") failed(job);
     if (job.status === "cancelled" && job.pictures.length) toast(`Cancelled. ${plural(job.pictures.length, "finished picture")} kept.`);
     follow();
   }
+}
+
+/** Say why a job failed, where the stage does not. */
+function failed(job) {
+  if (store.focus?.job === job.id) say(`Failed: ${job.error.message}`);
+  else toast(`Failed: ${job.error.message}`);
 }
 
 /** Show what is drawn now instead of a job that ended, unless there are several pictures to look at. */

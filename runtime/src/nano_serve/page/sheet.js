@@ -1,7 +1,8 @@
 // X/Y sheets: one picture for every pair of values of two settings, as a table.
 
-import { ask } from "./api.js";
-import { action, at, dialog, el, icon, say, toast } from "./dom.js";
+import { SILENT, ask } from "./api.js";
+import { randomSeed } from "./composer.js";
+import { action, at, dialog, el, icon, on, say, toast } from "./dom.js";
 import { body } from "./fields.js";
 import { keepAs, keptAs } from "./memory.js";
 import { ended, loadPictures, look, store, watch } from "./store.js";
@@ -12,9 +13,9 @@ const AXES = {
   seed: { name: "Seed", hint: "1, 2, 3", read: whole },
   num_inference_steps: { name: "Steps", hint: "5, 10, 20", read: number },
   guidance_scale: { name: "Guidance", hint: "1, 2, 4", read: number },
-  scheduler: { name: "Sampler", hint: "Euler, DPM++ 2M Karras", read: text },
-  quality: { name: "Quality", hint: "exact, balanced, fast", read: text },
-  prompt: { name: "Prompt", hint: "an otter; an owl", read: text, between: ";" },
+  scheduler: { name: "Sampler", hint: "Euler, DPM++ 2M Karras", read: String },
+  quality: { name: "Quality", hint: "exact, balanced, fast", read: String },
+  prompt: { name: "Prompt", hint: "an otter; an owl", read: String, between: ";" },
   strength: { name: "Strength", hint: "0.4, 0.6, 0.8", read: number },
 };
 
@@ -24,8 +25,9 @@ let sending = false;
 /** Begin: put back the last sheet, and fill its cells as they are drawn. */
 export function startSheet() {
   sheet = keptAs(KEY);
-  at("sheet").addEventListener("click", plan);
-  at("last-sheet").addEventListener("click", () => look({ sheet: true }));
+  if (!Array.isArray(sheet?.jobs)) sheet = null; // another version kept it
+  on("sheet", "click", plan);
+  on("last-sheet", "click", () => look({ sheet: true }));
   watch(gather);
 }
 
@@ -43,7 +45,7 @@ async function plan() {
   const note = el("p", { class: "problem", role: "alert" });
   const text = el("p", { class: "quiet" }, "All else is as in the form. Without a seed axis, all cells have one seed.");
   for (;;) {
-    const chosen = await dialog("X/Y sheet", [across.row, down.row, text, note], [["", "Cancel", "plain"], ["go", "Draw the sheet", "main first"]]);
+    const chosen = await dialog("X/Y sheet", [across.row, down.row, text, note], [["", "Cancel"], ["go", "Draw the sheet", "main first"]]);
     if (chosen !== "go") return;
     try {
       return await begin(across.read(), down.read());
@@ -77,7 +79,7 @@ async function begin(across, down) {
   if (across.option === down.option) throw new Error("Choose two different settings.");
   if (count > MOST_CELLS) throw new Error(`These are ${count} pictures. A sheet holds ${MOST_CELLS}.`);
   const request = { ...body(), num_images_per_prompt: 1 };
-  request.seed ??= String(crypto.getRandomValues(new Uint32Array(1))[0]);
+  request.seed ??= randomSeed();
   sheet = { made: Date.now(), request, across, down, jobs: Array(count).fill(null), pictures: Array(count).fill(null) };
   await sendCell(0); // what the server refuses is said in the dialog
   look({ sheet: true });
@@ -99,7 +101,7 @@ async function sendRest() {
   if (sending) return;
   sending = true;
   const mine = sheet;
-  const rest = sheet.jobs.flatMap((job, place) => (job === null ? [place] : []));
+  const rest = openCells();
   while (rest.length && mine === sheet && sending) {
     if (going() < Math.max(1, store.limits.queue / 2)) {
       try {
@@ -119,8 +121,13 @@ async function sendRest() {
   look(store.focus);
 }
 
+const isGoing = (id) => store.jobs.has(id) && !ended(store.jobs.get(id));
+
 /** Return how many cells wait or are drawn. */
-const going = () => sheet.jobs.filter((id) => store.jobs.has(id) && !ended(store.jobs.get(id))).length;
+const going = () => sheet.jobs.filter(isGoing).length;
+
+/** Return the cells that have no picture and get none: never sent, failed, cancelled, or lost with the server. */
+const openCells = () => sheet.pictures.flatMap((picture, place) => (picture || isGoing(sheet.jobs[place]) ? [] : [place]));
 
 /** Return whether cells are yet to be sent. */
 export const isSending = () => sending;
@@ -128,7 +135,7 @@ export const isSending = () => sending;
 /** Stop a sheet: what waits is cancelled, what is drawn stays. */
 function stop() {
   sending = false;
-  for (const id of sheet.jobs) if (id && store.jobs.has(id) && !ended(store.jobs.get(id))) ask("DELETE", `/api/v1/jobs/${id}`).catch(() => {});
+  for (const id of sheet.jobs) if (isGoing(id)) ask("DELETE", `/api/v1/jobs/${id}`).catch(() => {});
   say("The sheet is stopped.");
 }
 
@@ -145,7 +152,8 @@ function gather() {
 }
 
 function keep() {
-  keepAs(KEY, { ...sheet, request: { ...sheet.request, image: undefined, mask_image: undefined } });
+  const lost = sheet.lost || Boolean(sheet.request.image); // the rest cannot be drawn after a reload
+  keepAs(KEY, { ...sheet, lost, request: { ...sheet.request, image: undefined, mask_image: undefined } });
 }
 
 function view(drawn) {
@@ -155,19 +163,20 @@ function view(drawn) {
     const id = sheet.pictures[y * wide + x];
     const what = [label(across, x), label(down, y)].filter(Boolean).join(", ");
     if (!id) return el("td", {}, el("span", { class: "tile" }));
-    return el("td", {}, el("button", { type: "button", class: "tile", title: what, onclick: () => show(id) }, el("img", { src: `/api/v1/pictures/${id}`, alt: what })));
+    return el("td", {}, el("button", { class: "tile", title: what, onclick: () => show(id) }, el("img", { src: `/api/v1/pictures/${id}`, alt: what })));
   };
   const head = el("tr", {}, el("td", {}), ...across.values.map((_, x) => el("th", { scope: "col" }, label(across, x))));
   const rows = down.values.map((_, y) => el("tr", {}, el("th", { scope: "row" }, label(down, y)), ...across.values.map((__, x) => cell(x, y))));
   const table = el("table", { class: "sheet" }, el("thead", {}, head), el("tbody", {}, ...rows));
-  const missing = sheet.jobs.includes(null) && !sheet.request.image && !sending;
+  table.style.setProperty("--wide", wide);
+  const missing = openCells().length > 0 && !sheet.lost && !sending;
   return [
     el("div", { class: "scroll alone", tabindex: "0", role: "group", "aria-label": "X/Y sheet" }, table),
     el("div", { class: "actions alone" },
       el("span", { class: "quiet" }, `${drawn} of ${sheet.pictures.length} drawn`),
       (sending || going() > 0) && action("close", "Stop", stop),
       missing && action("again", "Draw the rest", sendRest),
-      drawn > 0 && el("button", { type: "button", onclick: download }, icon("save"), "Download the sheet")),
+      drawn > 0 && el("button", { onclick: download }, icon("save"), "Download the sheet")),
   ];
 }
 
@@ -193,18 +202,19 @@ async function download() {
   const wide = across.values.length;
   const images = await Promise.all(sheet.pictures.map(load));
   const some = images.find(Boolean);
+  if (!some) return toast(SILENT);
   const [w, h] = [some.naturalWidth, some.naturalHeight];
   const [left, top] = [down.option ? 130 : 0, 28];
   const canvas = el("canvas", { width: left + wide * (w + 4), height: top + down.values.length * (h + 4) });
-  const on = canvas.getContext("2d");
-  on.fillStyle = "#fff";
-  on.fillRect(0, 0, canvas.width, canvas.height);
-  on.fillStyle = "#111";
-  on.font = "13px sans-serif";
-  on.textBaseline = "middle";
-  across.values.forEach((_, x) => on.fillText(label(across, x), left + x * (w + 4) + 4, top / 2, w - 8));
-  down.values.forEach((_, y) => on.fillText(label(down, y), 4, top + y * (h + 4) + h / 2, left - 8));
-  images.forEach((image, place) => image && on.drawImage(image, left + (place % wide) * (w + 4), top + Math.floor(place / wide) * (h + 4)));
+  const ink = canvas.getContext("2d");
+  ink.fillStyle = "#fff";
+  ink.fillRect(0, 0, canvas.width, canvas.height);
+  ink.fillStyle = "#111";
+  ink.font = "13px sans-serif";
+  ink.textBaseline = "middle";
+  across.values.forEach((_, x) => ink.fillText(label(across, x), left + x * (w + 4) + 4, top / 2, w - 8));
+  down.values.forEach((_, y) => ink.fillText(label(down, y), 4, top + y * (h + 4) + h / 2, left - 8));
+  images.forEach((image, place) => image && ink.drawImage(image, left + (place % wide) * (w + 4), top + Math.floor(place / wide) * (h + 4)));
   el("a", { href: canvas.toDataURL("image/png"), download: "sheet.png" }).click();
 }
 
@@ -225,9 +235,5 @@ function number(typed) {
 
 function whole(typed) {
   if (!/^[0-9]{1,20}$/.test(typed)) throw new Error(`“${typed}” is not a whole number.`);
-  return typed;
-}
-
-function text(typed) {
   return typed;
 }

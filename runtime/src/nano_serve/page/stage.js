@@ -1,8 +1,8 @@
 // The large view: a job while it is drawn, or one picture with what can be done with it.
 
-import { ask, fetched } from "./api.js";
+import { ask, fetched, asSentence } from "./api.js";
 import { action, at, dialog, el, icon, plural, put, say, toast } from "./dom.js";
-import { current, send, startFrom, takeOver } from "./composer.js";
+import { asked, current, randomSeed, send, startFrom, takeOver } from "./composer.js";
 import { sheetView } from "./sheet.js";
 import { bundleOf, changed, ended, look, store, watch } from "./store.js";
 
@@ -40,7 +40,7 @@ export async function again(job) {
 /** Ask, then delete a picture. */
 export async function remove(picture) {
   const content = [el("img", { class: "small", src: picture.url, alt: "" }), el("p", {}, "Its file is deleted from the disk.")];
-  if ((await dialog("Delete this picture?", content, [["", "Keep it", "plain first"], ["yes", "Delete", "danger"]])) !== "yes") return;
+  if ((await dialog("Delete this picture?", content, [["", "Keep it", "first"], ["yes", "Delete", "danger"]])) !== "yes") return;
   try {
     await ask("DELETE", `/api/v1/pictures/${picture.id}`);
     say("Deleted.");
@@ -50,6 +50,7 @@ export async function remove(picture) {
 }
 
 function show() {
+  store.shown = null;
   const sheet = store.focus?.sheet && sheetView();
   if (sheet) return build(sheet.key, sheet.make);
   const job = store.jobs.get(store.focus?.job);
@@ -76,7 +77,7 @@ function build(key, make) {
 function showNothing() {
   const example = bundleOf(null)?.words?.examples[3]; // it looks best
   build(`nothing ${example}`, () => [el("div", { class: "canvas nothing alone" }, el("img", { src: "/page/icon.svg", alt: "", width: 88 }), el("p", {}, "Your first picture appears here.", el("br"), el("span", { class: "quiet" }, "Everything is drawn on this machine.")),
-    example && el("button", { type: "button", class: "main", onclick: () => send({ prompt: example, seed: "7" }) }, `Draw ${example}`))]);
+    example && el("button", { class: "main", onclick: () => send({ prompt: example, seed: "7" }) }, `Draw ${example}`))]);
 }
 
 function showJob(job) {
@@ -102,12 +103,12 @@ export function stateOf(job) {
 }
 
 function jobView(job, over, count) {
-  const side = Math.ceil(Math.sqrt(count));
-  const tiles = Array.from({ length: count }, (_, place) => el("button", { type: "button", class: "tile", "data-place": place, "aria-label": `Picture ${place + 1}`, disabled: true }));
-  const grid = el("div", { class: `canvas tiles c${Math.min(side, 6)}` }, ...tiles);
-  const prompt = el("div", {}, el("p", { class: "prompt" }, job.options.prompt || "(no prompt)"), ...notesOf(job));
+  const tiles = Array.from({ length: count }, (_, place) => el("button", { class: "tile", "data-place": place, "aria-label": `Picture ${place + 1}`, disabled: true }));
+  const grid = el("div", { class: "canvas tiles" }, ...tiles);
+  grid.style.setProperty("--side", Math.ceil(Math.sqrt(count)));
+  const prompt = el("div", {}, promptOf(job), ...notesOf(job));
   if (!over) return [grid, details(prompt, el("div", { class: "during" }, el("progress", { max: 1, "aria-label": "Progress" }), el("span", { class: "state" }), action("close", "Cancel", () => cancel(store.jobs.get(job.id)))))];
-  if (job.error) return [el("div", { class: "canvas nothing" }, el("p", { class: "problem" }, job.error.message)), details(prompt, el("div", { class: "actions" }, action("again", "Use settings", () => takeOver(job.options))))];
+  if (job.error) return [el("div", { class: "canvas nothing" }, el("p", { class: "problem" }, asSentence(job.error.message))), details(prompt, el("div", { class: "actions" }, asked.has(job.id) && el("button", { class: "main", onclick: () => send(asked.get(job.id)) }, "Try again"), action("again", "Use settings", () => takeOver(job.options))))];
   if (job.status === "interrupted") return [el("div", { class: "canvas nothing" }, el("p", { class: "quiet" }, "Not finished when the server ended."), action("again", "Draw it again", () => again(job))), details(prompt)];
   if (count === 0) return [el("div", { class: "canvas nothing" }, el("p", { class: "quiet" }, job.status === "cancelled" ? "Cancelled before its first picture." : "Its pictures were deleted.")), details(prompt)];
   return [grid, details(prompt, el("p", { class: "quiet" }, "Choose a picture for what can be done with it."))];
@@ -129,6 +130,7 @@ function fillTile(tile, job, over) {
 }
 
 function showPicture(picture) {
+  store.shown = picture.id;
   build(`picture ${picture.id} ${siblingsOf(picture).length} ${current()?.edits}`, () => pictureView(picture));
 }
 
@@ -147,7 +149,7 @@ function pictureView(picture) {
   const back = all.length > 1 && action("kin", `All ${all.length} of this job`, () => look({ job: picture.job }));
   return [
     el("div", { class: "canvas" }, image),
-    details(el("p", { class: "prompt" }, options.prompt || "(no prompt)"),
+    details(promptOf(picture),
     ...notesOf(store.jobs.get(picture.job)),
     el("dl", { class: "facts" }, ...facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, String(value))))),
     el("div", { class: "actions" },
@@ -156,28 +158,30 @@ function pictureView(picture) {
       canVary(picture) && action("kin", "Siblings", () => vary(picture)),
       current()?.edits && action("brush", "Start from it", () => edit(picture)),
       back,
-      action("bin", "Delete", () => remove(picture), "plain danger-text")),
-    el("p", { class: "quiet" }, drawnFrom(by))),
+      action("bin", "Delete", () => remove(picture), "danger-text")),
+    drawnFrom(by)),
   ];
 }
 
 /** Return what of a prompt is not drawn as it was written; what the demo was not taught stands below the prompt. */
-const notesOf = (job) => (job?.notes ?? []).filter((one) => !one.startsWith("the demo was ")).map((one) => el("p", { class: "note warn" }, `${one[0].toUpperCase()}${one.slice(1)}.`));
+const notesOf = (job) => (job?.notes ?? []).filter((one) => !one.startsWith("the demo was ")).map((one) => el("p", { class: "note warn", dir: "auto" }, asSentence(one) + (one.endsWith("…") ? "" : ".")));
+
+/** Return the prompt of a job or picture; a long one scrolls. */
+const promptOf = ({ options }) => el("p", { class: "prompt", dir: "auto", ...(options.prompt?.length > 150 && { tabindex: "0", role: "group", "aria-label": "Prompt" }) }, options.prompt || "(no prompt)");
 
 const details = (...parts) => el("div", { class: "details" }, ...parts);
 
 function drawnFrom(by) {
   const said = [by.edited && `Drawn from another picture${by.masked ? ", with a mask" : ""}.`, by.interrupted_after && `Stopped after ${plural(by.interrupted_after, "step")}.`];
-  return said.filter(Boolean).join(" ");
+  return said.some(Boolean) && el("p", { class: "quiet" }, said.filter(Boolean).join(" "));
 }
 
 const canVary = (picture) => !picture.drawn_by.edited && store.bundles.some((one) => one.id === picture.drawn_by.bundle_digest);
 
 /** Draw pictures that are close to one. */
 async function vary(picture) {
-  const seed = String(crypto.getRandomValues(new Uint32Array(1))[0]);
-  const asked = { ...picture.options, num_images_per_prompt: SIBLINGS.count, variation_seed: seed, variation_strength: SIBLINGS.strength, bundle: picture.drawn_by.bundle_digest };
-  const job = await send(asked);
+  const request = { ...picture.options, num_images_per_prompt: SIBLINGS.count, variation_seed: randomSeed(), variation_strength: SIBLINGS.strength, bundle: picture.drawn_by.bundle_digest };
+  const job = await send(request);
   if (job) look({ job: job.id });
 }
 
@@ -193,6 +197,6 @@ async function edit(picture) {
 }
 
 function fileName(picture) {
-  const words = (picture.options.prompt ?? "").toLowerCase().match(/[a-z0-9]+/g) ?? ["picture"];
+  const words = (picture.options.prompt ?? "").toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? ["picture"];
   return `${words.join("-").slice(0, 40)}-${picture.seed}.png`;
 }

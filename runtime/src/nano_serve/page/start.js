@@ -28,11 +28,11 @@ export function showStart(bundle, edited) {
   blend.checked = start.blend;
   const picture = el("span", { class: "thumb" }, el("img", { src: start.url, alt: `Start picture: ${start.name}` }),
     start.mask && el("img", { class: "mask", src: start.mask, alt: "Painted mask" }));
-  const gone = el("button", { type: "button", class: "icon", "aria-label": "Remove the start picture", title: "Remove the start picture", onclick: remove }, icon("close"));
+  const gone = el("button", { class: "icon", title: "Remove the start picture", onclick: remove }, icon("close"));
   const body = bundle?.edits === false
     ? [el("p", { class: "warn" }, "This model cannot start from a picture; it is left out.")]
     : [
-        action("brush", start.mask ? "Change the mask" : "Paint a mask", paint, "plain paint"),
+        action("brush", start.mask ? "Change the mask" : "Paint a mask", paint, "paint"),
         el("div", { class: "field" }, el("label", { for: "strength" }, "Strength"), strength),
         start.mask && el("label", { class: "tick" }, blend, "Leave the rest untouched"),
       ];

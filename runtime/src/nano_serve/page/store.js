@@ -4,14 +4,15 @@ import { ask, listen } from "./api.js";
 
 export const store = {
   online: false,
-  refused: null, // why the server does not let this page in
+  refused: false, // the server wants another token
   jobs: new Map(),
   pictures: [],
   older: null, // where the next page of pictures begins
   bundles: [],
   samplers: [],
   limits: { pictures: 100, queue: 16 },
-  focus: null, // {job} or {picture}: what the stage shows
+  focus: null, // {job} or {picture}: what the stage is to show
+  shown: null, // id of the picture on the stage
   known: new Map(), // pictures that were ever told of, by id
   gone: new Set(), // ids of pictures that were deleted
 };
@@ -107,7 +108,7 @@ export function begin(busy) {
       shownAt = -CALM; // what comes first after this is shown at once
       changed();
     },
-    (why) => (Object.assign(store, { online: false, refused: why }), changed()),
+    (refused) => (Object.assign(store, { online: false, refused }), changed()),
     busy,
   );
 }
@@ -117,6 +118,8 @@ const heard = {
     const jobs = new Map(data.jobs.map((job) => [job.id, job]));
     Object.assign(store, { online: true, jobs, bundles: data.bundles, samplers: data.samplers, limits: data.limits });
     if (store.focus === null && going().length) store.focus = { job: going()[0].id };
+    const newest = data.jobs.find((job) => job.status !== "interrupted");
+    if (store.focus === null && newest?.status === "failed") store.focus = { job: newest.id }; // else its reason was lost
     loadPictures().catch(() => {});
   },
   job(job) {

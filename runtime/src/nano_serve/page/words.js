@@ -31,23 +31,19 @@ export function hint(prompt, words) {
   const all = [...new Set(text.match(WORDS) ?? [])];
   const unknown = all.slice(0, -1).concat(beginsOne(all.at(-1), words) ? [] : all.slice(-1)).filter((word) => !known.has(word));
   const { thing, colour } = found(text, words);
-  if (unknown.length) return { text: `The demo was not taught “${unknown.slice(0, 3).join("”, “")}”.`, warn: true };
+  if (unknown.length) return { text: `The demo was not taught ${unknown.slice(0, 3).map((word) => `\u2068“${word}”\u2069`).join(", ")}.`, warn: true };
   return { text: thing || colour ? "It was taught whole sentences:" : "", warn: false };
 }
 
 /** Return prompts to offer: of words that begin like the last one typed, else the examples. */
 export function suggestions(prompt, words) {
   const last = /(\w+)$/.exec(prompt.toLowerCase())?.[1];
-  const { colour } = found(prompt, words);
+  const { thing, colour } = found(prompt, words);
   if (!prompt.trim()) return words.examples.slice(0, MOST);
   if (!last) return [];
   const things = words.things.filter((word) => word.startsWith(last) && word !== last);
-  if (hint(prompt, words).text) {
-    const now = found(prompt, words);
-    if (!things.length) return [sentence(now.thing ?? "otter", now.colour ?? "teal")];
-  }
-  if (things.length && last.length > 1) return things.slice(0, MOST).map((thing) => sentence(thing, colour ?? "teal"));
-  const { thing } = found(prompt, words);
+  if (!things.length && hint(prompt, words).text) return [sentence(thing ?? "otter", colour ?? "teal")];
+  if (things.length && last.length > 1) return things.slice(0, MOST).map((one) => sentence(one, colour ?? "teal"));
   const colours = words.colours.filter((word) => word.startsWith(last) && word !== last);
   return thing && last.length > 1 ? colours.map((one) => sentence(thing, one)) : [];
 }
@@ -55,7 +51,7 @@ export function suggestions(prompt, words) {
 /** Return a suggestion as a button: a dot in its colour, and few words. */
 export function chip(prompt, words, choose) {
   const { thing, colour } = found(prompt, words);
-  const button = el("button", { type: "button", class: "chip swatch", title: prompt, onclick: () => choose(prompt) }, `${thing} on ${colour}`);
+  const button = el("button", { class: "chip swatch", title: prompt, onclick: () => choose(prompt) }, `${thing} on ${colour}`);
   return tinted(button, colour);
 }
 
@@ -66,8 +62,8 @@ function tinted(button, colour) {
 
 /** Return the whole list: buttons for colours and things. */
 export function wordList(words, choose) {
-  const swatch = (colour) => tinted(el("button", { type: "button", class: "swatch", onclick: () => choose({ colour }) }, colour), colour);
-  const thing = (word) => el("button", { type: "button", class: "word", onclick: () => choose({ thing: word }) }, word);
+  const swatch = (colour) => tinted(el("button", { class: "swatch", onclick: () => choose({ colour }) }, colour), colour);
+  const thing = (word) => el("button", { class: "word", onclick: () => choose({ thing: word }) }, word);
   return [
     el("div", { class: "chips", role: "group", "aria-label": "Colours" }, ...words.colours.map(swatch)),
     el("div", { class: "chips things", role: "group", "aria-label": "Things" }, ...words.things.map(thing)),
