@@ -35,10 +35,16 @@ BASE = f"http://localhost:{PORT}"
 
 
 class Gate:
-    """Holds the UNet of a server: every call waits until it is let through."""
+    """Holds the UNet of a server: every call waits until it is let through.
+
+    Attributes:
+        calls: that were let through.
+        waiting: whether the next one is there.
+    """
 
     def __init__(self) -> None:
         self.calls = 0
+        self.waiting = False
         self.open = True
         self.left = 0
         self.full = False
@@ -50,7 +56,9 @@ class Gate:
         deadline = time.monotonic() + 20
         while not self.open and self.left == 0:
             assert time.monotonic() < deadline, "nobody let the UNet through"
+            self.waiting = True
             time.sleep(0.001)
+        self.waiting = False
         self.left = max(0, self.left - 1)
         self.calls += 1
 

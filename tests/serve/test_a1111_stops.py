@@ -30,6 +30,7 @@ def test_progress_and_interrupt(served):
     assert 0 < running["progress"] < 1
     assert _picture(running["current_image"]).size == (32, 32)
     assert served.get(f"{API}/progress?skip_current_image=true")["current_image"] is None
+    until(lambda: served.gate.waiting)  # in its third call, after which it stops
     assert served.ask("POST", f"{API}/interrupt", content=b"").json() == {}
     served.gate.left = 1
     thread.join(20)
