@@ -18,8 +18,11 @@ if (worker := os.environ.get("PYTEST_XDIST_WORKER")) is not None and hasattr(os,
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
-# A shell that starts the tests in the background has them ignore Ctrl-C, and so would the commands that they interrupt.
+# A shell that starts the tests in the background has them ignore Ctrl-C, and nohup a closed terminal; so would the
+# commands that they interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
