@@ -206,6 +206,15 @@ def press(page: Any, name: str) -> None:
     page.wait_for_timeout(150)
 
 
+def sheet(page: Any, across: str, down: str) -> None:
+    """Have a sheet drawn of the values of its two axes."""
+    page.locator("#more summary").click()
+    page.get_by_role("button", name="X/Y sheet").click()
+    page.fill("#across-values", across)
+    page.fill("#down-values", down)
+    page.get_by_role("button", name="Draw the sheet").click()
+
+
 def screen(page: Any, name: str, *, whole: bool = False) -> None:
     """Make a screenshot for the docs, if they are wanted."""
     if SCREENS is None:

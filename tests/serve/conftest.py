@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import http.client
+import io
 import socket
 import threading
 import time
@@ -16,11 +18,12 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
+from PIL import Image
 from tests.runtime.fakes import FORMULAS, FakeGraphs, make_bundle, pipeline_of
 from tests.serve.browser import Server as BrowserServer
-from tests.serve.browser import chromium
+from tests.serve.browser import chromium, opened
 
-from nano_runtime import Bundle, Pipeline
+from nano_runtime import Bundle, Pipeline, open_picture
 from nano_runtime.errors import OutOfMemoryError
 from nano_serve.fit import Fit
 from nano_serve.http.app import application
@@ -94,6 +97,11 @@ class Served:
         assert answer.is_success, answer.text
         return answer.json()
 
+    @property
+    def pipe(self) -> Pipeline:
+        """The pipeline of the first bundle."""
+        return self.studio.shelf.at(self.studio.shelf.default).pipeline
+
     def ended(self, job: str) -> Any:
         """Wait until a job has ended; return it."""
         return until(lambda: found if (found := self.get(f"/api/v1/jobs/{job}"))["completed"] else None)
@@ -106,6 +114,18 @@ def until(done: Callable[[], Any], seconds: float = 20) -> Any:
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.002)
     return found
+
+
+def picture_of(text: str) -> Image.Image:
+    """Return the picture that base64 holds."""
+    return open_picture(base64.b64decode(text))
+
+
+def base64_of(image: Image.Image) -> str:
+    """Return a picture as a PNG in base64."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
 
 
 @pytest.fixture(scope="session")
@@ -169,6 +189,13 @@ def server(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator[B
     """A server of the demo in a process of its own, for the page."""
     with BrowserServer(tmp_path_factory.mktemp("pictures"), "--threads", "2") as begun:
         yield begun
+
+
+@pytest.fixture
+def page(browser: Any, server: BrowserServer) -> Iterator[Any]:
+    """The page of that server, opened."""
+    with opened(browser, server.url) as found:
+        yield found
 
 
 class Running:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import threading
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
-from tests.serve.conftest import until
-
-from nano_runtime import open_picture
+from tests.serve.conftest import base64_of, picture_of, until
 
 API = "/sdapi/v1"
 SILLY_TAVERN = {  # as its server sends them: 1.19.0, src/endpoints/stable-diffusion.js
@@ -48,8 +44,8 @@ SILLY_TAVERN = {  # as its server sends them: 1.19.0, src/endpoints/stable-diffu
 def test_a_prompt_is_drawn_as_in_python(served):
     answer = served.post(f"{API}/txt2img", SILLY_TAVERN)
     options: dict[str, Any] = {"negative_prompt": "blurry", "scheduler": "ddim", "num_inference_steps": 4}
-    wanted = _pipe(served)("a red fox", seed=7, guidance_scale=3, **options).images[0]
-    assert _picture(answer["images"][0]).tobytes() == wanted.tobytes()
+    wanted = served.pipe("a red fox", seed=7, guidance_scale=3, **options).images[0]
+    assert picture_of(answer["images"][0]).tobytes() == wanted.tobytes()
     info = json.loads(answer["info"])
     assert (info["seed"], info["all_seeds"], info["sampler_name"], info["width"]) == (7, [7], "ddim", 32)
     assert info["infotexts"][0].startswith("a red fox\nNegative prompt: blurry\nSteps: 4")
@@ -62,8 +58,8 @@ def test_what_is_left_out_or_null_is_the_bundles(served):
     nulls = dict.fromkeys(("sampler_name", "sampler_index", "scheduler", "denoising_strength", "styles", "width"))
     body = {"prompt": "owl", "seed": 5.0, "steps": None, "batch_size": 2.0, "n_iter": "1", **nulls}
     answer = served.post(f"{API}/txt2img", {**body, "hr_second_pass_steps": 7.5, "styles": [None]})
-    wanted = _pipe(served)("owl", seed=5, num_images_per_prompt=2).images
-    assert [_picture(one).tobytes() for one in answer["images"]] == [one.tobytes() for one in wanted]
+    wanted = served.pipe("owl", seed=5, num_images_per_prompt=2).images
+    assert [picture_of(one).tobytes() for one in answer["images"]] == [one.tobytes() for one in wanted]
     info = json.loads(served.post(f"{API}/txt2img", {})["info"])
     assert (info["steps"], info["cfg_scale"]) == (4, 3.0)
 
@@ -87,10 +83,12 @@ def test_samplers_have_a1111s_names_and_what_is_unknown_is_told(served, names, o
 
 def test_another_size_is_made_of_what_was_drawn(served):
     answer = served.post(f"{API}/txt2img", {"prompt": "owl", "seed": 3, "width": 64, "height": 64})
-    drawn = _pipe(served)("owl", seed=3).images[0]
-    assert _picture(answer["images"][0]).tobytes() == ImageOps.fit(drawn, (64, 64), Image.Resampling.LANCZOS).tobytes()
+    drawn = served.pipe("owl", seed=3).images[0]
+    assert (
+        picture_of(answer["images"][0]).tobytes() == ImageOps.fit(drawn, (64, 64), Image.Resampling.LANCZOS).tobytes()
+    )
     twice = served.post(f"{API}/txt2img", {"prompt": "owl", "width": 32, "height": 32, "enable_hr": True})
-    assert _picture(twice["images"][0]).size == (64, 64)
+    assert picture_of(twice["images"][0]).size == (64, 64)
     assert "enable_hr" in json.loads(twice["info"])["extra_generation_params"]["Note"]
 
 
@@ -118,7 +116,7 @@ def test_what_is_asked_for_and_not_done_is_told(served, asked, noted):
 
 
 def test_one_side_of_a_size_takes_a1111s_for_the_other(served):
-    assert _picture(served.post(f"{API}/txt2img", {"prompt": "owl", "width": 64})["images"][0]).size == (64, 512)
+    assert picture_of(served.post(f"{API}/txt2img", {"prompt": "owl", "width": 64})["images"][0]).size == (64, 512)
 
 
 def test_memory_is_given_back_when_a_client_asks_for_it(served):
@@ -138,8 +136,8 @@ def test_memory_is_given_back_when_a_client_asks_for_it(served):
 
 def test_siblings_of_a_seed(served):
     answer = served.post(f"{API}/txt2img", {"prompt": "owl", "seed": 3, "subseed": 9, "subseed_strength": 0.2})
-    wanted = _pipe(served)("owl", seed=3, variation_seed=9, variation_strength=0.2).images[0]
-    assert _picture(answer["images"][0]).tobytes() == wanted.tobytes()
+    wanted = served.pipe("owl", seed=3, variation_seed=9, variation_strength=0.2).images[0]
+    assert picture_of(answer["images"][0]).tobytes() == wanted.tobytes()
 
 
 def test_a_picture_is_drawn_anew_where_the_mask_is_white(served):
@@ -147,21 +145,21 @@ def test_a_picture_is_drawn_anew_where_the_mask_is_white(served):
     image = Image.effect_mandelbrot((64, 48), (-2, -1, 1, 1), 50).convert("RGB")
     mask = Image.new("L", (64, 48))
     mask.paste(255, (0, 0, 24, 48))
-    body = {"prompt": "owl", "seed": 7, "init_images": [_base64(image)], "mask": _base64(mask), "mask_blur": 0}
+    body = {"prompt": "owl", "seed": 7, "init_images": [base64_of(image)], "mask": base64_of(mask), "mask_blur": 0}
     body |= {"denoising_strength": 0.75, "width": 64, "height": 48, "inpaint_full_res": False}
     answer = served.post(f"{API}/img2img", {**body, "image_cfg_scale": 1.5})  # as webuiapi sends to every model
-    found = np.asarray(_picture(answer["images"][0]))
+    found = np.asarray(picture_of(answer["images"][0]))
     assert np.array_equal(found[:, 24:], np.asarray(image)[:, 24:])
     small, white = image.resize((32, 32), 1), mask.resize((32, 32), 1)
-    drawn = _pipe(served)("owl", seed=7, image=small, mask_image=white, strength=0.75).images[0].resize((64, 48), 1)
+    drawn = served.pipe("owl", seed=7, image=small, mask_image=white, strength=0.75).images[0].resize((64, 48), 1)
     assert np.array_equal(found[:, :24], np.asarray(drawn)[:, :24])
     assert answer["parameters"]["init_images"] is None
-    inverted = np.asarray(_picture(served.post(f"{API}/img2img", {**body, "inpainting_mask_invert": 1})["images"][0]))
+    inverted = np.asarray(picture_of(served.post(f"{API}/img2img", {**body, "inpainting_mask_invert": 1})["images"][0]))
     assert np.array_equal(inverted[:, :24], np.asarray(image)[:, :24])
 
 
 def test_the_least_strength_is_one_step(served):
-    image = _base64(Image.new("RGB", (32, 32), "teal"))
+    image = base64_of(Image.new("RGB", (32, 32), "teal"))
     for strength, mode in ((0, 0), (1, 1), (None, 2)):
         body = {"init_images": [f"data:image/png;base64,{image}"], "denoising_strength": strength, "resize_mode": mode}
         assert len(served.post(f"{API}/img2img", {**body, "width": 40, "height": 32})["images"]) == 1
@@ -245,12 +243,12 @@ def test_what_a_picture_says_and_larger_pictures(served):
     said = served.post(f"{API}/png-info", {"image": drawn["images"][0]})
     assert said["info"] == json.loads(drawn["info"])["infotexts"][0]
     assert said["parameters"]["Prompt"] == "a red fox"
-    plain = _base64(Image.new("RGB", (4, 3)))
+    plain = base64_of(Image.new("RGB", (4, 3)))
     assert served.post(f"{API}/png-info", {"image": plain}) == {"info": "", "items": {}, "parameters": {}}
 
 
 def test_a_mask_that_paints_nothing_is_told(served):
-    image, black = _base64(Image.new("RGB", (32, 32), "teal")), _base64(Image.new("L", (32, 32)))
+    image, black = base64_of(Image.new("RGB", (32, 32), "teal")), base64_of(Image.new("L", (32, 32)))
     answer = served.post(
         f"{API}/img2img", {"prompt": "owl", "init_images": [image], "mask": black, "inpaint_full_res": 0}
     )
@@ -259,9 +257,9 @@ def test_a_mask_that_paints_nothing_is_told(served):
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "I;16", "RGBA"])
 def test_pictures_of_every_kind_are_enlarged(served, mode):
-    image = _base64(Image.new(mode, (4, 3)))
+    image = base64_of(Image.new(mode, (4, 3)))
     found = served.post(f"{API}/extra-single-image", {"image": image, "upscaler_1": "Lanczos"})["image"]
-    assert (_picture(found).size, _picture(found).mode) == ((8, 6), "RGBA" if mode in {"LA", "RGBA"} else "RGB")
+    assert (picture_of(found).size, picture_of(found).mode) == ((8, 6), "RGBA" if mode in {"LA", "RGBA"} else "RGB")
 
 
 @pytest.mark.parametrize(
@@ -287,30 +285,16 @@ def test_pictures_of_every_kind_are_enlarged(served, mode):
 )
 def test_pictures_are_enlarged_as_a1111_does(served, asked, size):
     image = Image.effect_mandelbrot((4, 3), (-2, -1, 1, 1), 50).convert("RGB")
-    found = _picture(served.post(f"{API}/extra-single-image", {"image": _base64(image), **asked})["image"])
+    found = picture_of(served.post(f"{API}/extra-single-image", {"image": base64_of(image), **asked})["image"])
     assert found.size == size
     if asked.get("upscaler_1") == "Nearest":
         assert found.resize((4, 3), 0).tobytes() == image.tobytes()
 
 
 def test_what_is_not_done_to_a_picture_that_is_enlarged_is_told(served):
-    body = {"image": _base64(Image.new("RGB", (4, 3))), "upscaler_1": "Lanczos", "show_extras_results": True}
+    body = {"image": base64_of(Image.new("RGB", (4, 3))), "upscaler_1": "Lanczos", "show_extras_results": True}
     body |= {"gfpgan_visibility": 0, "codeformer_visibility": 0.5, "codeformer_weight": 0.5, "upscale_by": "<4>"}
     told = served.post(f"{API}/extra-single-image", body)["html_info"]
     assert told == "codeformer_visibility=0.5 is not done here; upscale_by=&lt;4&gt; is not done here"
     for wrong in ({"resize_mode": 2}, {"image": 7}, {"upscaling_resize": "much"}):
         assert served.ask("POST", f"{API}/extra-single-image", json={**body, **wrong}).status_code == 400
-
-
-def _pipe(served):
-    return served.studio.shelf.at(served.studio.shelf.default).pipeline
-
-
-def _picture(text: str) -> Image.Image:
-    return open_picture(base64.b64decode(text))
-
-
-def _base64(image: Image.Image) -> str:
-    file = BytesIO()
-    image.save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()

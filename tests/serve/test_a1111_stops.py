@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import threading
 from typing import Any
 
-from PIL import Image
-from tests.serve.conftest import until
-
-from nano_runtime import open_picture
+from tests.serve.conftest import picture_of, until
 
 API = "/sdapi/v1"
 
@@ -28,7 +24,7 @@ def test_progress_and_interrupt(served):
     served.gate.left = 2
     running = until(lambda: one if (one := served.get(f"{API}/progress"))["state"]["sampling_step"] == 2 else None)
     assert 0 < running["progress"] < 1
-    assert _picture(running["current_image"]).size == (32, 32)
+    assert picture_of(running["current_image"]).size == (32, 32)
     assert served.get(f"{API}/progress?skip_current_image=true")["current_image"] is None
     until(lambda: served.gate.waiting)  # in its third call, after which it stops
     assert served.ask("POST", f"{API}/interrupt", content=b"").json() == {}
@@ -79,8 +75,8 @@ def test_what_had_not_begun_when_others_were_skipped_is_drawn_after_them(served)
         thread.join(20)
     notes = {one: json.loads(answers[one]["info"])["extra_generation_params"] for one in (first, short, long)}
     assert notes == {first: {}, short: {"Note": "stopped after 1 UNet call"}, long: {}}
-    wanted = _pipe(served)(long, seed=3, num_inference_steps=4, long_prompts=True).images[0]
-    assert _picture(answers[long]["images"][0]).tobytes() == wanted.tobytes()
+    wanted = served.pipe(long, seed=3, num_inference_steps=4, long_prompts=True).images[0]
+    assert picture_of(answers[long]["images"][0]).tobytes() == wanted.tobytes()
 
 
 def test_requests_of_one_program_share_calls_and_are_interrupted_together(served):
@@ -111,11 +107,3 @@ def test_requests_of_one_program_share_calls_and_are_interrupted_together(served
     left = {one: served.post("/api/v1/parameters", {"image": answers[one]["images"][0]})["left_out"] for one in asked}
     stopped = ["stopped after 1 UNet call"]
     assert left == {asked[0]: [], asked[1]: stopped, asked[2]: stopped, asked[3]: []}
-
-
-def _pipe(served):
-    return served.studio.shelf.at(served.studio.shelf.default).pipeline
-
-
-def _picture(text: str) -> Image.Image:
-    return open_picture(base64.b64decode(text))

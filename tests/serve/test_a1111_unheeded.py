@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import json
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
-from tests.serve.conftest import Served, servers
-
-from nano_runtime import open_picture
+from tests.serve.conftest import Served, base64_of, picture_of, servers
 
 API = "/sdapi/v1"
 WEBUIAPI: dict[str, Any] = {  # all that webuiapi 0.9.17 sends with its defaults: A1111's own
@@ -63,7 +59,7 @@ def served(bundles, tmp_path_factory):
 @pytest.mark.parametrize("body", [WEBUIAPI, KOBOLD, SILLY_TAVERN, FORGE], ids=["webuiapi", "kobold", "silly", "forge"])
 def test_programs_that_send_every_default_hear_nothing(served, body):
     assert _note(served, body) is None
-    assert _note(served, {**body, "init_images": [_base64(Image.new("RGB", (8, 8)))]}, "img2img") is None
+    assert _note(served, {**body, "init_images": [base64_of(Image.new("RGB", (8, 8)))]}, "img2img") is None
 
 
 @pytest.mark.parametrize(
@@ -121,13 +117,13 @@ def test_options_may_have_the_names_that_they_have_elsewhere(served):
     ],
 )
 def test_what_changes_nothing_in_an_edit_is_told(served, asked, note):
-    white = _base64(Image.new("L", (32, 32), 255))
-    body = {"prompt": "owl", "init_images": [_base64(Image.new("RGB", (32, 32), "teal"))], "inpaint_full_res": False}
+    white = base64_of(Image.new("L", (32, 32), 255))
+    body = {"prompt": "owl", "init_images": [base64_of(Image.new("RGB", (32, 32), "teal"))], "inpaint_full_res": False}
     body |= {name: white if name == "mask" else value for name, value in asked.items()}
     assert _note(served, body, "img2img") == note
 
 
-def test_settings_that_have_no_meaning_here_are_told_with_every_later_picture(bundles, tmp_path):
+def test_settings_that_have_no_meaning_here_are_told_with_every_laterpicture_of(bundles, tmp_path):
     """There they change all pictures from then on; another value takes the note back."""
     with servers(bundles, tmp_path) as begin:
         served = begin()
@@ -164,7 +160,7 @@ def test_what_an_infotext_says_and_is_not_done_is_told(served):
 )
 def test_a_picture_is_enlarged_as_a1111_works_out_its_size(served, asked, size):
     answer = served.post(f"{API}/txt2img", {"prompt": "owl", "enable_hr": True, **asked})
-    assert _picture(answer["images"][0]).size == size
+    assert picture_of(answer["images"][0]).size == size
 
 
 def test_a_picture_is_read_as_a1111_reads_it(served):
@@ -180,8 +176,8 @@ def test_a_picture_is_read_as_a1111_reads_it(served):
     body = {"prompt": "owl", "seed": 7, "inpaint_full_res": False, "mask_blur": 0}
 
     def drawn(start: Image.Image, **more: Image.Image) -> bytes:
-        pictures = {"init_images": [_base64(start)], **{name: _base64(one) for name, one in more.items()}}
-        return _picture(served.post(f"{API}/img2img", {**body, **pictures})["images"][0]).tobytes()
+        pictures = {"init_images": [base64_of(start)], **{name: base64_of(one) for name, one in more.items()}}
+        return picture_of(served.post(f"{API}/img2img", {**body, **pictures})["images"][0]).tobytes()
 
     assert drawn(clear) == drawn(flat) != drawn(clear.convert("RGB"))
     assert drawn(deep) == drawn(image)
@@ -196,11 +192,17 @@ def test_a_picture_is_read_as_a1111_reads_it(served):
 def test_a_mask_may_be_blurred_otherwise_across_than_down(served):
     left, image = Image.new("L", (32, 32)), Image.new("RGB", (32, 32), "teal")
     left.paste(255, (0, 0, 16, 32))
-    body = {"prompt": "owl", "seed": 7, "init_images": [_base64(image)], "mask": _base64(left), "inpaint_full_res": 0}
-    found = _picture(served.post(f"{API}/img2img", {**body, "mask_blur_x": 0, "mask_blur_y": 9})["images"][0])
-    whole = _picture(served.post(f"{API}/img2img", {**body, "mask_blur": 0})["images"][0])
+    body = {
+        "prompt": "owl",
+        "seed": 7,
+        "init_images": [base64_of(image)],
+        "mask": base64_of(left),
+        "inpaint_full_res": 0,
+    }
+    found = picture_of(served.post(f"{API}/img2img", {**body, "mask_blur_x": 0, "mask_blur_y": 9})["images"][0])
+    whole = picture_of(served.post(f"{API}/img2img", {**body, "mask_blur": 0})["images"][0])
     assert found.tobytes() == Image.composite(whole, image, left.filter(ImageFilter.GaussianBlur((0, 9)))).tobytes()
-    assert found.tobytes() != _picture(served.post(f"{API}/img2img", body)["images"][0]).tobytes()
+    assert found.tobytes() != picture_of(served.post(f"{API}/img2img", body)["images"][0]).tobytes()
 
 
 @pytest.mark.parametrize("asked", [{"seed": 1.5}, {"subseed": 1.5, "subseed_strength": 0.5}, {"batch_size": 0}])
@@ -211,13 +213,3 @@ def test_numbers_that_are_none_are_refused(served, asked):
 def _note(served: Served, body: dict[str, Any], route: str = "txt2img") -> Any:
     """Return what is told of a request; None for nothing."""
     return json.loads(served.post(f"{API}/{route}", body)["info"])["extra_generation_params"].get("Note")
-
-
-def _picture(text: str) -> Image.Image:
-    return open_picture(base64.b64decode(text))
-
-
-def _base64(image: Image.Image) -> str:
-    file = BytesIO()
-    image.save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()

@@ -21,12 +21,6 @@ PREVIEWED = """() => {
 MARKUP = "<img src=x onerror=document.title='mine'>"
 
 
-@pytest.fixture
-def page(browser, server):
-    with opened(browser, server.url) as found:
-        yield found
-
-
 def test_first_picture_by_keyboard_has_the_pixels_of_python(browser, tmp_path):
     with Server(tmp_path) as server, opened(browser, server.url) as page:
         assert page.locator(".nothing").is_visible()

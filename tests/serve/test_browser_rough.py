@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.serve.browser import Server, draw, drop, finished, opened, press, sent
+from tests.serve.browser import Server, draw, drop, finished, opened, press, sent, sheet
 
 pytestmark = pytest.mark.slow
 ROCKET = "a rocket on a black background"
@@ -20,12 +20,6 @@ LINES = """(one) => {
     return all.getClientRects().length;
 }"""
 FITS = "(one) => one.scrollWidth <= one.clientWidth"
-
-
-@pytest.fixture
-def page(browser, server):
-    with opened(browser, server.url) as found:
-        yield found
 
 
 @pytest.mark.parametrize("place", ["#prompt", "#count", "#draw"])
@@ -116,11 +110,7 @@ def test_long_words_stay_in_their_place(browser, server, tmp_path: Path, width):
         assert page.locator("dialog").evaluate(FITS)
         press(page, "Cancel")
         page.fill("#prompt", ROCKET)
-        page.locator("#more summary").click()
-        page.get_by_role("button", name="X/Y sheet").click()
-        page.fill("#across-values", "1, 2, 3, 4, 5")
-        page.fill("#down-values", "1")
-        page.get_by_role("button", name="Draw the sheet").click()
+        sheet(page, "1, 2, 3, 4, 5", "1")
         page.get_by_text("5 of 5 drawn").wait_for()
         finished(page)
         assert page.locator(".sheet tbody th").evaluate(LINES) == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.serve.browser import beside, draw, finished, opened, press
+from tests.serve.browser import beside, draw, finished, opened, press, sheet
 
 pytestmark = pytest.mark.slow
 ROCKET = "a rocket on a black background"
@@ -49,11 +49,7 @@ def test_a_picture_deleted_in_one_tab_is_gone_in_the_other(tabs, server):
     """From the history, from its job while that goes on, and from the table of a sheet."""
     one, other = tabs
     one.fill("#prompt", ROCKET)
-    one.locator("#more summary").click()
-    one.get_by_role("button", name="X/Y sheet").click()
-    one.fill("#across-values", "7, 8")
-    one.fill("#down-values", "1")
-    one.get_by_role("button", name="Draw the sheet").click()
+    sheet(one, "7, 8", "1")
     one.get_by_text("2 of 2 drawn").wait_for()
     finished(one)
     delete(other, names(other)[0])

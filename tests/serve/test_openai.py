@@ -28,7 +28,7 @@ def test_a_prompt_is_drawn_as_in_python(served):
     assert (answer.status_code, answer.headers["x-nano-drawn"]) == (200, "32x32")
     shape = msgspec.convert(answer.json(), ImagesShape)
     assert "url" not in answer.json()["data"][0]
-    wanted = _pipe(served)("a red fox", seed=7, num_images_per_prompt=2)
+    wanted = served.pipe("a red fox", seed=7, num_images_per_prompt=2)
     for one, image in zip(shape.data, wanted.images, strict=True):
         assert open_picture(base64.b64decode(one.b64_json)).tobytes() == image.tobytes()
     assert [one.seed for one in shape.data] == [7, 8]
@@ -39,7 +39,7 @@ def test_a_prompt_may_be_long_and_what_does_not_fit_is_told(served):
     """Programs that let a language model write prompts send hundreds of words."""
     long = "a red fox on the grass near a river"
     answer = served.post(URL, {"prompt": long, "seed": 7})
-    wanted = _pipe(served)(long, seed=7, long_prompts=True).images[0]
+    wanted = served.pipe(long, seed=7, long_prompts=True).images[0]
     assert open_picture(base64.b64decode(answer["data"][0]["b64_json"])).tobytes() == wanted.tobytes()
     assert answer["notes"] == []
     assert "Shorten it" in served.ask("POST", URL, json={"prompt": "fox " * 1000}).json()["error"]["message"]
@@ -69,8 +69,8 @@ def test_what_clients_send_beside_is_ignored(served):
 def test_options_may_have_the_names_that_they_have_elsewhere_and_what_changes_nothing_is_told(served):
     names = {"prompt": "owl", "seed": 3, "guidance": 9, "sampler": "euler", "Negative Prompt": "snow"}
     answer = served.post(URL, {**names, "stepz": 2, "user": "me"})
-    wanted = _pipe(served)("owl", seed=3, guidance_scale=9, scheduler="euler", negative_prompt="snow").images[0]
-    other = _pipe(served)("owl", seed=3).images[0]
+    wanted = served.pipe("owl", seed=3, guidance_scale=9, scheduler="euler", negative_prompt="snow").images[0]
+    other = served.pipe("owl", seed=3).images[0]
     found = open_picture(base64.b64decode(answer["data"][0]["b64_json"]))
     assert found.tobytes() == wanted.tobytes() != other.tobytes()
     assert answer["notes"] == ["stepz=2 changes nothing here"]
@@ -167,7 +167,7 @@ def test_another_size_than_the_bundles(serving, fit, size):
     cut = ["32x32 was drawn, and cropped to the shape of 64x48"] if fit == "asked" else []
     assert answer.json()["notes"] == cut
     assert "Size: 32x32" in answer.json()["data"][0]["parameters"]
-    drawn = _pipe(served)("owl", seed=3).images[0]
+    drawn = served.pipe("owl", seed=3).images[0]
     cropped = np.asarray(drawn.crop((0, 4, 32, 28)).resize(size, Image.Resampling.LANCZOS), float)  # covers 4:3
     if fit == "asked":
         assert np.abs(np.asarray(found, float) - cropped).mean() < 2  # ImageOps resamples and crops in one step
@@ -289,7 +289,7 @@ def test_an_edit_keeps_what_the_mask_does_not_show(served):
     left.paste((0, 0, 0, 0), (0, 0, 16, 32))
     white = Image.new("L", (32, 32))
     white.paste(255, (0, 0, 16, 32))
-    wanted = _pipe(served)("owl", seed=7, image=image, mask_image=white, keep_unmasked=True).images[0]
+    wanted = served.pipe("owl", seed=7, image=image, mask_image=white, keep_unmasked=True).images[0]
     for mask in (
         left,
         white,
@@ -313,7 +313,7 @@ def test_an_edit_keeps_what_the_mask_does_not_show(served):
 
 def test_an_edit_without_a_mask_starts_from_the_picture(served):
     image = Image.effect_mandelbrot((48, 32), (-2, -1, 1, 1), 50).convert("RGB")
-    wanted = _pipe(served)("owl", seed=7, image=image, strength=0.5).images[0]
+    wanted = served.pipe("owl", seed=7, image=image, strength=0.5).images[0]
     form = {"prompt": "owl", "seed": "7", "strength": "0.5", "n": "1", "size": "auto"}
     answer = served.ask("POST", "/v1/images/edits", files={"image[]": _png(image)}, data=form)
     assert open_picture(base64.b64decode(answer.json()["data"][0]["b64_json"])).tobytes() == wanted.tobytes()
@@ -359,10 +359,6 @@ def test_a_form_that_was_cut_short_is_refused(served):
         ]
         assert [answer.status_code for answer in answers] == [200, 400, 400]
         assert "ends before its end" in answers[2].text
-
-
-def _pipe(served):
-    return served.studio.shelf.at(served.studio.shelf.default).pipeline
 
 
 def _until_begun(served) -> None:

@@ -16,9 +16,15 @@ from nano_serve.fit import is_cropped
 if TYPE_CHECKING:
     from nano_serve.shelf import Shelved
 
-__all__ = ["notes_of", "warnings"]
+__all__ = ["MOST_SHOWN", "changes_nothing", "notes_of", "warnings"]
 
-_MOST_SHOWN: Final = 60  # characters
+MOST_SHOWN: Final = 60
+"""Characters of what a client sent that are told again."""
+
+
+def changes_nothing(name: str, value: object) -> str:
+    """Return a note on a field of a request that no picture depends on here."""
+    return f"{name[:MOST_SHOWN]}={str(value)[:MOST_SHOWN]} changes nothing here"
 
 
 def notes_of(shelved: Shelved, options: DrawOptions, plan: Any) -> tuple[str, ...]:  # noqa: ANN401 - not public
@@ -76,4 +82,4 @@ class _Ear(logging.Handler):
 
 
 def _shown(text: str) -> str:
-    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}\u2026"
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}\u2026"

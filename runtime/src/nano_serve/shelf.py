@@ -13,7 +13,6 @@ from nano_serve.errors import BadRequestError, NotFoundError
 __all__ = ["Open", "Shelf", "Shelved", "ambiguous"]
 
 _LEAST_DIGITS: Final = 10  # as many as a title has
-_MOST_SHOWN: Final = 60
 
 Open: TypeAlias = Callable[[Path], Pipeline]
 """Opens a bundle; where a pipeline computes, in this process or another, is its own matter."""
@@ -136,7 +135,7 @@ def ambiguous(name: str, found: Sequence[Shelved]) -> str | None:
     """Return a note on a name that several bundles have, of which the first draws; None for one."""
     if len(found) == 1:
         return None
-    return f"{len(found)} bundles are named {name[:_MOST_SHOWN]!r}; {found[0].title} drew"
+    return f"{len(found)} bundles are named {name[:100]!r}; {found[0].title} drew"
 
 
 def _begins(digest: str, text: str) -> bool:

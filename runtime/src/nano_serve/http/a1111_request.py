@@ -17,9 +17,10 @@ from nano_serve.errors import BadRequestError, UnknownScriptError
 from nano_serve.fit import Fit, Size, covered, is_cropped, size_for, stretched
 from nano_serve.http.a1111_fields import OPTIONS
 from nano_serve.http.a1111_shapes import DrawRequest
-from nano_serve.http.a1111_unheeded import MOST_SHOWN, eta_unheeded, setting_unheeded, without_networks
+from nano_serve.http.a1111_unheeded import eta_unheeded, setting_unheeded, without_networks
 from nano_serve.http.bodies import picture_of
 from nano_serve.http.reading import parameters_of
+from nano_serve.notes import MOST_SHOWN
 from nano_serve.shapes import MOST_PROMPT_CHARACTERS
 from nano_serve.shelf import Shelf, Shelved, ambiguous
 from nano_serve.studio import Studio

@@ -14,11 +14,9 @@ from typing import Any, Final
 
 from nano_runtime.rows.columns import field_of
 from nano_serve.http.a1111_shapes import DrawRequest
+from nano_serve.notes import MOST_SHOWN, changes_nothing
 
-__all__ = ["MOST_SHOWN", "eta_unheeded", "setting_unheeded", "unheeded", "without_networks"]
-
-MOST_SHOWN: Final = 60
-"""Characters of a value that are told."""
+__all__ = ["eta_unheeded", "setting_unheeded", "unheeded", "without_networks"]
 
 _OFF: Final = (None, False, 0, "", "none")
 _ONE: Final = (None, 1)
@@ -130,7 +128,7 @@ def _field_unheeded(name: str, value: object, *, masked: bool) -> str | None:
         return None if quiet else _note(name, value)
     if _is_off(value) and not _is_number(value) and field_of(name) is None:
         return None
-    return f"{name[:MOST_SHOWN]}={str(value)[:MOST_SHOWN]} changes nothing here"
+    return changes_nothing(name, value)
 
 
 def _is_off(value: object) -> bool:

@@ -15,8 +15,8 @@ import msgspec
 from nano_serve.errors import BadRequestError
 from nano_serve.fit import Size, encoded
 from nano_serve.http.a1111_shapes import UpscaleRequest
-from nano_serve.http.a1111_unheeded import MOST_SHOWN
 from nano_serve.http.bodies import picture_of
+from nano_serve.notes import MOST_SHOWN
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from nano_runtime import open_picture
 from nano_serve.errors import BadRequestError, TooLargeError, TooSlowError, WrongTypeError
+from nano_serve.notes import MOST_SHOWN
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,7 +31,6 @@ SECONDS = 30.0
 """For a whole body."""
 _MOST_DEPTH: Final = 32
 _MOST_VALUES: Final = 100_000
-_MOST_SHOWN: Final = 60
 _QUICK: Final = 100_000  # bytes that are read without a thread of their own
 _STRINGS: Final = re.compile(rb'"[^"]*"')
 _BRACKETS: Final = re.compile(rb"[\[\]{}]")
@@ -122,7 +122,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found: dict[str, object] = {}
     for key, value in pairs:
         if key in found:
-            raise BadRequestError(f"the key {key[:_MOST_SHOWN]!r} stands in the body twice", "Send it once.")
+            raise BadRequestError(f"the key {key[:MOST_SHOWN]!r} stands in the body twice", "Send it once.")
         found[key] = value
     return found
 

@@ -18,6 +18,7 @@ from nano_serve.errors import BadRequestError, WrongTypeError
 from nano_serve.http.bodies import WITH_PICTURES, body_of
 from nano_serve.http.openai_fields import understood
 from nano_serve.http.openai_shapes import ImagesRequest
+from nano_serve.notes import MOST_SHOWN
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,7 +27,6 @@ __all__ = ["EditForm", "edit_form_of"]
 
 _MOST_FIELDS, _MOST_FILES = 100, 20
 _MOST_FIELD_BYTES: Final = 100_000
-_MOST_SHOWN: Final = 60
 _PICTURES: Final = ("image", "image[]")
 
 
@@ -111,7 +111,7 @@ async def _read(form: FormData) -> EditForm:
         if isinstance(value, UploadFile):
             files.setdefault("image" if name in _PICTURES else name, []).append(await value.read())
         elif texts.setdefault(name, value) != value:
-            raise BadRequestError(f"the form has two values of {name[:_MOST_SHOWN]!r}", "Send one.")
+            raise BadRequestError(f"the form has two values of {name[:MOST_SHOWN]!r}", "Send one.")
     images, masks = files.pop("image", []), files.pop("mask", [])
     if len(images) != 1:
         raise BadRequestError(f"the form has {len(images)} pictures", "Send one, as the file 'image' or 'image[]'.")
@@ -121,7 +121,7 @@ async def _read(form: FormData) -> EditForm:
         body, notes = understood(texts)
     except msgspec.ValidationError as error:
         raise BadRequestError(f"the form is not as it should be: {error}", "See OpenAI's images API.") from None
-    others = [f"the file {name[:_MOST_SHOWN]!r} changes nothing here" for name in files]
+    others = [f"the file {name[:MOST_SHOWN]!r} changes nothing here" for name in files]
     return EditForm(body, (*notes, *others), images[0], masks[0] if masks else None)
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from nano_runtime.rows.columns import field_of
 from nano_serve.http.openai_shapes import ImagesRequest
+from nano_serve.notes import MOST_SHOWN, changes_nothing
 
 __all__ = ["understood"]
 
@@ -17,7 +18,6 @@ _NO_MATTER: Final = frozenset({"user", "moderation", "safety_identifier", "metad
 _OTHER_NAMES: Final = {"steps": "num_inference_steps", "seed": "rng_seed"}  # of OpenVINO Model Server
 _BASE64: Final = "b64_json"
 _PNG, _ALL = "png", 100
-_MOST_SHOWN: Final = 60
 
 
 def understood(fields: Mapping[str, Any]) -> tuple[ImagesRequest, tuple[str, ...]]:
@@ -39,7 +39,7 @@ def understood(fields: Mapping[str, Any]) -> tuple[ImagesRequest, tuple[str, ...
         if option in _KNOWN and option not in taken:
             taken[option] = value
         else:
-            notes.append(_note(name, value))
+            notes.append(changes_nothing(name, value))
     body = msgspec.convert(taken, ImagesRequest, strict=False)
     return body, (*notes, *_of_two_names(body), *_without_meaning(body))
 
@@ -51,20 +51,16 @@ def _of_two_names(body: ImagesRequest) -> Iterator[str]:
         if first is None:
             setattr(body, name, second)
         elif second not in {None, first}:
-            yield _note(other, second)
+            yield changes_nothing(other, second)
 
 
 def _without_meaning(body: ImagesRequest) -> Iterator[str]:
     """Yield notes on values that change nothing."""
     if body.response_format not in {None, "", _BASE64}:
-        yield f"response_format={body.response_format[:_MOST_SHOWN]}: pictures come as {_BASE64}"
+        yield f"response_format={body.response_format[:MOST_SHOWN]}: pictures come as {_BASE64}"
     if body.background not in {None, "", "auto", "opaque", "transparent"}:  # the last is refused
-        yield _note("background", body.background)
+        yield changes_nothing("background", body.background)
     if (body.output_format or _PNG).lower() == _PNG and body.output_compression not in {None, _ALL}:
         yield "output_compression changes nothing in a PNG"
     if body.partial_images and not body.stream:
         yield "partial_images changes nothing without stream"
-
-
-def _note(name: str, value: object) -> str:
-    return f"{name[:_MOST_SHOWN]}={str(value)[:_MOST_SHOWN]} changes nothing here"
